@@ -1,0 +1,1 @@
+//! Where queue, locks, inventory and outcomes live.

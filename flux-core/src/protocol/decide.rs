@@ -1,0 +1,360 @@
+//! The decisions. A [`View`] is what a worker knows under its claims; deciding
+//! changes the view, and the commit makes the store agree or refuses.
+
+use std::collections::HashMap;
+use std::sync::Arc;
+
+use super::commit::{Expect, FencingToken, OrderWrite, OverCap};
+use super::ids::{BuyerId, ItemId, PaymentRef};
+use super::item::ItemSpec;
+use super::limits::Timestamp;
+use super::message::Message;
+use super::order::{Hold, Line, Order, OrderState, OrderStatus, Reason};
+use super::stock::Stock;
+
+/// An item taken over in the store: its definition and stock at that moment,
+/// and the token that fences everybody who claimed it before.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Claim {
+    /// Goes with every commit.
+    pub token: FencingToken,
+    /// The definition.
+    pub spec: Arc<ItemSpec>,
+    /// What is left.
+    pub stock: Stock,
+}
+
+/// What a message comes to.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Verdict {
+    /// Write this.
+    Write(OrderWrite),
+    /// The order is past that, or was never there: nothing to write.
+    Nothing,
+}
+
+/// The claimed items of one batch, and what is known of its buyers.
+#[derive(Debug, Default)]
+pub struct View {
+    claims: HashMap<ItemId, Claim>,
+    /// At least so many units of a capped item are live for the buyer.
+    live: HashMap<(ItemId, BuyerId), u32>,
+}
+
+impl View {
+    /// Learns of a claim, in place of an older one.
+    pub fn insert(&mut self, claim: Claim) {
+        self.claims.insert(claim.spec.id.clone(), claim);
+    }
+
+    /// Forgets an item.
+    pub fn remove(&mut self, item: &ItemId) -> Option<Claim> {
+        self.claims.remove(item)
+    }
+
+    /// What is known of an item.
+    #[must_use]
+    pub fn get(&self, item: &ItemId) -> Option<&Claim> {
+        self.claims.get(item)
+    }
+
+    /// Learns what a commit's refusal told of a buyer.
+    pub fn learn(&mut self, over: OverCap) {
+        let live = self.live.entry((over.item, over.buyer)).or_default();
+        *live = over.live.max(*live);
+    }
+
+    /// Forgets all buyers: their counts are as old as the batch.
+    pub fn forget_buyers(&mut self) {
+        self.live.clear();
+    }
+
+    /// Decides a message at `now`. `found` is the order as the store has it.
+    ///
+    /// A [`Message::Place`] of an order that is already there is
+    /// [`Verdict::Nothing`]: it is decided once, and every repeat gets that.
+    pub fn decide(&mut self, message: &Message, found: Option<&Order>, now: Timestamp) -> Verdict {
+        let (order, state) = match (message, found) {
+            (Message::Place(order), None) => (order, self.place(order, now)),
+            (Message::Place(_), Some(_)) | (_, None) => return Verdict::Nothing,
+            (_, Some(order)) => match self.follow_up(message, order, now) {
+                Some(state) => (order, state),
+                None => return Verdict::Nothing,
+            },
+        };
+        let expect = found.map_or(Expect::Absent, |found| Expect::Status(found.status()));
+        Verdict::Write(OrderWrite { order: order.with_state(state), expect })
+    }
+
+    fn place(&mut self, order: &Order, now: Timestamp) -> OrderState {
+        match self.try_place(order, now) {
+            Ok(hold) => OrderState::Held(hold),
+            Err(reason) => OrderState::Rejected(now, reason),
+        }
+    }
+
+    fn try_place(&mut self, order: &Order, now: Timestamp) -> Result<Hold, Reason> {
+        let mut expires_at = Timestamp::from_millis(u64::MAX);
+        for line in order.lines.iter() {
+            let spec = &self.claims.get(&line.item).ok_or(Reason::UnknownItem)?.spec;
+            if spec.opens_at.is_some_and(|opens| order.placed_at < opens) {
+                return Err(Reason::NotOpen);
+            }
+            if spec.closes_at.is_some_and(|closes| order.placed_at >= closes) {
+                return Err(Reason::Closed);
+            }
+            expires_at = expires_at.min(now + spec.hold.as_duration());
+        }
+        self.take(order)?;
+        Ok(Hold { decided_at: now, expires_at })
+    }
+
+    fn follow_up(
+        &mut self,
+        message: &Message,
+        order: &Order,
+        now: Timestamp,
+    ) -> Option<OrderState> {
+        match (message, &order.state) {
+            (Message::Release(_), OrderState::Held(hold)) => {
+                self.give_back(order);
+                Some(if now < hold.expires_at {
+                    OrderState::Released(*hold)
+                } else {
+                    OrderState::Expired(*hold)
+                })
+            }
+            (Message::Expire(_), OrderState::Held(hold)) if now >= hold.expires_at => {
+                self.give_back(order);
+                Some(OrderState::Expired(*hold))
+            }
+            (Message::Cancel(_), OrderState::Confirmed(hold, payment)) => {
+                self.give_back(order);
+                Some(OrderState::Cancelled(*hold, payment.clone()))
+            }
+            // Nobody has ended the hold yet, so the units are still its own.
+            (Message::LatePayment(_, payment), OrderState::Held(hold)) => {
+                Some(OrderState::Confirmed(*hold, payment.clone()))
+            }
+            (Message::LatePayment(_, payment), OrderState::Expired(hold)) => {
+                Some(match self.take(order) {
+                    Ok(()) => OrderState::Confirmed(*hold, payment.clone()),
+                    Err(_) => OrderState::RefundDue(*hold, payment.clone()),
+                })
+            }
+            _ => None,
+        }
+    }
+
+    /// Takes every line of the order, or none.
+    fn take(&mut self, order: &Order) -> Result<(), Reason> {
+        for (index, line) in order.lines.iter().enumerate() {
+            if let Err(reason) = self.take_line(&order.buyer, line) {
+                for line in &order.lines[..index] {
+                    self.give_line_back(&order.buyer, line);
+                }
+                return Err(reason);
+            }
+        }
+        Ok(())
+    }
+
+    fn take_line(&mut self, buyer: &BuyerId, line: &Line) -> Result<(), Reason> {
+        let claim = self.claims.get_mut(&line.item).ok_or(Reason::UnknownItem)?;
+        let Some(cap) = claim.spec.max_per_buyer else {
+            return claim.stock.take(&claim.spec, &line.ask);
+        };
+        let live = self.live.entry((line.item.clone(), buyer.clone())).or_default();
+        let live_after = *live + line.ask.units();
+        if live_after > cap.get() {
+            return Err(Reason::BuyerLimit);
+        }
+        claim.stock.take(&claim.spec, &line.ask)?;
+        *live = live_after;
+        Ok(())
+    }
+
+    fn give_back(&mut self, order: &Order) {
+        for line in order.lines.iter() {
+            self.give_line_back(&order.buyer, line);
+        }
+    }
+
+    fn give_line_back(&mut self, buyer: &BuyerId, line: &Line) {
+        let Some(claim) = self.claims.get_mut(&line.item) else { return };
+        claim.stock.give_back(&claim.spec, &line.ask);
+        if let Some(live) = self.live.get_mut(&(line.item.clone(), buyer.clone())) {
+            // A lower bound stays one.
+            *live = live.saturating_sub(line.ask.units());
+        }
+    }
+}
+
+/// What a payment does to an order.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum ConfirmRuling {
+    /// The hold is live: write this.
+    Write(OrderWrite),
+    /// This payment was taken already; the order stands as it is.
+    Repeat,
+    /// The hold is over: send a [`Message::LatePayment`].
+    Late,
+    /// There is nothing to pay for.
+    NotHeld,
+}
+
+/// Rules on a payment that arrives at `now`. It touches no stock, so it needs
+/// no claim: the write's own condition settles a race with the expiry.
+#[must_use]
+pub fn confirm(order: &Order, payment: &PaymentRef, now: Timestamp) -> ConfirmRuling {
+    match &order.state {
+        OrderState::Held(hold) if now < hold.expires_at => ConfirmRuling::Write(OrderWrite {
+            order: order.with_state(OrderState::Confirmed(*hold, payment.clone())),
+            expect: Expect::Status(OrderStatus::Held),
+        }),
+        OrderState::Held(_) | OrderState::Expired(_) => ConfirmRuling::Late,
+        OrderState::Confirmed(_, paid) | OrderState::RefundDue(_, paid) if paid == payment => {
+            ConfirmRuling::Repeat
+        }
+        _ => ConfirmRuling::NotHeld,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::time::Duration;
+
+    use super::*;
+    use crate::protocol::{Lines, OrderId};
+
+    const T0: Timestamp = Timestamp::from_millis(1_000_000);
+
+    fn view(specs: &[ItemSpec]) -> View {
+        let mut view = View::default();
+        for spec in specs {
+            let (token, stock) = (FencingToken(1), spec.full_stock());
+            view.insert(Claim { token, spec: Arc::new(spec.clone()), stock });
+        }
+        view
+    }
+
+    fn order(n: u128, buyer: &str, lines: Vec<Line>) -> Order {
+        let id = OrderId::from_uuid(uuid::Uuid::from_u128(n));
+        let buyer = BuyerId::new(buyer).expect("buyer");
+        Order::queued(id, buyer, Lines::new(lines).expect("lines"), T0)
+    }
+
+    fn units(item: &str, n: u64) -> Line {
+        Line::units(item, n).expect("line")
+    }
+
+    fn place(view: &mut View, order: &Order) -> Order {
+        match view.decide(&Message::Place(order.clone()), None, T0) {
+            Verdict::Write(write) => {
+                assert_eq!(write.expect, Expect::Absent);
+                write.order
+            }
+            Verdict::Nothing => panic!("a new order is decided"),
+        }
+    }
+
+    fn follow(view: &mut View, message: &Message, order: &Order, now: Timestamp) -> Option<Order> {
+        match view.decide(message, Some(order), now) {
+            Verdict::Write(write) => Some(write.order),
+            Verdict::Nothing => None,
+        }
+    }
+
+    fn left(view: &View, item: &str) -> u32 {
+        view.get(&ItemId::new(item).expect("item")).expect("claimed").stock.available()
+    }
+
+    #[test]
+    fn an_order_takes_all_its_lines_or_none() {
+        let pool = |id, n| ItemSpec::pool(id, n).expect("pool");
+        let mut view = view(&[pool("a", 5), pool("b", 1)]);
+        let both = place(&mut view, &order(1, "ann", vec![units("a", 3), units("b", 2)]));
+        assert_eq!(both.reason(), Some(Reason::SoldOut));
+        assert_eq!((left(&view, "a"), left(&view, "b")), (5, 1));
+
+        let summed = place(&mut view, &order(2, "ann", vec![units("a", 3), units("a", 3)]));
+        assert_eq!(summed.reason(), Some(Reason::SoldOut));
+        assert_eq!(left(&view, "a"), 5);
+
+        let unknown = place(&mut view, &order(3, "ann", vec![units("a", 1), units("c", 1)]));
+        assert_eq!(unknown.reason(), Some(Reason::UnknownItem));
+        assert_eq!(left(&view, "a"), 5);
+    }
+
+    #[test]
+    fn a_seat_has_one_owner_and_comes_back() {
+        let mut view = view(&[ItemSpec::hall("h", ["A1", "A2"]).expect("hall")]);
+        let seat = |n, seat: &str| order(n, "ann", vec![Line::seats("h", [seat]).expect("line")]);
+        let first = place(&mut view, &seat(1, "A1"));
+        assert_eq!(first.status(), OrderStatus::Held);
+        assert_eq!(place(&mut view, &seat(2, "A1")).reason(), Some(Reason::SeatTaken));
+        assert_eq!(place(&mut view, &seat(3, "Z9")).reason(), Some(Reason::SeatTaken));
+        follow(&mut view, &Message::Release(first.id), &first, T0).expect("released");
+        assert_eq!(place(&mut view, &seat(4, "A1")).status(), OrderStatus::Held);
+    }
+
+    #[test]
+    fn the_shortest_hold_counts_and_times_are_judged_by_acceptance() {
+        let spec = |id: &str| ItemSpec::builder().id(id.to_owned()).capacity(9);
+        let mut view = view(&[
+            spec("a").hold_seconds(60).build().expect("a"),
+            spec("b").hold_seconds(30).build().expect("b"),
+            spec("later").opens_at(T0 + Duration::from_millis(1)).build().expect("later"),
+            spec("over").closes_at(T0).build().expect("over"),
+        ]);
+        let held = place(&mut view, &order(1, "ann", vec![units("a", 1), units("b", 1)]));
+        assert_eq!(held.hold().expect("held").expires_at, T0 + Duration::from_secs(30));
+        let reason =
+            |view: &mut View, item| place(view, &order(2, "ann", vec![units(item, 1)])).reason();
+        assert_eq!(reason(&mut view, "later"), Some(Reason::NotOpen));
+        assert_eq!(reason(&mut view, "over"), Some(Reason::Closed));
+    }
+
+    #[test]
+    fn a_cap_counts_the_batch_and_what_the_store_told() {
+        let capped = ItemSpec::builder().id("a").capacity(9).max_per_buyer(2).build().expect("a");
+        let mut view = view(&[capped]);
+        let one = |n, buyer| order(n, buyer, vec![units("a", 1)]);
+        assert_eq!(place(&mut view, &one(1, "ann")).status(), OrderStatus::Held);
+        assert_eq!(place(&mut view, &one(2, "ann")).status(), OrderStatus::Held);
+        assert_eq!(place(&mut view, &one(3, "ann")).reason(), Some(Reason::BuyerLimit));
+        let (item, buyer) = (ItemId::new("a").expect("a"), BuyerId::new("bob").expect("bob"));
+        view.learn(OverCap { item, buyer, live: 2 });
+        assert_eq!(place(&mut view, &one(4, "bob")).reason(), Some(Reason::BuyerLimit));
+        assert_eq!(left(&view, "a"), 7);
+    }
+
+    #[test]
+    fn a_late_payment_ends_in_a_ticket_or_one_refund() {
+        let mut view = view(&[ItemSpec::pool("a", 1).expect("pool")]);
+        let held = place(&mut view, &order(1, "ann", vec![units("a", 1)]));
+        let end = held.hold().expect("held").expires_at;
+        let payment = PaymentRef::new("pay-1").expect("ref");
+        assert!(matches!(confirm(&held, &payment, T0), ConfirmRuling::Write(_)));
+        assert_eq!(confirm(&held, &payment, end), ConfirmRuling::Late);
+
+        assert_eq!(follow(&mut view, &Message::Expire(held.id), &held, T0), None, "too early");
+        let expired = follow(&mut view, &Message::Expire(held.id), &held, end).expect("due");
+        assert_eq!((expired.status(), left(&view, "a")), (OrderStatus::Expired, 1));
+
+        let late = Message::LatePayment(held.id, payment.clone());
+        let other = place(&mut view, &order(2, "bob", vec![units("a", 1)]));
+        let owed = follow(&mut view, &late, &expired, end).expect("ruled");
+        assert_eq!(owed.status(), OrderStatus::RefundDue);
+        assert_eq!(confirm(&owed, &payment, end), ConfirmRuling::Repeat);
+        assert_eq!(follow(&mut view, &late, &owed, end), None, "one refund");
+
+        follow(&mut view, &Message::Release(other.id), &other, T0).expect("released");
+        let paid = follow(&mut view, &late, &expired, end).expect("ruled");
+        assert_eq!((paid.status(), left(&view, "a")), (OrderStatus::Confirmed, 0));
+        let cancelled =
+            follow(&mut view, &Message::Cancel(paid.id), &paid, end).expect("cancelled");
+        assert_eq!((cancelled.status(), left(&view, "a")), (OrderStatus::Cancelled, 1));
+        assert_eq!(confirm(&cancelled, &payment, end), ConfirmRuling::NotHeld);
+    }
+}

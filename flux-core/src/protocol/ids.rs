@@ -1,0 +1,221 @@
+//! The names of the protocol. Each is checked once, where it enters; short
+//! ones are stored inline, so a clone costs no allocation.
+
+use std::fmt;
+use std::str::FromStr;
+
+use serde::{Deserialize, Serialize};
+use smol_str::SmolStr;
+use uuid::Uuid;
+
+use super::limits::InvalidInput;
+
+const NAME_BYTES_MAX: usize = 128;
+
+fn visible_ascii(field: &'static str, name: &str) -> Result<(), InvalidInput> {
+    if name.is_empty() || name.len() > NAME_BYTES_MAX {
+        return Err(InvalidInput::new(
+            field,
+            format!("must be 1 to {NAME_BYTES_MAX} bytes long, was {}", name.len()),
+        ));
+    }
+    if !name.bytes().all(|b| b.is_ascii_graphic()) {
+        return Err(InvalidInput::new(
+            field,
+            "must be visible ASCII (0x21 to 0x7E), without spaces",
+        ));
+    }
+    Ok(())
+}
+
+macro_rules! name {
+    ($(#[$doc:meta])* $name:ident, $field:literal) => {
+        $(#[$doc])*
+        #[derive(Clone, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
+        #[serde(try_from = "SmolStr", into = "SmolStr")]
+        pub struct $name(SmolStr);
+
+        impl $name {
+            /// Checks that `name` is 1–128 bytes of visible ASCII.
+            ///
+            /// # Errors
+            /// [`InvalidInput`] naming the field.
+            pub fn new(name: impl AsRef<str>) -> Result<Self, InvalidInput> {
+                visible_ascii($field, name.as_ref())?;
+                Ok(Self(SmolStr::new(name)))
+            }
+
+            /// The name as given.
+            #[must_use]
+            pub fn as_str(&self) -> &str {
+                self.0.as_str()
+            }
+        }
+
+        impl TryFrom<SmolStr> for $name {
+            type Error = InvalidInput;
+            fn try_from(name: SmolStr) -> Result<Self, InvalidInput> {
+                visible_ascii($field, &name)?;
+                Ok(Self(name))
+            }
+        }
+
+        impl From<$name> for SmolStr {
+            fn from(name: $name) -> SmolStr {
+                name.0
+            }
+        }
+
+        impl FromStr for $name {
+            type Err = InvalidInput;
+            fn from_str(name: &str) -> Result<Self, InvalidInput> {
+                Self::new(name)
+            }
+        }
+
+        impl AsRef<str> for $name {
+            fn as_ref(&self) -> &str {
+                self.as_str()
+            }
+        }
+
+        impl std::borrow::Borrow<str> for $name {
+            fn borrow(&self) -> &str {
+                self.as_str()
+            }
+        }
+
+        impl fmt::Display for $name {
+            fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+                f.write_str(self.as_str())
+            }
+        }
+
+        impl fmt::Debug for $name {
+            fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+                write!(f, "{:?}", self.as_str())
+            }
+        }
+    };
+}
+
+name! {
+    /// Something on sale.
+    ItemId, "item_id"
+}
+name! {
+    /// Who orders.
+    BuyerId, "buyer_id"
+}
+name! {
+    /// A named place in a hall.
+    SeatId, "seat"
+}
+name! {
+    /// What the payment provider calls a payment.
+    PaymentRef, "payment_ref"
+}
+
+/// The identity of an order: a UUID. A client that repeats its request under
+/// the same id gets the first answer again, never a second order.
+#[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
+#[serde(transparent)]
+pub struct OrderId(Uuid);
+
+/// The name space of ids derived from idempotency keys.
+const KEY_SPACE: Uuid = Uuid::from_bytes(*b"flux-idempotency");
+
+impl OrderId {
+    /// A UUID the caller made.
+    #[must_use]
+    pub const fn from_uuid(id: Uuid) -> Self {
+        Self(id)
+    }
+
+    /// The id that `buyer`'s idempotency key stands for: the same key from the
+    /// same buyer is the same order, for as long as the order is remembered,
+    /// with nothing more to store (a UUIDv5 over buyer and key, RFC 9562 §5.5).
+    ///
+    /// # Errors
+    /// [`InvalidInput`] when the key is not 1–255 visible ASCII characters.
+    pub fn from_idempotency_key(buyer: &BuyerId, key: &str) -> Result<Self, InvalidInput> {
+        if key.is_empty() || key.len() > 255 || !key.bytes().all(|b| b.is_ascii_graphic()) {
+            return Err(InvalidInput::new(
+                "Idempotency-Key",
+                "must be 1 to 255 visible ASCII characters",
+            ));
+        }
+        // A space can be in neither, so no two pairs read the same.
+        let name = format!("{buyer} {key}");
+        Ok(Self(Uuid::new_v5(&KEY_SPACE, name.as_bytes())))
+    }
+
+    /// The UUID.
+    #[must_use]
+    pub const fn as_uuid(&self) -> &Uuid {
+        &self.0
+    }
+}
+
+impl FromStr for OrderId {
+    type Err = InvalidInput;
+    /// Takes the hyphenated form, in any case.
+    fn from_str(id: &str) -> Result<Self, InvalidInput> {
+        let wrong = || InvalidInput::new("order_id", "must be a hyphenated UUID");
+        if id.len() != uuid::fmt::Hyphenated::LENGTH {
+            return Err(wrong());
+        }
+        Uuid::try_parse(id).map(Self).map_err(|_| wrong())
+    }
+}
+
+impl fmt::Display for OrderId {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        self.0.as_hyphenated().fmt(f)
+    }
+}
+
+impl fmt::Debug for OrderId {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        fmt::Display::fmt(self, f)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_name_is_1_to_128_visible_ascii_bytes() {
+        assert!(ItemId::new("a").is_ok());
+        assert!(ItemId::new("~".repeat(128)).is_ok());
+        for bad in ["", &"a".repeat(129), "a b", "a\n", "é", "\u{7f}", "a\0"] {
+            let error = BuyerId::new(bad).expect_err(bad);
+            assert_eq!(error.field(), "buyer_id");
+        }
+    }
+
+    #[test]
+    fn an_order_id_is_a_hyphenated_uuid_in_any_case() {
+        let id: OrderId = "018F2B6C-0000-7000-8000-00000000ABCD".parse().expect("upper case");
+        assert_eq!(id.to_string(), "018f2b6c-0000-7000-8000-00000000abcd");
+        for bad in [
+            "",
+            "018f2b6c000070008000-00000000abcd",
+            "{018f2b6c-0000-7000-8000-00000000abc",
+            "x18f2b6c-0000-7000-8000-00000000abcd",
+        ] {
+            assert!(bad.parse::<OrderId>().is_err(), "{bad}");
+        }
+    }
+
+    #[test]
+    fn an_idempotency_key_is_scoped_to_the_buyer() {
+        let (ann, bob) = (BuyerId::new("ann").expect("name"), BuyerId::new("bob").expect("name"));
+        let key = OrderId::from_idempotency_key;
+        assert_eq!(key(&ann, "k").expect("key"), key(&ann, "k").expect("key"));
+        assert_ne!(key(&ann, "k").expect("key"), key(&bob, "k").expect("key"));
+        assert!(key(&ann, "").is_err() && key(&ann, &"k".repeat(256)).is_err());
+        assert!(key(&ann, &"k".repeat(255)).is_ok());
+    }
+}

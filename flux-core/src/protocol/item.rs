@@ -1,0 +1,360 @@
+//! What is on sale: its definition, its numbers, and how a definition may change.
+
+use std::collections::HashMap;
+use std::sync::Arc;
+
+use bon::bon;
+use serde::{Deserialize, Serialize};
+
+use super::ids::{ItemId, SeatId};
+use super::limits::{BuyerCap, Capacity, HoldTime, InvalidInput, SEATS_PER_HALL_MAX, Timestamp};
+use super::stock::{SeatMap, Stock};
+
+const ITEM_NAME_BYTES_MAX: usize = 256;
+
+/// What an item consists of.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub enum ItemKind {
+    /// So many interchangeable units.
+    Pool(Capacity),
+    /// Named places.
+    Seats(Hall),
+}
+
+/// The named places of a seated item, 1–100,000, each name once.
+#[derive(Clone, Serialize, Deserialize)]
+#[serde(try_from = "Vec<SeatId>", into = "Vec<SeatId>")]
+pub struct Hall {
+    names: Vec<SeatId>,
+    places: HashMap<SeatId, u32>,
+}
+
+impl Hall {
+    /// Checks the number of seats and that no name comes twice.
+    ///
+    /// # Errors
+    /// [`InvalidInput`] naming `seats`.
+    pub fn new(names: Vec<SeatId>) -> Result<Self, InvalidInput> {
+        if names.is_empty() || names.len() > SEATS_PER_HALL_MAX {
+            return Err(InvalidInput::new(
+                "seats",
+                format!("must be 1 to {SEATS_PER_HALL_MAX}, were {}", names.len()),
+            ));
+        }
+        let mut places = HashMap::with_capacity(names.len());
+        for (place, name) in names.iter().enumerate() {
+            // The length check above keeps every place within 32 bits.
+            if places.insert(name.clone(), place as u32).is_some() {
+                return Err(InvalidInput::new("seats", format!("names {name} twice")));
+            }
+        }
+        Ok(Self { names, places })
+    }
+
+    /// The seats in the order given.
+    #[must_use]
+    pub fn names(&self) -> &[SeatId] {
+        &self.names
+    }
+
+    /// Where `seat` stands in [`names`](Self::names), if it is in the hall.
+    #[must_use]
+    pub fn place(&self, seat: &SeatId) -> Option<u32> {
+        self.places.get(seat).copied()
+    }
+}
+
+impl PartialEq for Hall {
+    fn eq(&self, other: &Self) -> bool {
+        self.names == other.names
+    }
+}
+
+impl Eq for Hall {}
+
+impl std::fmt::Debug for Hall {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        write!(f, "Hall({} seats)", self.names.len())
+    }
+}
+
+impl TryFrom<Vec<SeatId>> for Hall {
+    type Error = InvalidInput;
+    fn try_from(names: Vec<SeatId>) -> Result<Self, InvalidInput> {
+        Self::new(names)
+    }
+}
+
+impl From<Hall> for Vec<SeatId> {
+    fn from(hall: Hall) -> Self {
+        hall.names
+    }
+}
+
+/// The definition of something on sale.
+///
+/// ```
+/// use flux_core::ItemSpec;
+///
+/// let tickets = ItemSpec::pool("ticket_1", 1_000)?;
+/// let hall = ItemSpec::builder()
+///     .id("hall")
+///     .seats(["A1", "A2", "B1"])
+///     .hold_seconds(120)
+///     .max_per_buyer(2)
+///     .build()?;
+/// assert_eq!((tickets.capacity(), hall.capacity()), (1_000, 3));
+/// # Ok::<(), flux_core::InvalidInput>(())
+/// ```
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct ItemSpec {
+    /// Its id.
+    pub id: ItemId,
+    /// A name for people.
+    pub name: Option<String>,
+    /// A pool or seats.
+    pub kind: ItemKind,
+    /// How long a hold lasts unpaid.
+    pub hold: HoldTime,
+    /// How many units one buyer may hold or own at once.
+    pub max_per_buyer: Option<BuyerCap>,
+    /// Orders placed before are turned down.
+    pub opens_at: Option<Timestamp>,
+    /// Orders placed at or after this are turned down.
+    pub closes_at: Option<Timestamp>,
+}
+
+#[bon]
+impl ItemSpec {
+    /// A pool of `capacity` units, with defaults for the rest.
+    ///
+    /// # Errors
+    /// [`InvalidInput`] naming the field at fault.
+    pub fn pool(id: impl AsRef<str>, capacity: u64) -> Result<Self, InvalidInput> {
+        Self::builder().id(id.as_ref()).capacity(capacity).build()
+    }
+
+    /// A hall of named seats, with defaults for the rest.
+    ///
+    /// # Errors
+    /// [`InvalidInput`] naming the field at fault.
+    pub fn hall<S: Into<String>>(
+        id: impl AsRef<str>,
+        seats: impl IntoIterator<Item = S>,
+    ) -> Result<Self, InvalidInput> {
+        Self::builder().id(id.as_ref()).seats(seats).build()
+    }
+
+    /// Builds a definition; give either `capacity` or `seats`.
+    ///
+    /// # Errors
+    /// [`InvalidInput`] naming the field at fault.
+    #[builder]
+    pub fn new(
+        #[builder(into)] id: String,
+        #[builder(into)] name: Option<String>,
+        capacity: Option<u64>,
+        #[builder(with = |seats: impl IntoIterator<Item: Into<String>>| {
+            seats.into_iter().map(Into::into).collect()
+        })]
+        seats: Option<Vec<String>>,
+        hold_seconds: Option<u64>,
+        max_per_buyer: Option<u64>,
+        opens_at: Option<Timestamp>,
+        closes_at: Option<Timestamp>,
+    ) -> Result<Self, InvalidInput> {
+        let kind = match (capacity, seats) {
+            (Some(capacity), None) => ItemKind::Pool(Capacity::new(capacity)?),
+            (None, Some(seats)) => ItemKind::Seats(Hall::new(
+                seats.iter().map(SeatId::new).collect::<Result<_, _>>()?,
+            )?),
+            _ => return Err(InvalidInput::new("capacity", "or seats must be given, not both")),
+        };
+        if let Some(name) = &name
+            && name.len() > ITEM_NAME_BYTES_MAX
+        {
+            return Err(InvalidInput::new(
+                "name",
+                format!("must be at most {ITEM_NAME_BYTES_MAX} bytes, was {}", name.len()),
+            ));
+        }
+        if let (Some(opens), Some(closes)) = (opens_at, closes_at)
+            && closes <= opens
+        {
+            return Err(InvalidInput::new("closes_at", "must be after opens_at"));
+        }
+        Ok(Self {
+            id: ItemId::new(id)?,
+            name,
+            kind,
+            hold: hold_seconds.map_or(Ok(HoldTime::DEFAULT), HoldTime::new)?,
+            max_per_buyer: max_per_buyer.map(BuyerCap::new).transpose()?,
+            opens_at,
+            closes_at,
+        })
+    }
+}
+
+impl ItemSpec {
+    /// Units in all.
+    #[must_use]
+    pub fn capacity(&self) -> u32 {
+        match &self.kind {
+            ItemKind::Pool(capacity) => capacity.get(),
+            // `Hall::new` bounds the number of seats.
+            ItemKind::Seats(hall) => hall.names.len() as u32,
+        }
+    }
+
+    /// The stock of a sale nobody has bought from.
+    #[must_use]
+    pub fn full_stock(&self) -> Stock {
+        match &self.kind {
+            ItemKind::Pool(capacity) => Stock::Pool { available: capacity.get() },
+            ItemKind::Seats(hall) => Stock::Seats(SeatMap::all_free(hall.names.len() as u32)),
+        }
+    }
+}
+
+/// Why a definition could not be changed; nothing was.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+#[non_exhaustive]
+pub enum PutItemError {
+    /// Fewer units than are held and sold, or a taken seat left out.
+    #[error("{item}: {taken} units are held or sold; release or cancel some before shrinking")]
+    CapacityInUse {
+        /// The item.
+        item: ItemId,
+        /// Units held or sold.
+        taken: u32,
+    },
+    /// A pool can't become seats, nor seats a pool.
+    #[error("{item}: a pool can't become seats, nor seats a pool; use another item id")]
+    KindChange {
+        /// The item.
+        item: ItemId,
+    },
+}
+
+/// The stock of `spec` when it replaces `old`, of which `stock` is left: what
+/// is taken stays taken.
+///
+/// # Errors
+/// [`PutItemError`] when what is taken would not fit.
+pub fn revise(old: &ItemSpec, stock: &Stock, spec: &ItemSpec) -> Result<Stock, PutItemError> {
+    let taken = old.capacity() - stock.available();
+    let in_use = || PutItemError::CapacityInUse { item: spec.id.clone(), taken };
+    match (&old.kind, stock, &spec.kind) {
+        (ItemKind::Pool(_), Stock::Pool { .. }, ItemKind::Pool(capacity)) => {
+            let available = capacity.get().checked_sub(taken).ok_or_else(in_use)?;
+            Ok(Stock::Pool { available })
+        }
+        (ItemKind::Seats(before), Stock::Seats(map), ItemKind::Seats(after)) => {
+            let mut revised = SeatMap::all_free(after.names.len() as u32);
+            for (place, name) in before.names.iter().enumerate() {
+                if map.is_taken(place as u32) {
+                    revised.take(after.place(name).ok_or_else(in_use)?);
+                }
+            }
+            Ok(Stock::Seats(revised))
+        }
+        _ => Err(PutItemError::KindChange { item: spec.id.clone() }),
+    }
+}
+
+/// Whether an item sells now.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum ItemState {
+    /// It opens later.
+    Scheduled,
+    /// It sells.
+    Open,
+    /// Nothing is available.
+    SoldOut,
+    /// Its closing time has passed.
+    Closed,
+}
+
+/// An item and where its units are. At rest
+/// `available + held + sold = capacity`.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Item {
+    /// Its definition.
+    pub spec: Arc<ItemSpec>,
+    /// Units that can be ordered.
+    pub available: u32,
+    /// Units set aside for orders that are not paid yet.
+    pub held: u32,
+    /// Units paid for.
+    pub sold: u32,
+}
+
+impl Item {
+    /// Whether it sells at `now`. Nothing left is [`SoldOut`](ItemState::SoldOut)
+    /// whatever the clock says.
+    #[must_use]
+    pub fn state(&self, now: Timestamp) -> ItemState {
+        if self.available == 0 {
+            ItemState::SoldOut
+        } else if self.spec.closes_at.is_some_and(|closes| now >= closes) {
+            ItemState::Closed
+        } else if self.spec.opens_at.is_some_and(|opens| now < opens) {
+            ItemState::Scheduled
+        } else {
+            ItemState::Open
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn each_limit_of_a_definition_names_its_field() {
+        let build = ItemSpec::builder;
+        let field = |result: Result<ItemSpec, InvalidInput>| result.expect_err("bad").field();
+        assert_eq!(field(ItemSpec::pool("", 1)), "item_id");
+        assert_eq!(field(ItemSpec::pool("a", 10_000_001)), "capacity");
+        assert_eq!(field(build().id("a").build()), "capacity");
+        assert_eq!(field(build().id("a").capacity(1).seats(["x"]).build()), "capacity");
+        assert_eq!(field(ItemSpec::hall("a", Vec::<String>::new())), "seats");
+        assert_eq!(field(ItemSpec::hall("a", ["x", "x"])), "seats");
+        assert_eq!(field(ItemSpec::hall("a", ["x y"])), "seat");
+        assert_eq!(field(ItemSpec::hall("a", (0..100_001).map(|n| n.to_string()))), "seats");
+        assert!(ItemSpec::hall("a", (0..100_000).map(|n| n.to_string())).is_ok());
+        assert_eq!(field(build().id("a").capacity(1).hold_seconds(0).build()), "hold_seconds");
+        assert_eq!(field(build().id("a").capacity(1).max_per_buyer(0).build()), "max_per_buyer");
+        assert_eq!(field(build().id("a").capacity(1).name("n".repeat(257)).build()), "name");
+        let at = Timestamp::from_millis;
+        let times = build().id("a").capacity(1).opens_at(at(5)).closes_at(at(5)).build();
+        assert_eq!(field(times), "closes_at");
+    }
+
+    #[test]
+    fn capacity_shrinks_down_to_what_is_taken_and_seats_keep_their_owners() {
+        let pool = |n| ItemSpec::pool("a", n).expect("pool");
+        let left = Stock::Pool { available: 4 };
+        assert_eq!(revise(&pool(10), &left, &pool(6)), Ok(Stock::Pool { available: 0 }));
+        assert_eq!(revise(&pool(10), &left, &pool(12)), Ok(Stock::Pool { available: 6 }));
+        assert!(matches!(
+            revise(&pool(10), &left, &pool(5)),
+            Err(PutItemError::CapacityInUse { taken: 6, .. })
+        ));
+
+        let hall = |names: &[&str]| ItemSpec::hall("a", names.iter().copied()).expect("hall");
+        let mut map = SeatMap::all_free(3);
+        map.take(1);
+        let revised =
+            revise(&hall(&["x", "y", "z"]), &Stock::Seats(map.clone()), &hall(&["y", "w"]))
+                .expect("y is kept");
+        let Stock::Seats(seats) = &revised else { panic!("still seats") };
+        assert!(seats.is_taken(0) && !seats.is_taken(1));
+        assert!(revise(&hall(&["x", "y", "z"]), &Stock::Seats(map), &hall(&["x"])).is_err());
+        assert!(matches!(
+            revise(&pool(10), &left, &hall(&["x"])),
+            Err(PutItemError::KindChange { .. })
+        ));
+    }
+}

@@ -1,0 +1,361 @@
+//! An order and the states it goes through.
+//!
+//! ```text
+//! Queued ─▶ Held ─▶ Confirmed ─▶ Cancelled
+//!    │        ├───▶ Released
+//!    │        └───▶ Expired ─▶ Confirmed   (paid late, the stock was still there)
+//!    │                    └──▶ RefundDue   (paid late, it was not)
+//!    └──────▶ Rejected
+//! ```
+
+use std::collections::HashSet;
+use std::fmt;
+
+use serde::{Deserialize, Serialize};
+
+use super::ids::{BuyerId, ItemId, OrderId, PaymentRef, SeatId};
+use super::limits::{InvalidInput, LINES_MAX, Quantity, SEATS_PER_LINE_MAX, Timestamp};
+
+/// What a line asks of its item.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub enum Ask {
+    /// Any units of a pool.
+    Units(Quantity),
+    /// These seats of a hall.
+    Seats(Vec<SeatId>),
+}
+
+impl Ask {
+    /// How many units this takes.
+    #[must_use]
+    pub fn units(&self) -> u32 {
+        match self {
+            Self::Units(quantity) => quantity.get(),
+            // A line's constructor bounds the list.
+            Self::Seats(seats) => seats.len() as u32,
+        }
+    }
+}
+
+/// One item of an order and what is asked of it.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Line {
+    /// The item.
+    pub item: ItemId,
+    /// How much, or which seats, of it.
+    pub ask: Ask,
+}
+
+impl Line {
+    /// `quantity` units of a pool.
+    ///
+    /// # Errors
+    /// [`InvalidInput`] when the name or the quantity is out of bounds.
+    pub fn units(item: impl AsRef<str>, quantity: u64) -> Result<Self, InvalidInput> {
+        Ok(Self { item: ItemId::new(item)?, ask: Ask::Units(Quantity::new(quantity)?) })
+    }
+
+    /// The named seats of a hall.
+    ///
+    /// # Errors
+    /// [`InvalidInput`] when a name is out of bounds; [`Lines::new`] checks
+    /// how many there are.
+    pub fn seats<S: AsRef<str>>(
+        item: impl AsRef<str>,
+        seats: impl IntoIterator<Item = S>,
+    ) -> Result<Self, InvalidInput> {
+        let seats = seats.into_iter().map(SeatId::new).collect::<Result<_, _>>()?;
+        Ok(Self { item: ItemId::new(item)?, ask: Ask::Seats(seats) })
+    }
+}
+
+/// The lines of one order: 1–10 of them, each seat named once. Lines on one
+/// item are summed.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(try_from = "Vec<Line>", into = "Vec<Line>")]
+pub struct Lines(Vec<Line>);
+
+impl Lines {
+    /// Checks the number of lines and of seats, and that no seat is named twice.
+    ///
+    /// # Errors
+    /// [`InvalidInput`] naming `lines` or `seats`.
+    pub fn new(lines: Vec<Line>) -> Result<Self, InvalidInput> {
+        if lines.is_empty() || lines.len() > LINES_MAX {
+            return Err(InvalidInput::new(
+                "lines",
+                format!("must be 1 to {LINES_MAX}, were {}", lines.len()),
+            ));
+        }
+        let mut named = HashSet::new();
+        for line in &lines {
+            let Ask::Seats(seats) = &line.ask else { continue };
+            if seats.is_empty() || seats.len() > SEATS_PER_LINE_MAX {
+                return Err(InvalidInput::new(
+                    "seats",
+                    format!("must be 1 to {SEATS_PER_LINE_MAX}, were {}", seats.len()),
+                ));
+            }
+            for seat in seats {
+                if !named.insert((&line.item, seat)) {
+                    return Err(InvalidInput::new("seats", format!("names {seat} twice")));
+                }
+            }
+        }
+        Ok(Self(lines))
+    }
+}
+
+impl TryFrom<Vec<Line>> for Lines {
+    type Error = InvalidInput;
+    fn try_from(lines: Vec<Line>) -> Result<Self, InvalidInput> {
+        Self::new(lines)
+    }
+}
+
+impl From<Lines> for Vec<Line> {
+    fn from(lines: Lines) -> Self {
+        lines.0
+    }
+}
+
+impl std::ops::Deref for Lines {
+    type Target = [Line];
+    fn deref(&self) -> &[Line] {
+        &self.0
+    }
+}
+
+/// Why an order was turned down.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Reason {
+    /// The pool had fewer units left than were asked for.
+    SoldOut,
+    /// At least one of the seats was taken, or is not in the hall any more.
+    SeatTaken,
+    /// The buyer's live orders would exceed the item's cap.
+    BuyerLimit,
+    /// Placed before the sale opened.
+    NotOpen,
+    /// Placed after the sale closed.
+    Closed,
+    /// No such item, or a pool asked for seats, or a hall for a quantity.
+    UnknownItem,
+}
+
+impl Reason {
+    /// The name used in JSON and metrics: `sold_out`, `seat_taken`, …
+    #[must_use]
+    pub fn as_str(self) -> &'static str {
+        match self {
+            Self::SoldOut => "sold_out",
+            Self::SeatTaken => "seat_taken",
+            Self::BuyerLimit => "buyer_limit",
+            Self::NotOpen => "not_open",
+            Self::Closed => "closed",
+            Self::UnknownItem => "unknown_item",
+        }
+    }
+}
+
+impl fmt::Display for Reason {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(self.as_str())
+    }
+}
+
+/// A hold: decided when, and until when the stock is set aside.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Hold {
+    /// When the order got its stock.
+    pub decided_at: Timestamp,
+    /// When the hold ends unless it is paid.
+    pub expires_at: Timestamp,
+}
+
+/// Where an order stands, with what is known in that state and no more.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub enum OrderState {
+    /// Accepted, not yet decided.
+    Queued,
+    /// Stock is set aside until the hold ends.
+    Held(Hold),
+    /// Paid: the units are sold.
+    Confirmed(Hold, PaymentRef),
+    /// Given back by the buyer before paying.
+    Released(Hold),
+    /// The hold ended unpaid; its stock went back on sale.
+    Expired(Hold),
+    /// Taken back after it was paid; its stock went back on sale.
+    Cancelled(Hold, PaymentRef),
+    /// Turned down.
+    Rejected(Timestamp, Reason),
+    /// Paid after the hold ended, when the stock was gone: money to return.
+    RefundDue(Hold, PaymentRef),
+}
+
+/// An [`OrderState`] without its contents.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum OrderStatus {
+    /// See [`OrderState::Queued`].
+    Queued,
+    /// See [`OrderState::Held`].
+    Held,
+    /// See [`OrderState::Confirmed`].
+    Confirmed,
+    /// See [`OrderState::Released`].
+    Released,
+    /// See [`OrderState::Expired`].
+    Expired,
+    /// See [`OrderState::Cancelled`].
+    Cancelled,
+    /// See [`OrderState::Rejected`].
+    Rejected,
+    /// See [`OrderState::RefundDue`].
+    RefundDue,
+}
+
+impl OrderStatus {
+    /// Whether an order in this state has units set aside or sold to it.
+    #[must_use]
+    pub fn owns_stock(self) -> bool {
+        matches!(self, Self::Held | Self::Confirmed)
+    }
+
+    /// The name used in JSON and metrics: `queued`, `held`, …
+    #[must_use]
+    pub fn as_str(self) -> &'static str {
+        match self {
+            Self::Queued => "queued",
+            Self::Held => "held",
+            Self::Confirmed => "confirmed",
+            Self::Released => "released",
+            Self::Expired => "expired",
+            Self::Cancelled => "cancelled",
+            Self::Rejected => "rejected",
+            Self::RefundDue => "refund_due",
+        }
+    }
+}
+
+impl fmt::Display for OrderStatus {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(self.as_str())
+    }
+}
+
+/// One buyer's all-or-nothing request and what became of it.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Order {
+    /// Decided once under this id.
+    pub id: OrderId,
+    /// Who asked.
+    pub buyer: BuyerId,
+    /// What for.
+    pub lines: Lines,
+    /// When it was accepted; opening and closing times are judged by this.
+    pub placed_at: Timestamp,
+    /// What became of it.
+    pub state: OrderState,
+}
+
+impl Order {
+    /// An order nobody has decided yet.
+    #[must_use]
+    pub fn queued(id: OrderId, buyer: BuyerId, lines: Lines, placed_at: Timestamp) -> Self {
+        Self { id, buyer, lines, placed_at, state: OrderState::Queued }
+    }
+
+    /// The state's name.
+    #[must_use]
+    pub fn status(&self) -> OrderStatus {
+        match &self.state {
+            OrderState::Queued => OrderStatus::Queued,
+            OrderState::Held(_) => OrderStatus::Held,
+            OrderState::Confirmed(..) => OrderStatus::Confirmed,
+            OrderState::Released(_) => OrderStatus::Released,
+            OrderState::Expired(_) => OrderStatus::Expired,
+            OrderState::Cancelled(..) => OrderStatus::Cancelled,
+            OrderState::Rejected(..) => OrderStatus::Rejected,
+            OrderState::RefundDue(..) => OrderStatus::RefundDue,
+        }
+    }
+
+    /// The hold, if the order ever got one.
+    #[must_use]
+    pub fn hold(&self) -> Option<Hold> {
+        match &self.state {
+            OrderState::Queued | OrderState::Rejected(..) => None,
+            OrderState::Held(hold)
+            | OrderState::Released(hold)
+            | OrderState::Expired(hold)
+            | OrderState::Confirmed(hold, _)
+            | OrderState::Cancelled(hold, _)
+            | OrderState::RefundDue(hold, _) => Some(*hold),
+        }
+    }
+
+    /// When it was decided; `None` while queued.
+    #[must_use]
+    pub fn decided_at(&self) -> Option<Timestamp> {
+        match &self.state {
+            OrderState::Rejected(at, _) => Some(*at),
+            _ => self.hold().map(|hold| hold.decided_at),
+        }
+    }
+
+    /// Why it was turned down, if it was.
+    #[must_use]
+    pub fn reason(&self) -> Option<Reason> {
+        match &self.state {
+            OrderState::Rejected(_, reason) => Some(*reason),
+            _ => None,
+        }
+    }
+
+    /// The payment, if one came.
+    #[must_use]
+    pub fn payment_ref(&self) -> Option<&PaymentRef> {
+        match &self.state {
+            OrderState::Confirmed(_, payment)
+            | OrderState::Cancelled(_, payment)
+            | OrderState::RefundDue(_, payment) => Some(payment),
+            _ => None,
+        }
+    }
+
+    /// Whether `other` asks for the same things for the same buyer: what a
+    /// repeat under one id must do.
+    #[must_use]
+    pub fn asks_the_same_as(&self, other: &Self) -> bool {
+        self.buyer == other.buyer && self.lines == other.lines
+    }
+
+    /// The same order in another state.
+    #[must_use]
+    pub fn with_state(&self, state: OrderState) -> Self {
+        Self { state, ..self.clone() }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn an_order_has_1_to_10_lines_and_names_each_seat_once() {
+        let line = |n: usize| Line::units(format!("i{n}"), 1).expect("line");
+        assert!(Lines::new(vec![]).is_err());
+        assert!(Lines::new((0..10).map(line).collect()).is_ok());
+        assert_eq!(Lines::new((0..11).map(line).collect()).expect_err("11").field(), "lines");
+
+        let seats = |n: usize| Line::seats("hall", (0..n).map(|s| format!("s{s}"))).expect("line");
+        assert!(Lines::new(vec![seats(0)]).is_err());
+        assert!(Lines::new(vec![seats(100)]).is_ok());
+        assert_eq!(Lines::new(vec![seats(101)]).expect_err("101").field(), "seats");
+        assert!(Lines::new(vec![seats(2), seats(1)]).is_err(), "a seat in two lines");
+        assert!(Lines::new(vec![line(1), line(1)]).is_ok(), "summed");
+    }
+}

@@ -1,0 +1,25 @@
+//! The four seams where a backend plugs in: a [queue](OrderQueue), a
+//! [lock manager](LockManager), an [inventory store](InventoryStore) and an
+//! [outcome bus](OutcomeBus).
+//!
+//! The lock makes it fast; the store makes it right. A lock manager may grant
+//! everybody everything, a bus may lose every message and a queue may deliver
+//! twice and out of order: only the store's promises carry the guarantees.
+//!
+//! Every trait is object-safe and batch-first, and its futures are `Send`.
+//! Unless a method says otherwise its future may be dropped at any point: the
+//! call then either took effect or did not, as after [`SeamError::Unknown`].
+
+mod bus;
+mod error;
+mod lock;
+mod queue;
+mod store;
+
+pub use bus::{Level, News, NewsReceiver, NewsSender, OutcomeBus, news_channel};
+pub use error::SeamError;
+pub use lock::{Lease, LockManager};
+pub use queue::{DeadLetter, Delivery, OrderQueue, QueueDepth, Receipt};
+pub use store::{
+    ConfirmOutcome, Cursor, InventoryStore, OrderFilter, OrderPage, Payment, PutOutcome,
+};
