@@ -1,6 +1,7 @@
 //! Sell a limited stock to a crowd that arrives all at once.
 
 pub mod backends;
+pub mod clock;
 #[cfg(feature = "conformance")]
 pub mod conformance;
 pub mod engine;

@@ -1,1 +1,26 @@
 //! Where queue, locks, inventory and outcomes live.
+
+use std::fmt;
+use std::sync::Arc;
+
+use crate::seams::{InventoryStore, LockManager, OrderQueue, OutcomeBus};
+
+/// One of each seam: what an engine runs on. Mix as you like; every engine
+/// that sells the same items must share the queue and the store.
+#[derive(Clone)]
+pub struct Backend {
+    /// Between those who accept and those who decide.
+    pub queue: Arc<dyn OrderQueue>,
+    /// Keeps workers out of each other's way.
+    pub locks: Arc<dyn LockManager>,
+    /// The truth.
+    pub store: Arc<dyn InventoryStore>,
+    /// Tells those who wait.
+    pub bus: Arc<dyn OutcomeBus>,
+}
+
+impl fmt::Debug for Backend {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Backend").finish_non_exhaustive()
+    }
+}
