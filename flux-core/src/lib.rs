@@ -9,4 +9,6 @@ pub mod layers;
 pub mod protocol;
 pub mod seams;
 
+pub use backends::Backend;
+pub use engine::{Error, Flux, OrderRequest, Role, Settings};
 pub use protocol::*;

@@ -1,1 +1,37 @@
-//! What an application holds.
+//! What an application holds: [`Flux`].
+//!
+//! | part | file |
+//! |---|---|
+//! | the calls | `flux` |
+//! | the early "sold out" | `gate` |
+//! | from callers to the worker, by the round | `lane` |
+//! | the worker's loop | `worker` |
+//! | one batch: lease, claim, decide, commit, settle | `batch` |
+//! | waiting for an order decided elsewhere | `waiters` |
+//! | the recount | `audit` |
+
+mod audit;
+mod backoff;
+mod batch;
+mod core;
+mod error;
+mod flux;
+mod gate;
+mod lane;
+mod plan;
+mod request;
+mod settings;
+mod waiters;
+mod worker;
+
+use std::time::Duration;
+
+pub use audit::{Audit, AuditFault};
+pub use error::Error;
+pub use flux::{Flux, Role};
+pub use request::OrderRequest;
+pub use settings::Settings;
+
+/// When a caller that met a bound should come back: long enough for a full
+/// lane to be decided.
+const RETRY_AFTER: Duration = Duration::from_secs(1);

@@ -1,0 +1,364 @@
+//! One batch of messages, from lease to answer:
+//!
+//! 1. read the orders that follow-ups are about;
+//! 2. lease the items (for throughput) and claim them (for the truth);
+//! 3. read again what an earlier try left in doubt: after the claim no late
+//!    write of ours can land any more;
+//! 4. decide in the order of arrival;
+//! 5. commit, each set of connected items as one atomic write;
+//! 6. answer what was applied; forget what was refused, and try it again.
+
+use std::collections::{HashMap, HashSet};
+use std::sync::Arc;
+use std::time::Duration;
+
+use tokio::time::Instant;
+use tracing::{debug, warn};
+
+use super::backoff::jittered;
+use super::core::Core;
+use super::lane::Answer;
+use super::plan::Plan;
+use crate::protocol::{CommitOutcome, ItemId, Message, Order, OrderId, OverCap, Verdict, View};
+use crate::seams::{Lease, Level, News, SeamError};
+
+/// A message being worked on.
+#[derive(Debug)]
+pub(super) struct Job {
+    pub(super) message: Message,
+    pub(super) answer: Option<Answer>,
+}
+
+impl Job {
+    pub(super) fn new(message: Message) -> Self {
+        Self { message, answer: None }
+    }
+}
+
+/// Items this worker has leased together.
+#[derive(Debug)]
+struct Tenure {
+    items: HashSet<ItemId>,
+    /// `None` where the lock manager did not answer or someone else would not
+    /// let go: the claim alone decides.
+    lease: Option<Lease>,
+    since: Instant,
+    renewed: Instant,
+}
+
+/// What a worker knows from one batch to the next.
+#[derive(Debug)]
+pub(super) struct Desk {
+    core: Arc<Core>,
+    view: View,
+    tenures: Vec<Tenure>,
+}
+
+/// What one batch learns on its way.
+#[derive(Debug, Default)]
+struct Facts {
+    /// Orders as the store had them.
+    orders: HashMap<OrderId, Option<Order>>,
+    /// Orders to read again once the items are claimed.
+    doubtful: HashSet<OrderId>,
+    over_cap: Vec<OverCap>,
+}
+
+impl Facts {
+    fn order(&self, id: OrderId) -> Option<&Order> {
+        self.orders.get(&id).and_then(Option::as_ref)
+    }
+}
+
+impl Desk {
+    pub(super) fn new(core: Arc<Core>) -> Self {
+        Self { core, view: View::default(), tenures: Vec::new() }
+    }
+
+    /// Works until every job has its answer. What was applied is in the news
+    /// returned, durable, to be published.
+    pub(super) async fn work(&mut self, jobs: &mut [Job]) -> Vec<Arc<News>> {
+        let mut facts = Facts::default();
+        let mut all_news = Vec::new();
+        let mut refusals = 0;
+        while jobs.iter().any(|job| job.answer.is_none()) {
+            match self.pass(jobs, &mut facts, &mut all_news).await {
+                Ok(Pass::Progress) => continue,
+                Ok(Pass::Refused) => {}
+                Err(SeamError::Broken { service, reason, .. }) => {
+                    warn!(service, reason, "a backend is broken");
+                    give_up(jobs, &Answer::Broken(format!("{service} is broken: {reason}").into()));
+                    break;
+                }
+                Err(error) => {
+                    debug!(%error, "a backend failed; trying again");
+                    self.forget_everything().await;
+                }
+            }
+            refusals += 1;
+            if refusals >= self.core.settings.tries_max {
+                give_up(jobs, &Answer::GivenUp);
+                break;
+            }
+            tokio::time::sleep(jittered(refusals, Duration::from_millis(2))).await;
+        }
+        self.tidy().await;
+        all_news
+    }
+
+    async fn pass(
+        &mut self,
+        jobs: &mut [Job],
+        facts: &mut Facts,
+        all_news: &mut Vec<Arc<News>>,
+    ) -> Result<Pass, SeamError> {
+        self.read_followed_up(jobs, facts).await?;
+        self.claim_missing(jobs, facts).await?;
+        if !facts.doubtful.is_empty() {
+            let ids: Vec<OrderId> = facts.doubtful.iter().copied().collect();
+            let orders = self.core.backend.store.orders(&ids).await?;
+            facts.orders.extend(ids.into_iter().zip(orders));
+            facts.doubtful.clear();
+        }
+        let mut plan = self.decide(jobs, facts);
+        if plan.is_empty() {
+            // Repeats are answered by what was found, so there is progress
+            // unless everything was put off, which an empty plan rules out.
+            return Ok(Pass::Progress);
+        }
+        let commits = plan.commits(&self.view);
+        let outcomes = match self.core.backend.store.commit(&commits).await {
+            Ok(outcomes) => outcomes,
+            Err(error) if error.may_have_applied() => vec![CommitOutcome::Unknown; commits.len()],
+            Err(error) => {
+                // Decided on, not written: the view is ahead of the store.
+                for commit in &commits {
+                    self.forget(commit.claims.iter().map(|(item, _)| item));
+                }
+                return Err(error);
+            }
+        };
+        let mut news = News::default();
+        let mut answered = Vec::new();
+        let mut result = Pass::Progress;
+        for ((commit, places), outcome) in commits.into_iter().zip(plan.places()).zip(outcomes) {
+            let items = commit.claims.iter().map(|(item, _)| item);
+            let ids = commit.writes.iter().map(|write| write.order.id);
+            match outcome {
+                CommitOutcome::Applied => {
+                    news.levels.extend(items.filter_map(|item| {
+                        let available = self.view.get(item)?.stock.available();
+                        Some(Level { item: item.clone(), available })
+                    }));
+                    for (write, place) in commit.writes.into_iter().zip(places) {
+                        if let Some(fact) = facts.orders.get_mut(&write.order.id) {
+                            *fact = Some(write.order.clone());
+                        }
+                        answered.push(place);
+                        news.orders.push(write.order);
+                    }
+                    continue;
+                }
+                CommitOutcome::Fenced(lost) => {
+                    metrics::counter!("flux_fenced_total").increment(1);
+                    self.forget(items);
+                    self.end_tenures(|tenure| lost.iter().any(|i| tenure.items.contains(i))).await;
+                }
+                CommitOutcome::Conflict { moved, over_cap } => {
+                    metrics::counter!("flux_conflicts_total").increment(1);
+                    facts.doubtful.extend(moved);
+                    facts.over_cap.extend(over_cap);
+                    self.forget(items);
+                }
+                CommitOutcome::Unknown => {
+                    metrics::counter!("flux_unknown_commits_total").increment(1);
+                    facts.doubtful.extend(ids);
+                    self.forget(items);
+                }
+            }
+            result = Pass::Refused;
+        }
+        if !news.orders.is_empty() {
+            for level in &news.levels {
+                self.core.gate.set_available(&level.item, level.available);
+            }
+            let news = Arc::new(news);
+            for (at, job) in answered.into_iter().enumerate() {
+                jobs[job].answer = Some(Answer::News(Arc::clone(&news), at));
+            }
+            all_news.push(news);
+            // Refusals are counted against standing still, not against moving.
+            result = Pass::Progress;
+        }
+        Ok(result)
+    }
+
+    async fn read_followed_up(&self, jobs: &[Job], facts: &mut Facts) -> Result<(), SeamError> {
+        let unread = |job: &&Job| {
+            job.answer.is_none()
+                && !matches!(job.message, Message::Place(_))
+                && !facts.orders.contains_key(&job.message.order_id())
+        };
+        let mut ids: Vec<_> = jobs.iter().filter(unread).map(|j| j.message.order_id()).collect();
+        if ids.is_empty() {
+            return Ok(());
+        }
+        ids.sort_unstable();
+        ids.dedup();
+        let orders = self.core.backend.store.orders(&ids).await?;
+        facts.orders.extend(ids.into_iter().zip(orders));
+        Ok(())
+    }
+
+    async fn claim_missing(&mut self, jobs: &[Job], facts: &Facts) -> Result<(), SeamError> {
+        let mut missing: HashSet<&ItemId> = HashSet::new();
+        for job in jobs.iter().filter(|job| job.answer.is_none()) {
+            let order = match &job.message {
+                Message::Place(order) => Some(order),
+                message => facts.order(message.order_id()),
+            };
+            for line in order.iter().flat_map(|order| order.lines.iter()) {
+                if self.view.get(&line.item).is_none() {
+                    missing.insert(&line.item);
+                }
+            }
+        }
+        if missing.is_empty() {
+            return Ok(());
+        }
+        let mut missing: Vec<ItemId> = missing.into_iter().cloned().collect();
+        missing.sort_unstable();
+        self.lease(&missing).await;
+        for claim in self.core.backend.store.claim(&missing).await?.into_iter().flatten() {
+            self.view.insert(claim);
+        }
+        Ok(())
+    }
+
+    /// Leases what no tenure covers yet. Without an answer, or when the wait
+    /// runs out, it goes on without: the claim fences whoever was there.
+    async fn lease(&mut self, items: &[ItemId]) {
+        let uncovered = |item: &&ItemId| !self.tenures.iter().any(|t| t.items.contains(*item));
+        let items: Vec<ItemId> = items.iter().filter(uncovered).cloned().collect();
+        if items.is_empty() {
+            return;
+        }
+        let settings = &self.core.settings;
+        let lease =
+            self.core.backend.locks.acquire(&items, settings.lease_ttl, settings.lease_wait);
+        let lease = lease.await.unwrap_or_else(|error| {
+            metrics::counter!("flux_unlocked_total").increment(1);
+            debug!(%error, "no lock manager; going on without a lease");
+            None
+        });
+        let now = Instant::now();
+        let items = items.into_iter().collect();
+        self.tenures.push(Tenure { items, lease, since: now, renewed: now });
+    }
+
+    fn decide(&mut self, jobs: &mut [Job], facts: &mut Facts) -> Plan {
+        let now = self.core.clock.now();
+        self.view.forget_buyers();
+        for over in &facts.over_cap {
+            self.view.learn(over.clone());
+        }
+        let mut plan = Plan::new(self.core.settings.commit_writes_max);
+        let mut decided = HashSet::with_capacity(jobs.len());
+        for (place, job) in jobs.iter_mut().enumerate() {
+            if job.answer.is_some() {
+                continue;
+            }
+            let id = job.message.order_id();
+            if decided.contains(&id) {
+                // Answered by the first one's outcome, in the next pass.
+                facts.orders.entry(id).or_default();
+                continue;
+            }
+            let found = facts.order(id);
+            let lines = match (&job.message, found) {
+                (Message::Place(order), None) => Some(&order.lines),
+                (_, found) => found.map(|order| &order.lines),
+            };
+            if lines.is_some_and(|lines| !plan.admits(lines)) {
+                continue;
+            }
+            match self.view.decide(&job.message, found, now) {
+                Verdict::Write(write) => {
+                    decided.insert(id);
+                    plan.add(write, place);
+                }
+                Verdict::Nothing => {
+                    job.answer = Some(match found {
+                        Some(order) => Answer::Found(Box::new(order.clone())),
+                        None => Answer::NotFound(id),
+                    });
+                }
+            }
+        }
+        plan
+    }
+
+    fn forget<'i>(&mut self, items: impl IntoIterator<Item = &'i ItemId>) {
+        for item in items {
+            self.view.remove(item);
+        }
+    }
+
+    async fn forget_everything(&mut self) {
+        self.view = View::default();
+        self.end_tenures(|_| true).await;
+    }
+
+    /// Lets go of items whose time is up, and renews the leases of the others.
+    async fn tidy(&mut self) {
+        let (claim_max, ttl) = (self.core.settings.claim_max, self.core.settings.lease_ttl);
+        self.end_tenures(|tenure| tenure.since.elapsed() >= claim_max).await;
+        let mut lost = HashSet::new();
+        for tenure in &mut self.tenures {
+            let Some(lease) = &tenure.lease else { continue };
+            if tenure.renewed.elapsed() < ttl / 2 {
+                continue;
+            }
+            match self.core.backend.locks.renew(lease, ttl).await {
+                Ok(true) => tenure.renewed = Instant::now(),
+                Ok(false) => lost.extend(tenure.items.iter().cloned()),
+                Err(error) => debug!(%error, "the lease was not renewed; going on without"),
+            }
+        }
+        if !lost.is_empty() {
+            self.end_tenures(|tenure| !tenure.items.is_disjoint(&lost)).await;
+        }
+    }
+
+    /// Lets go of everything; for an idle or a stopping worker.
+    pub(super) async fn let_go(&mut self) {
+        self.forget_everything().await;
+    }
+
+    async fn end_tenures(&mut self, ends: impl Fn(&Tenure) -> bool) {
+        let (ended, kept): (Vec<_>, Vec<_>) =
+            std::mem::take(&mut self.tenures).into_iter().partition(ends);
+        self.tenures = kept;
+        for tenure in ended {
+            self.forget(&tenure.items);
+            if let Some(lease) = &tenure.lease
+                && let Err(error) = self.core.backend.locks.release(lease).await
+            {
+                debug!(%error, "the lease was not released; it will end by itself");
+            }
+        }
+    }
+}
+
+enum Pass {
+    /// Something was settled.
+    Progress,
+    /// Nothing was, and something was refused.
+    Refused,
+}
+
+fn give_up(jobs: &mut [Job], answer: &Answer) {
+    for job in jobs.iter_mut().filter(|job| job.answer.is_none()) {
+        job.answer = Some(answer.clone());
+    }
+}

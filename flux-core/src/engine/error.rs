@@ -1,0 +1,66 @@
+//! What an application is told when it doesn't get what it asked for.
+
+use std::time::Duration;
+
+use crate::protocol::{InvalidInput, ItemId, Order, OrderId, PutItemError};
+use crate::seams::SeamError;
+
+/// Why a call of [`Flux`](super::Flux) did not do what it says. An order that
+/// was turned down is no error: it is an [`Order`] with a
+/// [`reason`](Order::reason).
+#[derive(Debug, thiserror::Error)]
+#[non_exhaustive]
+pub enum Error {
+    /// The input broke a rule; nothing was recorded.
+    #[error(transparent)]
+    Invalid(#[from] InvalidInput),
+    /// No such item; nothing was recorded.
+    #[error("no item is called {0}")]
+    UnknownItem(ItemId),
+    /// The gate: nothing is left, nothing was recorded, and the same id may be
+    /// sent again.
+    #[error("{0} is sold out")]
+    SoldOut(ItemId),
+    /// Another order, with other contents, has this id; nothing was changed.
+    #[error("order id {0} belongs to another order; use a fresh id for a new order")]
+    IdReused(OrderId),
+    /// No such order.
+    #[error("no order has the id {0}")]
+    NotFound(OrderId),
+    /// The order is not held, so it can't be paid or released; nothing was changed.
+    #[error("order {} is not held, it is {}", .0.id, .0.status())]
+    NotHeld(Box<Order>),
+    /// The order is not confirmed, so it can't be cancelled; nothing was changed.
+    #[error("order {} is not confirmed, it is {}", .0.id, .0.status())]
+    NotConfirmed(Box<Order>),
+    /// Paid after the hold ended, when the stock was gone: return the money.
+    #[error("order {} was paid after its hold ended and its stock is gone: refund it", .0.id)]
+    RefundDue(Box<Order>),
+    /// The new definition doesn't fit what is sold; nothing was changed.
+    #[error(transparent)]
+    PutItem(#[from] PutItemError),
+    /// A bound was reached; nothing was accepted.
+    #[error("too much is waiting; try again in {retry_after:?}")]
+    Overloaded {
+        /// When to come back.
+        retry_after: Duration,
+    },
+    /// The engine is stopping; nothing was accepted.
+    #[error("the engine is shutting down; nothing was accepted")]
+    ShuttingDown,
+    /// No decision in time. The call may still take effect; repeating it is safe.
+    #[error("order {0} is not settled yet; ask again, repeating the call is safe")]
+    Unsettled(OrderId),
+    /// A backend failed.
+    #[error(transparent)]
+    Backend(SeamError),
+}
+
+impl From<SeamError> for Error {
+    fn from(error: SeamError) -> Self {
+        match error {
+            SeamError::Overloaded { retry_after, .. } => Self::Overloaded { retry_after },
+            error => Self::Backend(error),
+        }
+    }
+}

@@ -1,0 +1,438 @@
+//! The calls an application makes.
+
+use std::sync::{Arc, Mutex, PoisonError};
+use std::time::Duration;
+
+use bon::bon;
+use tokio::sync::watch;
+use tokio::task::JoinHandle;
+use tokio::time::Instant;
+use uuid::Uuid;
+
+use super::audit::{self, Audit};
+use super::core::Core;
+use super::error::Error;
+use super::gate::Gate;
+use super::lane::Lane;
+use super::request::OrderRequest;
+use super::settings::Settings;
+use super::waiters::Waiters;
+use super::worker;
+use crate::backends::Backend;
+use crate::clock::{Clock, SystemClock};
+use crate::protocol::{
+    Item, ItemId, ItemKind, ItemSpec, Message, Order, OrderId, OrderStatus, PaymentRef, SeatId,
+    Stock,
+};
+use crate::seams::{
+    ConfirmOutcome, Cursor, Level, News, NewsReceiver, OrderFilter, OrderPage, Payment, PutOutcome,
+};
+
+/// A sale: items, orders and the worker that decides them. Cheap to clone;
+/// the worker stops when the last clone is dropped or
+/// [`shutdown`](Self::shutdown) is called.
+///
+/// Every call may be dropped at any point and repeated: an order id is decided
+/// once. A dropped call may still take effect.
+#[derive(Debug, Clone)]
+pub struct Flux {
+    core: Arc<Core>,
+    running: Arc<Running>,
+}
+
+#[derive(Debug)]
+struct Running {
+    stop: watch::Sender<bool>,
+    tasks: Mutex<Vec<JoinHandle<()>>>,
+    has_worker: bool,
+}
+
+/// Whether an engine decides orders itself.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub enum Role {
+    /// Accepts orders and decides them.
+    #[default]
+    Both,
+    /// Accepts orders; a worker elsewhere, on the same queue and store,
+    /// decides them.
+    AcceptOnly,
+}
+
+#[bon]
+impl Flux {
+    /// Starts an engine on `backend`. Must be called within a tokio runtime.
+    #[builder(finish_fn = start)]
+    pub fn builder(
+        #[builder(start_fn)] backend: Backend,
+        #[builder(default)] settings: Settings,
+        #[builder(default = Arc::new(SystemClock))] clock: Arc<dyn Clock>,
+        #[builder(default)] role: Role,
+    ) -> Self {
+        let core = Arc::new(Core {
+            backend,
+            clock,
+            gate: Gate::default(),
+            lane: Lane::new(settings.round_max, settings.waiting_max),
+            waiters: Waiters::new(settings.waiters_max),
+            settings,
+        });
+        let (stop, stopped) = watch::channel(false);
+        let mut tasks = vec![tokio::spawn(worker::listen(Arc::clone(&core), stopped.clone()))];
+        if role == Role::Both {
+            tasks.push(tokio::spawn(worker::work(Arc::clone(&core), stopped)));
+        }
+        let has_worker = role == Role::Both;
+        Self { core, running: Arc::new(Running { stop, tasks: Mutex::new(tasks), has_worker }) }
+    }
+}
+
+impl Flux {
+    /// Creates an item or replaces its definition; what is taken stays taken.
+    ///
+    /// # Errors
+    /// [`Error::PutItem`] when the new definition doesn't fit what is sold.
+    pub async fn put_item(&self, spec: ItemSpec) -> Result<PutOutcome, Error> {
+        let store = &self.core.backend.store;
+        let outcome = match store.put_item(&spec).await? {
+            PutOutcome::Refused(why) => return Err(Error::PutItem(why)),
+            outcome => outcome,
+        };
+        if let Some(item) = self.item(&spec.id).await? {
+            let level = Level { item: spec.id, available: item.available };
+            self.core.gate.set(item.spec, item.available);
+            self.core.publish(Arc::new(News { orders: Vec::new(), levels: vec![level] })).await;
+        }
+        Ok(outcome)
+    }
+
+    /// An item and where its units are.
+    ///
+    /// # Errors
+    /// [`Error::Backend`].
+    pub async fn item(&self, id: &ItemId) -> Result<Option<Item>, Error> {
+        let found = self.core.backend.store.items(std::slice::from_ref(id)).await?;
+        Ok(found.into_iter().flatten().next())
+    }
+
+    /// Items by id, those after `after`, at most `limit`.
+    ///
+    /// # Errors
+    /// [`Error::Backend`].
+    pub async fn items(&self, after: Option<&ItemId>, limit: usize) -> Result<Vec<Item>, Error> {
+        Ok(self.core.backend.store.list_items(after, limit).await?)
+    }
+
+    /// The seats of a hall in order, each with whether it is taken; `None` for
+    /// a pool.
+    ///
+    /// # Errors
+    /// [`Error::UnknownItem`], [`Error::Backend`].
+    pub async fn seats(&self, id: &ItemId) -> Result<Option<Vec<(SeatId, bool)>>, Error> {
+        let found = self.core.backend.store.stock(id).await?;
+        let (spec, stock) = found.ok_or_else(|| Error::UnknownItem(id.clone()))?;
+        let (ItemKind::Seats(hall), Stock::Seats(map)) = (&spec.kind, &stock) else {
+            return Ok(None);
+        };
+        let places = hall.names().iter().zip(0..);
+        Ok(Some(places.map(|(seat, place)| (seat.clone(), map.is_taken(place))).collect()))
+    }
+
+    /// Accepts an order and returns it queued, once the acceptance is durable:
+    /// it will be decided, whatever crashes. A repeat returns the order as it
+    /// now stands.
+    ///
+    /// # Errors
+    /// [`Error::SoldOut`] at the gate (nothing is recorded),
+    /// [`Error::UnknownItem`], [`Error::Invalid`], [`Error::IdReused`],
+    /// [`Error::Overloaded`], [`Error::ShuttingDown`], [`Error::Backend`].
+    pub async fn submit(&self, request: OrderRequest) -> Result<Order, Error> {
+        let order = match self.admit(request).await? {
+            Admitted::Known(order) => return Ok(order),
+            Admitted::New(order, Chosen::No) => order,
+            Admitted::New(order, Chosen::Yes) => match self.order(order.id).await? {
+                Some(known) => return same(&order, known),
+                None => order,
+            },
+        };
+        let message = Message::Place(order);
+        self.core.backend.queue.send(std::slice::from_ref(&message)).await?;
+        match message {
+            Message::Place(order) => Ok(order),
+            _ => unreachable!("it was made as an order"),
+        }
+    }
+
+    /// Places an order and returns it decided, once the decision is durable:
+    /// held, or rejected with a reason. A repeat returns the order as it now
+    /// stands.
+    ///
+    /// # Errors
+    /// As [`submit`](Self::submit), and [`Error::Unsettled`] when a worker
+    /// elsewhere gave no decision within
+    /// [`ruling_wait`](Settings::ruling_wait).
+    pub async fn place(&self, request: OrderRequest) -> Result<Order, Error> {
+        match self.admit(request).await? {
+            Admitted::Known(order) => Ok(order),
+            Admitted::New(order, Chosen::No) => self.rule(Message::Place(order), is_decided).await,
+            Admitted::New(order, Chosen::Yes) => {
+                let decided = self.rule(Message::Place(order.clone()), is_decided).await?;
+                same(&order, decided)
+            }
+        }
+    }
+
+    /// Waits until the order is decided, up to `longest`; returns it as it then
+    /// stands, which is queued when the wait ran out.
+    ///
+    /// # Errors
+    /// [`Error::NotFound`], [`Error::Overloaded`], [`Error::Backend`].
+    pub async fn wait(&self, id: OrderId, longest: Duration) -> Result<Order, Error> {
+        self.until(id, longest, is_decided).await?.ok_or(Error::NotFound(id))
+    }
+
+    /// The order as it stands, queued ones included.
+    ///
+    /// # Errors
+    /// [`Error::Backend`].
+    pub async fn order(&self, id: OrderId) -> Result<Option<Order>, Error> {
+        let backend = &self.core.backend;
+        if let Some(order) = self.decided(id).await? {
+            return Ok(Some(order));
+        }
+        match backend.queue.find(id).await? {
+            Some(order) => Ok(Some(order)),
+            // Decided and acknowledged between the two looks.
+            None => self.decided(id).await,
+        }
+    }
+
+    async fn decided(&self, id: OrderId) -> Result<Option<Order>, Error> {
+        let found = self.core.backend.store.orders(&[id]).await?;
+        Ok(found.into_iter().flatten().next())
+    }
+
+    /// Lists decided orders, oldest first where the store can; pages may be
+    /// short.
+    ///
+    /// # Errors
+    /// [`Error::Backend`].
+    pub async fn orders(
+        &self,
+        filter: &OrderFilter,
+        after: Option<&Cursor>,
+        limit: usize,
+    ) -> Result<OrderPage, Error> {
+        Ok(self.core.backend.store.list_orders(filter, after, limit).await?)
+    }
+
+    /// Pays a held order. Repeating it with the same payment is safe. Money
+    /// that comes after the hold ended takes the stock again if it is still
+    /// there.
+    ///
+    /// # Errors
+    /// [`Error::RefundDue`] when it came too late and the stock is gone,
+    /// [`Error::NotHeld`], [`Error::NotFound`], [`Error::Unsettled`],
+    /// [`Error::Overloaded`], [`Error::Backend`].
+    pub async fn confirm(&self, id: OrderId, payment: PaymentRef) -> Result<Order, Error> {
+        let at = self.core.clock.now();
+        let asked = Payment { order: id, payment: payment.clone(), at };
+        let ruled = self.core.backend.store.confirm(std::slice::from_ref(&asked)).await?;
+        let order = match ruled.into_iter().next() {
+            Some(ConfirmOutcome::Settled(order)) => {
+                let orders = vec![order.clone()];
+                self.core.publish(Arc::new(News { orders, levels: Vec::new() })).await;
+                order
+            }
+            Some(ConfirmOutcome::Late(_)) => {
+                let ruled = |order: &Order| {
+                    !matches!(order.status(), OrderStatus::Held | OrderStatus::Expired)
+                };
+                self.rule(Message::LatePayment(id, payment.clone()), ruled).await?
+            }
+            Some(ConfirmOutcome::NotHeld(order)) => return Err(Error::NotHeld(Box::new(order))),
+            Some(ConfirmOutcome::NotFound) | None => {
+                let queued = self.order(id).await?.ok_or(Error::NotFound(id))?;
+                return Err(Error::NotHeld(Box::new(queued)));
+            }
+        };
+        match order.status() {
+            OrderStatus::Confirmed if order.payment_ref() == Some(&payment) => Ok(order),
+            OrderStatus::RefundDue if order.payment_ref() == Some(&payment) => {
+                Err(Error::RefundDue(Box::new(order)))
+            }
+            _ => Err(Error::NotHeld(Box::new(order))),
+        }
+    }
+
+    /// Gives a held order's stock back. Repeating it is safe; a queued order
+    /// is decided first.
+    ///
+    /// # Errors
+    /// [`Error::NotHeld`], [`Error::NotFound`], [`Error::Unsettled`],
+    /// [`Error::Overloaded`], [`Error::Backend`].
+    pub async fn release(&self, id: OrderId) -> Result<Order, Error> {
+        let order = self.wait(id, self.core.settings.ruling_wait).await?;
+        let order = match order.status() {
+            OrderStatus::Queued => return Err(Error::Unsettled(id)),
+            OrderStatus::Held => {
+                let ruled = |order: &Order| order.status() != OrderStatus::Held;
+                self.rule(Message::Release(id), ruled).await?
+            }
+            _ => order,
+        };
+        match order.status() {
+            OrderStatus::Released => Ok(order),
+            _ => Err(Error::NotHeld(Box::new(order))),
+        }
+    }
+
+    /// Takes a confirmed order back and frees its stock. Repeating it is safe.
+    ///
+    /// # Errors
+    /// [`Error::NotConfirmed`], [`Error::NotFound`], [`Error::Unsettled`],
+    /// [`Error::Overloaded`], [`Error::Backend`].
+    pub async fn cancel(&self, id: OrderId) -> Result<Order, Error> {
+        let order = self.order(id).await?.ok_or(Error::NotFound(id))?;
+        let order = match order.status() {
+            OrderStatus::Confirmed => {
+                let ruled = |order: &Order| order.status() != OrderStatus::Confirmed;
+                self.rule(Message::Cancel(id), ruled).await?
+            }
+            _ => order,
+        };
+        match order.status() {
+            OrderStatus::Cancelled => Ok(order),
+            _ => Err(Error::NotConfirmed(Box::new(order))),
+        }
+    }
+
+    /// Hears of every decision and change of level from now on. A receiver
+    /// that falls behind loses the oldest news and is told so.
+    #[must_use]
+    pub fn subscribe(&self) -> NewsReceiver {
+        self.core.backend.bus.subscribe()
+    }
+
+    /// Counts the whole store anew and holds it against the guarantees. For a
+    /// store at rest; it reads every order.
+    ///
+    /// # Errors
+    /// [`Error::Backend`].
+    pub async fn audit(&self) -> Result<Audit, Error> {
+        Ok(audit::run(&*self.core.backend.store, self.core.clock.now()).await?)
+    }
+
+    /// How much waits in the queue and in the lane.
+    ///
+    /// # Errors
+    /// [`Error::Backend`].
+    pub async fn depth(&self) -> Result<crate::seams::QueueDepth, Error> {
+        let mut depth = self.core.backend.queue.depth().await?;
+        depth.waiting += self.core.lane.len() as u64;
+        Ok(depth)
+    }
+
+    /// Stops: accepts nothing more, decides what was asked of this engine's
+    /// worker, hands the rest back to the queue, and returns when the worker
+    /// is done. Bound it with a time-out of your own; dropping it leaves the
+    /// engine stopping.
+    pub async fn shutdown(&self) {
+        // Nobody listening means it has stopped.
+        self.running.stop.send_replace(true);
+        self.core.lane.close();
+        let tasks = {
+            let mut tasks = self.running.tasks.lock().unwrap_or_else(PoisonError::into_inner);
+            std::mem::take(&mut *tasks)
+        };
+        for task in tasks {
+            if let Err(error) = task.await {
+                tracing::warn!(%error, "a task of the engine failed");
+            }
+        }
+    }
+
+    async fn admit(&self, request: OrderRequest) -> Result<Admitted, Error> {
+        if *self.running.stop.borrow() {
+            return Err(Error::ShuttingDown);
+        }
+        let OrderRequest { id, buyer, lines } = request;
+        let sold_out = self.core.gate.check(&lines, &*self.core.backend.store).await?;
+        let sold_out = sold_out.cloned();
+        let chosen = if id.is_some() { Chosen::Yes } else { Chosen::No };
+        let id = id.unwrap_or_else(|| OrderId::from_uuid(Uuid::now_v7()));
+        let order = Order::queued(id, buyer, lines, self.core.clock.now());
+        let Some(item) = sold_out else { return Ok(Admitted::New(order, chosen)) };
+        if chosen == Chosen::Yes
+            && let Some(known) = self.order(id).await?
+        {
+            return same(&order, known).map(Admitted::Known);
+        }
+        metrics::counter!("flux_gate_turned_away_total").increment(1);
+        Err(Error::SoldOut(item))
+    }
+
+    /// Has the worker rule, here or elsewhere, and returns the order once
+    /// `ruled` says it did.
+    async fn rule(&self, message: Message, ruled: impl Fn(&Order) -> bool) -> Result<Order, Error> {
+        if self.running.has_worker {
+            return self.core.lane.ask(message).await;
+        }
+        let id = message.order_id();
+        self.core.backend.queue.send(&[message]).await?;
+        match self.until(id, self.core.settings.ruling_wait, &ruled).await? {
+            Some(order) if ruled(&order) => Ok(order),
+            _ => Err(Error::Unsettled(id)),
+        }
+    }
+
+    /// The order once `done` holds, or as it stands when the wait runs out;
+    /// at once `None` if there is no such order and this engine would know.
+    async fn until(
+        &self,
+        id: OrderId,
+        longest: Duration,
+        done: impl Fn(&Order) -> bool,
+    ) -> Result<Option<Order>, Error> {
+        const LOOK_MIN: Duration = Duration::from_millis(100);
+        const LOOK_MAX: Duration = Duration::from_secs(2);
+        let waiting = self.core.waiters.register(id)?;
+        let deadline = Instant::now() + longest;
+        let mut look = LOOK_MIN;
+        loop {
+            let news = waiting.news();
+            tokio::pin!(news);
+            // Registered before the look, or news could fall in between.
+            news.as_mut().enable();
+            let order = self.order(id).await?;
+            if order.as_ref().is_none_or(&done) && (order.is_some() || self.running.has_worker) {
+                return Ok(order);
+            }
+            let now = Instant::now();
+            if now >= deadline {
+                return Ok(order);
+            }
+            // The bus may lose a message, so look again now and then.
+            let _ = tokio::time::timeout_at(deadline.min(now + look), news).await;
+            look = (look * 2).min(LOOK_MAX);
+        }
+    }
+}
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Chosen {
+    Yes,
+    No,
+}
+
+enum Admitted {
+    New(Order, Chosen),
+    Known(Order),
+}
+
+fn is_decided(order: &Order) -> bool {
+    order.status() != OrderStatus::Queued
+}
+
+fn same(asked: &Order, known: Order) -> Result<Order, Error> {
+    if asked.asks_the_same_as(&known) { Ok(known) } else { Err(Error::IdReused(asked.id)) }
+}

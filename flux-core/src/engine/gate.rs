@@ -1,0 +1,123 @@
+//! The cheap early "sold out": what is known of each item without asking the
+//! store. It may lag behind; only the store decides.
+
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU32, Ordering};
+
+use papaya::HashMap;
+
+use super::error::Error;
+use crate::protocol::{Ask, InvalidInput, ItemId, ItemKind, ItemSpec, Line};
+use crate::seams::{InventoryStore, SeamError};
+
+/// Most items the gate remembers; past that it forgets all and learns again.
+const ITEMS_MAX: usize = 100_000;
+
+#[derive(Debug)]
+struct Cell {
+    spec: Arc<ItemSpec>,
+    available: AtomicU32,
+}
+
+/// What is left of each item, as far as this process has heard.
+#[derive(Debug, Default)]
+pub(crate) struct Gate {
+    cells: HashMap<ItemId, Cell>,
+}
+
+impl Gate {
+    /// Checks the lines against the items' definitions. `Some` names a line's
+    /// item that is known to be sold out. No I/O for items that are known.
+    pub(crate) async fn check<'l>(
+        &self,
+        lines: &'l [Line],
+        store: &dyn InventoryStore,
+    ) -> Result<Option<&'l ItemId>, Error> {
+        let mut sold_out = None;
+        for line in lines {
+            let available = match self.glance(line) {
+                Some(known) => known?,
+                None => {
+                    self.learn(&line.item, store).await?;
+                    self.glance(line).unwrap_or(Ok(1))?
+                }
+            };
+            if available == 0 {
+                sold_out = Some(&line.item);
+            }
+        }
+        Ok(sold_out)
+    }
+
+    fn glance(&self, line: &Line) -> Option<Result<u32, InvalidInput>> {
+        let cells = self.cells.pin();
+        let cell = cells.get(&line.item)?;
+        Some(fits(line, &cell.spec).map(|()| cell.available.load(Ordering::Relaxed)))
+    }
+
+    async fn learn(&self, item: &ItemId, store: &dyn InventoryStore) -> Result<(), Error> {
+        let found = store.items(std::slice::from_ref(item)).await?;
+        let Some(item) = found.into_iter().flatten().next() else {
+            return Err(Error::UnknownItem(item.clone()));
+        };
+        self.set(item.spec, item.available);
+        Ok(())
+    }
+
+    /// Learns an item's definition and what is left of it.
+    pub(crate) fn set(&self, spec: Arc<ItemSpec>, available: u32) {
+        let cells = self.cells.pin();
+        if cells.len() >= ITEMS_MAX {
+            cells.clear();
+        }
+        cells.insert(spec.id.clone(), Cell { spec, available: AtomicU32::new(available) });
+    }
+
+    /// Learns what is left of an item, if the gate knows it.
+    pub(crate) fn set_available(&self, item: &ItemId, available: u32) {
+        if let Some(cell) = self.cells.pin().get(item) {
+            cell.available.store(available, Ordering::Relaxed);
+        }
+    }
+
+    /// Reads again up to `max` items the gate is shut for, lest a lost message
+    /// keep it shut.
+    pub(crate) async fn refresh_shut(
+        &self,
+        max: usize,
+        store: &dyn InventoryStore,
+    ) -> Result<(), SeamError> {
+        let shut: Vec<ItemId> = {
+            let cells = self.cells.pin();
+            let shut = cells.iter().filter(|(_, cell)| cell.available.load(Ordering::Relaxed) == 0);
+            shut.take(max).map(|(id, _)| id.clone()).collect()
+        };
+        if shut.is_empty() {
+            return Ok(());
+        }
+        for item in store.items(&shut).await?.into_iter().flatten() {
+            self.set_available(&item.spec.id, item.available);
+        }
+        Ok(())
+    }
+}
+
+fn fits(line: &Line, spec: &ItemSpec) -> Result<(), InvalidInput> {
+    match (&line.ask, &spec.kind) {
+        (Ask::Units(_), ItemKind::Pool(_)) => Ok(()),
+        (Ask::Seats(seats), ItemKind::Seats(hall)) => {
+            match seats.iter().find(|seat| hall.place(seat).is_none()) {
+                Some(seat) => {
+                    Err(InvalidInput::new("seats", format!("{} has no seat {seat}", spec.id)))
+                }
+                None => Ok(()),
+            }
+        }
+        (Ask::Units(_), ItemKind::Seats(_)) => {
+            Err(InvalidInput::new("quantity", format!("{} is sold by named seats", spec.id)))
+        }
+        (Ask::Seats(_), ItemKind::Pool(_)) => {
+            Err(InvalidInput::new("seats", format!("{} is sold by quantity", spec.id)))
+        }
+    }
+}

@@ -1,0 +1,171 @@
+//! The way from callers to the worker in the same process. Callers add to an
+//! open round; the worker takes the round whole, decides it, and wakes all its
+//! callers at once: waking each on its own is the dearest part of a decision
+//! in memory.
+
+use std::collections::VecDeque;
+use std::sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError};
+
+use tokio::sync::Notify;
+
+use super::error::Error;
+use crate::protocol::{Message, Order, OrderId};
+use crate::seams::{News, SeamError};
+
+/// What a message came to.
+#[derive(Debug, Clone)]
+pub(crate) enum Answer {
+    /// The order, as one of the orders of this news.
+    News(Arc<News>, usize),
+    /// The order as it was found.
+    Found(Box<Order>),
+    /// There is no such order.
+    NotFound(OrderId),
+    /// Given up; nothing is known to have changed.
+    GivenUp,
+    /// The store is beyond repair.
+    Broken(Arc<str>),
+}
+
+impl Answer {
+    fn to_result(&self) -> Result<Order, Error> {
+        match self {
+            Self::News(news, at) => Ok(news.orders[*at].clone()),
+            Self::Found(order) => Ok((**order).clone()),
+            Self::NotFound(id) => Err(Error::NotFound(*id)),
+            Self::GivenUp => Err(Error::Backend(SeamError::unavailable("the worker"))),
+            Self::Broken(reason) => Err(Error::Backend(SeamError::broken("the store", &**reason))),
+        }
+    }
+}
+
+/// Where the callers of one round wait.
+#[derive(Debug, Default)]
+struct Round {
+    answers: OnceLock<Vec<Answer>>,
+    settled: Notify,
+}
+
+#[derive(Debug, Default)]
+struct Filling {
+    messages: Vec<Message>,
+    round: Arc<Round>,
+}
+
+#[derive(Debug, Default)]
+struct Waiting {
+    rounds: VecDeque<Filling>,
+    messages: usize,
+    closed: bool,
+}
+
+/// A bounded queue of rounds.
+#[derive(Debug)]
+pub(crate) struct Lane {
+    waiting: Mutex<Waiting>,
+    filled: Notify,
+    round_max: usize,
+    waiting_max: usize,
+}
+
+/// A round the worker has taken. Dropped unsettled, it tells its callers so.
+#[derive(Debug)]
+pub(crate) struct TakenRound(Arc<Round>);
+
+impl Lane {
+    pub(crate) fn new(round_max: usize, waiting_max: usize) -> Self {
+        Self { waiting: Mutex::default(), filled: Notify::new(), round_max, waiting_max }
+    }
+
+    /// Hands a message to the worker and waits for what it comes to. Dropping
+    /// the future after its first poll does not take the message back.
+    pub(crate) async fn ask(&self, message: Message) -> Result<Order, Error> {
+        let (round, at) = self.push(message)?;
+        let settled = round.settled.notified();
+        tokio::pin!(settled);
+        // Registered before the look, or the wake-up could fall in between.
+        settled.as_mut().enable();
+        let answers = match round.answers.get() {
+            Some(answers) => answers,
+            None => {
+                settled.await;
+                round.answers.get().expect("answers are set before the callers are woken")
+            }
+        };
+        answers.get(at).unwrap_or(&Answer::GivenUp).to_result()
+    }
+
+    fn push(&self, message: Message) -> Result<(Arc<Round>, usize), Error> {
+        let mut waiting = self.lock();
+        if waiting.closed {
+            return Err(Error::ShuttingDown);
+        }
+        if waiting.messages >= self.waiting_max {
+            return Err(Error::Overloaded { retry_after: super::RETRY_AFTER });
+        }
+        if waiting.rounds.back().is_none_or(|open| open.messages.len() >= self.round_max) {
+            waiting.rounds.push_back(Filling::default());
+        }
+        waiting.messages += 1;
+        let first = waiting.messages == 1;
+        let open = waiting.rounds.back_mut().expect("a round was just made sure of");
+        open.messages.push(message);
+        let place = (Arc::clone(&open.round), open.messages.len() - 1);
+        drop(waiting);
+        if first {
+            self.filled.notify_one();
+        }
+        Ok(place)
+    }
+
+    /// The oldest round, if anything waits.
+    pub(crate) fn take(&self) -> Option<(Vec<Message>, TakenRound)> {
+        let mut waiting = self.lock();
+        let filling = waiting.rounds.pop_front()?;
+        waiting.messages -= filling.messages.len();
+        Some((filling.messages, TakenRound(filling.round)))
+    }
+
+    /// How many messages wait.
+    pub(crate) fn len(&self) -> usize {
+        self.lock().messages
+    }
+
+    /// Waits until something is in the lane. Cancel-safe.
+    pub(crate) async fn filled(&self) {
+        while self.len() == 0 {
+            self.filled.notified().await;
+        }
+    }
+
+    /// Takes nothing more; what waits is still handed out.
+    pub(crate) fn close(&self) {
+        self.lock().closed = true;
+    }
+
+    /// Takes nothing more and gives up what waits.
+    pub(crate) fn abandon(&self) {
+        self.close();
+        while self.take().is_some() {}
+    }
+
+    fn lock(&self) -> MutexGuard<'_, Waiting> {
+        // Nothing in here panics half-way through a change.
+        self.waiting.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+impl TakenRound {
+    /// Answers every caller of the round, in the order their messages came.
+    pub(crate) fn settle(self, answers: Vec<Answer>) {
+        // The first setting counts; `drop` finds it set.
+        let _ = self.0.answers.set(answers);
+    }
+}
+
+impl Drop for TakenRound {
+    fn drop(&mut self) {
+        self.0.answers.get_or_init(Vec::new);
+        self.0.settled.notify_waiters();
+    }
+}

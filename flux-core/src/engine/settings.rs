@@ -1,0 +1,51 @@
+//! The engine's bounds and times; the defaults suit one machine.
+
+use std::time::Duration;
+
+use bon::Builder;
+
+/// Bounds and times of an engine. Every one has a default.
+#[derive(Debug, Clone, Builder)]
+pub struct Settings {
+    /// Most orders one decision round takes.
+    #[builder(default = 1024)]
+    pub round_max: usize,
+    /// Most calls waiting for the worker before
+    /// [`Overloaded`](super::Error::Overloaded).
+    #[builder(default = 65_536)]
+    pub waiting_max: usize,
+    /// Most calls waiting for the outcome of an order decided elsewhere.
+    #[builder(default = 65_536)]
+    pub waiters_max: usize,
+    /// Most orders in one atomic write of the store.
+    #[builder(default = usize::MAX)]
+    pub commit_writes_max: usize,
+    /// How long a call waits for the worker's ruling on a follow-up.
+    #[builder(default = Duration::from_secs(10))]
+    pub ruling_wait: Duration,
+    /// How long a lease on an item lasts unless it is renewed.
+    #[builder(default = Duration::from_secs(5))]
+    pub lease_ttl: Duration,
+    /// How long to wait for a lease before claiming the item without one.
+    #[builder(default = Duration::from_millis(100))]
+    pub lease_wait: Duration,
+    /// How long a worker keeps an item before others get their chance.
+    #[builder(default = Duration::from_secs(2))]
+    pub claim_max: Duration,
+    /// How often ended holds are looked for; their stock is back on sale at
+    /// most that much and one commit later.
+    #[builder(default = Duration::from_millis(250))]
+    pub sweep_every: Duration,
+    /// Tries of one message before it goes back to the queue or is given up.
+    #[builder(default = 8)]
+    pub tries_max: u32,
+    /// Deliveries of one message before it is buried.
+    #[builder(default = 10)]
+    pub deliveries_max: u32,
+}
+
+impl Default for Settings {
+    fn default() -> Self {
+        Self::builder().build()
+    }
+}

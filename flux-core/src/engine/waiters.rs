@@ -1,0 +1,93 @@
+//! Those who wait for news of one order.
+
+use std::collections::HashMap;
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+
+use tokio::sync::Notify;
+
+use super::error::Error;
+use crate::protocol::OrderId;
+use crate::seams::News;
+
+#[derive(Debug, Default)]
+struct Waiter {
+    woken: Arc<Notify>,
+    callers: usize,
+}
+
+/// A bounded number of callers, each waiting for one order.
+#[derive(Debug)]
+pub(crate) struct Waiters {
+    orders: Mutex<HashMap<OrderId, Waiter>>,
+    max: usize,
+}
+
+/// One caller's place; given up when dropped.
+#[derive(Debug)]
+pub(crate) struct Waiting<'w> {
+    waiters: &'w Waiters,
+    id: OrderId,
+    woken: Arc<Notify>,
+}
+
+impl Waiters {
+    pub(crate) fn new(max: usize) -> Self {
+        Self { orders: Mutex::default(), max }
+    }
+
+    /// Starts waiting; news from now on is heard.
+    pub(crate) fn register(&self, id: OrderId) -> Result<Waiting<'_>, Error> {
+        let mut orders = self.lock();
+        if orders.len() >= self.max && !orders.contains_key(&id) {
+            return Err(Error::Overloaded { retry_after: super::RETRY_AFTER });
+        }
+        let waiter = orders.entry(id).or_default();
+        waiter.callers += 1;
+        let woken = Arc::clone(&waiter.woken);
+        Ok(Waiting { waiters: self, id, woken })
+    }
+
+    /// Wakes those whose orders are in the news.
+    pub(crate) fn tell(&self, news: &News) {
+        let orders = self.lock();
+        if orders.is_empty() {
+            return;
+        }
+        for order in &news.orders {
+            if let Some(waiter) = orders.get(&order.id) {
+                waiter.woken.notify_waiters();
+            }
+        }
+    }
+
+    /// Wakes everybody: news was missed.
+    pub(crate) fn tell_all(&self) {
+        for waiter in self.lock().values() {
+            waiter.woken.notify_waiters();
+        }
+    }
+
+    fn lock(&self) -> MutexGuard<'_, HashMap<OrderId, Waiter>> {
+        self.orders.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+impl Waiting<'_> {
+    /// Completes at the next news of the order after it was first polled or
+    /// [enabled](tokio::sync::futures::Notified::enable).
+    pub(crate) fn news(&self) -> tokio::sync::futures::Notified<'_> {
+        self.woken.notified()
+    }
+}
+
+impl Drop for Waiting<'_> {
+    fn drop(&mut self) {
+        let mut orders = self.waiters.lock();
+        if let Some(waiter) = orders.get_mut(&self.id) {
+            waiter.callers -= 1;
+            if waiter.callers == 0 {
+                orders.remove(&self.id);
+            }
+        }
+    }
+}

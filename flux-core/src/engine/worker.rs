@@ -1,0 +1,334 @@
+//! The worker's loop: gather what waits, work on it, settle it. And the
+//! listener's: hear the news, wake those who wait, keep the gate true.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use tokio::sync::broadcast::error::RecvError;
+use tokio::sync::{mpsc, watch};
+use tokio::task::JoinHandle;
+use tokio::time::{Instant, MissedTickBehavior, interval, sleep_until};
+use tracing::{debug, warn};
+
+use super::backoff::jittered;
+use super::batch::{Desk, Job};
+use super::core::Core;
+use super::lane::{Answer, TakenRound};
+use crate::protocol::{Message, OrderStatus};
+use crate::seams::{Delivery, News, Receipt};
+
+/// How long one receive waits for messages: SQS allows no more.
+const LONG_POLL: Duration = Duration::from_secs(20);
+/// Holds ended in one sweep.
+const SWEEP_MAX: usize = 1_000;
+/// An idle worker keeps its items so long.
+const IDLE_MAX: Duration = Duration::from_secs(1);
+/// Visibility is extended this often while a batch takes its time.
+const EXTEND_EVERY: Duration = Duration::from_secs(10);
+/// Longest wait for a fuller round.
+const LINGER_MAX: Duration = Duration::from_micros(300);
+/// A round this full is not worth waiting for more.
+const LINGER_ENOUGH: usize = 256;
+/// Shut items read again at a time, and how often.
+const REFRESH_MAX: usize = 1_000;
+const REFRESH_EVERY: Duration = Duration::from_millis(500);
+
+/// Works until `stop` says so or its sender is gone, then finishes what waits
+/// in the lane and hands deliveries back.
+pub(super) async fn work(core: Arc<Core>, mut stop: watch::Receiver<bool>) {
+    // However this ends, nobody is left waiting for a worker that is gone.
+    let _abandon = Abandon(Arc::clone(&core));
+    let (hand_over, mut delivered) = mpsc::channel(1);
+    let receiver = tokio::spawn(receive(Arc::clone(&core), hand_over, stop.clone()));
+    let mut worker = Worker::new(Arc::clone(&core));
+    loop {
+        let mut deliveries = Vec::new();
+        tokio::select! {
+            () = core.lane.filled() => {}
+            Some(more) = delivered.recv() => deliveries = more,
+            () = sleep_until(worker.next_sweep) => {}
+            () = stopped(&mut stop) => break,
+        }
+        if deliveries.is_empty() {
+            deliveries = delivered.try_recv().unwrap_or_default();
+        }
+        worker.round(deliveries).await;
+    }
+    core.lane.close();
+    while core.lane.len() > 0 {
+        worker.round(Vec::new()).await;
+    }
+    worker.desk.let_go().await;
+    finish(receiver).await;
+    while let Ok(deliveries) = delivered.try_recv() {
+        let receipts: Vec<Receipt> = deliveries.into_iter().map(|d: Delivery| d.receipt).collect();
+        if let Err(error) = core.backend.queue.retry(&receipts, Duration::ZERO).await {
+            debug!(%error, "messages were not handed back; they come back by themselves");
+        }
+    }
+}
+
+/// Completes when told to stop, or when nobody is left to tell. Cancel-safe.
+async fn stopped(stop: &mut watch::Receiver<bool>) {
+    let _ = stop.wait_for(|stop| *stop).await;
+}
+
+struct Abandon(Arc<Core>);
+
+impl Drop for Abandon {
+    fn drop(&mut self) {
+        self.0.lane.abandon();
+    }
+}
+
+async fn finish(task: JoinHandle<()>) {
+    if let Err(error) = task.await {
+        warn!(%error, "a task of the engine failed");
+    }
+}
+
+async fn receive(
+    core: Arc<Core>,
+    hand_over: mpsc::Sender<Vec<Delivery>>,
+    mut stop: watch::Receiver<bool>,
+) {
+    let mut failures = 0;
+    loop {
+        let received = tokio::select! {
+            received = core.backend.queue.receive(core.settings.round_max, LONG_POLL) => received,
+            () = stopped(&mut stop) => return,
+        };
+        match received {
+            Ok(deliveries) if deliveries.is_empty() => {}
+            Ok(deliveries) => {
+                failures = 0;
+                if hand_over.send(deliveries).await.is_err() {
+                    return;
+                }
+            }
+            Err(error) => {
+                failures += 1;
+                debug!(%error, failures, "nothing could be received");
+                tokio::select! {
+                    () = tokio::time::sleep(jittered(failures, Duration::from_millis(50))) => {}
+                    () = stopped(&mut stop) => return,
+                }
+            }
+        }
+    }
+}
+
+struct Worker {
+    core: Arc<Core>,
+    desk: Desk,
+    next_sweep: Instant,
+    busy_at: Instant,
+    holds_items: bool,
+    last_round: usize,
+    last_took: Duration,
+}
+
+impl Worker {
+    fn new(core: Arc<Core>) -> Self {
+        let now = Instant::now();
+        Self {
+            desk: Desk::new(Arc::clone(&core)),
+            core,
+            next_sweep: now,
+            busy_at: now,
+            holds_items: false,
+            last_round: 0,
+            last_took: Duration::ZERO,
+        }
+    }
+
+    /// Works on one round of the lane, the deliveries, and the holds that ended.
+    async fn round(&mut self, deliveries: Vec<Delivery>) {
+        self.linger().await;
+        let (messages, round) = match self.core.lane.take() {
+            Some((messages, round)) => (messages, Some(round)),
+            None => (Vec::new(), None),
+        };
+        let asked = messages.len();
+        let mut jobs: Vec<Job> = messages.into_iter().map(Job::new).collect();
+        let mut receipts = Vec::with_capacity(deliveries.len());
+        for delivery in self.without_poison(deliveries).await {
+            jobs.push(Job::new(delivery.message));
+            receipts.push(delivery.receipt);
+        }
+        jobs.extend(self.ended_holds().await.into_iter().map(Job::new));
+        if jobs.is_empty() {
+            if self.holds_items && self.busy_at.elapsed() >= IDLE_MAX {
+                self.desk.let_go().await;
+                self.holds_items = false;
+            }
+            self.last_round = 0;
+            return;
+        }
+        let started = Instant::now();
+        let all_news = self.work_on(&mut jobs, &receipts).await;
+        self.holds_items = true;
+        self.busy_at = Instant::now();
+        (self.last_round, self.last_took) = (asked, self.busy_at - started);
+        metrics::histogram!("flux_round_seconds").record(self.last_took.as_secs_f64());
+        metrics::histogram!("flux_round_orders").record(jobs.len() as f64);
+        let answers: Vec<Answer> =
+            jobs.into_iter().map(|job| job.answer.unwrap_or(Answer::GivenUp)).collect();
+        self.settle(answers, asked, round, receipts).await;
+        for news in all_news {
+            count(&news);
+            self.core.publish(news).await;
+        }
+    }
+
+    /// Under load, gives the callers of the last round the time to come back:
+    /// one commit for all of them is cheaper than two. An idle worker, or one
+    /// whose callers are few, commits at once.
+    async fn linger(&self) {
+        let enough = (self.last_round / 2).min(LINGER_ENOUGH);
+        if self.last_round < 8 || self.core.lane.len() >= enough {
+            return;
+        }
+        let until = Instant::now() + self.last_took.min(LINGER_MAX);
+        // Timers are coarser than this wait; yielding lets the callers run.
+        while self.core.lane.len() < enough && Instant::now() < until {
+            tokio::task::yield_now().await;
+        }
+    }
+
+    async fn work_on(&mut self, jobs: &mut [Job], receipts: &[Receipt]) -> Vec<Arc<News>> {
+        let working = self.desk.work(jobs);
+        tokio::pin!(working);
+        if receipts.is_empty() {
+            return working.await;
+        }
+        let mut extend = interval(EXTEND_EVERY);
+        extend.set_missed_tick_behavior(MissedTickBehavior::Delay);
+        extend.tick().await;
+        loop {
+            tokio::select! {
+                news = &mut working => return news,
+                _ = extend.tick() => {
+                    if let Err(error) = self.core.backend.queue.extend(receipts).await {
+                        debug!(%error, "visibility was not extended; messages may come twice");
+                    }
+                }
+            }
+        }
+    }
+
+    async fn without_poison(&self, deliveries: Vec<Delivery>) -> Vec<Delivery> {
+        let most = self.core.settings.deliveries_max;
+        let (poison, good): (Vec<_>, Vec<_>) =
+            deliveries.into_iter().partition(|delivery| delivery.attempt > most);
+        if !poison.is_empty() {
+            metrics::counter!("flux_buried_total").increment(poison.len() as u64);
+            warn!(messages = poison.len(), "messages are given up after {most} deliveries");
+            let reason = format!("delivered more than {most} times without being settled");
+            let receipts: Vec<_> =
+                poison.into_iter().map(|delivery| (delivery.receipt, reason.clone())).collect();
+            if let Err(error) = self.core.backend.queue.bury(&receipts).await {
+                debug!(%error, "messages were not buried; they come back");
+            }
+        }
+        good
+    }
+
+    async fn ended_holds(&mut self) -> Vec<Message> {
+        let now = Instant::now();
+        if now < self.next_sweep {
+            return Vec::new();
+        }
+        let due = self.core.backend.store.due_holds(self.core.clock.now(), SWEEP_MAX).await;
+        let due = due.unwrap_or_else(|error| {
+            debug!(%error, "ended holds could not be read");
+            Vec::new()
+        });
+        // A full sweep means there are more.
+        if due.len() < SWEEP_MAX {
+            self.next_sweep = now + self.core.settings.sweep_every;
+        }
+        due.into_iter().map(Message::Expire).collect()
+    }
+
+    async fn settle(
+        &self,
+        mut answers: Vec<Answer>,
+        asked: usize,
+        round: Option<TakenRound>,
+        receipts: Vec<Receipt>,
+    ) {
+        let delivered = answers.split_off(asked);
+        if let Some(round) = round {
+            round.settle(answers);
+        }
+        let (mut done, mut back) = (Vec::new(), Vec::new());
+        for (receipt, answer) in receipts.into_iter().zip(delivered) {
+            match answer {
+                Answer::News(..) | Answer::Found(_) | Answer::NotFound(_) => done.push(receipt),
+                Answer::GivenUp | Answer::Broken(_) => back.push(receipt),
+            }
+        }
+        let queue = &self.core.backend.queue;
+        if !done.is_empty()
+            && let Err(error) = queue.ack(&done).await
+        {
+            debug!(%error, "messages were not acknowledged; they come back and are found decided");
+        }
+        if !back.is_empty()
+            && let Err(error) = queue.retry(&back, Duration::from_millis(200)).await
+        {
+            debug!(%error, "messages were not handed back; they come back by themselves");
+        }
+    }
+}
+
+fn count(news: &News) {
+    let mut counts = [0u64; 8];
+    for order in &news.orders {
+        counts[order.status() as usize] += 1;
+    }
+    for status in [
+        OrderStatus::Held,
+        OrderStatus::Confirmed,
+        OrderStatus::Released,
+        OrderStatus::Expired,
+        OrderStatus::Cancelled,
+        OrderStatus::Rejected,
+        OrderStatus::RefundDue,
+    ] {
+        let orders = counts[status as usize];
+        if orders > 0 {
+            metrics::counter!("flux_orders_total", "status" => status.as_str()).increment(orders);
+        }
+    }
+}
+
+/// Hears the news until told to stop.
+pub(super) async fn listen(core: Arc<Core>, mut stop: watch::Receiver<bool>) {
+    let mut news = core.backend.bus.subscribe();
+    let mut refresh = interval(REFRESH_EVERY);
+    refresh.set_missed_tick_behavior(MissedTickBehavior::Delay);
+    let mut connected = true;
+    loop {
+        tokio::select! {
+            heard = news.recv(), if connected => match heard {
+                Ok(news) => {
+                    for level in &news.levels {
+                        core.gate.set_available(&level.item, level.available);
+                    }
+                    core.waiters.tell(&news);
+                }
+                Err(RecvError::Lagged(_)) => core.waiters.tell_all(),
+                Err(RecvError::Closed) => connected = false,
+            },
+            _ = refresh.tick() => {
+                let store = &*core.backend.store;
+                if let Err(error) = core.gate.refresh_shut(REFRESH_MAX, store).await {
+                    debug!(%error, "the gate could not be refreshed");
+                }
+            }
+            () = stopped(&mut stop) => return,
+        }
+    }
+}
