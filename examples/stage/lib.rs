@@ -1,1 +1,17 @@
-//! What the examples and the whole-story tests share.
+//! What the examples and the whole-story tests share: a sale that can be told
+//! by its numbers, a crowd that storms it, a memory of what every buyer was
+//! told, and a seller that is killed while it sells.
+
+mod crowd;
+mod open;
+mod sale;
+mod seller;
+mod tally;
+mod witness;
+
+pub use crowd::{Heard, storm};
+pub use open::{embedded, memory};
+pub use sale::{Sale, Stock};
+pub use seller::{Death, Job, Moment};
+pub use tally::Tally;
+pub use witness::Witness;
