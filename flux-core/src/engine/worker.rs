@@ -6,7 +6,6 @@ use std::time::Duration;
 
 use tokio::sync::broadcast::error::RecvError;
 use tokio::sync::{mpsc, watch};
-use tokio::task::JoinHandle;
 use tokio::time::{Instant, MissedTickBehavior, interval, sleep_until};
 use tracing::{debug, warn};
 
@@ -59,12 +58,15 @@ pub(super) async fn work(core: Arc<Core>, mut stop: watch::Receiver<bool>) {
         worker.round(Vec::new()).await;
     }
     worker.desk.let_go().await;
-    finish(receiver).await;
-    while let Ok(deliveries) = delivered.try_recv() {
+    // Told to stop as well, the receiver drops its end when it is done.
+    while let Some(deliveries) = delivered.recv().await {
         let receipts: Vec<Receipt> = deliveries.into_iter().map(|d: Delivery| d.receipt).collect();
         if let Err(error) = core.backend.queue.retry(&receipts, Duration::ZERO).await {
             debug!(%error, "messages were not handed back; they come back by themselves");
         }
+    }
+    if let Err(error) = receiver.await {
+        warn!(%error, "the receiver failed");
     }
 }
 
@@ -78,12 +80,6 @@ struct Abandon(Arc<Core>);
 impl Drop for Abandon {
     fn drop(&mut self) {
         self.0.lane.abandon();
-    }
-}
-
-async fn finish(task: JoinHandle<()>) {
-    if let Err(error) = task.await {
-        warn!(%error, "a task of the engine failed");
     }
 }
 

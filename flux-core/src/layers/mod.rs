@@ -1,1 +1,107 @@
-//! Wrappers over the seams.
+//! Behaviour over the seams: what every backend needs and none should write
+//! itself. A [`Layer`] goes around each call; [`Layered`] puts one around any
+//! of the four seams, and [`Backend::layered`] around all of them at once.
+//!
+//! | from the backend outwards | what it does |
+//! |---|---|
+//! | [`Faults`] | in tests: breaks calls by a seed or a script |
+//! | [`TimeLimit`] | gives up on a call that takes too long |
+//! | [`Retry`] | repeats a failed call when that is safe, within a budget |
+//! | [`Trace`] | logs and measures each call |
+//!
+//! The layer added last is the outermost. In this order each attempt has a
+//! time limit of its own, and `Trace` sees what the caller sees (a second one
+//! below `Retry` sees the attempts). Faults further out than `TimeLimit` stand
+//! for a caller that freezes, not for a service that is slow.
+//!
+//! ```
+//! use std::time::Duration;
+//! use flux_core::backends::Backend;
+//! use flux_core::layers::{Retry, TimeLimit, Trace};
+//!
+//! fn dressed(backend: Backend) -> Backend {
+//!     backend
+//!         .layered(TimeLimit::new(Duration::from_secs(2)))
+//!         .layered(Retry::default())
+//!         .layered(Trace)
+//! }
+//! ```
+
+mod faults;
+mod layered;
+mod locks;
+mod operation;
+mod random;
+mod retry;
+#[cfg(test)]
+mod testing;
+mod time_limit;
+mod trace;
+
+use std::sync::Arc;
+
+pub use faults::{Fault, Faults};
+pub use layered::Layered;
+pub use locks::{NoLocks, YesLocks};
+pub use operation::{Call, Operation, Service};
+pub use retry::Retry;
+pub use time_limit::TimeLimit;
+pub use trace::Trace;
+
+use crate::backends::Backend;
+use crate::protocol::{Commit, CommitOutcome};
+use crate::seams::{Delivery, SeamError};
+
+/// Behaviour around the calls of a seam.
+///
+/// [`around`](Self::around) is the one method to write. The others are for
+/// layers that change what a call carries; they do nothing unless overridden.
+pub trait Layer: Send + Sync + 'static {
+    /// Answers a call, by `run`ning it once, several times or not at all.
+    /// `run` borrows what the call was given, so a repeat copies nothing.
+    ///
+    /// Cancel-safe when `run` is: the future holds no more than its own call.
+    fn around<T, F, Fut>(
+        &self,
+        call: Call,
+        run: F,
+    ) -> impl Future<Output = Result<T, SeamError>> + Send
+    where
+        T: Send,
+        F: Fn() -> Fut + Send + Sync,
+        Fut: Future<Output = Result<T, SeamError>> + Send;
+
+    /// Sees, and may rearrange, what a `receive` of up to `max` brought.
+    fn received(&self, _deliveries: &mut Vec<Delivery>, _max: usize) {}
+
+    /// Sees, and may blur, what a `commit` answered.
+    fn committed(&self, _outcomes: &mut [CommitOutcome]) {}
+
+    /// Sees a `commit` before it is made. Answers the call at once with an
+    /// error, or lets it go on and says which earlier commits reach the store
+    /// ahead of it.
+    ///
+    /// # Errors
+    /// What the caller of `commit` shall get in place of an answer.
+    fn detain(&self, _commits: &[Commit]) -> Result<Vec<Commit>, SeamError> {
+        Ok(Vec::new())
+    }
+
+    /// Whether the news now being published shall be lost.
+    fn loses_news(&self) -> bool {
+        false
+    }
+}
+
+impl Backend {
+    /// Puts `layer` around all four seams; its clones share their state.
+    #[must_use]
+    pub fn layered<L: Layer + Clone>(self, layer: L) -> Self {
+        Self {
+            queue: Arc::new(Layered::new(self.queue, layer.clone())),
+            locks: Arc::new(Layered::new(self.locks, layer.clone())),
+            store: Arc::new(Layered::new(self.store, layer.clone())),
+            bus: Arc::new(Layered::new(self.bus, layer)),
+        }
+    }
+}

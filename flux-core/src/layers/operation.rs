@@ -1,0 +1,161 @@
+//! The calls of the seams by name, and what a layer must know of each.
+
+use std::fmt;
+use std::time::Duration;
+
+/// One of the four seams.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord)]
+pub enum Service {
+    /// The order queue.
+    Queue,
+    /// The lock manager.
+    Locks,
+    /// The inventory store.
+    Store,
+    /// The outcome bus.
+    Bus,
+}
+
+impl Service {
+    pub(super) const COUNT: usize = 4;
+
+    /// The name used in errors, logs and metrics.
+    #[must_use]
+    pub fn as_str(self) -> &'static str {
+        match self {
+            Self::Queue => "queue",
+            Self::Locks => "locks",
+            Self::Store => "store",
+            Self::Bus => "bus",
+        }
+    }
+}
+
+macro_rules! operations {
+    ($($service:ident { $($operation:ident $name:literal,)* })*) => {
+        /// A method of one of the seams.
+        #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord)]
+        pub enum Operation {
+            $($(#[doc = concat!("`", $name, "`")] $operation,)*)*
+        }
+
+        impl Operation {
+            /// Every operation.
+            pub const ALL: &[Self] = &[$($(Self::$operation,)*)*];
+            pub(super) const COUNT: usize = Self::ALL.len();
+
+            /// The seam it belongs to.
+            #[must_use]
+            pub fn service(self) -> Service {
+                match self {
+                    $($(Self::$operation)|* => Service::$service,)*
+                }
+            }
+
+            /// The method's name.
+            #[must_use]
+            pub fn as_str(self) -> &'static str {
+                match self {
+                    $($(Self::$operation => $name,)*)*
+                }
+            }
+        }
+    };
+}
+
+operations! {
+    Queue {
+        Send "send",
+        Receive "receive",
+        Ack "ack",
+        Retry "retry",
+        Extend "extend",
+        Bury "bury",
+        DeadLetters "dead_letters",
+        Redrive "redrive",
+        Find "find",
+        Depth "depth",
+    }
+    Locks {
+        Acquire "acquire",
+        Renew "renew",
+        Release "release",
+    }
+    Store {
+        PutItem "put_item",
+        Claim "claim",
+        Commit "commit",
+        Confirm "confirm",
+        Orders "orders",
+        ListOrders "list_orders",
+        DueHolds "due_holds",
+        Items "items",
+        ListItems "list_items",
+        Stock "stock",
+    }
+    Bus {
+        Publish "publish",
+    }
+}
+
+impl Operation {
+    /// Whether it changes nothing.
+    #[must_use]
+    pub fn is_read(self) -> bool {
+        matches!(
+            self,
+            Self::DeadLetters
+                | Self::Find
+                | Self::Depth
+                | Self::Orders
+                | Self::ListOrders
+                | Self::DueHolds
+                | Self::Items
+                | Self::ListItems
+                | Self::Stock
+        )
+    }
+
+    /// Whether it may be made again although it may have taken effect.
+    ///
+    /// Not so for a commit, which would find its own orders decided and call
+    /// that a conflict: the worker settles it by claiming again. Nor for
+    /// `put_item`, which could undo a later change; `redrive`, which would
+    /// miscount; and `acquire`, which would wait for a lease of its own.
+    #[must_use]
+    pub fn may_repeat(self) -> bool {
+        !matches!(self, Self::Commit | Self::PutItem | Self::Redrive | Self::Acquire)
+    }
+}
+
+impl fmt::Display for Operation {
+    /// As in `store.commit`.
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{}.{}", self.service().as_str(), self.as_str())
+    }
+}
+
+/// One call of a seam.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[non_exhaustive]
+pub struct Call {
+    /// Which method.
+    pub operation: Operation,
+    /// How long the caller lets it wait for something to come
+    /// (`receive`, `acquire`); zero for all others.
+    pub wait: Duration,
+}
+
+impl Call {
+    /// A call that may wait.
+    #[must_use]
+    pub fn waiting(operation: Operation, wait: Duration) -> Self {
+        Self { operation, wait }
+    }
+}
+
+impl From<Operation> for Call {
+    fn from(operation: Operation) -> Self {
+        Self::waiting(operation, Duration::ZERO)
+    }
+}

@@ -1,0 +1,211 @@
+//! A backend of straw for the tests of the layers: it says what it is told to
+//! say and remembers what it was asked.
+
+use std::collections::VecDeque;
+use std::future::pending;
+use std::sync::{Arc, Mutex};
+use std::time::Duration;
+
+use async_trait::async_trait;
+use tokio::time::sleep;
+
+use super::Operation;
+use crate::backends::Backend;
+use crate::protocol::{
+    Claim, Commit, CommitOutcome, FencingToken, Item, ItemId, ItemSpec, Message, Order, OrderId,
+    Stock, Timestamp,
+};
+use crate::seams::{
+    ConfirmOutcome, Cursor, DeadLetter, Delivery, InventoryStore, Lease, LockManager, News,
+    NewsReceiver, NewsSender, OrderFilter, OrderPage, OrderQueue, OutcomeBus, Payment, PutOutcome,
+    QueueDepth, Receipt, SeamError, news_channel,
+};
+
+/// How one call goes.
+pub(super) enum Step {
+    Fail(SeamError),
+    After(Duration),
+    Never,
+}
+
+/// Answers well once its steps are used up.
+pub(super) struct Fake {
+    steps: Mutex<VecDeque<Step>>,
+    calls: Mutex<Vec<Operation>>,
+    committed: Mutex<Vec<u64>>,
+    news: NewsSender,
+}
+
+pub(super) fn backend(fake: &Arc<Fake>) -> Backend {
+    Backend { queue: fake.clone(), locks: fake.clone(), store: fake.clone(), bus: fake.clone() }
+}
+
+/// A commit that can be told from others.
+pub(super) fn commit(token: u64) -> Commit {
+    let item = ItemId::new("item").expect("a name");
+    Commit { claims: vec![(item, FencingToken(token))], writes: vec![] }
+}
+
+pub(super) fn deliveries(n: usize) -> Vec<Delivery> {
+    let id = OrderId::from_uuid(uuid::Uuid::nil());
+    let message = Message::Expire(id);
+    (0..n)
+        .map(|i| Delivery { message: message.clone(), receipt: Receipt(i.to_string()), attempt: 1 })
+        .collect()
+}
+
+impl Fake {
+    pub(super) fn answering(steps: impl IntoIterator<Item = Step>) -> Arc<Self> {
+        Arc::new(Self {
+            steps: Mutex::new(steps.into_iter().collect()),
+            calls: Mutex::default(),
+            committed: Mutex::default(),
+            news: news_channel(8),
+        })
+    }
+
+    pub(super) fn failing(errors: impl IntoIterator<Item = SeamError>) -> Arc<Self> {
+        Self::answering(errors.into_iter().map(Step::Fail))
+    }
+
+    /// What it was asked, in order.
+    pub(super) fn calls(&self) -> Vec<Operation> {
+        self.calls.lock().expect("no panic").clone()
+    }
+
+    /// The commits that reached it, by token, in order.
+    pub(super) fn committed(&self) -> Vec<u64> {
+        self.committed.lock().expect("no panic").clone()
+    }
+
+    async fn step(&self, operation: Operation) -> Result<(), SeamError> {
+        self.calls.lock().expect("no panic").push(operation);
+        let step = self.steps.lock().expect("no panic").pop_front();
+        match step {
+            None => Ok(()),
+            Some(Step::Fail(error)) => Err(error),
+            Some(Step::After(time)) => {
+                sleep(time).await;
+                Ok(())
+            }
+            Some(Step::Never) => pending().await,
+        }
+    }
+}
+
+#[async_trait]
+impl OrderQueue for Fake {
+    async fn send(&self, _: &[Message]) -> Result<(), SeamError> {
+        self.step(Operation::Send).await
+    }
+    async fn receive(&self, max: usize, _: Duration) -> Result<Vec<Delivery>, SeamError> {
+        self.step(Operation::Receive).await.map(|()| deliveries(max.min(8)))
+    }
+    async fn ack(&self, _: &[Receipt]) -> Result<(), SeamError> {
+        self.step(Operation::Ack).await
+    }
+    async fn retry(&self, _: &[Receipt], _: Duration) -> Result<(), SeamError> {
+        self.step(Operation::Retry).await
+    }
+    async fn extend(&self, _: &[Receipt]) -> Result<(), SeamError> {
+        self.step(Operation::Extend).await
+    }
+    async fn bury(&self, _: &[(Receipt, String)]) -> Result<(), SeamError> {
+        self.step(Operation::Bury).await
+    }
+    async fn dead_letters(&self, _: usize) -> Result<Vec<DeadLetter>, SeamError> {
+        self.step(Operation::DeadLetters).await.map(|()| vec![])
+    }
+    async fn redrive(&self, _: usize) -> Result<usize, SeamError> {
+        self.step(Operation::Redrive).await.map(|()| 0)
+    }
+    async fn find(&self, _: OrderId) -> Result<Option<Order>, SeamError> {
+        self.step(Operation::Find).await.map(|()| None)
+    }
+    async fn depth(&self) -> Result<QueueDepth, SeamError> {
+        self.step(Operation::Depth).await.map(|()| QueueDepth::default())
+    }
+}
+
+#[async_trait]
+impl LockManager for Fake {
+    async fn acquire(
+        &self,
+        _: &[ItemId],
+        _: Duration,
+        _: Duration,
+    ) -> Result<Option<Lease>, SeamError> {
+        self.step(Operation::Acquire).await.map(|()| None)
+    }
+    async fn renew(&self, _: &Lease, _: Duration) -> Result<bool, SeamError> {
+        self.step(Operation::Renew).await.map(|()| true)
+    }
+    async fn release(&self, _: &Lease) -> Result<(), SeamError> {
+        self.step(Operation::Release).await
+    }
+}
+
+#[async_trait]
+impl InventoryStore for Fake {
+    async fn put_item(&self, _: &ItemSpec) -> Result<PutOutcome, SeamError> {
+        self.step(Operation::PutItem).await.map(|()| PutOutcome::Created)
+    }
+    async fn claim(&self, _: &[ItemId]) -> Result<Vec<Option<Claim>>, SeamError> {
+        self.step(Operation::Claim).await.map(|()| vec![])
+    }
+    /// A commit made twice is a conflict, as in a real store.
+    async fn commit(&self, commits: &[Commit]) -> Result<Vec<CommitOutcome>, SeamError> {
+        self.step(Operation::Commit).await?;
+        let mut committed = self.committed.lock().expect("no panic");
+        let mut outcomes = vec![];
+        for commit in commits {
+            let token = commit.claims[0].1.0;
+            outcomes.push(if committed.contains(&token) {
+                CommitOutcome::Conflict { moved: vec![], over_cap: vec![] }
+            } else {
+                CommitOutcome::Applied
+            });
+            committed.push(token);
+        }
+        Ok(outcomes)
+    }
+    async fn confirm(&self, _: &[Payment]) -> Result<Vec<ConfirmOutcome>, SeamError> {
+        self.step(Operation::Confirm).await.map(|()| vec![])
+    }
+    async fn orders(&self, _: &[OrderId]) -> Result<Vec<Option<Order>>, SeamError> {
+        self.step(Operation::Orders).await.map(|()| vec![])
+    }
+    async fn list_orders(
+        &self,
+        _: &OrderFilter,
+        _: Option<&Cursor>,
+        _: usize,
+    ) -> Result<OrderPage, SeamError> {
+        self.step(Operation::ListOrders).await.map(|()| OrderPage::default())
+    }
+    async fn due_holds(&self, _: Timestamp, _: usize) -> Result<Vec<OrderId>, SeamError> {
+        self.step(Operation::DueHolds).await.map(|()| vec![])
+    }
+    async fn items(&self, _: &[ItemId]) -> Result<Vec<Option<Item>>, SeamError> {
+        self.step(Operation::Items).await.map(|()| vec![])
+    }
+    async fn list_items(&self, _: Option<&ItemId>, _: usize) -> Result<Vec<Item>, SeamError> {
+        self.step(Operation::ListItems).await.map(|()| vec![])
+    }
+    async fn stock(&self, _: &ItemId) -> Result<Option<(Arc<ItemSpec>, Stock)>, SeamError> {
+        self.step(Operation::Stock).await.map(|()| None)
+    }
+}
+
+#[async_trait]
+impl OutcomeBus for Fake {
+    async fn publish(&self, news: Arc<News>) -> Result<(), SeamError> {
+        self.step(Operation::Publish).await?;
+        // Nobody need listen.
+        drop(self.news.send(news));
+        Ok(())
+    }
+    fn subscribe(&self) -> NewsReceiver {
+        self.news.subscribe()
+    }
+}
