@@ -78,7 +78,7 @@ impl<H: Fn(Heard)> Crowd<H> {
     /// One buyer, from the order to the last answer.
     async fn serve(&self, number: u32) {
         match self.shop(number).await {
-            Ok(last) => self.lock().buyer(last.as_ref()),
+            Ok(last) => self.lock().outcome.add(last.as_ref()),
             Err(error) => self.lock().fault(format!("buyer {number}: {error}")),
         }
     }

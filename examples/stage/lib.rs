@@ -10,8 +10,8 @@ mod tally;
 mod witness;
 
 pub use crowd::{Heard, storm};
-pub use open::{embedded, memory};
+pub use open::embedded;
 pub use sale::{Sale, Stock};
 pub use seller::{Death, Job, Moment};
-pub use tally::Tally;
+pub use tally::{Outcome, Tally};
 pub use witness::Witness;

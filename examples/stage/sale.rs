@@ -81,9 +81,7 @@ impl Sale {
     pub fn specs(&self) -> Result<Vec<ItemSpec>, InvalidInput> {
         let spec = |item| match self.stock {
             Stock::Units(units) => ItemSpec::pool(self.item_name(item), u64::from(units)),
-            Stock::Seats(seats) => {
-                ItemSpec::hall(self.item_name(item), (0..seats).map(seat_name))
-            }
+            Stock::Seats(seats) => ItemSpec::hall(self.item_name(item), (0..seats).map(seat_name)),
         };
         (0..self.items).map(spec).collect()
     }
@@ -107,9 +105,7 @@ impl Sale {
         tail[3..7].copy_from_slice(&buyer.to_be_bytes());
         tail[7..].copy_from_slice(&self.seed.to_be_bytes()[5..]);
         let millis = self.opened_at.as_millis();
-        OrderId::from_uuid(
-            uuid::Builder::from_unix_timestamp_millis(millis, &tail).into_uuid(),
-        )
+        OrderId::from_uuid(uuid::Builder::from_unix_timestamp_millis(millis, &tail).into_uuid())
     }
 
     /// Units that must be gone in the end, for each item: what it has, or what
@@ -159,8 +155,11 @@ impl Sale {
         };
         let (sends, pays) = self.habits(buyer);
         let pays = pays.then(|| PaymentRef::new(format!("payment-{buyer}"))).transpose()?;
-        let request =
-            OrderRequest::builder().id(self.order_id(buyer)).buyer(name).lines(vec![line]).build()?;
+        let request = OrderRequest::builder()
+            .id(self.order_id(buyer))
+            .buyer(name)
+            .lines(vec![line])
+            .build()?;
         Ok(Buyer { request, sends, pays })
     }
 
@@ -187,7 +186,9 @@ impl Sale {
 /// Whether an order may go on from one answer to a later one: the same
 /// decision, in the same state or one that follows it.
 pub(crate) fn follows(earlier: &Order, later: &Order) -> bool {
-    use flux_core::OrderStatus::{Cancelled, Confirmed, Expired, Held, Queued, RefundDue, Rejected};
+    use flux_core::OrderStatus::{
+        Cancelled, Confirmed, Expired, Held, Queued, RefundDue, Rejected,
+    };
     let (from, to) = (earlier.status(), later.status());
     let allowed = from == to
         || match from {

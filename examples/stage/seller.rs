@@ -43,8 +43,8 @@ pub struct Death {
     pub pid: u32,
     /// Whether it was killed; it may have been done before.
     pub killed: bool,
-    /// Every answer that reached a buyer before, in order.
-    pub heard: Vec<Heard>,
+    /// Answers that reached a buyer before.
+    pub answers: u64,
 }
 
 impl Job {
@@ -82,64 +82,67 @@ impl Job {
     }
 
     /// Has a process of its own sell, and kills it (SIGKILL on Unix) at that
-    /// moment. Blocks until it is dead.
+    /// moment; `hear` is called with every answer that reached a buyer before.
+    /// Blocks until the process is dead.
     ///
     /// # Errors
-    /// When the process can't be started, or fails by itself.
+    /// When the process can't be started, fails by itself, or tells nonsense.
     ///
     /// # Panics
-    /// When the seller's lines can't be read as answers.
-    pub fn sell_until(&self, moment: Moment) -> io::Result<Death> {
+    /// When `hear` does.
+    pub fn sell_until(&self, moment: Moment, hear: impl Fn(Heard) + Send) -> io::Result<Death> {
         let mut seller = Command::new(std::env::current_exe()?)
-            .env(JOB, serde_json::to_string(self).map_err(io::Error::other)?)
+            .env(JOB, serde_json::to_string(self)?)
             .stdin(Stdio::null())
             .stdout(Stdio::piped())
             .spawn()?;
         let lines = BufReader::new(seller.stdout.take().expect("standard output is piped"));
         let (come, came) = mpsc::sync_channel(1);
-        let listener = thread::spawn(move || listen(lines, moment.decisions, &come));
-        // No message means that the seller was done before.
-        if came.recv().is_ok() {
-            thread::sleep(moment.then);
-        }
-        seller.kill()?;
-        let status = seller.wait()?;
-        let heard = listener.join().expect("the listener reads to the end")?;
+        let (status, answers) = thread::scope(|scope| {
+            let listener = scope.spawn(move || listen(lines, moment.decisions, come, hear));
+            // No message means that the seller was done before.
+            if came.recv().is_ok() {
+                thread::sleep(moment.then);
+            }
+            seller.kill()?;
+            let status = seller.wait()?;
+            let answers = listener.join().expect("whoever hears does not panic")?;
+            io::Result::Ok((status, answers))
+        })?;
         let killed = status.code().is_none();
         if !killed && !status.success() {
             return Err(io::Error::other(format!("the seller failed by itself: {status}")));
         }
-        Ok(Death { pid: seller.id(), killed, heard })
+        Ok(Death { pid: seller.id(), killed, answers })
     }
 }
 
-/// Reads answers to the end and says when there were so many decisions.
+/// Hears every answer, to the end, and says when there were so many decisions.
 fn listen(
     lines: impl BufRead,
     decisions: u32,
-    come: &mpsc::SyncSender<()>,
-) -> io::Result<Vec<Heard>> {
-    let mut heard: Vec<Heard> = Vec::new();
-    let mut left = decisions;
-    if left == 0 {
-        // The other end waits for this or for us to end.
-        let _ = come.try_send(());
-    }
+    come: mpsc::SyncSender<()>,
+    hear: impl Fn(Heard),
+) -> io::Result<u64> {
+    let mut come = Some(come);
     let mut lines = lines.lines();
-    while let Some(line) = lines.next().transpose()? {
-        let answer = match serde_json::from_str::<Heard>(&line) {
-            Ok(answer) => answer,
+    let (mut answers, mut decided) = (0, 0);
+    loop {
+        if decided >= decisions
+            && let Some(come) = come.take()
+        {
+            // The other end waits for this or for us to end.
+            let _ = come.send(());
+        }
+        let Some(line) = lines.next().transpose()? else { return Ok(answers) };
+        let heard = match serde_json::from_str::<Heard>(&line) {
+            Ok(heard) => heard,
             // Cut off by the death.
-            Err(_) if lines.next().is_none() => break,
+            Err(_) if lines.next().is_none() => return Ok(answers),
             Err(error) => return Err(error.into()),
         };
-        if answer.order.is_some() && left > 0 {
-            left -= 1;
-            if left == 0 {
-                let _ = come.try_send(());
-            }
-        }
-        heard.push(answer);
+        answers += 1;
+        decided += u32::from(heard.order.is_some());
+        hear(heard);
     }
-    Ok(heard)
 }

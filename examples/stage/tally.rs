@@ -11,18 +11,55 @@ const LATENCY_MAX: Duration = Duration::from_secs(60);
 /// Most messages kept of what went wrong.
 const NOTES_MAX: usize = 10;
 
-/// What a crowd met with. Latencies are in nanoseconds, one for each call of
-/// [`place`](flux_core::Flux::place).
-#[derive(Debug, Clone)]
-pub struct Tally {
-    /// Buyers served.
-    pub buyers: u64,
+/// What became of a crowd's orders.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct Outcome {
     /// Orders by the state their buyers last heard of.
     pub orders: BTreeMap<OrderStatus, u64>,
     /// Rejected orders by reason.
     pub rejected: BTreeMap<Reason, u64>,
     /// Buyers turned away at the gate, without a record.
     pub turned_away: u64,
+}
+
+impl Outcome {
+    /// Orders in this state.
+    #[must_use]
+    pub fn count(&self, status: OrderStatus) -> u64 {
+        self.orders.get(&status).copied().unwrap_or_default()
+    }
+
+    /// Orders decided, whatever became of them.
+    #[must_use]
+    pub fn decisions(&self) -> u64 {
+        self.orders.values().sum()
+    }
+
+    /// Buyers who were answered.
+    #[must_use]
+    pub fn buyers(&self) -> u64 {
+        self.decisions() + self.turned_away
+    }
+
+    /// Adds the last answer of one more buyer.
+    pub(crate) fn add(&mut self, answer: Option<&Order>) {
+        let Some(order) = answer else {
+            self.turned_away += 1;
+            return;
+        };
+        *self.orders.entry(order.status()).or_default() += 1;
+        if let Some(reason) = order.reason() {
+            *self.rejected.entry(reason).or_default() += 1;
+        }
+    }
+}
+
+/// What a crowd met with. Latencies are in nanoseconds, one for each call of
+/// [`place`](flux_core::Flux::place).
+#[derive(Debug, Clone)]
+pub struct Tally {
+    /// What became of the orders.
+    pub outcome: Outcome,
     /// Orders sent a second time.
     pub repeats: u64,
     /// How long a decision took.
@@ -46,10 +83,7 @@ impl Default for Tally {
                 .expect("three digits up to a minute are within what a histogram can hold")
         };
         Self {
-            buyers: 0,
-            orders: BTreeMap::new(),
-            rejected: BTreeMap::new(),
-            turned_away: 0,
+            outcome: Outcome::default(),
             repeats: 0,
             decided: histogram(),
             gate: histogram(),
@@ -62,18 +96,6 @@ impl Default for Tally {
 }
 
 impl Tally {
-    /// Orders in this state.
-    #[must_use]
-    pub fn count(&self, status: OrderStatus) -> u64 {
-        self.orders.get(&status).copied().unwrap_or_default()
-    }
-
-    /// Orders decided, whatever became of them.
-    #[must_use]
-    pub fn decisions(&self) -> u64 {
-        self.orders.values().sum()
-    }
-
     /// Notes one call and how long it took; `at` is the time since the start.
     pub(crate) fn call(&mut self, answer: Option<&Order>, latency: Duration, at: Duration) {
         let nanos = u64::try_from(latency.as_nanos()).unwrap_or(u64::MAX);
@@ -83,19 +105,6 @@ impl Tally {
                 self.decided_within = self.decided_within.max(at);
             }
             None => self.gate.saturating_record(nanos),
-        }
-    }
-
-    /// Notes what a buyer last heard.
-    pub(crate) fn buyer(&mut self, answer: Option<&Order>) {
-        self.buyers += 1;
-        let Some(order) = answer else {
-            self.turned_away += 1;
-            return;
-        };
-        *self.orders.entry(order.status()).or_default() += 1;
-        if let Some(reason) = order.reason() {
-            *self.rejected.entry(reason).or_default() += 1;
         }
     }
 
