@@ -1,7 +1,15 @@
 //! Where queue, locks, inventory and outcomes live.
 
+mod ledger;
+pub mod memory;
+mod queue_state;
+mod sharded;
+
 use std::fmt;
 use std::sync::Arc;
+use std::time::Duration;
+
+use tokio::time::Instant;
 
 use crate::seams::{InventoryStore, LockManager, OrderQueue, OutcomeBus};
 
@@ -23,4 +31,10 @@ impl fmt::Debug for Backend {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.debug_struct("Backend").finish_non_exhaustive()
     }
+}
+
+/// `from` plus `after`; a time past all reason becomes a year.
+fn until(from: Instant, after: Duration) -> Instant {
+    const YEAR: Duration = Duration::from_secs(365 * 24 * 3600);
+    from + after.min(YEAR)
 }

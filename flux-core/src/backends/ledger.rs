@@ -1,0 +1,424 @@
+//! The state machine of an inventory store, without a disk: which tokens are
+//! the newest, what is left of each item, where each order stands. The memory
+//! store and the embedded store both run it, each behind one lock.
+
+use std::collections::{BTreeMap, HashMap};
+use std::ops::Bound;
+use std::sync::Arc;
+
+use super::sharded::Sharded;
+use crate::protocol::{
+    BuyerId, Claim, Commit, CommitOutcome, Effect, Expect, FencingToken, Item, ItemId, ItemSpec,
+    Line, Order, OrderId, OrderStatus, OrderWrite, OverCap, Stock, Timestamp, revise,
+};
+use crate::seams::PutOutcome;
+
+/// Ended holds dropped in one go, so that a caller can let go of its lock.
+const DROPS_PER_LOOK: usize = 16_384;
+
+/// An order's place in the store and its status, in eight bytes.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) struct Entry(u64);
+
+const STATUSES: [OrderStatus; 8] = [
+    OrderStatus::Queued,
+    OrderStatus::Held,
+    OrderStatus::Confirmed,
+    OrderStatus::Released,
+    OrderStatus::Expired,
+    OrderStatus::Cancelled,
+    OrderStatus::Rejected,
+    OrderStatus::RefundDue,
+];
+
+impl Entry {
+    pub(crate) fn new(seq: u64, status: OrderStatus) -> Self {
+        debug_assert!(seq < 1 << 56);
+        Self(seq << 8 | status as u64)
+    }
+
+    pub(crate) fn seq(self) -> u64 {
+        self.0 >> 8
+    }
+
+    pub(crate) fn status(self) -> OrderStatus {
+        STATUSES[(self.0 & 0xff) as usize]
+    }
+}
+
+/// How many units of an item each buyer holds or owns.
+pub(crate) type Buyers = HashMap<BuyerId, u32, foldhash::fast::RandomState>;
+
+/// One item.
+#[derive(Debug)]
+struct Shelf {
+    spec: Arc<ItemSpec>,
+    stock: Stock,
+    /// Units of orders that are [`OrderStatus::Held`].
+    held: u32,
+    token: FencingToken,
+    /// Kept only while the item has a cap.
+    buyers: Option<Sharded<BuyerId, u32>>,
+}
+
+impl Shelf {
+    fn item(&self) -> Item {
+        let available = self.stock.available();
+        let taken = self.spec.capacity() - available;
+        Item {
+            spec: self.spec.clone(),
+            available,
+            held: self.held,
+            sold: taken.saturating_sub(self.held),
+        }
+    }
+
+    fn move_buyer(&mut self, buyer: &BuyerId, units: i64) {
+        let Some(buyers) = &mut self.buyers else { return };
+        let buyers = buyers.shard_mut(buyer);
+        let live = i64::from(buyers.get(buyer).copied().unwrap_or(0)) + units;
+        debug_assert!(live >= 0, "gave back more than was owned");
+        match u32::try_from(live) {
+            Ok(0) | Err(_) => buyers.remove(buyer),
+            Ok(live) => buyers.insert(buyer.clone(), live),
+        };
+    }
+}
+
+/// See the module.
+#[derive(Debug, Default)]
+pub(crate) struct Ledger {
+    shelves: BTreeMap<ItemId, Shelf>,
+    index: Sharded<OrderId, Entry>,
+    /// By the end of the hold. An order that is not held any more stays until
+    /// its time, and is dropped when met.
+    holds: BTreeMap<Timestamp, Vec<OrderId>>,
+    next_seq: u64,
+    last_token: u64,
+}
+
+impl Ledger {
+    fn mint(last_token: &mut u64) -> FencingToken {
+        *last_token += 1;
+        FencingToken(*last_token)
+    }
+
+    /// Whether [`put_item`](Self::put_item) will ask who owns the item: it gets
+    /// a cap, had none, and units are taken.
+    pub(crate) fn put_counts_buyers(&self, spec: &ItemSpec) -> bool {
+        self.shelves.get(&spec.id).is_some_and(|shelf| {
+            shelf.buyers.is_none()
+                && spec.max_per_buyer.is_some()
+                && shelf.stock.available() < shelf.spec.capacity()
+        })
+    }
+
+    /// As [`InventoryStore::put_item`](crate::seams::InventoryStore::put_item).
+    /// `owners` tells what each buyer holds or owns of the item, and is asked
+    /// only when [`put_counts_buyers`](Self::put_counts_buyers).
+    pub(crate) fn put_item(&mut self, spec: &Arc<ItemSpec>, owners: Buyers) -> PutOutcome {
+        let Some(shelf) = self.shelves.get_mut(&spec.id) else {
+            let shelf = Shelf {
+                stock: spec.full_stock(),
+                held: 0,
+                token: Self::mint(&mut self.last_token),
+                buyers: spec.max_per_buyer.map(|_| Sharded::default()),
+                spec: spec.clone(),
+            };
+            self.shelves.insert(spec.id.clone(), shelf);
+            return PutOutcome::Created;
+        };
+        if shelf.spec == *spec {
+            return PutOutcome::Unchanged;
+        }
+        match revise(&shelf.spec, &shelf.stock, spec) {
+            Ok(stock) => shelf.stock = stock,
+            Err(error) => return PutOutcome::Refused(error),
+        }
+        match (spec.max_per_buyer, &shelf.buyers) {
+            (None, _) => shelf.buyers = None,
+            (Some(_), Some(_)) => {}
+            (Some(_), None) => {
+                shelf.buyers = Some(Sharded::default());
+                for (buyer, units) in owners {
+                    shelf.move_buyer(&buyer, i64::from(units));
+                }
+            }
+        }
+        shelf.spec = spec.clone();
+        shelf.token = Self::mint(&mut self.last_token);
+        PutOutcome::Changed
+    }
+
+    pub(crate) fn claim(&mut self, item: &ItemId) -> Option<Claim> {
+        let shelf = self.shelves.get_mut(item)?;
+        shelf.token = Self::mint(&mut self.last_token);
+        Some(Claim { token: shelf.token, spec: shelf.spec.clone(), stock: shelf.stock.clone() })
+    }
+
+    /// Applies the commit as a whole and says where each order is kept, or
+    /// changes nothing and says why.
+    pub(crate) fn commit(&mut self, commit: &Commit) -> Result<Vec<u64>, CommitOutcome> {
+        let mut draft = Draft::new(commit, &self.shelves).map_err(CommitOutcome::Fenced)?;
+        let first_new = self.next_seq;
+        let mut moved = Vec::new();
+        let mut before = Vec::with_capacity(commit.writes.len());
+        let mut seqs = Vec::with_capacity(commit.writes.len());
+        // The index is written as it is checked, one look-up for both, and an
+        // order named twice meets itself.
+        for write in &commit.writes {
+            match self.swap(write) {
+                Some((was, seq)) => {
+                    before.push((write.order.id, was));
+                    seqs.push(seq);
+                    draft.write(write, &self.shelves);
+                }
+                None => moved.push(write.order.id),
+            }
+        }
+        let over_cap = draft.over_cap(&self.shelves);
+        let refused = if !moved.is_empty() || !over_cap.is_empty() {
+            Some(CommitOutcome::Conflict { moved, over_cap })
+        } else if !draft.overtaken.is_empty() {
+            Some(CommitOutcome::Fenced(draft.overtaken.clone()))
+        } else {
+            None
+        };
+        if let Some(outcome) = refused {
+            for (id, was) in before.into_iter().rev() {
+                match was {
+                    Some(entry) => self.index.shard_mut(&id).insert(id, entry),
+                    None => self.index.shard_mut(&id).remove(&id),
+                };
+            }
+            self.next_seq = first_new;
+            return Err(outcome);
+        }
+        draft.apply(&mut self.shelves);
+        for write in &commit.writes {
+            self.note_hold(write);
+        }
+        Ok(seqs)
+    }
+
+    /// Writes one order that changes no stock, if it is what is expected.
+    pub(crate) fn confirm(&mut self, write: &OrderWrite) -> Option<u64> {
+        debug_assert_eq!(write.effect(), Effect::None);
+        let (_, seq) = self.swap(write)?;
+        self.note_hold(write);
+        Some(seq)
+    }
+
+    /// Puts the order's new status in the index, if it is what is expected;
+    /// tells what was there and where the order is kept.
+    fn swap(&mut self, write: &OrderWrite) -> Option<(Option<Entry>, u64)> {
+        let id = write.order.id;
+        let status = write.order.status();
+        let shard = self.index.shard_mut(&id);
+        match write.expect {
+            Expect::Absent => {
+                let std::collections::hash_map::Entry::Vacant(slot) = shard.entry(id) else {
+                    return None;
+                };
+                let seq = self.next_seq;
+                slot.insert(Entry::new(seq, status));
+                self.next_seq += 1;
+                Some((None, seq))
+            }
+            Expect::Status(expected) => {
+                let entry = shard.get_mut(&id).filter(|entry| entry.status() == expected)?;
+                let was = *entry;
+                *entry = Entry::new(was.seq(), status);
+                Some((Some(was), was.seq()))
+            }
+        }
+    }
+
+    /// Keeps `held` and the list of holds in step with a write that counted.
+    fn note_hold(&mut self, write: &OrderWrite) {
+        let was_held = write.expect == Expect::Status(OrderStatus::Held);
+        let is_held = write.order.status() == OrderStatus::Held;
+        if was_held == is_held {
+            return;
+        }
+        for line in write.order.lines.iter() {
+            let Some(shelf) = self.shelves.get_mut(&line.item) else { continue };
+            let units = line.ask.units();
+            shelf.held =
+                if is_held { shelf.held + units } else { shelf.held.saturating_sub(units) };
+        }
+        if let (true, Some(hold)) = (is_held, write.order.hold()) {
+            self.holds.entry(hold.expires_at).or_default().push(write.order.id);
+        }
+    }
+
+    /// Where an order is kept and its status.
+    pub(crate) fn entry(&self, id: OrderId) -> Option<Entry> {
+        self.index.get(&id).copied()
+    }
+
+    /// Fills `due` with holds that ended at or before `now`, earliest first, up
+    /// to `limit`; `false` when it must be asked again to look further.
+    pub(crate) fn due_holds(
+        &mut self,
+        now: Timestamp,
+        limit: usize,
+        due: &mut Vec<OrderId>,
+    ) -> bool {
+        due.clear();
+        let mut dropped = 0;
+        let mut emptied = Vec::new();
+        let index = &self.index;
+        for (&ended, ids) in self.holds.range_mut(..=now) {
+            if due.len() >= limit || dropped >= DROPS_PER_LOOK {
+                break;
+            }
+            dropped += ids.len();
+            ids.retain(|id| index.get(id).is_some_and(|e| e.status() == OrderStatus::Held));
+            dropped -= ids.len();
+            if ids.is_empty() {
+                emptied.push(ended);
+            }
+            due.extend(ids.iter().take(limit - due.len()));
+        }
+        for ended in emptied {
+            self.holds.remove(&ended);
+        }
+        due.len() >= limit || dropped < DROPS_PER_LOOK
+    }
+
+    pub(crate) fn item(&self, id: &ItemId) -> Option<Item> {
+        self.shelves.get(id).map(Shelf::item)
+    }
+
+    pub(crate) fn list_items(&self, after: Option<&ItemId>, limit: usize) -> Vec<Item> {
+        let from = after.map_or(Bound::Unbounded, Bound::Excluded);
+        self.shelves
+            .range::<ItemId, _>((from, Bound::Unbounded))
+            .take(limit)
+            .map(|(_, shelf)| shelf.item())
+            .collect()
+    }
+
+    pub(crate) fn stock(&self, id: &ItemId) -> Option<(Arc<ItemSpec>, Stock)> {
+        self.shelves.get(id).map(|shelf| (shelf.spec.clone(), shelf.stock.clone()))
+    }
+}
+
+/// What a commit would leave of the items it claims.
+struct Draft<'a> {
+    /// Sorted by item.
+    claimed: Vec<(&'a ItemId, Stock)>,
+    /// Units that buyers of capped items would gain or lose.
+    buyers: BTreeMap<(&'a ItemId, &'a BuyerId), i64>,
+    /// Items of which more is asked than there is.
+    overtaken: Vec<ItemId>,
+}
+
+impl<'a> Draft<'a> {
+    /// The stock the commit starts from, or the items it may not write.
+    fn new(commit: &'a Commit, shelves: &BTreeMap<ItemId, Shelf>) -> Result<Self, Vec<ItemId>> {
+        let mut fenced = Vec::new();
+        let mut claimed: Vec<(&ItemId, Stock)> = Vec::with_capacity(commit.claims.len());
+        for (item, token) in &commit.claims {
+            match shelves.get(item).filter(|shelf| shelf.token == *token) {
+                Some(shelf) => claimed.push((item, shelf.stock.clone())),
+                None => fenced.push(item.clone()),
+            }
+        }
+        claimed.sort_unstable_by_key(|(item, _)| *item);
+        claimed.dedup_by_key(|(item, _)| *item);
+        let draft = Self { claimed, buyers: BTreeMap::new(), overtaken: Vec::new() };
+        for write in &commit.writes {
+            if write.effect() != Effect::None {
+                for line in write.order.lines.iter() {
+                    if draft.position(&line.item).is_none() && !fenced.contains(&line.item) {
+                        fenced.push(line.item.clone());
+                    }
+                }
+            }
+        }
+        if fenced.is_empty() { Ok(draft) } else { Err(fenced) }
+    }
+
+    fn position(&self, item: &ItemId) -> Option<usize> {
+        // Most commits are about one item.
+        match &self.claimed[..] {
+            [(only, _)] => (*only == item).then_some(0),
+            many => many.binary_search_by_key(&item, |(item, _)| item).ok(),
+        }
+    }
+
+    fn write(&mut self, write: &'a OrderWrite, shelves: &BTreeMap<ItemId, Shelf>) {
+        let effect = write.effect();
+        if effect == Effect::None {
+            return;
+        }
+        for line in write.order.lines.iter() {
+            self.line(&write.order.buyer, line, effect, shelves);
+        }
+    }
+
+    fn line(
+        &mut self,
+        buyer: &'a BuyerId,
+        line: &'a Line,
+        effect: Effect,
+        shelves: &BTreeMap<ItemId, Shelf>,
+    ) {
+        let position = self.position(&line.item).expect("an unclaimed item was fenced");
+        let shelf = shelves.get(&line.item).expect("a claimed item is there");
+        let stock = &mut self.claimed[position].1;
+        let mut units = i64::from(line.ask.units());
+        if effect == Effect::Takes {
+            if stock.take(&shelf.spec, &line.ask).is_err() && !self.overtaken.contains(&line.item) {
+                self.overtaken.push(line.item.clone());
+            }
+        } else {
+            stock.give_back(&shelf.spec, &line.ask);
+            units = -units;
+        }
+        if shelf.buyers.is_some() {
+            *self.buyers.entry((&line.item, buyer)).or_default() += units;
+        }
+    }
+
+    fn over_cap(&self, shelves: &BTreeMap<ItemId, Shelf>) -> Vec<OverCap> {
+        let mut over = Vec::new();
+        for (&(item, buyer), &units) in &self.buyers {
+            let shelf = shelves.get(item).expect("a claimed item is there");
+            let (Some(cap), Some(buyers)) = (shelf.spec.max_per_buyer, &shelf.buyers) else {
+                continue;
+            };
+            let live = buyers.get(buyer).copied().unwrap_or(0);
+            if units > 0 && i64::from(live) + units > i64::from(cap.get()) {
+                over.push(OverCap { item: item.clone(), buyer: buyer.clone(), live });
+            }
+        }
+        over
+    }
+
+    fn apply(self, shelves: &mut BTreeMap<ItemId, Shelf>) {
+        for (item, stock) in self.claimed {
+            shelves.get_mut(item).expect("a claimed item is there").stock = stock;
+        }
+        for ((item, buyer), units) in self.buyers {
+            shelves.get_mut(item).expect("a claimed item is there").move_buyer(buyer, units);
+        }
+    }
+}
+
+/// Counts what each buyer holds or owns of `item`.
+pub(crate) fn count_buyers<'a>(orders: impl Iterator<Item = &'a Order>, item: &ItemId) -> Buyers {
+    let mut buyers = Buyers::default();
+    for order in orders.filter(|order| order.status().owns_stock()) {
+        for line in order.lines.iter().filter(|line| line.item == *item) {
+            *buyers.entry(order.buyer.clone()).or_default() += line.ask.units();
+        }
+    }
+    buyers
+}
+
+#[cfg(test)]
+#[path = "ledger_tests.rs"]
+pub(crate) mod tests;

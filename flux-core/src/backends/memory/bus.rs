@@ -1,0 +1,35 @@
+//! Outcomes told within the process.
+
+use std::sync::Arc;
+
+use async_trait::async_trait;
+
+use crate::seams::{News, NewsReceiver, NewsSender, OutcomeBus, SeamError, news_channel};
+
+/// Commits a subscriber may fall behind before it loses the oldest.
+const NEWS_KEPT: usize = 1024;
+
+/// An [`OutcomeBus`] that reaches this process only.
+#[derive(Debug)]
+pub struct MemoryBus {
+    sender: NewsSender,
+}
+
+impl Default for MemoryBus {
+    fn default() -> Self {
+        Self { sender: news_channel(NEWS_KEPT) }
+    }
+}
+
+#[async_trait]
+impl OutcomeBus for MemoryBus {
+    async fn publish(&self, news: Arc<News>) -> Result<(), SeamError> {
+        // An error says that nobody listens, which is fine.
+        let _ = self.sender.send(news);
+        Ok(())
+    }
+
+    fn subscribe(&self) -> NewsReceiver {
+        self.sender.subscribe()
+    }
+}

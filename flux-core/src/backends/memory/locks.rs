@@ -1,0 +1,105 @@
+//! Leases within the process, for several engines or many workers in one.
+
+use std::collections::HashMap;
+use std::sync::Mutex;
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::time::Duration;
+
+use async_trait::async_trait;
+use tokio::sync::Notify;
+use tokio::time::{Instant, timeout_at};
+
+use crate::backends::until;
+use crate::protocol::ItemId;
+use crate::seams::{Lease, LockManager, SeamError};
+
+/// A [`LockManager`] for this process only. Its time is tokio's.
+#[derive(Debug, Default)]
+pub struct MemoryLocks {
+    /// Who holds a key, and until when.
+    held: Mutex<HashMap<ItemId, (String, Instant)>>,
+    freed: Notify,
+    /// Owners are never outside this process, so counting tells them apart.
+    owners: AtomicU64,
+}
+
+type Held = HashMap<ItemId, (String, Instant)>;
+
+impl MemoryLocks {
+    fn lock(&self) -> std::sync::MutexGuard<'_, Held> {
+        self.held.lock().expect("nothing panics under this lock")
+    }
+
+    /// Leases all keys, or says when the first of those in the way ends.
+    fn try_acquire(&self, keys: &[ItemId], owner: &str, ttl: Duration) -> Result<(), Instant> {
+        let now = Instant::now();
+        let mut held = self.lock();
+        let taken = |key| held.get(key).map(|&(_, until)| until).filter(|until| *until > now);
+        if let Some(first_end) = keys.iter().filter_map(taken).min() {
+            return Err(first_end);
+        }
+        for key in keys {
+            held.insert(key.clone(), (owner.to_owned(), until(now, ttl)));
+        }
+        Ok(())
+    }
+}
+
+fn is_ours(held: &Held, key: &ItemId, lease: &Lease, now: Instant) -> bool {
+    held.get(key).is_some_and(|(owner, until)| *owner == lease.owner && *until > now)
+}
+
+#[async_trait]
+impl LockManager for MemoryLocks {
+    async fn acquire(
+        &self,
+        keys: &[ItemId],
+        ttl: Duration,
+        wait: Duration,
+    ) -> Result<Option<Lease>, SeamError> {
+        let mut keys = keys.to_vec();
+        keys.sort_unstable();
+        keys.dedup();
+        let owner = self.owners.fetch_add(1, Ordering::Relaxed).to_string();
+        let give_up = until(Instant::now(), wait);
+        loop {
+            // Listening starts before the look, so that no release is missed.
+            let mut freed = std::pin::pin!(self.freed.notified());
+            freed.as_mut().enable();
+            let Err(first_end) = self.try_acquire(&keys, &owner, ttl) else {
+                return Ok(Some(Lease { keys, owner }));
+            };
+            if Instant::now() >= give_up {
+                return Ok(None);
+            }
+            // Either way it is worth another look.
+            let _ = timeout_at(first_end.min(give_up), freed).await;
+        }
+    }
+
+    async fn renew(&self, lease: &Lease, ttl: Duration) -> Result<bool, SeamError> {
+        let now = Instant::now();
+        let mut held = self.lock();
+        if !lease.keys.iter().all(|key| is_ours(&held, key, lease, now)) {
+            return Ok(false);
+        }
+        for key in &lease.keys {
+            held.insert(key.clone(), (lease.owner.clone(), until(now, ttl)));
+        }
+        Ok(true)
+    }
+
+    async fn release(&self, lease: &Lease) -> Result<(), SeamError> {
+        let now = Instant::now();
+        {
+            let mut held = self.lock();
+            for key in &lease.keys {
+                if is_ours(&held, key, lease, now) {
+                    held.remove(key);
+                }
+            }
+        }
+        self.freed.notify_waiters();
+        Ok(())
+    }
+}

@@ -1,0 +1,71 @@
+//! Everything in this process's memory, and gone with it: the reference that
+//! other backends are compared with, and the quickest thing to test on.
+
+mod bus;
+mod locks;
+mod queue;
+mod store;
+#[cfg(test)]
+mod tests;
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use bon::bon;
+
+pub use bus::MemoryBus;
+pub use locks::MemoryLocks;
+pub use queue::MemoryQueue;
+pub use store::MemoryStore;
+
+use super::Backend;
+use super::queue_state::QueueLimits;
+use crate::clock::{Clock, SystemClock};
+
+/// How long a delivery may go unsettled, unless told otherwise.
+pub(crate) const VISIBILITY: Duration = Duration::from_secs(30);
+/// How many messages a queue holds, unless told otherwise.
+pub(crate) const DEPTH_MAX: usize = 1_000_000;
+
+#[bon]
+impl Backend {
+    /// All four seams in memory, with the defaults of
+    /// [`memory_with`](Self::memory_with).
+    ///
+    /// ```
+    /// # tokio::runtime::Builder::new_current_thread().build()?.block_on(async {
+    /// use flux_core::ItemSpec;
+    /// use flux_core::backends::Backend;
+    ///
+    /// let backend = Backend::memory();
+    /// backend.store.put_item(&ItemSpec::pool("ticket", 100)?).await?;
+    /// # Ok::<(), Box<dyn std::error::Error>>(()) })?;
+    /// # Ok::<(), Box<dyn std::error::Error>>(())
+    /// ```
+    #[must_use]
+    pub fn memory() -> Self {
+        Self::memory_with().build()
+    }
+
+    /// All four seams in memory.
+    #[builder(start_fn = memory_with, finish_fn = build)]
+    pub fn new_memory(
+        /// How long a delivery may go unsettled before it comes again; 30 s.
+        #[builder(default = VISIBILITY)]
+        visibility: Duration,
+        /// Most messages the queue holds, delivered ones included; 1,000,000.
+        #[builder(default = DEPTH_MAX)]
+        queue_depth_max: usize,
+        /// What the queue dates messages by; the machine's clock.
+        #[builder(default = Arc::new(SystemClock))]
+        clock: Arc<dyn Clock>,
+    ) -> Self {
+        let limits = QueueLimits { visibility, depth_max: queue_depth_max };
+        Self {
+            queue: Arc::new(MemoryQueue::with_limits(limits, clock)),
+            locks: Arc::new(MemoryLocks::default()),
+            store: Arc::new(MemoryStore::default()),
+            bus: Arc::new(MemoryBus::default()),
+        }
+    }
+}

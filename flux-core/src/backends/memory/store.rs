@@ -1,0 +1,163 @@
+//! The inventory store in memory: the ledger and the orders beside it.
+
+use std::sync::{Arc, Mutex, MutexGuard};
+
+use async_trait::async_trait;
+
+use crate::backends::ledger::{Ledger, count_buyers};
+use crate::protocol::{
+    Claim, Commit, CommitOutcome, ConfirmRuling, Item, ItemId, ItemSpec, Order, OrderId, Stock,
+    Timestamp, confirm,
+};
+use crate::seams::{
+    ConfirmOutcome, Cursor, InventoryStore, OrderFilter, OrderPage, Payment, PutOutcome, SeamError,
+};
+
+pub(crate) const SERVICE: &str = "store";
+/// Orders a listing looks at in one call.
+pub(crate) const SCAN_MAX: usize = 10_000;
+
+/// An [`InventoryStore`] in memory.
+#[derive(Debug, Default)]
+pub struct MemoryStore {
+    inner: Mutex<Inner>,
+}
+
+#[derive(Debug, Default)]
+struct Inner {
+    ledger: Ledger,
+    /// By sequence number.
+    orders: Vec<Order>,
+}
+
+impl MemoryStore {
+    fn lock(&self) -> MutexGuard<'_, Inner> {
+        self.inner.lock().expect("the ledger does not panic")
+    }
+}
+
+impl Inner {
+    fn order(&self, id: OrderId) -> Option<&Order> {
+        self.ledger.entry(id).map(|entry| &self.orders[entry.seq() as usize])
+    }
+
+    fn write(&mut self, seq: u64, order: &Order) {
+        match self.orders.get_mut(seq as usize) {
+            Some(slot) => *slot = order.clone(),
+            None => self.orders.push(order.clone()),
+        }
+    }
+
+    fn commit(&mut self, commit: &Commit) -> CommitOutcome {
+        match self.ledger.commit(commit) {
+            Ok(seqs) => {
+                for (write, seq) in commit.writes.iter().zip(seqs) {
+                    self.write(seq, &write.order);
+                }
+                CommitOutcome::Applied
+            }
+            Err(refused) => refused,
+        }
+    }
+
+    fn confirm(&mut self, payment: &Payment) -> ConfirmOutcome {
+        let Some(order) = self.order(payment.order) else { return ConfirmOutcome::NotFound };
+        match confirm(order, &payment.payment, payment.at) {
+            ConfirmRuling::Repeat => ConfirmOutcome::Settled(order.clone()),
+            ConfirmRuling::Late => ConfirmOutcome::Late(order.clone()),
+            ConfirmRuling::NotHeld => ConfirmOutcome::NotHeld(order.clone()),
+            ConfirmRuling::Write(write) => {
+                let seq = self.ledger.confirm(&write).expect("the order is held under this lock");
+                self.write(seq, &write.order);
+                ConfirmOutcome::Settled(write.order)
+            }
+        }
+    }
+}
+
+/// Where a cursor points: the sequence number of the first order to look at.
+pub(crate) fn cursor_seq(cursor: &Cursor) -> Result<u64, SeamError> {
+    let wrong = |_| SeamError::broken(SERVICE, "this cursor is of another store; start again");
+    cursor.0.parse().map_err(wrong)
+}
+
+#[async_trait]
+impl InventoryStore for MemoryStore {
+    /// A cap that comes after buyers did counts them by looking at every order,
+    /// while all else waits.
+    async fn put_item(&self, spec: &ItemSpec) -> Result<PutOutcome, SeamError> {
+        let mut inner = self.lock();
+        let inner = &mut *inner;
+        let owners = if inner.ledger.put_counts_buyers(spec) {
+            count_buyers(inner.orders.iter(), &spec.id)
+        } else {
+            Default::default()
+        };
+        Ok(inner.ledger.put_item(&Arc::new(spec.clone()), owners))
+    }
+
+    async fn claim(&self, items: &[ItemId]) -> Result<Vec<Option<Claim>>, SeamError> {
+        let mut inner = self.lock();
+        Ok(items.iter().map(|item| inner.ledger.claim(item)).collect())
+    }
+
+    async fn commit(&self, commits: &[Commit]) -> Result<Vec<CommitOutcome>, SeamError> {
+        let mut inner = self.lock();
+        Ok(commits.iter().map(|commit| inner.commit(commit)).collect())
+    }
+
+    async fn confirm(&self, payments: &[Payment]) -> Result<Vec<ConfirmOutcome>, SeamError> {
+        let mut inner = self.lock();
+        Ok(payments.iter().map(|payment| inner.confirm(payment)).collect())
+    }
+
+    async fn orders(&self, ids: &[OrderId]) -> Result<Vec<Option<Order>>, SeamError> {
+        let inner = self.lock();
+        Ok(ids.iter().map(|id| inner.order(*id).cloned()).collect())
+    }
+
+    async fn list_orders(
+        &self,
+        filter: &OrderFilter,
+        after: Option<&Cursor>,
+        limit: usize,
+    ) -> Result<OrderPage, SeamError> {
+        let from = after.map(cursor_seq).transpose()?.unwrap_or(0);
+        let inner = self.lock();
+        let from = usize::try_from(from).unwrap_or(usize::MAX).min(inner.orders.len());
+        let mut page = OrderPage::default();
+        for (seq, order) in inner.orders.iter().enumerate().skip(from) {
+            if page.orders.len() >= limit || seq - from >= SCAN_MAX {
+                page.next = Some(Cursor(seq.to_string()));
+                break;
+            }
+            if filter.matches(order) {
+                page.orders.push(order.clone());
+            }
+        }
+        Ok(page)
+    }
+
+    async fn due_holds(&self, now: Timestamp, limit: usize) -> Result<Vec<OrderId>, SeamError> {
+        let mut due = Vec::new();
+        while !self.lock().ledger.due_holds(now, limit, &mut due) {}
+        Ok(due)
+    }
+
+    async fn items(&self, ids: &[ItemId]) -> Result<Vec<Option<Item>>, SeamError> {
+        let inner = self.lock();
+        Ok(ids.iter().map(|id| inner.ledger.item(id)).collect())
+    }
+
+    async fn list_items(
+        &self,
+        after: Option<&ItemId>,
+        limit: usize,
+    ) -> Result<Vec<Item>, SeamError> {
+        Ok(self.lock().ledger.list_items(after, limit))
+    }
+
+    async fn stock(&self, item: &ItemId) -> Result<Option<(Arc<ItemSpec>, Stock)>, SeamError> {
+        Ok(self.lock().ledger.stock(item))
+    }
+}

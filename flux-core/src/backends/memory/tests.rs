@@ -1,0 +1,118 @@
+//! The memory backend by itself; the conformance suite holds it to the rest.
+
+use std::time::Duration;
+
+use crate::backends::Backend;
+use crate::backends::ledger::tests::{T0, buyer, item, order, units};
+use crate::protocol::{Claim, Commit, CommitOutcome, Message, OrderStatus, Verdict, View};
+use crate::seams::{ConfirmOutcome, OrderFilter, Payment, PutOutcome, SeamError};
+use crate::{ItemSpec, PaymentRef};
+
+fn place(n: u128) -> Message {
+    Message::Place(order(n, "ann", vec![units("a", 1)]))
+}
+
+#[tokio::test]
+async fn an_order_is_claimed_decided_committed_and_paid() {
+    let Backend { store, .. } = Backend::memory();
+    let spec = ItemSpec::pool("a", 2).expect("pool");
+    assert_eq!(store.put_item(&spec).await.expect("put"), PutOutcome::Created);
+    let claims = store.claim(&[item("a"), item("b")]).await.expect("claim");
+    let [Some(claim), None] = &claims[..] else { panic!("only a is there") };
+    let Claim { token, .. } = *claim;
+
+    let (mut view, message) = (View::default(), place(1));
+    view.insert(claim.clone());
+    let Verdict::Write(write) = view.decide(&message, None, T0) else { panic!("it is new") };
+    let held = write.order.clone();
+    let commit = Commit { claims: vec![(item("a"), token)], writes: vec![write] };
+    assert_eq!(
+        store.commit(std::slice::from_ref(&commit)).await.expect("commit"),
+        [CommitOutcome::Applied]
+    );
+    let again = store.commit(&[commit]).await.expect("commit");
+    assert!(matches!(&again[..], [CommitOutcome::Conflict { moved, .. }] if *moved == [held.id]));
+
+    let payment = PaymentRef::new("p").expect("ref");
+    let payment = Payment { order: held.id, payment, at: T0 };
+    for _ in 0..2 {
+        let paid = store.confirm(std::slice::from_ref(&payment)).await.expect("confirm");
+        let [ConfirmOutcome::Settled(order)] = &paid[..] else { panic!("{paid:?}") };
+        assert_eq!(order.status(), OrderStatus::Confirmed);
+    }
+    let stored = store.items(&[item("a")]).await.expect("items").remove(0).expect("there");
+    assert_eq!((stored.available, stored.held, stored.sold), (1, 0, 1));
+    let filter = OrderFilter { buyer: Some(buyer("ann")), ..OrderFilter::default() };
+    let page = store.list_orders(&filter, None, 9).await.expect("list");
+    assert_eq!((page.orders.len(), page.next), (1, None));
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_delivery_nobody_settles_comes_again_and_its_receipt_goes_stale() {
+    let Backend { queue, .. } = Backend::memory();
+    queue.send(&[place(1), place(2)]).await.expect("send");
+    let first = queue.receive(1, Duration::ZERO).await.expect("receive");
+    let second = queue.receive(9, Duration::ZERO).await.expect("receive");
+    assert_eq!((first.len(), second.len()), (1, 1));
+    queue.ack(&[second[0].receipt.clone()]).await.expect("ack");
+
+    let again = queue.receive(9, Duration::from_secs(31)).await.expect("receive");
+    assert_eq!((again.len(), again[0].attempt), (1, 2));
+    queue.ack(&[first[0].receipt.clone()]).await.expect("a stale receipt is ignored");
+    assert_eq!(queue.depth().await.expect("depth").in_flight, 1);
+
+    queue.retry(&[again[0].receipt.clone()], Duration::from_secs(5)).await.expect("retry");
+    assert!(queue.receive(9, Duration::from_secs(4)).await.expect("receive").is_empty());
+    let third = queue.receive(9, Duration::from_secs(4)).await.expect("receive");
+    assert_eq!(third[0].attempt, 3);
+
+    queue.bury(&[(third[0].receipt.clone(), "why".into())]).await.expect("bury");
+    assert_eq!(queue.dead_letters(9).await.expect("dead")[0].reason, "why");
+    assert_eq!(queue.redrive(9).await.expect("redrive"), 1);
+    let depth = queue.depth().await.expect("depth");
+    assert_eq!((depth.waiting, depth.in_flight, depth.dead), (1, 0, 0));
+}
+
+#[tokio::test(start_paused = true)]
+async fn every_waiting_receiver_hears_of_a_timer_another_one_set() {
+    let backend = Backend::memory();
+    let receive = |wait| {
+        let queue = backend.queue.clone();
+        async move { queue.receive(1, Duration::from_secs(wait)).await.expect("receive") }
+    };
+    let waiting = tokio::spawn(receive(600));
+    let taker = tokio::spawn(receive(60));
+    tokio::task::yield_now().await;
+    backend.queue.send(&[place(1)]).await.expect("send");
+    let (one, two) = (waiting.await.expect("joined"), taker.await.expect("joined"));
+    assert_eq!(one.len() + two.len(), 2, "taken once and, unsettled, once more");
+}
+
+#[tokio::test]
+async fn a_full_queue_takes_no_part_of_a_batch() {
+    let backend = Backend::memory_with().queue_depth_max(2).build();
+    backend.queue.send(&[place(1)]).await.expect("send");
+    let error = backend.queue.send(&[place(2), place(3)]).await.expect_err("full");
+    assert!(matches!(error, SeamError::Overloaded { .. }) && error.can_retry());
+    assert_eq!(backend.queue.depth().await.expect("depth").waiting, 1);
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_lease_is_for_all_keys_or_none_and_ends() {
+    let Backend { locks, .. } = Backend::memory();
+    let (ttl, no_wait) = (Duration::from_secs(10), Duration::ZERO);
+    let (a, b, c) = (item("a"), item("b"), item("c"));
+    let lease = locks.acquire(&[b.clone(), a.clone()], ttl, no_wait).await.expect("ok");
+    let lease = lease.expect("free");
+    assert_eq!(lease.keys, [a.clone(), b.clone()]);
+    let both = [b.clone(), c.clone()];
+    assert_eq!(locks.acquire(&both, ttl, Duration::from_secs(9)).await.expect("ok"), None);
+    assert!(locks.renew(&lease, ttl).await.expect("ok"));
+    let next = locks.acquire(&both, ttl, Duration::from_secs(11)).await.expect("ok");
+    let next = next.expect("the lease ended");
+    assert!(!locks.renew(&lease, ttl).await.expect("ok"));
+    locks.release(&lease).await.expect("frees nothing of the next holder's");
+    assert_eq!(locks.acquire(&both, ttl, no_wait).await.expect("ok"), None);
+    locks.release(&next).await.expect("ok");
+    assert!(locks.acquire(&both, ttl, no_wait).await.expect("ok").is_some());
+}

@@ -1,0 +1,322 @@
+//! The state machine of a queue, shared by the memory queue and the embedded
+//! one: what waits, what is delayed, what is being worked on and until when.
+
+use std::collections::{BTreeMap, BTreeSet, HashMap, VecDeque};
+use std::sync::{Mutex, MutexGuard};
+use std::time::Duration;
+
+use tokio::sync::Notify;
+use tokio::time::{Instant, timeout_at};
+
+use super::until;
+use crate::protocol::{Message, Order, OrderId, Timestamp};
+use crate::seams::{DeadLetter, Delivery, QueueDepth, Receipt, SeamError};
+
+pub(crate) const SERVICE: &str = "queue";
+/// Dead letters kept. One more is refused, and its delivery comes back.
+const DEAD_MAX: usize = 100_000;
+
+/// The bounds of a queue.
+#[derive(Debug, Clone, Copy)]
+pub(crate) struct QueueLimits {
+    /// How long a delivery may go unsettled.
+    pub(crate) visibility: Duration,
+    /// Most messages not settled.
+    pub(crate) depth_max: usize,
+}
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Place {
+    Ready,
+    Delayed(Instant),
+    InFlight(Instant),
+}
+
+#[derive(Debug)]
+struct Entry {
+    message: Message,
+    sent_at: Timestamp,
+    attempt: u32,
+    place: Place,
+}
+
+/// See the module. A message is named by its sequence number.
+#[derive(Debug)]
+pub(crate) struct QueueState {
+    limits: QueueLimits,
+    next_seq: u64,
+    entries: BTreeMap<u64, Entry>,
+    ready: VecDeque<u64>,
+    /// When a delayed message is due or a delivery times out.
+    timers: BTreeSet<(Instant, u64)>,
+    in_flight: u64,
+    placed: HashMap<OrderId, u64>,
+    dead: VecDeque<(u64, DeadLetter)>,
+}
+
+impl QueueState {
+    /// An empty queue whose sequence numbers start at `first_seq`.
+    pub(crate) fn new(limits: QueueLimits, first_seq: u64) -> Self {
+        Self {
+            limits,
+            next_seq: first_seq,
+            entries: BTreeMap::new(),
+            ready: VecDeque::new(),
+            timers: BTreeSet::new(),
+            in_flight: 0,
+            placed: HashMap::new(),
+            dead: VecDeque::new(),
+        }
+    }
+
+    /// Whether `count` more messages may be sent.
+    pub(crate) fn room_for(&self, count: usize) -> Result<(), SeamError> {
+        if self.entries.len().saturating_add(count) > self.limits.depth_max {
+            return Err(full());
+        }
+        Ok(())
+    }
+
+    /// Adds messages at the end, whatever the bound.
+    pub(crate) fn send(&mut self, messages: &[Message], now: Timestamp) {
+        for message in messages {
+            let seq = self.next_seq;
+            self.next_seq += 1;
+            self.restore(seq, message.clone(), now, 0);
+        }
+    }
+
+    /// Adds a message under a number it had before.
+    pub(crate) fn restore(&mut self, seq: u64, message: Message, sent_at: Timestamp, attempt: u32) {
+        if let Message::Place(order) = &message {
+            self.placed.insert(order.id, seq);
+        }
+        self.ready.push_back(seq);
+        self.entries.insert(seq, Entry { message, sent_at, attempt, place: Place::Ready });
+    }
+
+    /// Takes up to `max` messages off the front.
+    pub(crate) fn receive(&mut self, max: usize, now: Instant) -> Vec<Delivery> {
+        self.wake_due(now);
+        let deadline = until(now, self.limits.visibility);
+        let take = max.min(self.ready.len());
+        let mut taken = Vec::with_capacity(take);
+        for seq in self.ready.drain(..take) {
+            let entry = self.entries.get_mut(&seq).expect("what is ready is there");
+            entry.attempt = entry.attempt.saturating_add(1);
+            entry.place = Place::InFlight(deadline);
+            self.timers.insert((deadline, seq));
+            taken.push(Delivery {
+                message: entry.message.clone(),
+                receipt: Receipt(format!("{seq}.{}", entry.attempt)),
+                attempt: entry.attempt,
+            });
+        }
+        self.in_flight += taken.len() as u64;
+        taken
+    }
+
+    /// Makes delayed messages ready, and deliveries that timed out, these first
+    /// in line: they have waited longest.
+    fn wake_due(&mut self, now: Instant) {
+        let mut timed_out = Vec::new();
+        while let Some(&(due, seq)) = self.timers.first()
+            && due <= now
+        {
+            self.timers.pop_first();
+            let entry = self.entries.get_mut(&seq).expect("what has a timer is there");
+            match std::mem::replace(&mut entry.place, Place::Ready) {
+                Place::InFlight(_) => timed_out.push(seq),
+                Place::Ready | Place::Delayed(_) => self.ready.push_back(seq),
+            }
+        }
+        self.in_flight -= timed_out.len() as u64;
+        for seq in timed_out.into_iter().rev() {
+            self.ready.push_front(seq);
+        }
+    }
+
+    /// When [`receive`](Self::receive) may have more to give by itself.
+    fn next_timer(&self) -> Option<Instant> {
+        self.timers.first().map(|&(due, _)| due)
+    }
+
+    /// The delivery a receipt stands for, unless it is stale.
+    fn delivered(&mut self, receipt: &Receipt) -> Option<(u64, &mut Entry, Instant)> {
+        let (seq, attempt) = receipt.0.split_once('.')?;
+        let (seq, attempt) = (seq.parse().ok()?, attempt.parse::<u32>().ok()?);
+        let entry = self.entries.get_mut(&seq)?;
+        match entry.place {
+            Place::InFlight(deadline) if entry.attempt == attempt => Some((seq, entry, deadline)),
+            _ => None,
+        }
+    }
+
+    fn remove(&mut self, receipt: &Receipt) -> Option<(u64, Message)> {
+        let (seq, _, deadline) = self.delivered(receipt)?;
+        let entry = self.entries.remove(&seq).expect("it was just found");
+        self.timers.remove(&(deadline, seq));
+        self.in_flight -= 1;
+        if let Message::Place(order) = &entry.message
+            && self.placed.get(&order.id) == Some(&seq)
+        {
+            self.placed.remove(&order.id);
+        }
+        Some((seq, entry.message))
+    }
+
+    /// Settles deliveries; the numbers of their messages.
+    pub(crate) fn ack(&mut self, receipts: &[Receipt]) -> Vec<u64> {
+        receipts.iter().filter_map(|receipt| Some(self.remove(receipt)?.0)).collect()
+    }
+
+    /// Hands deliveries back.
+    pub(crate) fn retry(&mut self, receipts: &[Receipt], delay: Duration, now: Instant) {
+        for receipt in receipts {
+            let Some((seq, entry, deadline)) = self.delivered(receipt) else { continue };
+            if delay.is_zero() {
+                entry.place = Place::Ready;
+                self.ready.push_back(seq);
+            } else {
+                let due = until(now, delay);
+                entry.place = Place::Delayed(due);
+                self.timers.insert((due, seq));
+            }
+            self.timers.remove(&(deadline, seq));
+            self.in_flight -= 1;
+        }
+    }
+
+    /// Restarts the visibility time-out.
+    pub(crate) fn extend(&mut self, receipts: &[Receipt], now: Instant) {
+        let extended = until(now, self.limits.visibility);
+        for receipt in receipts {
+            let Some((seq, entry, deadline)) = self.delivered(receipt) else { continue };
+            entry.place = Place::InFlight(extended);
+            self.timers.remove(&(deadline, seq));
+            self.timers.insert((extended, seq));
+        }
+    }
+
+    /// Whether `count` more dead letters fit.
+    pub(crate) fn room_for_dead(&self, count: usize) -> Result<(), SeamError> {
+        if self.dead.len().saturating_add(count) > DEAD_MAX {
+            return Err(full());
+        }
+        Ok(())
+    }
+
+    /// Gives messages up; the dead letters this made, each under the number of
+    /// its message.
+    pub(crate) fn bury(
+        &mut self,
+        receipts: &[(Receipt, String)],
+        now: Timestamp,
+    ) -> Vec<(u64, DeadLetter)> {
+        let mut buried = Vec::new();
+        for (receipt, reason) in receipts {
+            let Some((seq, message)) = self.remove(receipt) else { continue };
+            let letter = DeadLetter { message, reason: reason.clone(), buried_at: now };
+            buried.push((seq, letter.clone()));
+            self.restore_dead(seq, letter);
+        }
+        buried
+    }
+
+    /// Adds a dead letter that was there before.
+    pub(crate) fn restore_dead(&mut self, seq: u64, letter: DeadLetter) {
+        self.dead.push_back((seq, letter));
+    }
+
+    pub(crate) fn dead_letters(&self, max: usize) -> Vec<DeadLetter> {
+        self.dead.iter().take(max).map(|(_, letter)| letter.clone()).collect()
+    }
+
+    /// The numbers and messages of the oldest dead letters, up to `max` and to
+    /// what the bound leaves room for; they stay until
+    /// [`forget_dead`](Self::forget_dead).
+    pub(crate) fn redrivable(&self, max: usize) -> (Vec<u64>, Vec<Message>) {
+        let room = self.limits.depth_max.saturating_sub(self.entries.len());
+        let letters = self.dead.iter().take(max.min(room));
+        letters.map(|(seq, letter)| (*seq, letter.message.clone())).unzip()
+    }
+
+    /// Drops the oldest dead letters.
+    pub(crate) fn forget_dead(&mut self, count: usize) {
+        self.dead.drain(..count);
+    }
+
+    pub(crate) fn find(&self, id: OrderId) -> Option<&Order> {
+        match &self.entries.get(self.placed.get(&id)?)?.message {
+            Message::Place(order) => Some(order),
+            _ => None,
+        }
+    }
+
+    pub(crate) fn depth(&self, now: Timestamp) -> QueueDepth {
+        let oldest = self.entries.first_key_value();
+        QueueDepth {
+            waiting: self.entries.len() as u64 - self.in_flight,
+            in_flight: self.in_flight,
+            dead: self.dead.len() as u64,
+            oldest: oldest.map_or(Duration::ZERO, |(_, entry)| now.since(entry.sent_at)),
+        }
+    }
+}
+
+fn full() -> SeamError {
+    SeamError::Overloaded { service: SERVICE, retry_after: Duration::from_secs(1) }
+}
+
+/// A [`QueueState`] behind a lock, and those who wait for messages. `S` is the
+/// state, or something around it.
+#[derive(Debug)]
+pub(crate) struct Waiting<S> {
+    state: Mutex<S>,
+    arrived: Notify,
+}
+
+impl<S: AsMut<QueueState>> Waiting<S> {
+    pub(crate) fn new(state: S) -> Self {
+        Self { state: Mutex::new(state), arrived: Notify::new() }
+    }
+
+    pub(crate) fn lock(&self) -> MutexGuard<'_, S> {
+        self.state.lock().expect("the queue's state machine does not panic")
+    }
+
+    /// Says that messages or timers came.
+    pub(crate) fn wake_one(&self) {
+        self.arrived.notify_one();
+    }
+
+    /// As [`OrderQueue::receive`](crate::seams::OrderQueue::receive).
+    pub(crate) async fn receive(&self, max: usize, wait: Duration) -> Vec<Delivery> {
+        let give_up = until(Instant::now(), wait);
+        loop {
+            let (taken, more, timer) = {
+                let mut state = self.lock();
+                let state = state.as_mut();
+                let taken = state.receive(max, Instant::now());
+                (taken, !state.ready.is_empty(), state.next_timer())
+            };
+            if !taken.is_empty() || max == 0 || Instant::now() >= give_up {
+                if more || timer.is_some() {
+                    // An arrival wakes one receiver, and this one leaves: the
+                    // next must see to what is left and to the next timer.
+                    self.arrived.notify_one();
+                }
+                return taken;
+            }
+            let wake_at = timer.map_or(give_up, |timer| timer.min(give_up));
+            // Either way there is something to look at.
+            let _ = timeout_at(wake_at, self.arrived.notified()).await;
+        }
+    }
+}
+
+impl AsMut<QueueState> for QueueState {
+    fn as_mut(&mut self) -> &mut QueueState {
+        self
+    }
+}
