@@ -73,6 +73,18 @@ impl Shelf {
         }
     }
 
+    /// Starts to keep count of buyers if the item has a cap, and stops if not.
+    fn count_buyers(&mut self, owners: Buyers) {
+        if self.spec.max_per_buyer.is_none() {
+            self.buyers = None;
+        } else if self.buyers.is_none() {
+            self.buyers = Some(Sharded::default());
+            for (buyer, units) in owners {
+                self.move_buyer(&buyer, i64::from(units));
+            }
+        }
+    }
+
     fn move_buyer(&mut self, buyer: &BuyerId, units: i64) {
         let Some(buyers) = &mut self.buyers else { return };
         let buyers = buyers.shard_mut(buyer);
@@ -83,6 +95,16 @@ impl Shelf {
             Ok(live) => buyers.insert(buyer.clone(), live),
         };
     }
+}
+
+/// An item as it is found when a store opens.
+#[cfg(feature = "embedded")]
+pub(crate) struct RestoredItem {
+    pub(crate) spec: Arc<ItemSpec>,
+    pub(crate) stock: Stock,
+    pub(crate) held: u32,
+    /// Empty unless the item has a cap.
+    pub(crate) buyers: Buyers,
 }
 
 /// See the module.
@@ -98,6 +120,26 @@ pub(crate) struct Ledger {
 }
 
 impl Ledger {
+    /// A ledger as it was, but that all claims are fenced: its tokens are larger
+    /// than `last_token`.
+    #[cfg(feature = "embedded")]
+    pub(crate) fn restore(
+        items: Vec<RestoredItem>,
+        index: Sharded<OrderId, Entry>,
+        holds: BTreeMap<Timestamp, Vec<OrderId>>,
+        next_seq: u64,
+        mut last_token: u64,
+    ) -> Self {
+        let mut shelves = BTreeMap::new();
+        for RestoredItem { spec, stock, held, buyers } in items {
+            let token = Self::mint(&mut last_token);
+            let mut shelf = Shelf { spec, stock, held, token, buyers: None };
+            shelf.count_buyers(buyers);
+            shelves.insert(shelf.spec.id.clone(), shelf);
+        }
+        Self { shelves, index, holds, next_seq, last_token }
+    }
+
     fn mint(last_token: &mut u64) -> FencingToken {
         *last_token += 1;
         FencingToken(*last_token)
@@ -135,17 +177,8 @@ impl Ledger {
             Ok(stock) => shelf.stock = stock,
             Err(error) => return PutOutcome::Refused(error),
         }
-        match (spec.max_per_buyer, &shelf.buyers) {
-            (None, _) => shelf.buyers = None,
-            (Some(_), Some(_)) => {}
-            (Some(_), None) => {
-                shelf.buyers = Some(Sharded::default());
-                for (buyer, units) in owners {
-                    shelf.move_buyer(&buyer, i64::from(units));
-                }
-            }
-        }
         shelf.spec = spec.clone();
+        shelf.count_buyers(owners);
         shelf.token = Self::mint(&mut self.last_token);
         PutOutcome::Changed
     }

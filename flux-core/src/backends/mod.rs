@@ -1,5 +1,7 @@
 //! Where queue, locks, inventory and outcomes live.
 
+#[cfg(feature = "embedded")]
+pub mod embedded;
 mod ledger;
 pub mod memory;
 mod queue_state;

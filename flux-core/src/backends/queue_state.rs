@@ -69,6 +69,12 @@ impl QueueState {
         }
     }
 
+    /// The sequence number of the next message sent.
+    #[cfg(feature = "embedded")]
+    pub(crate) fn next_seq(&self) -> u64 {
+        self.next_seq
+    }
+
     /// Whether `count` more messages may be sent.
     pub(crate) fn room_for(&self, count: usize) -> Result<(), SeamError> {
         if self.entries.len().saturating_add(count) > self.limits.depth_max {

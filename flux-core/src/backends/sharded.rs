@@ -3,6 +3,8 @@
 
 use std::collections::HashMap;
 use std::hash::{BuildHasher, Hash};
+#[cfg(feature = "embedded")]
+use std::sync::Mutex;
 
 use foldhash::fast::RandomState;
 
@@ -34,5 +36,34 @@ impl<K: Hash + Eq, V> Sharded<K, V> {
 
     pub(crate) fn get(&self, key: &K) -> Option<&V> {
         self.shards[shard_of(&self.chooser, key)].get(key)
+    }
+}
+
+/// Fills a [`Sharded`] from several threads at once.
+#[cfg(feature = "embedded")]
+pub(crate) struct ShardedFill<K, V> {
+    chooser: RandomState,
+    shards: Vec<Mutex<HashMap<K, V, RandomState>>>,
+}
+
+#[cfg(feature = "embedded")]
+impl<K: Hash + Eq, V> ShardedFill<K, V> {
+    pub(crate) fn with_capacity(entries: usize) -> Self {
+        let each = entries / SHARDS + entries / SHARDS / 16;
+        let shard = || Mutex::new(HashMap::with_capacity_and_hasher(each, RandomState::default()));
+        Self { chooser: RandomState::default(), shards: (0..SHARDS).map(|_| shard()).collect() }
+    }
+
+    /// Returns the value that was there.
+    pub(crate) fn insert(&self, key: K, value: V) -> Option<V> {
+        let shard = &self.shards[shard_of(&self.chooser, &key)];
+        shard.lock().expect("a filler does not panic").insert(key, value)
+    }
+
+    pub(crate) fn finish(self) -> Sharded<K, V> {
+        let shards = self.shards.into_iter();
+        let shards =
+            shards.map(|shard| shard.into_inner().expect("a filler does not panic")).collect();
+        Sharded { chooser: self.chooser, shards }
     }
 }

@@ -2,7 +2,8 @@
 //! listener's: hear the news, wake those who wait, keep the gate true.
 
 use std::sync::Arc;
-use std::time::Duration;
+// Measures spans too short for tokio's timers, paused or not.
+use std::time::{Duration, Instant as Stopwatch};
 
 use tokio::sync::broadcast::error::RecvError;
 use tokio::sync::{mpsc, watch};
@@ -161,11 +162,11 @@ impl Worker {
             self.last_round = 0;
             return;
         }
-        let started = Instant::now();
+        let started = Stopwatch::now();
         let all_news = self.work_on(&mut jobs, &receipts).await;
         self.holds_items = true;
         self.busy_at = Instant::now();
-        (self.last_round, self.last_took) = (asked, self.busy_at - started);
+        (self.last_round, self.last_took) = (asked, started.elapsed());
         metrics::histogram!("flux_round_seconds").record(self.last_took.as_secs_f64());
         metrics::histogram!("flux_round_orders").record(jobs.len() as f64);
         let answers: Vec<Answer> =
@@ -185,9 +186,9 @@ impl Worker {
         if self.last_round < 8 || self.core.lane.len() >= enough {
             return;
         }
-        let until = Instant::now() + self.last_took.min(LINGER_MAX);
+        let (since, longest) = (Stopwatch::now(), self.last_took.min(LINGER_MAX));
         // Timers are coarser than this wait; yielding lets the callers run.
-        while self.core.lane.len() < enough && Instant::now() < until {
+        while self.core.lane.len() < enough && since.elapsed() < longest {
             tokio::task::yield_now().await;
         }
     }

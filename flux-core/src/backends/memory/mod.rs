@@ -17,6 +17,8 @@ pub use bus::MemoryBus;
 pub use locks::MemoryLocks;
 pub use queue::MemoryQueue;
 pub use store::MemoryStore;
+#[cfg(feature = "embedded")]
+pub(crate) use store::{SCAN_MAX, cursor_seq};
 
 use super::Backend;
 use super::queue_state::QueueLimits;

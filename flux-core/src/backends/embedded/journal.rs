@@ -1,0 +1,265 @@
+//! Group commit: one thread writes what arrived while its last write was on its
+//! way to the disk, in one transaction. Callers append and await durability.
+//!
+//! Groups become durable in order, so whatever rests on an append that is not
+//! durable yet can't become durable before it.
+
+use std::panic::{AssertUnwindSafe, catch_unwind};
+use std::sync::{Arc, Condvar, Mutex, MutexGuard};
+use std::thread::JoinHandle;
+use std::time::{Duration, Instant};
+
+use redb::{Database, TableDefinition};
+use tokio::sync::watch;
+
+use super::SERVICE;
+use crate::seams::SeamError;
+
+/// Format version and generation.
+pub(crate) const META: TableDefinition<'_, &str, u64> = TableDefinition::new("meta");
+/// Definitions, by item id.
+pub(crate) const ITEMS: TableDefinition<'_, &str, &[u8]> = TableDefinition::new("items");
+/// One row for each order, by sequence number, which have no gaps.
+pub(crate) const ORDERS: TableDefinition<'_, u64, &[u8]> = TableDefinition::new("orders");
+/// Messages sent together, by the sequence number of the first.
+pub(crate) const QUEUE: TableDefinition<'_, u64, &[u8]> = TableDefinition::new("queue");
+/// Dead letters, by the sequence number of the message. One that is here is
+/// not in the queue any more, even if its row still is.
+pub(crate) const DEAD: TableDefinition<'_, u64, &[u8]> = TableDefinition::new("dead");
+
+/// Bytes that may wait for the writer; more is refused.
+const GROUP_BYTES_MAX: usize = 64 << 20;
+
+/// What the writer writes at once.
+#[derive(Debug, Default)]
+pub(crate) struct Group {
+    pub(crate) orders: Vec<OrderRows>,
+    pub(crate) items: Vec<(String, Vec<u8>)>,
+    /// `None` removes the row; so below.
+    pub(crate) queue: Vec<(u64, Option<Vec<u8>>)>,
+    pub(crate) dead: Vec<(u64, Option<Vec<u8>>)>,
+}
+
+/// Rows of orders in one buffer.
+#[derive(Debug, Default)]
+pub(crate) struct OrderRows {
+    pub(crate) bytes: Vec<u8>,
+    /// Each row's sequence number and where it ends.
+    pub(crate) ends: Vec<(u64, usize)>,
+}
+
+impl Group {
+    fn is_empty(&self) -> bool {
+        let Self { orders, items, queue, dead } = self;
+        orders.is_empty() && items.is_empty() && queue.is_empty() && dead.is_empty()
+    }
+
+    fn write(&self, db: &Database) -> Result<(), redb::Error> {
+        let txn = db.begin_write()?;
+        if !self.orders.is_empty() {
+            let mut table = txn.open_table(ORDERS)?;
+            for rows in &self.orders {
+                let mut start = 0;
+                for &(seq, end) in &rows.ends {
+                    table.insert(seq, &rows.bytes[start..end])?;
+                    start = end;
+                }
+            }
+        }
+        if !self.items.is_empty() {
+            let mut table = txn.open_table(ITEMS)?;
+            for (id, row) in &self.items {
+                table.insert(id.as_str(), row.as_slice())?;
+            }
+        }
+        for (definition, changes) in [(QUEUE, &self.queue), (DEAD, &self.dead)] {
+            if changes.is_empty() {
+                continue;
+            }
+            let mut table = txn.open_table(definition)?;
+            for (seq, row) in changes {
+                match row {
+                    Some(row) => table.insert(seq, row.as_slice())?,
+                    None => table.remove(seq)?,
+                };
+            }
+        }
+        // Immediate durability, redb's default: on disk when this returns.
+        txn.commit()?;
+        Ok(())
+    }
+}
+
+#[derive(Debug, Clone, Default)]
+struct Progress {
+    /// The newest group that is on disk.
+    durable: u64,
+    /// Why nothing more will be.
+    broken: Option<Arc<str>>,
+}
+
+#[derive(Debug)]
+struct Open {
+    group: Group,
+    number: u64,
+    bytes: usize,
+    /// Somebody waits for the open group, or it grew large.
+    urgent: bool,
+    closing: bool,
+}
+
+#[derive(Debug)]
+pub(crate) struct Shared {
+    pub(crate) db: Database,
+    open: Mutex<Open>,
+    work: Condvar,
+    progress: watch::Sender<Progress>,
+}
+
+/// See the module. Dropping it writes what is left and joins the writer.
+#[derive(Debug)]
+pub(crate) struct Journal {
+    shared: Arc<Shared>,
+    writer: Option<JoinHandle<()>>,
+}
+
+impl Journal {
+    pub(crate) fn start(db: Database) -> std::io::Result<Self> {
+        let open =
+            Open { group: Group::default(), number: 1, bytes: 0, urgent: false, closing: false };
+        let shared = Arc::new(Shared {
+            db,
+            open: Mutex::new(open),
+            work: Condvar::new(),
+            progress: watch::Sender::new(Progress::default()),
+        });
+        let writer = std::thread::Builder::new().name("flux-writer".into()).spawn({
+            let shared = shared.clone();
+            move || shared.run()
+        })?;
+        Ok(Self { shared, writer: Some(writer) })
+    }
+
+    /// What a read on another thread needs.
+    pub(crate) fn shared(&self) -> Arc<Shared> {
+        self.shared.clone()
+    }
+
+    /// Whether more may be appended. Ask before changing any state.
+    pub(crate) fn ready(&self) -> Result<(), SeamError> {
+        if let Some(reason) = &self.shared.progress.borrow().broken {
+            return Err(SeamError::broken(SERVICE, reason.as_ref()));
+        }
+        if self.shared.lock().bytes > GROUP_BYTES_MAX {
+            let retry_after = Duration::from_millis(100);
+            return Err(SeamError::Overloaded { service: SERVICE, retry_after });
+        }
+        Ok(())
+    }
+
+    /// Appends to the open group, and tells its number. Call it under the lock
+    /// of the state it mirrors, so that both change in the same order.
+    pub(crate) fn append(&self, bytes: usize, change: impl FnOnce(&mut Group)) -> u64 {
+        self.add(bytes, true, change)
+    }
+
+    /// Appends what nobody waits for: it goes with the next group that somebody
+    /// does wait for.
+    pub(crate) fn append_lazily(&self, bytes: usize, change: impl FnOnce(&mut Group)) {
+        self.add(bytes, false, change);
+    }
+
+    fn add(&self, bytes: usize, urgent: bool, change: impl FnOnce(&mut Group)) -> u64 {
+        let mut open = self.shared.lock();
+        change(&mut open.group);
+        open.bytes += bytes;
+        open.urgent |= urgent || open.bytes > GROUP_BYTES_MAX / 64;
+        if open.urgent {
+            self.shared.work.notify_one();
+        }
+        open.number
+    }
+
+    /// The newest group anything somebody waits for was appended to.
+    pub(crate) fn last(&self) -> u64 {
+        let open = self.shared.lock();
+        if open.urgent { open.number } else { open.number - 1 }
+    }
+
+    /// Waits until a group is on disk. Cancel safe.
+    ///
+    /// # Errors
+    /// [`SeamError::Broken`] if it won't ever be, as far as is known.
+    pub(crate) async fn durable(&self, number: u64) -> Result<(), SeamError> {
+        let mut progress = self.shared.progress.subscribe();
+        let progress = progress
+            .wait_for(|progress| progress.durable >= number || progress.broken.is_some())
+            .await
+            .expect("the sender lives as long as self");
+        match &progress.broken {
+            Some(reason) if progress.durable < number => {
+                Err(SeamError::broken(SERVICE, reason.as_ref()))
+            }
+            _ => Ok(()),
+        }
+    }
+}
+
+impl Shared {
+    fn lock(&self) -> MutexGuard<'_, Open> {
+        self.open.lock().expect("nothing panics under this lock")
+    }
+
+    fn run(&self) {
+        while let Some((number, group)) = self.next_group() {
+            let started = Instant::now();
+            let orders: usize = group.orders.iter().map(|rows| rows.ends.len()).sum();
+            let written = catch_unwind(AssertUnwindSafe(|| group.write(&self.db)));
+            let error = match written {
+                Ok(Ok(())) => None,
+                Ok(Err(error)) => Some(error.to_string()),
+                Err(_) => Some("the database panicked".to_owned()),
+            };
+            if let Some(error) = error {
+                let reason = format!(
+                    "a write failed ({error}); nothing more is taken, and the last write may or \
+                     may not count: make room or mend the disk, then reopen"
+                );
+                tracing::warn!(reason, "the embedded store is poisoned");
+                self.progress.send_modify(|progress| progress.broken = Some(reason.into()));
+                return;
+            }
+            metrics::histogram!("flux_commit_orders").record(orders as f64);
+            metrics::histogram!("flux_commit_seconds").record(started.elapsed());
+            self.progress.send_modify(|progress| progress.durable = number);
+        }
+    }
+
+    /// Waits for work; `None` when all is written and nobody is left.
+    fn next_group(&self) -> Option<(u64, Group)> {
+        let mut open = self.lock();
+        while !open.urgent && !open.closing {
+            open = self.work.wait(open).expect("nothing panics under this lock");
+        }
+        if open.group.is_empty() && open.closing {
+            return None;
+        }
+        let number = open.number;
+        open.number += 1;
+        open.bytes = 0;
+        open.urgent = false;
+        Some((number, std::mem::take(&mut open.group)))
+    }
+}
+
+impl Drop for Journal {
+    fn drop(&mut self) {
+        self.shared.lock().closing = true;
+        self.shared.work.notify_one();
+        if let Some(writer) = self.writer.take()
+            && writer.join().is_err()
+        {
+            tracing::warn!("the writer of the embedded store panicked");
+        }
+    }
+}

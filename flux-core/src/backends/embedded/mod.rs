@@ -1,0 +1,226 @@
+//! The durable backend: one redb file in a directory, no service to start.
+//!
+//! What has been answered is on disk, by a real sync. What is asked meanwhile
+//! goes to the disk together, so the cost of a sync is shared by the crowd.
+//! The file holds definitions, orders and messages; indexes and stock are
+//! derived from it at open. One process has it open at a time.
+//!
+//! When a write fails (a full disk, say) the store is broken: that call and all
+//! later ones answer [`SeamError::Broken`](crate::seams::SeamError::Broken).
+//! Opening it anew recovers everything that was acknowledged.
+//!
+//! I/O runs in real time on threads of its own, so do not wait for it under a
+//! paused tokio clock with a time-out: the clock jumps while the disk works.
+
+mod journal;
+mod queue;
+mod recover;
+mod rows;
+mod store;
+#[cfg(test)]
+mod tests;
+
+use std::error::Error;
+use std::fs::File;
+use std::io;
+use std::panic::{AssertUnwindSafe, catch_unwind};
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+use std::time::Duration;
+
+use bon::bon;
+use redb::{Builder, Database, DatabaseError};
+
+pub use queue::EmbeddedQueue;
+pub use store::EmbeddedStore;
+
+use self::journal::Journal;
+use self::recover::{FORMAT, Failure, recover};
+use super::Backend;
+use super::memory::{DEPTH_MAX, MemoryBus, MemoryLocks, VISIBILITY};
+use super::queue_state::QueueLimits;
+use crate::clock::{Clock, SystemClock};
+
+pub(crate) const SERVICE: &str = "embedded store";
+const FILE_NAME: &str = "flux.redb";
+const CACHE_BYTES: usize = 64 << 20;
+
+/// Why a directory can't be opened.
+#[derive(Debug, thiserror::Error)]
+#[non_exhaustive]
+pub enum OpenError {
+    /// Another process, or this one, has it open.
+    #[error("{} is in use; stop the process that has it open", path.display())]
+    InUse {
+        /// The file.
+        path: PathBuf,
+    },
+    /// It was written by another version of this library.
+    #[error("the data is of format {found}, this program reads format {expected}")]
+    Version {
+        /// What the file says.
+        found: u64,
+        /// What this version writes.
+        expected: u64,
+    },
+    /// It is not what was written, or not a store at all.
+    #[error("{} is damaged, or no store of Flux: {what}; restore it from a copy", path.display())]
+    Damaged {
+        /// The file.
+        path: PathBuf,
+        /// What is wrong with it.
+        what: String,
+    },
+    /// The operating system refused.
+    #[error("can't open {}", path.display())]
+    Io {
+        /// The file or directory.
+        path: PathBuf,
+        /// What it said.
+        #[source]
+        source: Box<dyn Error + Send + Sync>,
+    },
+}
+
+/// An open directory: a durable queue and store, and locks and a bus for the
+/// one process that may have it open. It is closed when the last handle from
+/// [`backend`](Self::backend) is dropped, which may wait for the disk.
+///
+/// ```
+/// # tokio::runtime::Builder::new_current_thread().build()?.block_on(async {
+/// use flux_core::ItemSpec;
+/// use flux_core::backends::embedded::Embedded;
+///
+/// # let dir = tempfile::tempdir()?;
+/// # let path = dir.path();
+/// let backend = Embedded::open(path)?.backend();
+/// backend.store.put_item(&ItemSpec::pool("ticket", 100)?).await?;
+/// drop(backend);
+///
+/// let backend = Embedded::open(path)?.backend();
+/// assert_eq!(backend.store.list_items(None, 10).await?.len(), 1);
+/// # Ok::<(), Box<dyn std::error::Error>>(()) })?;
+/// # Ok::<(), Box<dyn std::error::Error>>(())
+/// ```
+#[derive(Debug)]
+pub struct Embedded {
+    queue: Arc<EmbeddedQueue>,
+    store: Arc<EmbeddedStore>,
+}
+
+#[bon]
+impl Embedded {
+    /// Opens the directory, with the defaults of [`builder`](Self::builder).
+    /// Blocks for as long as it takes to read all orders: a second or so for
+    /// each five million.
+    ///
+    /// # Errors
+    /// [`OpenError`], with what to do about it.
+    pub fn open(path: impl Into<PathBuf>) -> Result<Self, OpenError> {
+        Self::builder(path).open()
+    }
+
+    /// Opens the directory, which is made if it is missing.
+    ///
+    /// # Errors
+    /// [`OpenError`], with what to do about it.
+    #[builder(start_fn = builder, finish_fn = open)]
+    #[expect(clippy::needless_pass_by_value, reason = "a builder owns what it is given")]
+    pub fn build(
+        /// The directory.
+        #[builder(start_fn, into)]
+        path: PathBuf,
+        /// Memory for pages of the file; 64 MiB.
+        #[builder(default = CACHE_BYTES)]
+        cache_bytes: usize,
+        /// How long a delivery may go unsettled before it comes again; 30 s.
+        #[builder(default = VISIBILITY)]
+        visibility: Duration,
+        /// Most messages the queue holds, delivered ones included; 1,000,000.
+        #[builder(default = DEPTH_MAX)]
+        queue_depth_max: usize,
+        /// What the queue dates messages by; the machine's clock.
+        #[builder(default = Arc::new(SystemClock))]
+        clock: Arc<dyn Clock>,
+    ) -> Result<Self, OpenError> {
+        let limits = QueueLimits { visibility, depth_max: queue_depth_max };
+        make_dir(&path).map_err(|error| io_error(&path, error))?;
+        let file = path.join(FILE_NAME);
+        let embedded = Self::open_database(&file, limits, clock, || {
+            Builder::new().set_cache_size(cache_bytes).create(&file)
+        })?;
+        // The file's name must outlive a power loss as well as its contents.
+        sync_dir(&path).map_err(|error| io_error(&path, error))?;
+        Ok(embedded)
+    }
+
+    fn open_database(
+        path: &Path,
+        limits: QueueLimits,
+        clock: Arc<dyn Clock>,
+        open: impl FnOnce() -> Result<Database, DatabaseError>,
+    ) -> Result<Self, OpenError> {
+        let opened = catch_unwind(AssertUnwindSafe(|| {
+            let db = open()?;
+            let recovered = recover(&db, limits)?;
+            Ok((db, recovered))
+        }));
+        let (db, recovered) = opened
+            .unwrap_or_else(|_| Err(Failure::Damaged("reading it failed badly".to_owned())))
+            .map_err(|failure| open_error(path, failure))?;
+        let journal = Journal::start(db).map_err(|error| io_error(path, error))?;
+        let journal = Arc::new(journal);
+        let recover::Recovered { generation, ledger, queue } = recovered;
+        Ok(Self {
+            queue: Arc::new(EmbeddedQueue::new(journal.clone(), queue, generation, clock)),
+            store: Arc::new(EmbeddedStore::new(journal, ledger)),
+        })
+    }
+
+    /// The four seams. All clones and calls share this one open directory.
+    #[must_use]
+    pub fn backend(&self) -> Backend {
+        Backend {
+            queue: self.queue.clone(),
+            locks: Arc::new(MemoryLocks::default()),
+            store: self.store.clone(),
+            bus: Arc::new(MemoryBus::default()),
+        }
+    }
+}
+
+fn make_dir(path: &Path) -> io::Result<()> {
+    if path.is_dir() {
+        return Ok(());
+    }
+    std::fs::create_dir_all(path)?;
+    path.parent().filter(|parent| !parent.as_os_str().is_empty()).map_or(Ok(()), sync_dir)
+}
+
+fn sync_dir(path: &Path) -> io::Result<()> {
+    // Elsewhere a directory can't be opened, nor does it need to be.
+    if cfg!(unix) { File::open(path)?.sync_all() } else { Ok(()) }
+}
+
+fn io_error(path: &Path, source: io::Error) -> OpenError {
+    OpenError::Io { path: path.to_owned(), source: source.into() }
+}
+
+fn open_error(path: &Path, failure: Failure) -> OpenError {
+    let path = path.to_owned();
+    match failure {
+        Failure::Version(found) => OpenError::Version { found, expected: FORMAT },
+        Failure::Damaged(what) => OpenError::Damaged { path, what },
+        Failure::Database(redb::Error::DatabaseAlreadyOpen) => OpenError::InUse { path },
+        // These kinds tell of contents, not of a device.
+        Failure::Database(redb::Error::Io(error))
+            if !matches!(
+                error.kind(),
+                io::ErrorKind::InvalidData | io::ErrorKind::UnexpectedEof
+            ) =>
+        {
+            OpenError::Io { path, source: error.into() }
+        }
+        Failure::Database(error) => OpenError::Damaged { path, what: error.to_string() },
+    }
+}

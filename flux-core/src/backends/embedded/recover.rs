@@ -1,0 +1,298 @@
+//! From the file to the state it stands for. Stock is not in the file: it
+//! follows from the definitions and the live orders, so it can't disagree.
+
+use std::collections::{BTreeMap, HashMap, HashSet};
+use std::ops::Range;
+use std::sync::Arc;
+
+use foldhash::fast::RandomState;
+use redb::{Database, ReadableDatabase, ReadableTable, ReadableTableMetadata};
+
+use super::journal::{DEAD, ITEMS, META, ORDERS, QUEUE};
+use super::queue::Durable;
+use super::rows::{OrderRow, read_dead, read_item, read_sent};
+use crate::backends::ledger::{Buyers, Entry, Ledger, RestoredItem};
+use crate::backends::queue_state::{QueueLimits, QueueState};
+use crate::backends::sharded::ShardedFill;
+use crate::protocol::{BuyerId, ItemKind, ItemSpec, OrderId, SeatId, SeatMap, Stock, Timestamp};
+
+/// The version of the tables; rows have one of their own.
+pub(crate) const FORMAT: u64 = 1;
+/// Tokens and message numbers begin with the generation, which is raised at
+/// each open, and so never repeat.
+const COUNTER_BITS: u32 = 40;
+const THREADS_MAX: usize = 8;
+
+/// What an open finds.
+pub(crate) struct Recovered {
+    pub(crate) generation: u64,
+    pub(crate) ledger: Ledger,
+    pub(crate) queue: Durable,
+}
+
+/// Why an open fails.
+#[derive(Debug)]
+pub(crate) enum Failure {
+    /// The tables are of another version.
+    Version(u64),
+    /// What is there can't be right.
+    Damaged(String),
+    /// The database says no.
+    Database(redb::Error),
+}
+
+macro_rules! from_redb {
+    ($($error:ident),*) => {$(
+        impl From<redb::$error> for Failure {
+            fn from(error: redb::$error) -> Self {
+                Self::Database(error.into())
+            }
+        }
+    )*};
+}
+
+from_redb!(DatabaseError, TransactionError, TableError, StorageError, CommitError);
+
+fn damaged(what: impl Into<String>) -> Failure {
+    Failure::Damaged(what.into())
+}
+
+/// Makes the tables, or checks that they are ours, and raises the generation.
+fn next_generation(db: &Database) -> Result<u64, Failure> {
+    let txn = db.begin_write()?;
+    let generation = {
+        let is_new = txn.list_tables()?.next().is_none();
+        let mut meta = txn.open_table(META)?;
+        let format = meta.get("format")?.map(|format| format.value());
+        match format {
+            Some(FORMAT) => {}
+            Some(found) => return Err(Failure::Version(found)),
+            None if is_new => {
+                meta.insert("format", FORMAT)?;
+            }
+            None => return Err(damaged("it is a database, but not one of Flux")),
+        }
+        let last = meta.get("generation")?.map(|last| last.value());
+        if last.is_none() && !is_new {
+            return Err(damaged("its generation is missing"));
+        }
+        let generation = last.unwrap_or(0) + 1;
+        meta.insert("generation", generation)?;
+        txn.open_table(ITEMS)?;
+        txn.open_table(ORDERS)?;
+        txn.open_table(QUEUE)?;
+        txn.open_table(DEAD)?;
+        generation
+    };
+    txn.commit()?;
+    Ok(generation)
+}
+
+pub(crate) fn recover(db: &Database, limits: QueueLimits) -> Result<Recovered, Failure> {
+    let generation = next_generation(db)?;
+    let first = generation << COUNTER_BITS;
+    let queue = recover_queue(db, limits, generation, first)?;
+    let ledger = recover_ledger(db, first)?;
+    Ok(Recovered { generation, ledger, queue })
+}
+
+fn recover_queue(
+    db: &Database,
+    limits: QueueLimits,
+    generation: u64,
+    first: u64,
+) -> Result<Durable, Failure> {
+    let txn = db.begin_read()?;
+    let mut state = QueueState::new(limits, first);
+    let mut dead = HashSet::new();
+    for row in txn.open_table(DEAD)?.iter()? {
+        let (seq, row) = row?;
+        let seq = seq.value();
+        let letter = read_dead(row.value())
+            .map_err(|error| damaged(format!("dead letter {seq}: {error}")))?;
+        dead.insert(seq);
+        state.restore_dead(seq, letter);
+    }
+    let mut unsettled = BTreeMap::new();
+    for row in txn.open_table(QUEUE)?.iter()? {
+        let (first, row) = row?;
+        let first = first.value();
+        let sent = read_sent(row.value())
+            .map_err(|error| damaged(format!("queue row {first}: {error}")))?;
+        // It may have been in flight each time the process died, so each open
+        // counts as a delivery: what kills the process must not live for ever.
+        let attempt = u32::try_from(generation - sent.generation).unwrap_or(u32::MAX);
+        let mut left = 0;
+        for (seq, message) in (first..).zip(sent.messages) {
+            if !dead.contains(&seq) {
+                state.restore(seq, message, sent.sent_at, attempt);
+                left += 1;
+            }
+        }
+        unsettled.insert(first, left);
+    }
+    Ok(Durable { state, unsettled })
+}
+
+/// What the orders of one item take.
+#[derive(Default)]
+struct Tally {
+    taken: u64,
+    held: u32,
+    places: Vec<u32>,
+    buyers: Buyers,
+}
+
+/// What one thread saw.
+#[derive(Default)]
+struct Seen {
+    tallies: Vec<Tally>,
+    holds: Vec<(Timestamp, OrderId)>,
+}
+
+/// What the threads share.
+struct Scan<'a> {
+    db: &'a Database,
+    specs: &'a [Arc<ItemSpec>],
+    by_id: HashMap<&'a str, usize, RandomState>,
+    index: ShardedFill<OrderId, Entry>,
+}
+
+impl Scan<'_> {
+    fn range(&self, range: Range<u64>) -> Result<Seen, Failure> {
+        let mut seen = Seen::default();
+        seen.tallies.resize_with(self.specs.len(), Tally::default);
+        let txn = self.db.begin_read()?;
+        let table = txn.open_table(ORDERS)?;
+        let mut expected = range.start;
+        for row in table.range(range.clone())? {
+            let (seq, row) = row?;
+            let seq = seq.value();
+            if seq != expected {
+                return Err(damaged(format!("order {expected} is missing")));
+            }
+            expected += 1;
+            let wrong = |what: String| damaged(format!("order {seq}: {what}"));
+            let order = OrderRow::read(row.value()).map_err(|error| wrong(error.to_string()))?;
+            if self.index.insert(order.id(), Entry::new(seq, order.status())).is_some() {
+                return Err(wrong("its id is there twice".to_owned()));
+            }
+            if order.status().owns_stock() {
+                self.count(&order, &mut seen).map_err(wrong)?;
+            }
+        }
+        if expected != range.end {
+            return Err(damaged(format!("order {expected} is missing")));
+        }
+        Ok(seen)
+    }
+
+    fn count(&self, order: &OrderRow<'_>, seen: &mut Seen) -> Result<(), String> {
+        let held_until = order.held_until();
+        if let Some(held_until) = held_until {
+            seen.holds.push((held_until, order.id()));
+        }
+        for (item, units, seats) in order.lines() {
+            let &at = self.by_id.get(item).ok_or_else(|| format!("no item {item}"))?;
+            let (spec, tally) = (&self.specs[at], &mut seen.tallies[at]);
+            tally.taken += u64::from(units);
+            if held_until.is_some() {
+                tally.held += units;
+            }
+            if let ItemKind::Seats(hall) = &spec.kind {
+                for seat in seats {
+                    let place = SeatId::new(seat).ok().and_then(|seat| hall.place(&seat));
+                    let place = place.ok_or_else(|| format!("no seat {seat}"))?;
+                    tally.places.push(place);
+                }
+            }
+            if spec.max_per_buyer.is_some() {
+                let buyer = BuyerId::new(order.buyer()).map_err(|error| error.to_string())?;
+                *tally.buyers.entry(buyer).or_default() += units;
+            }
+        }
+        Ok(())
+    }
+}
+
+fn recover_ledger(db: &Database, last_token: u64) -> Result<Ledger, Failure> {
+    let txn = db.begin_read()?;
+    let mut specs = Vec::new();
+    let items = txn.open_table(ITEMS)?;
+    for row in items.iter()? {
+        let (id, row) = row?;
+        let spec = read_item(row.value())
+            .map_err(|error| damaged(format!("item {}: {error}", id.value())))?;
+        specs.push(Arc::new(spec));
+    }
+    let orders = txn.open_table(ORDERS)?;
+    let next_seq = orders.last()?.map_or(Some(0), |(seq, _)| seq.value().checked_add(1));
+    let next_seq = next_seq.ok_or_else(|| damaged("an order's number is out of range"))?;
+    if next_seq != orders.len()? {
+        return Err(damaged("orders are missing"));
+    }
+    let count = usize::try_from(next_seq).map_err(|_| damaged("it has too many orders"))?;
+
+    let scan = Scan {
+        db,
+        specs: &specs,
+        by_id: specs.iter().enumerate().map(|(at, spec)| (spec.id.as_str(), at)).collect(),
+        index: ShardedFill::with_capacity(count),
+    };
+    let threads = std::thread::available_parallelism().map_or(1, Into::into).min(THREADS_MAX);
+    let share = next_seq.div_ceil(threads as u64).max(1);
+    let scans: Vec<_> = std::thread::scope(|scope| {
+        let scan = &scan;
+        let start = |thread: u64| (thread * share).min(next_seq);
+        let threads: Vec<_> = (0..threads as u64)
+            .map(|thread| scope.spawn(move || scan.range(start(thread)..start(thread + 1))))
+            .collect();
+        threads.into_iter().map(std::thread::ScopedJoinHandle::join).collect()
+    });
+    let mut tallies: Vec<Tally> = Vec::new();
+    tallies.resize_with(specs.len(), Tally::default);
+    let mut holds: BTreeMap<Timestamp, Vec<OrderId>> = BTreeMap::new();
+    for seen in scans {
+        // The caller turns a panic into an error.
+        let seen = seen.unwrap_or_else(|panic| std::panic::resume_unwind(panic))?;
+        for (held_until, id) in seen.holds {
+            holds.entry(held_until).or_default().push(id);
+        }
+        for (sum, tally) in tallies.iter_mut().zip(seen.tallies) {
+            sum.taken += tally.taken;
+            sum.held += tally.held;
+            sum.places.extend(tally.places);
+            for (buyer, units) in tally.buyers {
+                *sum.buyers.entry(buyer).or_default() += units;
+            }
+        }
+    }
+    let index = scan.index.finish();
+    let mut restored = Vec::with_capacity(specs.len());
+    for (spec, tally) in specs.iter().zip(tallies) {
+        let stock = remaining(spec, &tally)?;
+        let Tally { held, buyers, .. } = tally;
+        restored.push(RestoredItem { spec: spec.clone(), stock, held, buyers });
+    }
+    Ok(Ledger::restore(restored, index, holds, next_seq, last_token))
+}
+
+/// The stock that is left when the live orders have theirs.
+fn remaining(spec: &ItemSpec, tally: &Tally) -> Result<Stock, Failure> {
+    match &spec.kind {
+        ItemKind::Pool(capacity) => u64::from(capacity.get())
+            .checked_sub(tally.taken)
+            .map(|available| Stock::Pool { available: available as u32 })
+            .ok_or_else(|| damaged(format!("{} orders own {} units", spec.id, tally.taken))),
+        ItemKind::Seats(_) => {
+            let mut map = SeatMap::all_free(spec.capacity());
+            for &place in &tally.places {
+                if map.is_taken(place) {
+                    return Err(damaged(format!("two orders own seat {place} of {}", spec.id)));
+                }
+                map.take(place);
+            }
+            Ok(Stock::Seats(map))
+        }
+    }
+}

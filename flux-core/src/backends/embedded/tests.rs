@@ -1,0 +1,206 @@
+//! The embedded backend by itself; the conformance suite holds it to the rest.
+
+use std::time::Duration;
+
+use redb::Database;
+use tempfile::TempDir;
+
+use super::*;
+use crate::backends::ledger::tests::{T0, hold, item, order, release, units};
+use crate::protocol::{
+    Commit, CommitOutcome, Expect, ItemSpec, Message, Order, OrderState, OrderStatus, OrderWrite,
+    PaymentRef, Reason, Timestamp,
+};
+use crate::seams::{ConfirmOutcome, OrderFilter, Payment, PutOutcome, SeamError};
+
+fn dir() -> TempDir {
+    tempfile::tempdir().expect("a directory")
+}
+
+fn open(dir: &TempDir) -> Backend {
+    Embedded::open(dir.path()).expect("opens").backend()
+}
+
+async fn put(backend: &Backend, spec: ItemSpec) {
+    backend.store.put_item(&spec).await.expect("put");
+}
+
+async fn commit(backend: &Backend, items: &[&str], writes: Vec<OrderWrite>) -> CommitOutcome {
+    let items: Vec<_> = items.iter().map(|id| item(id)).collect();
+    let claims = backend.store.claim(&items).await.expect("claim");
+    let tokens = claims.into_iter().map(|claim| claim.expect("there").token);
+    let commit = Commit { claims: items.into_iter().zip(tokens).collect(), writes };
+    backend.store.commit(&[commit]).await.expect("commit").remove(0)
+}
+
+async fn numbers(backend: &Backend, id: &str) -> (u32, u32, u32) {
+    let items = backend.store.items(&[item(id)]).await.expect("items");
+    let item = items[0].as_ref().expect("there");
+    (item.available, item.held, item.sold)
+}
+
+fn one(n: u128, buyer: &str, item: &str) -> Order {
+    order(n, buyer, vec![units(item, 1)])
+}
+
+#[tokio::test]
+async fn everything_is_there_after_a_reopen() {
+    let dir = dir();
+    let backend = open(&dir);
+    let capped = ItemSpec::builder().id("a").name("A").capacity(9).max_per_buyer(2);
+    put(&backend, capped.build().expect("pool")).await;
+    put(&backend, ItemSpec::hall("h", ["x", "y", "z"]).expect("hall")).await;
+    let seat = order(4, "ann", vec![crate::Line::seats("h", ["y"]).expect("line")]);
+    let rejected = one(5, "bob", "a");
+    let rejected = OrderWrite {
+        order: rejected.with_state(OrderState::Rejected(T0, Reason::SoldOut)),
+        expect: Expect::Absent,
+    };
+    let orders = [one(1, "ann", "a"), one(2, "ann", "a"), one(3, "bob", "a"), seat];
+    let mut writes: Vec<_> = orders.iter().map(hold).collect();
+    writes.push(rejected.clone());
+    assert_eq!(commit(&backend, &["a", "h"], writes).await, CommitOutcome::Applied);
+    let outcome = commit(&backend, &["a"], vec![release(&orders[2])]).await;
+    assert_eq!(outcome, CommitOutcome::Applied);
+    let payment = PaymentRef::new("pay").expect("ref");
+    let payment = Payment { order: orders[0].id, payment, at: T0 };
+    let twice = [payment.clone(), payment];
+    let paid = backend.store.confirm(&twice).await.expect("confirm");
+    assert!(
+        matches!(&paid[..], [ConfirmOutcome::Settled(a), ConfirmOutcome::Settled(b)] if a == b)
+    );
+
+    let ids: Vec<_> = orders.iter().map(|order| order.id).chain([rejected.order.id]).collect();
+    let before = backend.store.orders(&ids).await.expect("orders");
+    let token =
+        backend.store.claim(&[item("a")]).await.expect("claim")[0].clone().expect("a").token;
+    drop(backend);
+
+    let backend = open(&dir);
+    assert_eq!(backend.store.orders(&ids).await.expect("orders"), before);
+    let statuses: Vec<_> = before.iter().flatten().map(Order::status).collect();
+    use OrderStatus::{Confirmed, Held, Rejected, Released};
+    assert_eq!(statuses, [Confirmed, Held, Released, Held, Rejected]);
+    assert_eq!(numbers(&backend, "a").await, (7, 1, 1));
+    assert_eq!(numbers(&backend, "h").await, (2, 1, 0));
+    let claim = backend.store.claim(&[item("h")]).await.expect("claim")[0].clone().expect("h");
+    assert!(claim.token > token, "tokens never repeat");
+    let due = Timestamp::from_millis(u64::MAX);
+    let due = backend.store.due_holds(due, 9).await.expect("due");
+    assert_eq!(due.len(), 2, "{due:?}");
+
+    let third = commit(&backend, &["a"], vec![hold(&one(9, "ann", "a"))]).await;
+    assert!(matches!(third, CommitOutcome::Conflict { over_cap, .. } if over_cap[0].live == 2));
+    let taken = order(10, "bob", vec![crate::Line::seats("h", ["y"]).expect("line")]);
+    assert_eq!(
+        commit(&backend, &["h"], vec![hold(&taken)]).await,
+        CommitOutcome::Fenced(vec![item("h")])
+    );
+    let filter = OrderFilter { item: Some(item("a")), ..OrderFilter::default() };
+    let page = backend.store.list_orders(&filter, None, 2).await.expect("list");
+    assert_eq!(page.orders.len(), 2);
+    let rest = backend.store.list_orders(&filter, page.next.as_ref(), 9).await.expect("list");
+    assert_eq!((rest.orders.len(), rest.next), (2, None));
+}
+
+#[tokio::test]
+async fn a_cap_that_comes_later_counts_what_is_on_disk() {
+    let dir = dir();
+    let backend = open(&dir);
+    put(&backend, ItemSpec::pool("a", 9).expect("pool")).await;
+    let orders: Vec<_> = (1..=3).map(|n| one(n, "ann", "a")).collect();
+    commit(&backend, &["a"], orders.iter().map(hold).collect()).await;
+    commit(&backend, &["a"], vec![release(&orders[0])]).await;
+    let capped = ItemSpec::builder().id("a").capacity(9).max_per_buyer(2).build().expect("pool");
+    assert_eq!(backend.store.put_item(&capped).await.expect("put"), PutOutcome::Changed);
+    assert_eq!(backend.store.put_item(&capped).await.expect("put"), PutOutcome::Unchanged);
+    let more = commit(&backend, &["a"], vec![hold(&one(4, "ann", "a"))]).await;
+    assert!(matches!(more, CommitOutcome::Conflict { over_cap, .. } if over_cap[0].live == 2));
+}
+
+#[tokio::test]
+async fn messages_outlive_the_process_and_count_the_opens() {
+    let dir = dir();
+    let queue = open(&dir).queue;
+    let messages: Vec<_> = (1..=4).map(|n| Message::Place(one(n, "ann", "a"))).collect();
+    queue.send(&messages).await.expect("send");
+    queue.send(&[Message::Expire(messages[0].order_id())]).await.expect("send");
+    let got = queue.receive(5, Duration::ZERO).await.expect("receive");
+    assert_eq!(got.len(), 5);
+    queue.ack(&[got[4].receipt.clone()]).await.expect("ack");
+    queue.bury(&[(got[1].receipt.clone(), "poison".to_owned())]).await.expect("bury");
+    drop(queue);
+
+    let queue = open(&dir).queue;
+    assert_eq!(queue.find(messages[2].order_id()).await.expect("find").map(|o| o.id), {
+        Some(messages[2].order_id())
+    });
+    let got = queue.receive(9, Duration::ZERO).await.expect("receive");
+    let seen: Vec<_> = got.iter().map(|d| (d.message.clone(), d.attempt)).collect();
+    let expected = [&messages[0], &messages[2], &messages[3]].map(|m| (m.clone(), 2));
+    assert_eq!(seen, expected);
+    let receipts: Vec<_> = got.iter().map(|d| d.receipt.clone()).collect();
+    queue.ack(&receipts).await.expect("ack");
+    assert_eq!(queue.redrive(9).await.expect("redrive"), 1);
+    drop(queue);
+
+    let queue = open(&dir).queue;
+    let got = queue.receive(9, Duration::ZERO).await.expect("receive");
+    assert_eq!(got.len(), 1, "the row of the settled messages is gone");
+    assert_eq!((&got[0].message, got[0].attempt), (&messages[1], 2));
+    assert!(queue.dead_letters(9).await.expect("dead").is_empty());
+}
+
+#[tokio::test]
+async fn a_directory_is_open_once() {
+    let dir = dir();
+    let first = open(&dir);
+    let second = Embedded::open(dir.path()).expect_err("in use");
+    assert!(matches!(second, OpenError::InUse { .. }), "{second}");
+    drop(first);
+    open(&dir);
+}
+
+#[tokio::test]
+async fn what_is_not_ours_is_refused_and_left_alone() {
+    let dir = dir();
+    let file = dir.path().join(FILE_NAME);
+    std::fs::write(&file, [7; 10_000]).expect("written");
+    let error = Embedded::open(dir.path()).expect_err("no database");
+    assert!(matches!(error, OpenError::Damaged { .. }), "{error}");
+    assert_eq!(std::fs::read(&file).expect("read"), [7; 10_000]);
+
+    std::fs::remove_file(&file).expect("removed");
+    let db = Database::create(&file).expect("created");
+    let txn = db.begin_write().expect("begun");
+    txn.open_table(redb::TableDefinition::<u64, u64>::new("theirs")).expect("made");
+    txn.commit().expect("committed");
+    drop(db);
+    let error = Embedded::open(dir.path()).expect_err("another program's");
+    assert!(matches!(error, OpenError::Damaged { .. }), "{error}");
+
+    let inside_a_file = Embedded::open(file.join("sub")).expect_err("no directory");
+    assert!(matches!(inside_a_file, OpenError::Io { .. }), "{inside_a_file}");
+}
+
+#[tokio::test]
+async fn another_format_is_refused_with_both_numbers() {
+    let dir = dir();
+    drop(open(&dir));
+    let db = Database::create(dir.path().join(FILE_NAME)).expect("opens");
+    let txn = db.begin_write().expect("begun");
+    txn.open_table(journal::META).expect("there").insert("format", 9).expect("written");
+    txn.commit().expect("committed");
+    drop(db);
+    let error = Embedded::open(dir.path()).expect_err("newer");
+    assert!(matches!(error, OpenError::Version { found: 9, expected: 1 }), "{error}");
+}
+
+#[tokio::test]
+async fn a_cursor_of_another_store_is_refused() {
+    let dir = dir();
+    let store = open(&dir).store;
+    let cursor = crate::seams::Cursor("x".to_owned());
+    let error = store.list_orders(&OrderFilter::default(), Some(&cursor), 1).await;
+    assert!(matches!(error, Err(SeamError::Broken { .. })));
+}
