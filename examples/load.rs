@@ -13,7 +13,7 @@ use std::time::{Duration, Instant};
 
 use anyhow::{Result, bail};
 use clap::Parser;
-use flux_core::backends::Embedded;
+use flux_core::backends::embedded::Embedded;
 use flux_core::{Error, Flux, ItemSpec, OrderId, OrderRequest};
 use hdrhistogram::Histogram;
 use uuid::Uuid;
@@ -147,9 +147,8 @@ async fn measure(dir: &Path, load: Load, options: &Options) -> Result<Measured> 
     let counting = tokio::spawn(count_rounds(flux.subscribe(), Arc::clone(&tally)));
     let started = Instant::now();
     let until = started + Duration::from_secs_f64(options.seconds);
-    let buyers: Vec<_> = (0..tasks)
-        .map(|n| tokio::spawn(buy(flux.clone(), load, n, until)))
-        .collect();
+    let buyers: Vec<_> =
+        (0..tasks).map(|n| tokio::spawn(buy(flux.clone(), load, n, until))).collect();
     let mut latency = Histogram::new(3)?;
     for buyer in buyers {
         latency += buyer.await??;
@@ -256,9 +255,8 @@ async fn fill(dir: &Path, orders: u64, in_flight: usize) -> Result<()> {
     println!("memory: {:.0} bytes an order", grown as f64 / orders as f64);
     flux.shutdown().await;
     drop(flux);
-    let disk: u64 = std::fs::read_dir(&dir)?
-        .map(|entry| Ok(entry?.metadata()?.len()))
-        .sum::<Result<u64>>()?;
+    let disk: u64 =
+        std::fs::read_dir(&dir)?.map(|entry| Ok(entry?.metadata()?.len())).sum::<Result<u64>>()?;
     println!("disk: {:.0} bytes an order", disk as f64 / orders as f64);
     let started = Instant::now();
     let reopened = Embedded::open(&dir)?;

@@ -19,6 +19,8 @@ use super::settings::Settings;
 use super::waiters::Waiters;
 use super::worker;
 use crate::backends::Backend;
+#[cfg(feature = "embedded")]
+use crate::backends::embedded::Embedded;
 use crate::clock::{Clock, SystemClock};
 use crate::protocol::{
     Item, ItemId, ItemKind, ItemSpec, Message, Order, OrderId, OrderStatus, PaymentRef, SeatId,
@@ -83,6 +85,26 @@ impl Flux {
         }
         let has_worker = role == Role::Both;
         Self { core, running: Arc::new(Running { stop, tasks: Mutex::new(tasks), has_worker }) }
+    }
+}
+
+#[cfg(feature = "embedded")]
+impl Flux {
+    /// Opens the sale kept in a directory, which is made if it is missing, and
+    /// starts its worker: the [embedded backend](crate::backends::embedded) with
+    /// the defaults of everything.
+    ///
+    /// # Errors
+    /// [`OpenError`](crate::backends::embedded::OpenError) when the directory
+    /// is in use, damaged or can't be read.
+    pub async fn open(
+        path: impl Into<std::path::PathBuf>,
+    ) -> Result<Self, crate::backends::embedded::OpenError> {
+        let path = path.into();
+        let opening = tokio::task::spawn_blocking(move || Embedded::open(path));
+        let embedded =
+            opening.await.unwrap_or_else(|panic| std::panic::resume_unwind(panic.into_panic()))?;
+        Ok(Self::builder(embedded.backend()).start())
     }
 }
 
