@@ -14,9 +14,8 @@ use crate::report::time;
 /// goes to `hear`. Blocks.
 pub(crate) fn first_life(job: &Job, hear: impl Fn(Heard) + Send) -> std::io::Result<()> {
     let mut chance = StdRng::seed_from_u64(job.sale.seed);
-    let tickets: u32 = (0..job.sale.items).map(|item| job.sale.expected_taken(item)).sum();
     let moment = Moment {
-        decisions: chance.random_range(1..=tickets.max(1)),
+        decisions: chance.random_range(1..=job.sale.tickets().max(1)),
         then: Duration::from_micros(chance.random_range(0..2_000)),
     };
     println!(

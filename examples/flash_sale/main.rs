@@ -61,21 +61,26 @@ async fn main() -> anyhow::Result<ExitCode> {
     let opening = Instant::now();
     let flux = match options.memory {
         true => Flux::builder(Backend::memory()).start(),
-        false => stage::embedded(dir).await?,
+        false => Flux::open(dir).await?,
     };
     sale.put_items(&flux).await?;
     let who = witness.waiting();
     if options.crash {
-        println!("reopened in {}, {} buyers go on", report::time(opening.elapsed()), who.len());
+        let opened = opening.elapsed();
+        report::reopened(opened, sale.taken(&flux).await?, who.len());
     }
     let tally = storm(&flux, &sale, who, hear).await;
     progress.done();
 
     report::outcome(&sale, &witness.outcome());
+    if options.crash {
+        println!("\nafter the crash:");
+    }
     report::pace(&tally);
 
     let audit = flux.audit().await?;
     let mut faults = tally.notes;
+    // Exactly the stock is sold, and nobody goes back on an answer.
     faults.extend(sale.faults(&flux).await?);
     faults.extend(witness.faults(&flux).await?);
     flux.shutdown().await;
@@ -83,7 +88,7 @@ async fn main() -> anyhow::Result<ExitCode> {
     for fault in &faults {
         println!("  {fault}");
     }
-    println!("the buyers' own notes: {} faults", faults.len());
+    println!("what the buyers were told: {} faults", faults.len());
     let clean = audit.is_clean() && faults.is_empty();
     Ok(if clean { ExitCode::SUCCESS } else { ExitCode::FAILURE })
 }

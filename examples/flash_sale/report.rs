@@ -25,6 +25,15 @@ pub(crate) fn opening(sale: &Sale, books: &str) {
     println!("the books are {books}");
 }
 
+pub(crate) fn reopened(within: Duration, taken: u64, waiting: usize) {
+    println!(
+        "reopened in {} with {} tickets taken; {} buyers still wait for an answer",
+        time(within),
+        HumanCount(taken),
+        HumanCount(waiting as u64),
+    );
+}
+
 /// What became of everybody.
 pub(crate) fn outcome(sale: &Sale, outcome: &Outcome) {
     let units = u64::from(sale.items) * u64::from(sale.stock.capacity());
@@ -51,7 +60,7 @@ pub(crate) fn pace(tally: &Tally) {
     };
     let (buyers, decisions) = (tally.outcome.buyers(), tally.outcome.decisions());
     println!();
-    row(tally.repeats, "orders sent twice; every repeat had the same answer, or see below");
+    row(tally.repeats, &format!("orders sent twice, {} with another answer", tally.contradicted));
     println!(
         "{:>11} buyers in {}: {} a second",
         HumanCount(buyers).to_string(),
@@ -87,25 +96,31 @@ fn latency(what: &str, histogram: &Histogram<u64>) {
     println!();
 }
 
-/// A bar for each doubling of the time a decision took.
+/// A bar for each step of 1, 2, 5, 10 microseconds and so on.
 fn bars(histogram: &Histogram<u64>) {
-    let bars: Vec<(u64, u64)> = (0..)
-        .map(|doubling| 1_000 << doubling)
-        .take_while(|from| *from <= histogram.max())
-        .map(|from| (from, histogram.count_between(from, 2 * from - 1)))
-        .skip_while(|(_, count)| *count == 0)
-        .collect();
-    let tallest = bars.iter().map(|(_, count)| *count).max().unwrap_or(1).max(1);
-    for (from, count) in bars {
-        let length = (count * BAR_MAX).div_ceil(tallest);
-        let (from, to) = (Duration::from_nanos(from), Duration::from_nanos(2 * from));
-        println!(
-            "  {:>7} to {:>7} {} {}",
-            time(from),
-            time(to),
-            "#".repeat(length as usize),
-            HumanCount(count),
-        );
+    let steps = (3..).flat_map(|digits| [1, 2, 5].map(|first| first * 10u64.pow(digits)));
+    let mut bars = Vec::new();
+    let mut from = 0;
+    for to in steps {
+        bars.push((from, to, histogram.count_between(from, to - 1)));
+        from = to;
+        if to > histogram.max() {
+            break;
+        }
+    }
+    let tallest = bars.iter().map(|(.., count)| *count).max().unwrap_or(0).max(1);
+    for (from, to, count) in bars.into_iter().skip_while(|(.., count)| *count == 0) {
+        let bar = "#".repeat((count * BAR_MAX).div_ceil(tallest) as usize);
+        println!("  {:>7} to {:>7} {bar} {}", step(from), step(to), HumanCount(count));
+    }
+}
+
+/// Nanoseconds in whole units.
+fn step(nanos: u64) -> String {
+    match nanos {
+        nanos if nanos < 1_000_000 => format!("{} µs", nanos / 1_000),
+        nanos if nanos < 1_000_000_000 => format!("{} ms", nanos / 1_000_000),
+        nanos => format!("{} s", nanos / 1_000_000_000),
     }
 }
 

@@ -139,6 +139,7 @@ impl<H: Fn(Heard)> Crowd<H> {
         let mut tally = self.lock();
         tally.repeats += 1;
         if !agree {
+            tally.contradicted += 1;
             tally.fault(format!("one order, two answers: {one:?} and {other:?}"));
         }
         other.or(one)

@@ -3,14 +3,12 @@
 //! told, and a seller that is killed while it sells.
 
 mod crowd;
-mod open;
 mod sale;
 mod seller;
 mod tally;
 mod witness;
 
 pub use crowd::{Heard, storm};
-pub use open::embedded;
 pub use sale::{Sale, Stock};
 pub use seller::{Death, Job, Moment};
 pub use tally::{Outcome, Tally};

@@ -3,8 +3,8 @@
 //! order ids. So a sale can go on in another process after the first was killed.
 
 use flux_core::{
-    Error, Flux, InvalidInput, ItemId, ItemSpec, Line, Order, OrderId, OrderRequest, PaymentRef,
-    Timestamp,
+    Error, Flux, InvalidInput, Item, ItemId, ItemSpec, Line, Order, OrderId, OrderRequest,
+    PaymentRef, Timestamp,
 };
 use rand::rngs::StdRng;
 use rand::seq::SliceRandom;
@@ -116,6 +116,25 @@ impl Sale {
         asked.min(self.stock.capacity())
     }
 
+    /// Units of all items that must be gone in the end.
+    #[must_use]
+    pub fn tickets(&self) -> u32 {
+        (0..self.items).map(|item| self.expected_taken(item)).sum()
+    }
+
+    /// Units held and sold so far.
+    ///
+    /// # Errors
+    /// [`Error::UnknownItem`] before they are put on sale, [`Error::Backend`].
+    pub async fn taken(&self, flux: &Flux) -> Result<u64, Error> {
+        let mut taken = 0;
+        for number in 0..self.items {
+            let item = self.item(number, flux).await?;
+            taken += u64::from(item.held + item.sold);
+        }
+        Ok(taken)
+    }
+
     /// Holds a store at rest against what this sale must have come to; says
     /// what is wrong.
     ///
@@ -124,9 +143,8 @@ impl Sale {
     pub async fn faults(&self, flux: &Flux) -> Result<Vec<String>, Error> {
         let mut faults = Vec::new();
         for number in 0..self.items {
-            let id = ItemId::new(self.item_name(number))?;
             let expected = self.expected_taken(number);
-            let item = flux.item(&id).await?.ok_or(Error::UnknownItem(id))?;
+            let item = self.item(number, flux).await?;
             let (taken, left) = (item.held + item.sold, item.available);
             if taken != expected || left != item.spec.capacity() - expected {
                 faults.push(format!(
@@ -136,6 +154,11 @@ impl Sale {
             }
         }
         Ok(faults)
+    }
+
+    async fn item(&self, number: u32, flux: &Flux) -> Result<Item, Error> {
+        let id = ItemId::new(self.item_name(number))?;
+        flux.item(&id).await?.ok_or(Error::UnknownItem(id))
     }
 
     /// Each buyer's wish, as a number: every item and every seat has its share

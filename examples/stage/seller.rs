@@ -9,10 +9,10 @@ use std::sync::mpsc;
 use std::thread;
 use std::time::Duration;
 
+use flux_core::Flux;
 use serde::{Deserialize, Serialize};
 
 use crate::crowd::{Heard, storm};
-use crate::open;
 use crate::sale::Sale;
 
 const JOB: &str = "FLUX_STAGE_JOB";
@@ -64,7 +64,7 @@ impl Job {
     /// # Errors
     /// Whatever keeps it from opening the store.
     pub async fn sell(self) -> io::Result<()> {
-        let flux = open::embedded(&self.dir).await.map_err(io::Error::other)?;
+        let flux = Flux::open(&self.dir).await.map_err(io::Error::other)?;
         self.sale.put_items(&flux).await.map_err(io::Error::other)?;
         let everyone = (0..self.sale.buyers).collect();
         let tally = storm(&flux, &self.sale, everyone, |heard| {

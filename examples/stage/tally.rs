@@ -62,6 +62,8 @@ pub struct Tally {
     pub outcome: Outcome,
     /// Orders sent a second time.
     pub repeats: u64,
+    /// How many of those had two answers that are not one decision.
+    pub contradicted: u64,
     /// How long a decision took.
     pub decided: Histogram<u64>,
     /// How long it took to be turned away.
@@ -85,6 +87,7 @@ impl Default for Tally {
         Self {
             outcome: Outcome::default(),
             repeats: 0,
+            contradicted: 0,
             decided: histogram(),
             gate: histogram(),
             took: Duration::ZERO,
