@@ -24,6 +24,8 @@ use stage::{Job, Witness, storm};
 use crate::options::Options;
 use crate::progress::Progress;
 
+const FAULTS_SHOWN: usize = 10;
+
 #[tokio::main]
 async fn main() -> anyhow::Result<ExitCode> {
     if let Some(job) = Job::of_this_process() {
@@ -85,7 +87,7 @@ async fn main() -> anyhow::Result<ExitCode> {
     faults.extend(witness.faults(&flux).await?);
     flux.shutdown().await;
     println!("\n{audit}");
-    for fault in &faults {
+    for fault in faults.iter().take(FAULTS_SHOWN) {
         println!("  {fault}");
     }
     println!("what the buyers were told: {} faults", faults.len());
