@@ -1,6 +1,7 @@
 //! The suite every backend is held to.
 
 mod check;
+pub mod history;
 mod store;
 
 use std::sync::Arc;

@@ -1,6 +1,7 @@
 //! What an inventory store must do: everything that G1 to G9 rest on.
 
 mod caps;
+mod crowd;
 mod decisions;
 mod fencing;
 mod payments;
@@ -73,5 +74,6 @@ where
             reads::a_listing_survives_writes_between_its_pages,
             reads::items_are_listed_by_id,
         }
+        "G1-G9" { crowd::a_crowd_of_workers_leaves_no_fault }
     }
 }
