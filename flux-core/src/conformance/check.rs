@@ -9,7 +9,7 @@ use tokio::time::{Instant, sleep, timeout};
 use crate::seams::SeamError;
 
 /// A check that takes longer hangs.
-const CHECK_TIME_MAX: Duration = Duration::from_secs(120);
+const CHECK_TIME_MAX: Duration = Duration::from_secs(600);
 /// How long a number or a listing that may lag is given to catch up.
 pub(super) const PATIENCE: Duration = Duration::from_secs(5);
 
