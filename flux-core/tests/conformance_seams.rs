@@ -3,7 +3,7 @@
 #![cfg(feature = "conformance")]
 
 use std::collections::HashMap;
-use std::sync::{Arc, Mutex};
+use std::sync::{Arc, Mutex, MutexGuard};
 use std::time::Duration;
 
 use async_trait::async_trait;
@@ -17,6 +17,10 @@ use tokio::time::{Instant, sleep};
 
 const BOUND: usize = 500;
 const TICK: Duration = Duration::from_millis(1);
+
+fn lock<T>(state: &Mutex<T>) -> MutexGuard<'_, T> {
+    state.lock().expect("no call panics")
+}
 
 /// A message that is not settled: seen again from `visible` on.
 struct Waiting {
@@ -37,7 +41,7 @@ impl PlainQueue {
     }
 
     fn settle(&self, receipts: &[Receipt], mut settle: impl FnMut(Waiting) -> Option<Waiting>) {
-        let waiting = &mut self.state.lock().unwrap().0;
+        let waiting = &mut lock(&self.state).0;
         for receipt in receipts {
             let found = waiting.iter().position(|w| w.receipt.as_ref() == Some(receipt));
             if let Some(index) = found {
@@ -48,7 +52,7 @@ impl PlainQueue {
     }
 
     fn take(&self, max: usize) -> Vec<Delivery> {
-        let (waiting, _, receipts) = &mut *self.state.lock().unwrap();
+        let (waiting, _, receipts) = &mut *lock(&self.state);
         let now = Instant::now();
         let visible = waiting.iter_mut().filter(|w| w.visible <= now).take(max);
         let deliver = |waiting: &mut Waiting| {
@@ -66,7 +70,7 @@ impl PlainQueue {
 #[async_trait]
 impl OrderQueue for PlainQueue {
     async fn send(&self, messages: &[Message]) -> Result<(), SeamError> {
-        let waiting = &mut self.state.lock().unwrap().0;
+        let waiting = &mut lock(&self.state).0;
         if waiting.len() + messages.len() > BOUND {
             let retry_after = Duration::from_secs(1);
             return Err(SeamError::Overloaded { service: "plain queue", retry_after });
@@ -117,18 +121,18 @@ impl OrderQueue for PlainQueue {
             });
             let reason = reason.clone();
             let letter = message.map(|message| DeadLetter { message, reason, buried_at });
-            self.state.lock().unwrap().1.extend(letter);
+            lock(&self.state).1.extend(letter);
         }
         Ok(())
     }
 
     async fn dead_letters(&self, max: usize) -> Result<Vec<DeadLetter>, SeamError> {
-        Ok(self.state.lock().unwrap().1.iter().take(max).cloned().collect())
+        Ok(lock(&self.state).1.iter().take(max).cloned().collect())
     }
 
     async fn redrive(&self, max: usize) -> Result<usize, SeamError> {
         let letters: Vec<_> = {
-            let dead = &mut self.state.lock().unwrap().1;
+            let dead = &mut lock(&self.state).1;
             let count = max.min(dead.len());
             dead.drain(..count).map(|letter| letter.message).collect()
         };
@@ -137,7 +141,7 @@ impl OrderQueue for PlainQueue {
     }
 
     async fn find(&self, id: OrderId) -> Result<Option<Order>, SeamError> {
-        let waiting = &self.state.lock().unwrap().0;
+        let waiting = &lock(&self.state).0;
         Ok(waiting.iter().find_map(|waiting| match &waiting.message {
             Message::Place(order) if order.id == id => Some(order.clone()),
             _ => None,
@@ -145,7 +149,7 @@ impl OrderQueue for PlainQueue {
     }
 
     async fn depth(&self) -> Result<QueueDepth, SeamError> {
-        let (waiting, dead, _) = &*self.state.lock().unwrap();
+        let (waiting, dead, _) = &*lock(&self.state);
         let now = Instant::now();
         let in_flight =
             waiting.iter().filter(|w| w.receipt.is_some() && w.visible > now).count() as u64;
@@ -155,14 +159,16 @@ impl OrderQueue for PlainQueue {
 }
 
 /// Each key's owner and the end of the lease.
+type Held = HashMap<ItemId, (String, Instant)>;
+
 #[derive(Default)]
 struct PlainLocks {
-    state: Mutex<(HashMap<ItemId, (String, Instant)>, u64)>,
+    state: Mutex<(Held, u64)>,
 }
 
 impl PlainLocks {
     fn try_acquire(&self, keys: &[ItemId], ttl: Duration) -> Option<Lease> {
-        let (held, owners) = &mut *self.state.lock().unwrap();
+        let (held, owners) = &mut *lock(&self.state);
         let now = Instant::now();
         if keys.iter().any(|key| held.get(key).is_some_and(|(_, end)| *end > now)) {
             return None;
@@ -195,7 +201,7 @@ impl LockManager for PlainLocks {
     }
 
     async fn renew(&self, lease: &Lease, ttl: Duration) -> Result<bool, SeamError> {
-        let held = &mut self.state.lock().unwrap().0;
+        let held = &mut lock(&self.state).0;
         let (now, mut ours) = (Instant::now(), true);
         for key in &lease.keys {
             match held.get_mut(key) {
@@ -207,7 +213,7 @@ impl LockManager for PlainLocks {
     }
 
     async fn release(&self, lease: &Lease) -> Result<(), SeamError> {
-        let held = &mut self.state.lock().unwrap().0;
+        let held = &mut lock(&self.state).0;
         held.retain(|key, (owner, _)| !(lease.keys.contains(key) && *owner == lease.owner));
         Ok(())
     }
