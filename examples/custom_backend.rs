@@ -1,0 +1,271 @@
+//! A store of your own: the one seam that must not be wrong, written as simply
+//! as it can be (a mutex around maps), and the suite that says whether it is
+//! right.
+//!
+//! ```text
+//! cargo run --example custom_backend
+//! ```
+
+use std::collections::{BTreeMap, HashMap};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+
+use async_trait::async_trait;
+use flux_core::conformance;
+use flux_core::seams::{
+    ConfirmOutcome, Cursor, InventoryStore, OrderFilter, OrderPage, Payment, PutOutcome, SeamError,
+};
+use flux_core::{
+    BuyerId, Claim, Commit, CommitOutcome, ConfirmRuling, Effect, Expect, FencingToken, Item,
+    ItemId, ItemSpec, Order, OrderId, OrderStatus, OverCap, Stock, Timestamp, confirm, revise,
+};
+
+/// Everything under one lock, so that each call happens at one moment.
+#[derive(Default)]
+pub(crate) struct ShelfStore {
+    state: Mutex<State>,
+}
+
+#[derive(Default)]
+struct State {
+    last_token: u64,
+    shelves: BTreeMap<ItemId, Shelf>,
+    orders: BTreeMap<OrderId, Order>,
+}
+
+#[derive(Clone)]
+struct Shelf {
+    spec: Arc<ItemSpec>,
+    stock: Stock,
+    /// Of the newest claim, or of the change of definition that fenced it.
+    token: FencingToken,
+}
+
+impl ShelfStore {
+    fn state(&self) -> MutexGuard<'_, State> {
+        // No call leaves the maps half changed, not even one that panics.
+        self.state.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+impl State {
+    fn next_token(&mut self) -> FencingToken {
+        self.last_token += 1;
+        FencingToken(self.last_token)
+    }
+
+    /// Units of `item` in orders that `counts` holds for.
+    fn units(&self, item: &ItemId, counts: impl Fn(&Order) -> bool) -> u32 {
+        self.orders.values().filter(|order| counts(order)).map(|order| units(order, item)).sum()
+    }
+
+    fn item(&self, id: &ItemId) -> Option<Item> {
+        let shelf = self.shelves.get(id)?;
+        Some(Item {
+            spec: shelf.spec.clone(),
+            available: shelf.stock.available(),
+            held: self.units(id, |order| order.status() == OrderStatus::Held),
+            sold: self.units(id, |order| order.status() == OrderStatus::Confirmed),
+        })
+    }
+
+    fn is_as_expected(&self, id: OrderId, expect: Expect) -> bool {
+        match (self.orders.get(&id), expect) {
+            (None, Expect::Absent) => true,
+            (Some(order), Expect::Status(status)) => order.status() == status,
+            _ => false,
+        }
+    }
+
+    fn commit(&mut self, commit: &Commit) -> CommitOutcome {
+        match self.judge(commit) {
+            Ok(shelves) => {
+                self.shelves.extend(shelves);
+                let orders = commit.writes.iter().map(|write| write.order.clone());
+                self.orders.extend(orders.map(|order| (order.id, order)));
+                CommitOutcome::Applied
+            }
+            Err(refusal) => refusal,
+        }
+    }
+
+    /// The shelves as the commit would leave them, or why it may not.
+    fn judge(&self, commit: &Commit) -> Result<HashMap<ItemId, Shelf>, CommitOutcome> {
+        let (mut shelves, mut fenced) = (HashMap::new(), Vec::new());
+        for (item, token) in &commit.claims {
+            match self.shelves.get(item) {
+                Some(shelf) if shelf.token == *token => {
+                    shelves.insert(item.clone(), shelf.clone());
+                }
+                _ => fenced.push(item.clone()),
+            }
+        }
+        if !fenced.is_empty() {
+            return Err(CommitOutcome::Fenced(fenced));
+        }
+
+        let moved: Vec<_> = commit
+            .writes
+            .iter()
+            .filter(|write| !self.is_as_expected(write.order.id, write.expect))
+            .map(|write| write.order.id)
+            .collect();
+        let over_cap = self.over_cap(commit);
+        if !moved.is_empty() || !over_cap.is_empty() {
+            return Err(CommitOutcome::Conflict { moved, over_cap });
+        }
+
+        for write in &commit.writes {
+            for line in write.order.lines.iter().filter(|_| write.effect() != Effect::None) {
+                let refusal = || CommitOutcome::Fenced(vec![line.item.clone()]);
+                let Shelf { spec, stock, .. } = shelves.get_mut(&line.item).ok_or_else(refusal)?;
+                match write.effect() {
+                    Effect::Takes => stock.take(spec, &line.ask).map_err(|_| refusal())?,
+                    Effect::GivesBack => stock.give_back(spec, &line.ask),
+                    Effect::None => {}
+                }
+            }
+        }
+        Ok(shelves)
+    }
+
+    /// The buyers who would come to own more of a capped item than its cap.
+    fn over_cap(&self, commit: &Commit) -> Vec<OverCap> {
+        let mut change: BTreeMap<(&ItemId, &BuyerId), i64> = BTreeMap::new();
+        for write in &commit.writes {
+            for line in write.order.lines.iter() {
+                *change.entry((&line.item, &write.order.buyer)).or_default() += match write.effect()
+                {
+                    Effect::Takes => i64::from(line.ask.units()),
+                    Effect::GivesBack => -i64::from(line.ask.units()),
+                    Effect::None => 0,
+                };
+            }
+        }
+        let over = |((item, buyer), change): ((&ItemId, &BuyerId), i64)| {
+            let cap = self.shelves.get(item)?.spec.max_per_buyer?.get();
+            let owns = |order: &Order| order.buyer == *buyer && order.status().owns_stock();
+            let live = self.units(item, owns);
+            let breaks = change > 0 && i64::from(live) + change > i64::from(cap);
+            breaks.then(|| OverCap { item: item.clone(), buyer: buyer.clone(), live })
+        };
+        change.into_iter().filter_map(over).collect()
+    }
+
+    fn confirm(&mut self, payment: &Payment) -> ConfirmOutcome {
+        let Some(order) = self.orders.get(&payment.order).cloned() else {
+            return ConfirmOutcome::NotFound;
+        };
+        match confirm(&order, &payment.payment, payment.at) {
+            ConfirmRuling::Write(write) => {
+                self.orders.insert(write.order.id, write.order.clone());
+                ConfirmOutcome::Settled(write.order)
+            }
+            ConfirmRuling::Repeat => ConfirmOutcome::Settled(order),
+            ConfirmRuling::Late => ConfirmOutcome::Late(order),
+            ConfirmRuling::NotHeld => ConfirmOutcome::NotHeld(order),
+        }
+    }
+}
+
+fn units(order: &Order, item: &ItemId) -> u32 {
+    order.lines.iter().filter(|line| line.item == *item).map(|line| line.ask.units()).sum()
+}
+
+#[async_trait]
+impl InventoryStore for ShelfStore {
+    async fn put_item(&self, spec: &ItemSpec) -> Result<PutOutcome, SeamError> {
+        let mut state = self.state();
+        let (stock, outcome) = match state.shelves.get(&spec.id) {
+            None => (spec.full_stock(), PutOutcome::Created),
+            Some(shelf) if *shelf.spec == *spec => return Ok(PutOutcome::Unchanged),
+            Some(shelf) => match revise(&shelf.spec, &shelf.stock, spec) {
+                Ok(stock) => (stock, PutOutcome::Changed),
+                Err(error) => return Ok(PutOutcome::Refused(error)),
+            },
+        };
+        let shelf = Shelf { spec: Arc::new(spec.clone()), stock, token: state.next_token() };
+        state.shelves.insert(spec.id.clone(), shelf);
+        Ok(outcome)
+    }
+
+    async fn claim(&self, items: &[ItemId]) -> Result<Vec<Option<Claim>>, SeamError> {
+        let mut state = self.state();
+        let mut claim = |item| {
+            let token = state.next_token();
+            let shelf = state.shelves.get_mut(item)?;
+            shelf.token = token;
+            Some(Claim { token, spec: shelf.spec.clone(), stock: shelf.stock.clone() })
+        };
+        Ok(items.iter().map(&mut claim).collect())
+    }
+
+    async fn commit(&self, commits: &[Commit]) -> Result<Vec<CommitOutcome>, SeamError> {
+        let mut state = self.state();
+        Ok(commits.iter().map(|commit| state.commit(commit)).collect())
+    }
+
+    async fn confirm(&self, payments: &[Payment]) -> Result<Vec<ConfirmOutcome>, SeamError> {
+        let mut state = self.state();
+        Ok(payments.iter().map(|payment| state.confirm(payment)).collect())
+    }
+
+    async fn orders(&self, ids: &[OrderId]) -> Result<Vec<Option<Order>>, SeamError> {
+        let state = self.state();
+        Ok(ids.iter().map(|id| state.orders.get(id).cloned()).collect())
+    }
+
+    async fn list_orders(
+        &self,
+        filter: &OrderFilter,
+        after: Option<&Cursor>,
+        limit: usize,
+    ) -> Result<OrderPage, SeamError> {
+        let after: Option<OrderId> = match after.map(|cursor| cursor.0.parse()) {
+            Some(Err(_)) => return Err(SeamError::broken("shelves", "not a cursor of ours")),
+            after => after.and_then(Result::ok),
+        };
+        let state = self.state();
+        let rest = state.orders.values().filter(|order| after.is_none_or(|id| order.id > id));
+        let page: Vec<Order> = rest.take(limit).cloned().collect();
+        let next = page.last().filter(|_| page.len() == limit);
+        let next = next.map(|order| Cursor(order.id.to_string()));
+        let orders = page.into_iter().filter(|order| filter.matches(order)).collect();
+        Ok(OrderPage { orders, next })
+    }
+
+    async fn due_holds(&self, now: Timestamp, limit: usize) -> Result<Vec<OrderId>, SeamError> {
+        let state = self.state();
+        let held = state.orders.values().filter(|order| order.status() == OrderStatus::Held);
+        let ends = held.filter_map(|order| Some((order.hold()?.expires_at, order.id)));
+        let mut due: Vec<_> = ends.filter(|(end, _)| *end <= now).collect();
+        due.sort_unstable();
+        Ok(due.into_iter().map(|(_, id)| id).take(limit).collect())
+    }
+
+    async fn items(&self, ids: &[ItemId]) -> Result<Vec<Option<Item>>, SeamError> {
+        let state = self.state();
+        Ok(ids.iter().map(|id| state.item(id)).collect())
+    }
+
+    async fn list_items(
+        &self,
+        after: Option<&ItemId>,
+        limit: usize,
+    ) -> Result<Vec<Item>, SeamError> {
+        let state = self.state();
+        let rest = state.shelves.keys().filter(|id| after.is_none_or(|after| *id > after));
+        Ok(rest.take(limit).filter_map(|id| state.item(id)).collect())
+    }
+
+    async fn stock(&self, item: &ItemId) -> Result<Option<(Arc<ItemSpec>, Stock)>, SeamError> {
+        let state = self.state();
+        Ok(state.shelves.get(item).map(|shelf| (shelf.spec.clone(), shelf.stock.clone())))
+    }
+}
+
+#[tokio::main]
+async fn main() {
+    let report = conformance::store(|| async { Arc::new(ShelfStore::default()) }).await;
+    print!("{report}");
+    report.assert_clean();
+}

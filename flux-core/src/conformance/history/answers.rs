@@ -1,0 +1,57 @@
+//! What clients were told against what is stored: one decision for an id, with
+//! the contents that were asked, and nothing lost.
+
+use std::collections::{HashMap, HashSet};
+
+use super::{EndState, Event, Fault, Log, leads_to};
+use crate::protocol::{Order, OrderId};
+
+pub(super) fn check(log: &Log, end: &EndState) -> Vec<Fault> {
+    let mut faults = Vec::new();
+    let stored = end.by_id();
+    let mut asked: HashMap<OrderId, Vec<&Order>> = HashMap::new();
+    let mut turned_away: HashMap<OrderId, usize> = HashMap::new();
+    let mut shown: Vec<&Order> = log.settled.iter().collect();
+    for event in &log.events {
+        match event {
+            Event::Asked(order) => asked.entry(order.id).or_default().push(order),
+            Event::Answered(order) => shown.push(order),
+            Event::TurnedAway(id) => *turned_away.entry(*id).or_default() += 1,
+            Event::Failed(_) => {}
+        }
+    }
+
+    // One fault for an order and kind tells enough.
+    let (mut altered, mut broken) = (HashSet::new(), HashSet::new());
+    for order in shown {
+        match stored.get(&order.id) {
+            None => {
+                if broken.insert(order.id) {
+                    let answered = order.status();
+                    faults.push(Fault::Lost { order: order.id, answered });
+                }
+            }
+            Some(found) => {
+                if !leads_to(&order.state, &found.state) && broken.insert(order.id) {
+                    let (answered, stored) = (order.status(), found.status());
+                    faults.push(Fault::AnswerChanged { order: order.id, answered, stored });
+                }
+                if !found.asks_the_same_as(order) && altered.insert(order.id) {
+                    faults.push(Fault::Altered { order: order.id });
+                }
+            }
+        }
+    }
+    for order in &end.orders {
+        let attempts = asked.get(&order.id).map_or(&[][..], Vec::as_slice);
+        let was_asked = attempts.iter().any(|asked| asked.asks_the_same_as(order));
+        if !was_asked && altered.insert(order.id) {
+            faults.push(Fault::Altered { order: order.id });
+        }
+        if turned_away.get(&order.id).is_some_and(|times| *times == attempts.len()) {
+            let stored = order.status();
+            faults.push(Fault::DecidedAfterTurnedAway { order: order.id, stored });
+        }
+    }
+    faults
+}

@@ -1,0 +1,279 @@
+//! What the store shows at rest, recounted from its orders alone.
+
+use std::collections::{BTreeMap, HashMap, HashSet};
+use std::fmt;
+use std::time::Duration;
+
+use super::{Event, Fault};
+use crate::protocol::{
+    Ask, BuyerId, Item, ItemId, ItemKind, Order, OrderId, OrderState, OrderStatus, Reason, SeatId,
+    Timestamp,
+};
+use crate::seams::{InventoryStore, OrderFilter, SeamError};
+
+const PAGE: usize = 1_000;
+
+/// Where the units of an item are.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub struct Numbers {
+    /// Units that can be ordered.
+    pub available: u32,
+    /// Units held.
+    pub held: u32,
+    /// Units paid for.
+    pub sold: u32,
+}
+
+impl fmt::Display for Numbers {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{} available, {} held, {} sold", self.available, self.held, self.sold)
+    }
+}
+
+/// Whether stock that is left speaks against the store.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub enum Demand {
+    /// Buyers came as they liked: what is left may be left.
+    #[default]
+    Any,
+    /// After the last unit came back, there were buyers for all of it: none of
+    /// the orders that went without may fit into what is left.
+    CoversStock,
+}
+
+/// Everything a store shows at rest, and what is asked of it.
+#[derive(Debug, Clone, Default)]
+pub struct EndState {
+    /// Every order.
+    pub orders: Vec<Order>,
+    /// Every item.
+    pub items: Vec<Item>,
+    /// When that was read.
+    pub now: Timestamp,
+    /// How long after its end a hold may still be there; endless by default.
+    pub grace: Option<Duration>,
+    /// Whether everything had to be sold.
+    pub demand: Demand,
+}
+
+impl EndState {
+    /// Reads all there is, page by page.
+    ///
+    /// # Errors
+    /// Whatever the store answers instead.
+    pub async fn read<S>(store: &S, now: Timestamp) -> Result<Self, SeamError>
+    where
+        S: InventoryStore + ?Sized,
+    {
+        let mut end = Self { now, ..Self::default() };
+        let mut after = None;
+        loop {
+            let page = store.list_orders(&OrderFilter::default(), after.as_ref(), PAGE).await?;
+            end.orders.extend(page.orders);
+            after = page.next;
+            if after.is_none() {
+                break;
+            }
+        }
+        loop {
+            let after = end.items.last().map(|item| item.spec.id.clone());
+            let page = store.list_items(after.as_ref(), PAGE).await?;
+            if page.is_empty() {
+                return Ok(end);
+            }
+            end.items.extend(page);
+        }
+    }
+
+    /// The same, with every hold judged that ended more than `grace` ago.
+    #[must_use]
+    pub fn with_grace(self, grace: Duration) -> Self {
+        Self { grace: Some(grace), ..self }
+    }
+
+    /// The same, to be judged by that demand.
+    #[must_use]
+    pub fn with_demand(self, demand: Demand) -> Self {
+        Self { demand, ..self }
+    }
+
+    /// Each item's numbers as its orders have them; nothing is negative, so an
+    /// oversold item has none available.
+    #[must_use]
+    pub fn recount(&self) -> BTreeMap<ItemId, Numbers> {
+        let mut counted: BTreeMap<ItemId, Numbers> = BTreeMap::new();
+        for item in &self.items {
+            counted.insert(item.spec.id.clone(), Numbers::default());
+        }
+        for order in self.orders.iter().filter(|order| order.status().owns_stock()) {
+            for line in order.lines.iter() {
+                let numbers = counted.entry(line.item.clone()).or_default();
+                match order.status() {
+                    OrderStatus::Held => numbers.held += line.ask.units(),
+                    _ => numbers.sold += line.ask.units(),
+                }
+            }
+        }
+        for item in &self.items {
+            if let Some(numbers) = counted.get_mut(&item.spec.id) {
+                let taken = numbers.held + numbers.sold;
+                numbers.available = item.spec.capacity().saturating_sub(taken);
+            }
+        }
+        counted
+    }
+
+    pub(super) fn by_id(&self) -> HashMap<OrderId, &Order> {
+        self.orders.iter().map(|order| (order.id, order)).collect()
+    }
+
+    fn live(&self) -> impl Iterator<Item = &Order> {
+        self.orders.iter().filter(|order| order.status().owns_stock())
+    }
+
+    pub(super) fn check(&self) -> Vec<Fault> {
+        let mut faults = Vec::new();
+        let counted = self.recount();
+        let mut known = HashSet::new();
+        for item in &self.items {
+            let id = &item.spec.id;
+            known.insert(id);
+            let counted = counted.get(id).copied().unwrap_or_default();
+            let (taken, capacity) = (counted.held + counted.sold, item.spec.capacity());
+            if taken > capacity {
+                faults.push(Fault::Oversold { item: id.clone(), taken, capacity });
+            }
+            let Item { available, held, sold, .. } = *item;
+            let shown = Numbers { available, held, sold };
+            if shown != counted {
+                faults.push(Fault::NotConserved { item: id.clone(), shown, counted });
+            }
+        }
+        let mut owners: HashSet<(&ItemId, &SeatId)> = HashSet::new();
+        let mut listed = HashSet::new();
+        for order in &self.orders {
+            if !listed.insert(order.id) {
+                faults.push(Fault::DecidedTwice { order: order.id });
+            }
+            match &order.state {
+                OrderState::Queued => faults.push(Fault::Undecided { order: order.id }),
+                OrderState::Held(hold)
+                    if self.grace.is_some_and(|grace| hold.expires_at + grace < self.now) =>
+                {
+                    faults.push(Fault::Overdue { order: order.id });
+                }
+                _ => {}
+            }
+        }
+        for order in self.live() {
+            for line in order.lines.iter() {
+                if !known.contains(&line.item) {
+                    let item = line.item.clone();
+                    faults.push(Fault::HalfTaken { order: order.id, item });
+                }
+                let Ask::Seats(seats) = &line.ask else { continue };
+                for seat in seats.iter().filter(|seat| !owners.insert((&line.item, seat))) {
+                    let (item, seat) = (line.item.clone(), seat.clone());
+                    faults.push(Fault::SeatTwice { item, seat, order: order.id });
+                }
+            }
+        }
+        faults
+    }
+
+    pub(super) fn over_cap(&self) -> Vec<Fault> {
+        let tally = Tally::of(self);
+        let over = |(&(item, buyer), &live): (&(&ItemId, &BuyerId), &u32)| {
+            let cap = tally.items.get(item)?.spec.max_per_buyer?.get();
+            let over = Fault::OverCap { item: item.clone(), buyer: buyer.clone(), live, cap };
+            (live > cap).then_some(over)
+        };
+        tally.live.iter().filter_map(over).collect()
+    }
+
+    pub(super) fn undersold(&self, events: &[Event]) -> Vec<Fault> {
+        if self.demand == Demand::Any || self.items.iter().all(|item| item.available == 0) {
+            return Vec::new();
+        }
+        let turned_away: HashSet<OrderId> = events
+            .iter()
+            .filter_map(|event| match event {
+                Event::TurnedAway(id) => Some(*id),
+                _ => None,
+            })
+            .collect();
+        let stored = self.by_id();
+        let never_in = events.iter().filter_map(|event| match event {
+            Event::Asked(order)
+                if turned_away.contains(&order.id) && !stored.contains_key(&order.id) =>
+            {
+                Some(order)
+            }
+            _ => None,
+        });
+        let no_stock = [Some(Reason::SoldOut), Some(Reason::SeatTaken)];
+        let rejected = self.orders.iter().filter(|order| no_stock.contains(&order.reason()));
+        let tally = Tally::of(self);
+        let mut faults: BTreeMap<&ItemId, Fault> = BTreeMap::new();
+        for order in rejected.chain(never_in).filter(|order| tally.would_fit(order)) {
+            for line in order.lines.iter() {
+                // The first order tells enough of an item.
+                faults.entry(&line.item).or_insert_with(|| Fault::Undersold {
+                    item: line.item.clone(),
+                    available: tally.items.get(&line.item).map_or(0, |item| item.available),
+                    order: order.id,
+                });
+            }
+        }
+        faults.into_values().collect()
+    }
+}
+
+/// Who owns what at the end.
+struct Tally<'a> {
+    items: HashMap<&'a ItemId, &'a Item>,
+    live: BTreeMap<(&'a ItemId, &'a BuyerId), u32>,
+    taken: HashSet<(&'a ItemId, &'a SeatId)>,
+}
+
+impl<'a> Tally<'a> {
+    fn of(end: &'a EndState) -> Self {
+        let items = end.items.iter().map(|item| (&item.spec.id, item)).collect();
+        let (mut live, mut taken) = (BTreeMap::new(), HashSet::new());
+        for order in end.live() {
+            for line in order.lines.iter() {
+                *live.entry((&line.item, &order.buyer)).or_default() += line.ask.units();
+                if let Ask::Seats(seats) = &line.ask {
+                    taken.extend(seats.iter().map(|seat| (&line.item, seat)));
+                }
+            }
+        }
+        Self { items, live, taken }
+    }
+
+    /// Whether the order could be served with what is left.
+    fn would_fit(&self, order: &Order) -> bool {
+        let mut wanted: BTreeMap<&ItemId, u32> = BTreeMap::new();
+        for line in order.lines.iter() {
+            *wanted.entry(&line.item).or_default() += line.ask.units();
+            let free = |seat| match self.items.get(&line.item).map(|item| &item.spec.kind) {
+                Some(ItemKind::Seats(hall)) => {
+                    hall.place(seat).is_some() && !self.taken.contains(&(&line.item, seat))
+                }
+                _ => false,
+            };
+            if let Ask::Seats(seats) = &line.ask
+                && !seats.iter().all(free)
+            {
+                return false;
+            }
+        }
+        wanted.into_iter().all(|(id, units)| {
+            self.items.get(id).is_some_and(|item| {
+                let live = self.live.get(&(id, &order.buyer)).copied().unwrap_or_default();
+                let cap = item.spec.max_per_buyer.map_or(u32::MAX, crate::BuyerCap::get);
+                units <= item.available && live + units <= cap
+            })
+        })
+    }
+}

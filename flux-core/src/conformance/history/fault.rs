@@ -1,0 +1,176 @@
+//! What can be wrong with a history, each under the guarantee it breaks.
+
+use super::end::Numbers;
+use crate::protocol::{BuyerId, FencingToken, ItemId, OrderId, OrderStatus, SeatId};
+
+/// A broken guarantee; its `Display` begins with which.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+#[non_exhaustive]
+pub enum Fault {
+    /// More units were held and sold at one moment than there are.
+    #[error("G1: {taken} of {capacity} units of {item} were held or sold")]
+    Oversold {
+        /// The item.
+        item: ItemId,
+        /// Units held and sold.
+        taken: u32,
+        /// Units there are.
+        capacity: u32,
+    },
+    /// A seat had several live owners.
+    #[error("G1: seat {seat} of {item} had several owners, {order} among them")]
+    SeatTwice {
+        /// The hall.
+        item: ItemId,
+        /// The seat.
+        seat: SeatId,
+        /// One of the owners.
+        order: OrderId,
+    },
+    /// An item's numbers are not those of its orders.
+    #[error("G2: {item} shows {shown}, its orders come to {counted}")]
+    NotConserved {
+        /// The item.
+        item: ItemId,
+        /// What the item shows.
+        shown: Numbers,
+        /// What its orders come to.
+        counted: Numbers,
+    },
+    /// The writes that were applied do not lead to what is stored.
+    #[error("G2: order {order} is stored {stored:?}, but was written {written:?}")]
+    Unaccounted {
+        /// The order.
+        order: OrderId,
+        /// Where the writes left it.
+        written: Option<OrderStatus>,
+        /// What the store shows.
+        stored: Option<OrderStatus>,
+    },
+    /// An order was decided more than once, or is listed more than once.
+    #[error("G3: order {order} was decided more than once")]
+    DecidedTwice {
+        /// The order.
+        order: OrderId,
+    },
+    /// A client was shown something that the end contradicts.
+    #[error("G3: order {order} was answered {answered}, and came to be {stored}")]
+    AnswerChanged {
+        /// The order.
+        order: OrderId,
+        /// What a client was shown.
+        answered: OrderStatus,
+        /// What the store shows.
+        stored: OrderStatus,
+    },
+    /// An order is not what was asked, or was never asked.
+    #[error("G3: order {order} is stored or shown with other contents than were asked")]
+    Altered {
+        /// The order.
+        order: OrderId,
+    },
+    /// Every attempt was turned away, and yet the order was decided.
+    #[error("G3: order {order} was turned away, and is {stored}")]
+    DecidedAfterTurnedAway {
+        /// The order.
+        order: OrderId,
+        /// What the store shows.
+        stored: OrderStatus,
+    },
+    /// An order took a step that its state does not allow.
+    #[error("G3: order {order} went from {from:?} to {to}")]
+    IllegalStep {
+        /// The order.
+        order: OrderId,
+        /// Its state before, if it was there.
+        from: Option<OrderStatus>,
+        /// Its state after.
+        to: OrderStatus,
+    },
+    /// An order that a client was shown is not there.
+    #[error("G4: order {order} was answered {answered}, and is lost")]
+    Lost {
+        /// The order.
+        order: OrderId,
+        /// What a client was shown.
+        answered: OrderStatus,
+    },
+    /// An order is stored without a decision.
+    #[error("G4: order {order} was never decided")]
+    Undecided {
+        /// The order.
+        order: OrderId,
+    },
+    /// An order owns a line of an item that the store does not have.
+    #[error("G5: order {order} owns units of {item}, which is not there")]
+    HalfTaken {
+        /// The order.
+        order: OrderId,
+        /// The item.
+        item: ItemId,
+    },
+    /// A buyer came to own more than the cap.
+    #[error("G6: {buyer} owned {live} units of {item}, capped at {cap}")]
+    OverCap {
+        /// The item.
+        item: ItemId,
+        /// The buyer.
+        buyer: BuyerId,
+        /// Units held and owned.
+        live: u32,
+        /// The cap.
+        cap: u32,
+    },
+    /// A token was given twice, or after a larger one.
+    #[error("G7: {token:?} of {item} is not larger than all before it")]
+    TokenNotNew {
+        /// The item.
+        item: ItemId,
+        /// The token.
+        token: FencingToken,
+    },
+    /// A commit was applied though a later claim had been answered before it began.
+    #[error("G7: a commit under {token:?} of {item} was applied after a later claim")]
+    StaleWrite {
+        /// The item.
+        item: ItemId,
+        /// The token that was fenced.
+        token: FencingToken,
+    },
+    /// Stock was changed without a claim of the item.
+    #[error("G7: order {order} changed the stock of {item} without a claim of it")]
+    Unclaimed {
+        /// The order.
+        order: OrderId,
+        /// The item.
+        item: ItemId,
+    },
+    /// Units are left that an unserved order would have taken.
+    #[error("G8: {available} units of {item} are left, and order {order} went without")]
+    Undersold {
+        /// The item.
+        item: ItemId,
+        /// Units left.
+        available: u32,
+        /// An order they would have served.
+        order: OrderId,
+    },
+    /// The stock of an order came back more than once.
+    #[error("G8: order {order} gave its stock back more than once")]
+    GivenBackTwice {
+        /// The order.
+        order: OrderId,
+    },
+    /// A hold outlived its end.
+    #[error("G8: the hold of order {order} ended, and keeps its stock")]
+    Overdue {
+        /// The order.
+        order: OrderId,
+    },
+    /// A refund is owed for an order that another payment, or none, settled.
+    #[error("G9: order {order} owes a refund without having expired first")]
+    RefundNotOwed {
+        /// The order.
+        order: OrderId,
+    },
+}

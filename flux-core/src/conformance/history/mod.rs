@@ -1,0 +1,178 @@
+//! What happened in a test, and whether it may have.
+//!
+//! A [`History`] is written from two sides: a test tells it what it asked and
+//! was answered, and a [`Recorded`] store what reached the truth. At rest,
+//! [`History::check`] holds both against what the store then shows. The token
+//! of its claim says where a write stands among the others of its item, so the
+//! replay is exact even where replies were lost, late or swapped.
+
+mod answers;
+mod end;
+mod fault;
+mod recorded;
+mod replay;
+#[cfg(test)]
+mod tests;
+
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+
+pub use end::{Demand, EndState, Numbers};
+pub use fault::Fault;
+pub use recorded::Recorded;
+use serde::{Deserialize, Serialize};
+
+use crate::protocol::{Commit, FencingToken, ItemId, Order, OrderId, OrderState};
+
+/// What a client did or saw. A process under test can hand these to its parent
+/// through a pipe and be killed.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub enum Event {
+    /// This was sent; once for each attempt.
+    Asked(Order),
+    /// The order was shown to the client, by whatever call.
+    Answered(Order),
+    /// The gate turned an attempt away: it was never accepted.
+    TurnedAway(OrderId),
+    /// An attempt ended without an answer: it may have been accepted.
+    Failed(OrderId),
+}
+
+/// What is known of a commit's fate.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Fate {
+    Applied,
+    Refused,
+    /// No answer, or none yet.
+    Open,
+}
+
+/// A commit that reached the store. `began` and `ended` count the history's
+/// own steps; `life` the restarts before it.
+#[derive(Debug, Clone)]
+struct Write {
+    commit: Commit,
+    fate: Fate,
+    life: u32,
+    began: u64,
+    ended: Option<u64>,
+}
+
+/// A claim that was granted, and what it showed.
+#[derive(Debug, Clone)]
+struct Grant {
+    item: ItemId,
+    token: FencingToken,
+    capacity: u32,
+    cap: Option<u32>,
+    life: u32,
+    began: u64,
+    ended: u64,
+}
+
+#[derive(Debug, Clone, Default)]
+struct Log {
+    steps: u64,
+    life: u32,
+    events: Vec<Event>,
+    grants: Vec<Grant>,
+    writes: Vec<Write>,
+    /// Orders as confirm settled them.
+    settled: Vec<Order>,
+}
+
+impl Log {
+    fn step(&mut self) -> u64 {
+        self.steps += 1;
+        self.steps
+    }
+}
+
+/// A record of one test; clones write to the same one.
+#[derive(Debug, Clone, Default)]
+pub struct History {
+    log: Arc<Mutex<Log>>,
+}
+
+impl History {
+    /// An empty history.
+    #[must_use]
+    pub fn new() -> Self {
+        Self::default()
+    }
+
+    fn log(&self) -> MutexGuard<'_, Log> {
+        // A panic elsewhere leaves a log that lacks an entry, not a broken one.
+        self.log.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// Adds what a client did or saw.
+    pub fn record(&self, event: Event) {
+        self.log().events.push(event);
+    }
+
+    /// [`Event::Asked`], to be recorded before the order is sent.
+    pub fn asked(&self, order: &Order) {
+        self.record(Event::Asked(order.clone()));
+    }
+
+    /// [`Event::Answered`].
+    pub fn answered(&self, order: &Order) {
+        self.record(Event::Answered(order.clone()));
+    }
+
+    /// [`Event::TurnedAway`].
+    pub fn turned_away(&self, order: OrderId) {
+        self.record(Event::TurnedAway(order));
+    }
+
+    /// [`Event::Failed`].
+    pub fn failed(&self, order: OrderId) {
+        self.record(Event::Failed(order));
+    }
+
+    /// The store was closed or crashed, and opened again: claims may be gone,
+    /// and tokens start over.
+    pub fn restarted(&self) {
+        self.log().life += 1;
+    }
+
+    /// What clients did and saw so far.
+    #[must_use]
+    pub fn events(&self) -> Vec<Event> {
+        self.log().events.clone()
+    }
+
+    /// Judges the history by what the store shows at rest: no commit on its
+    /// way, every message of the queue worked off. No fault means that G1 to
+    /// G9 held as far as was recorded.
+    ///
+    /// Without a [`Recorded`] store, stock and caps are judged at the end
+    /// alone, a cap as it then is.
+    #[must_use]
+    pub fn check(&self, end: &EndState) -> Vec<Fault> {
+        let log = self.log().clone();
+        let mut faults = answers::check(&log, end);
+        if log.writes.is_empty() {
+            faults.extend(end.over_cap());
+        } else {
+            faults.extend(replay::check(&log, end));
+        }
+        faults.extend(end.check());
+        faults.extend(end.undersold(&log.events));
+        faults
+    }
+}
+
+/// Whether an order in state `from` may later be found in state `to`.
+fn leads_to(from: &OrderState, to: &OrderState) -> bool {
+    use OrderState::{Cancelled, Confirmed, Expired, Held, Queued, RefundDue, Released};
+    match (from, to) {
+        (Queued, _) => true,
+        (Held(was), Released(is) | Expired(is))
+        | (Held(was) | Expired(was), Confirmed(is, _) | Cancelled(is, _) | RefundDue(is, _)) => {
+            was == is
+        }
+        (Confirmed(was, paid), Cancelled(is, by)) => was == is && paid == by,
+        _ => from == to,
+    }
+}

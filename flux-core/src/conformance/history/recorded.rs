@@ -1,0 +1,140 @@
+//! A store that writes down what reaches it.
+
+use std::sync::Arc;
+
+use async_trait::async_trait;
+
+use super::{Fate, Grant, History, Write};
+use crate::protocol::{
+    Claim, Commit, CommitOutcome, Item, ItemId, ItemSpec, Order, OrderId, Stock, Timestamp,
+};
+use crate::seams::{
+    ConfirmOutcome, Cursor, InventoryStore, OrderFilter, OrderPage, Payment, PutOutcome, SeamError,
+};
+
+/// Records claims, commits and payments. Put it next to the store, under
+/// everything that loses or delays replies: it must see what truly happened.
+/// (A change of definition needs no entry: the next claim shows it.)
+#[derive(Debug)]
+pub struct Recorded<S: ?Sized> {
+    history: History,
+    store: Arc<S>,
+}
+
+impl<S: InventoryStore + ?Sized> Recorded<S> {
+    /// Records the calls of `store` in `history`.
+    #[must_use]
+    pub fn new(store: Arc<S>, history: History) -> Self {
+        Self { history, store }
+    }
+
+    /// Notes the commits as begun, and says where.
+    fn begin(&self, commits: &[Commit]) -> usize {
+        let mut log = self.history.log();
+        let (began, life, first) = (log.step(), log.life, log.writes.len());
+        log.writes.extend(commits.iter().map(|commit| Write {
+            commit: commit.clone(),
+            fate: Fate::Open,
+            life,
+            began,
+            ended: None,
+        }));
+        first
+    }
+
+    fn end(&self, first: usize, fates: impl IntoIterator<Item = Fate>) {
+        let mut log = self.history.log();
+        let ended = log.step();
+        for (write, fate) in log.writes[first..].iter_mut().zip(fates) {
+            write.fate = fate;
+            write.ended = Some(ended);
+        }
+    }
+}
+
+#[async_trait]
+impl<S: InventoryStore + ?Sized> InventoryStore for Recorded<S> {
+    async fn put_item(&self, spec: &ItemSpec) -> Result<PutOutcome, SeamError> {
+        self.store.put_item(spec).await
+    }
+
+    async fn claim(&self, items: &[ItemId]) -> Result<Vec<Option<Claim>>, SeamError> {
+        let (began, life) = {
+            let mut log = self.history.log();
+            (log.step(), log.life)
+        };
+        let claims = self.store.claim(items).await?;
+        let mut log = self.history.log();
+        let ended = log.step();
+        log.grants.extend(claims.iter().flatten().map(|claim| Grant {
+            item: claim.spec.id.clone(),
+            token: claim.token,
+            capacity: claim.spec.capacity(),
+            cap: claim.spec.max_per_buyer.map(crate::BuyerCap::get),
+            life,
+            began,
+            ended,
+        }));
+        Ok(claims)
+    }
+
+    async fn commit(&self, commits: &[Commit]) -> Result<Vec<CommitOutcome>, SeamError> {
+        let first = self.begin(commits);
+        let outcomes = self.store.commit(commits).await;
+        match &outcomes {
+            Ok(outcomes) => {
+                let fate = |outcome: &CommitOutcome| match outcome {
+                    CommitOutcome::Applied => Fate::Applied,
+                    CommitOutcome::Unknown => Fate::Open,
+                    CommitOutcome::Fenced(_) | CommitOutcome::Conflict { .. } => Fate::Refused,
+                };
+                self.end(first, outcomes.iter().map(fate));
+            }
+            Err(error) if error.may_have_applied() => {}
+            Err(_) => self.end(first, commits.iter().map(|_| Fate::Refused)),
+        }
+        outcomes
+    }
+
+    async fn confirm(&self, payments: &[Payment]) -> Result<Vec<ConfirmOutcome>, SeamError> {
+        let outcomes = self.store.confirm(payments).await?;
+        self.history.log().settled.extend(outcomes.iter().filter_map(|outcome| match outcome {
+            ConfirmOutcome::Settled(order) => Some(order.clone()),
+            _ => None,
+        }));
+        Ok(outcomes)
+    }
+
+    async fn orders(&self, ids: &[OrderId]) -> Result<Vec<Option<Order>>, SeamError> {
+        self.store.orders(ids).await
+    }
+
+    async fn list_orders(
+        &self,
+        filter: &OrderFilter,
+        after: Option<&Cursor>,
+        limit: usize,
+    ) -> Result<OrderPage, SeamError> {
+        self.store.list_orders(filter, after, limit).await
+    }
+
+    async fn due_holds(&self, now: Timestamp, limit: usize) -> Result<Vec<OrderId>, SeamError> {
+        self.store.due_holds(now, limit).await
+    }
+
+    async fn items(&self, ids: &[ItemId]) -> Result<Vec<Option<Item>>, SeamError> {
+        self.store.items(ids).await
+    }
+
+    async fn list_items(
+        &self,
+        after: Option<&ItemId>,
+        limit: usize,
+    ) -> Result<Vec<Item>, SeamError> {
+        self.store.list_items(after, limit).await
+    }
+
+    async fn stock(&self, item: &ItemId) -> Result<Option<(Arc<ItemSpec>, Stock)>, SeamError> {
+        self.store.stock(item).await
+    }
+}

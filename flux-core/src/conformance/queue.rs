@@ -1,0 +1,473 @@
+//! What an order queue must do: at least once, whatever its workers do.
+//!
+//! Order is not asked for, since the trait promises none. Nor is a second
+//! delivery ever held against a queue whose time-out may have run out: a check
+//! that was itself too slow to tell starts over.
+
+use std::collections::{HashMap, HashSet};
+use std::sync::Arc;
+use std::time::Duration;
+
+use tokio::task::JoinSet;
+use tokio::time::{Instant, sleep, timeout};
+
+use super::check::{Check, Checked, Failure, PATIENCE, checks, ensure, eventually, same};
+use super::store::shop::{id, order, payment, seats, units};
+use crate::protocol::{Message, OrderId};
+use crate::seams::{Delivery, OrderQueue, QueueDepth, Receipt, SeamError};
+
+/// What the suite must know of the queues it is given.
+#[derive(Debug, Clone, Copy)]
+pub struct QueueTerms {
+    /// After how long an unsettled delivery comes again. The checks wait for
+    /// it a few times over, so let it be short; under `tokio::time::pause`, and
+    /// with a queue that keeps time by tokio's clock, no real time is spent.
+    pub visibility: Duration,
+    /// How many messages fill the queue, at least 500; `None` leaves the check
+    /// of the bound out.
+    pub bound: Option<usize>,
+}
+
+pub(super) type Subject<Q> = (Arc<Q>, QueueTerms);
+
+pub(super) fn all<Q>() -> Vec<Check<Subject<Q>>>
+where
+    Q: OrderQueue + ?Sized,
+{
+    checks! {
+        "G4" {
+            everything_sent_is_delivered,
+            a_delivery_left_alone_comes_again,
+            an_extended_delivery_stays_away,
+            a_delivery_handed_back_comes_again_in_time,
+            a_stale_receipt_settles_nothing,
+            a_dropped_receive_loses_nothing,
+            many_receivers_miss_nothing,
+        }
+        "queue" {
+            what_is_settled_stays_settled,
+            what_is_buried_can_be_read_and_redriven,
+            an_empty_queue_answers_after_the_wait,
+            a_waiting_receiver_is_woken,
+            a_waiting_order_is_found_or_never,
+            the_depth_tells_where_messages_are,
+            a_full_queue_says_so,
+        }
+    }
+}
+
+fn place(n: u128) -> Message {
+    Message::Place(order(n, "ann", &[units("a", 1)]))
+}
+
+fn places(range: std::ops::RangeInclusive<u128>) -> Vec<Message> {
+    range.map(place).collect()
+}
+
+fn receipts(deliveries: &[Delivery]) -> Vec<Receipt> {
+    deliveries.iter().map(|delivery| delivery.receipt.clone()).collect()
+}
+
+/// Receives until `count` different orders came, or for so long.
+async fn receive_all<Q>(queue: &Q, count: usize, within: Duration) -> Checked<Vec<Delivery>>
+where
+    Q: OrderQueue + ?Sized,
+{
+    let end = Instant::now() + within;
+    let (mut deliveries, mut seen) = (Vec::new(), HashSet::new());
+    while seen.len() < count {
+        let left = end.saturating_duration_since(Instant::now());
+        ensure!(!left.is_zero(), "{} of {count} messages came within {within:?}", seen.len());
+        let wait = left.min(Duration::from_secs(1));
+        for delivery in queue.receive(100, wait).await? {
+            seen.insert(delivery.message.order_id());
+            deliveries.push(delivery);
+        }
+    }
+    Ok(deliveries)
+}
+
+async fn receive_one<Q: OrderQueue + ?Sized>(queue: &Q, within: Duration) -> Checked<Delivery> {
+    let mut deliveries = receive_all(queue, 1, within).await?;
+    same("messages received of one sent", &deliveries.len(), &1)?;
+    Ok(deliveries.remove(0))
+}
+
+/// Nothing comes for so long.
+async fn silent<Q: OrderQueue + ?Sized>(queue: &Q, time: Duration) -> Checked {
+    let deliveries = queue.receive(10, time).await?;
+    ensure!(deliveries.is_empty(), "delivered though settled: {deliveries:?}");
+    Ok(())
+}
+
+fn again(terms: QueueTerms) -> Duration {
+    terms.visibility * 2 + PATIENCE
+}
+
+async fn everything_sent_is_delivered<Q>((queue, _): Subject<Q>) -> Checked
+where
+    Q: OrderQueue + ?Sized,
+{
+    let mut sent = vec![
+        Message::Place(order(1, "ann", &[units("a", 3), seats("h", &["x", "y"])])),
+        Message::Release(id(2)),
+        Message::Cancel(id(3)),
+        Message::Expire(id(4)),
+        Message::LatePayment(id(5), payment("p5")),
+    ];
+    sent.extend(places(6..=400));
+    queue.send(&[]).await?;
+    queue.send(&sent[..1]).await?;
+    queue.send(&sent[1..]).await?;
+    let mut missing: HashMap<OrderId, &Message> =
+        sent.iter().map(|message| (message.order_id(), message)).collect();
+    let end = Instant::now() + PATIENCE;
+    while !missing.is_empty() {
+        ensure!(Instant::now() < end, "{} messages did not come", missing.len());
+        let deliveries = queue.receive(30, Duration::from_millis(200)).await?;
+        ensure!(deliveries.len() <= 30, "{} messages where 30 were asked for", deliveries.len());
+        for delivery in &deliveries {
+            ensure!(delivery.attempt >= 1, "attempts count from 1");
+            if let Some(sent) = missing.remove(&delivery.message.order_id()) {
+                same("the message", &&delivery.message, &sent)?;
+            }
+        }
+        queue.ack(&receipts(&deliveries)).await?;
+    }
+    Ok(())
+}
+
+async fn a_delivery_left_alone_comes_again<Q>((queue, terms): Subject<Q>) -> Checked
+where
+    Q: OrderQueue + ?Sized,
+{
+    queue.send(&places(1..=3)).await?;
+    let first = receive_all(&*queue, 3, PATIENCE).await?;
+    let attempts = |deliveries: &[Delivery]| -> HashMap<OrderId, u32> {
+        deliveries.iter().map(|d| (d.message.order_id(), d.attempt)).collect()
+    };
+    let second = receive_all(&*queue, 3, again(terms)).await?;
+    let before = attempts(&first);
+    for (id, attempt) in attempts(&second) {
+        let earlier = before.get(&id).copied().unwrap_or_default();
+        ensure!(attempt > earlier, "attempt {attempt} of {id} comes after {earlier}");
+    }
+    Ok(())
+}
+
+/// Fails only if something came before the time-out could have run out;
+/// `false` when too much time passed to tell.
+async fn stays_away<Q>(
+    queue: &Q,
+    since: Instant,
+    for_: Duration,
+    terms: QueueTerms,
+) -> Checked<bool>
+where
+    Q: OrderQueue + ?Sized,
+{
+    let deliveries = queue.receive(10, for_).await?;
+    let in_time = since.elapsed() < terms.visibility;
+    ensure!(deliveries.is_empty() || !in_time, "came again before its time: {deliveries:?}");
+    Ok(in_time && deliveries.is_empty())
+}
+
+async fn an_extended_delivery_stays_away<Q>((queue, terms): Subject<Q>) -> Checked
+where
+    Q: OrderQueue + ?Sized,
+{
+    let most = terms.visibility * 5 / 8;
+    queue.send(&places(1..=1)).await?;
+    for _ in 0..5 {
+        let since = Instant::now();
+        let delivery = receive_one(&*queue, again(terms)).await?;
+        let mut told = stays_away(&*queue, since, most, terms).await?;
+        for _ in 0..2 {
+            if told {
+                let since = Instant::now();
+                queue.extend(std::slice::from_ref(&delivery.receipt)).await?;
+                told = stays_away(&*queue, since, most, terms).await?;
+            }
+        }
+        if told {
+            // Left alone at last, it comes again after all.
+            let later = receive_one(&*queue, again(terms)).await?;
+            return same("the message", &later.message, &delivery.message);
+        }
+        queue.retry(&[delivery.receipt], Duration::ZERO).await?;
+    }
+    Err(Failure::new("the machine was too slow for this time-out; give a longer one"))
+}
+
+async fn a_delivery_handed_back_comes_again_in_time<Q>((queue, terms): Subject<Q>) -> Checked
+where
+    Q: OrderQueue + ?Sized,
+{
+    queue.send(&places(1..=1)).await?;
+    let first = receive_one(&*queue, PATIENCE).await?;
+    let since = Instant::now();
+    queue.retry(std::slice::from_ref(&first.receipt), Duration::ZERO).await?;
+    let second = receive_one(&*queue, again(terms)).await?;
+    let took = since.elapsed();
+    ensure!(took < terms.visibility + PATIENCE, "handed back without delay, it took {took:?}");
+    ensure!(second.attempt > first.attempt, "attempt {} follows {}", second.attempt, first.attempt);
+
+    // Longer than the time-out, so that it is this delay that is seen.
+    let delay = terms.visibility * 2;
+    queue.retry(&[second.receipt], delay).await?;
+    let since = Instant::now();
+    let third = receive_one(&*queue, delay + again(terms)).await?;
+    let took = since.elapsed();
+    ensure!(took >= delay * 3 / 4, "handed back for {delay:?}, it came after {took:?}");
+    same("the message", &third.message, &first.message)
+}
+
+async fn a_stale_receipt_settles_nothing<Q>((queue, terms): Subject<Q>) -> Checked
+where
+    Q: OrderQueue + ?Sized,
+{
+    queue.send(&places(1..=1)).await?;
+    let first = receive_one(&*queue, PATIENCE).await?;
+    let stale = [first.receipt.clone()];
+    let second = receive_one(&*queue, again(terms)).await?;
+    ensure!(first.receipt != second.receipt, "two deliveries have one receipt");
+    queue.ack(&stale).await?;
+    queue.bury(&[(first.receipt.clone(), "stale".into())]).await?;
+    queue.retry(&[second.receipt], Duration::ZERO).await?;
+    let third = receive_one(&*queue, again(terms)).await?;
+    same("the message", &third.message, &first.message)?;
+    same("dead letters", &queue.dead_letters(10).await?.len(), &0)?;
+    queue.ack(&[third.receipt]).await?;
+    queue.retry(&stale, Duration::ZERO).await?;
+    queue.extend(&stale).await?;
+    silent(&*queue, terms.visibility * 2).await
+}
+
+async fn what_is_settled_stays_settled<Q>((queue, terms): Subject<Q>) -> Checked
+where
+    Q: OrderQueue + ?Sized,
+{
+    queue.send(&places(1..=20)).await?;
+    let deliveries = receive_all(&*queue, 20, PATIENCE).await?;
+    let mut given = receipts(&deliveries);
+    queue.ack(&given).await?;
+    given.truncate(3);
+    // Settling twice is no error.
+    queue.ack(&given).await?;
+    queue.ack(&[]).await?;
+    silent(&*queue, terms.visibility * 2).await
+}
+
+async fn a_dropped_receive_loses_nothing<Q>((queue, terms): Subject<Q>) -> Checked
+where
+    Q: OrderQueue + ?Sized,
+{
+    for n in 0..20 {
+        let receiving = queue.receive(10, terms.visibility);
+        let dropped = timeout(Duration::from_micros(n * 50), receiving).await;
+        queue.send(&[place(u128::from(n) + 1)]).await?;
+        if let Ok(deliveries) = dropped {
+            queue.retry(&receipts(&deliveries?), Duration::ZERO).await?;
+        }
+    }
+    receive_all(&*queue, 20, again(terms)).await?;
+    Ok(())
+}
+
+async fn many_receivers_miss_nothing<Q>((queue, terms): Subject<Q>) -> Checked
+where
+    Q: OrderQueue + ?Sized,
+{
+    const MESSAGES: u128 = 400;
+    let end = Instant::now() + again(terms);
+    let mut tasks = JoinSet::new();
+    let seen = Arc::new(std::sync::Mutex::new(HashSet::new()));
+    for worker in 0..6_u128 {
+        let (queue, seen) = (queue.clone(), seen.clone());
+        tasks.spawn(async move {
+            let share = MESSAGES / 4;
+            if worker < 4 {
+                queue.send(&places(worker * share + 1..=(worker + 1) * share)).await?;
+            }
+            loop {
+                let deliveries = queue.receive(7, Duration::from_millis(100)).await?;
+                // Every fourth delivery is given back once, as by a failing worker.
+                let (back, done): (Vec<_>, Vec<_>) = deliveries.into_iter().partition(|delivery| {
+                    delivery.attempt == 1
+                        && delivery.message.order_id().as_uuid().as_u128().is_multiple_of(4)
+                });
+                queue.retry(&receipts(&back), Duration::ZERO).await?;
+                queue.ack(&receipts(&done)).await?;
+                let mut seen = seen.lock().map_err(|error| Failure::new(error.to_string()))?;
+                seen.extend(done.iter().map(|delivery| delivery.message.order_id()));
+                if seen.len() == MESSAGES as usize {
+                    return Checked::Ok(());
+                }
+                ensure!(Instant::now() < end, "{} of {MESSAGES} messages came", seen.len());
+            }
+        });
+    }
+    while let Some(result) = tasks.join_next().await {
+        result.map_err(|error| Failure::new(error.to_string()))??;
+    }
+    Ok(())
+}
+
+async fn what_is_buried_can_be_read_and_redriven<Q>((queue, terms): Subject<Q>) -> Checked
+where
+    Q: OrderQueue + ?Sized,
+{
+    queue.send(&places(1..=4)).await?;
+    let mut deliveries = receive_all(&*queue, 4, PATIENCE).await?;
+    deliveries.sort_by_key(|delivery| delivery.message.order_id());
+    let kept = deliveries.remove(3);
+    for delivery in &deliveries {
+        let reason = format!("reason {}", delivery.message.order_id());
+        queue.bury(&[(delivery.receipt.clone(), reason)]).await?;
+        // So that oldest first can be told.
+        sleep(Duration::from_millis(2)).await;
+    }
+    queue.ack(&[kept.receipt]).await?;
+    let dead = async |max, should_be: std::ops::RangeInclusive<u128>| {
+        let letters = queue.dead_letters(max).await?;
+        let read: Vec<_> =
+            letters.iter().map(|letter| (letter.message.clone(), letter.reason.clone())).collect();
+        let should_be: Vec<_> =
+            should_be.map(|n| (place(n), format!("reason {}", id(n)))).collect();
+        same(&format!("up to {max} dead letters, oldest first"), &read, &should_be)?;
+        let sorted = letters.is_sorted_by_key(|letter| letter.buried_at);
+        ensure!(sorted, "the oldest come first: {letters:?}");
+        Ok(())
+    };
+    dead(2, 1..=2).await?;
+    dead(10, 1..=3).await?;
+    silent(&*queue, terms.visibility * 2).await?;
+
+    same("redriven", &queue.redrive(1).await?, &1)?;
+    let first = receive_one(&*queue, again(terms)).await?;
+    same("the oldest dead letter", &first.message, &place(1))?;
+    dead(10, 2..=3).await?;
+    queue.ack(&[first.receipt]).await?;
+    same("redriven", &queue.redrive(10).await?, &2)?;
+    let rest = receive_all(&*queue, 2, again(terms)).await?;
+    queue.ack(&receipts(&rest)).await?;
+    same("redriven of none", &queue.redrive(10).await?, &0)?;
+    same("dead letters", &queue.dead_letters(10).await?, &vec![])?;
+    silent(&*queue, terms.visibility * 2).await
+}
+
+async fn an_empty_queue_answers_after_the_wait<Q>((queue, _): Subject<Q>) -> Checked
+where
+    Q: OrderQueue + ?Sized,
+{
+    for wait in [Duration::ZERO, Duration::from_millis(50)] {
+        let since = Instant::now();
+        let deliveries = queue.receive(10, wait).await?;
+        same("deliveries of an empty queue", &deliveries, &vec![])?;
+        let took = since.elapsed();
+        ensure!(took < wait + PATIENCE, "waiting up to {wait:?} took {took:?}");
+    }
+    Ok(())
+}
+
+async fn a_waiting_receiver_is_woken<Q>((queue, _): Subject<Q>) -> Checked
+where
+    Q: OrderQueue + ?Sized,
+{
+    let (receiver, since) = (queue.clone(), Instant::now());
+    let wait = PATIENCE * 3;
+    let receiving = tokio::spawn(async move { receiver.receive(10, wait).await });
+    sleep(Duration::from_millis(20)).await;
+    queue.send(&places(1..=1)).await?;
+    let deliveries = receiving.await.map_err(|error| Failure::new(error.to_string()))??;
+    same("messages for a waiting receiver", &deliveries.len(), &1)?;
+    let took = since.elapsed();
+    ensure!(took < wait, "a receiver that could wait {wait:?} was woken after {took:?}");
+    Ok(())
+}
+
+async fn a_waiting_order_is_found_or_never<Q>((queue, terms): Subject<Q>) -> Checked
+where
+    Q: OrderQueue + ?Sized,
+{
+    same("an order that was not sent", &queue.find(id(1)).await?, &None)?;
+    queue.send(&[place(1), Message::Release(id(2))]).await?;
+    let Some(found) = queue.find(id(1)).await? else {
+        // A queue that can't look inside; it must not seem to later either.
+        let deliveries = receive_all(&*queue, 2, PATIENCE).await?;
+        same("an order in flight", &queue.find(id(1)).await?, &None)?;
+        return Ok(queue.ack(&receipts(&deliveries)).await?);
+    };
+    same("the order found", &Message::Place(found), &place(1))?;
+    same("an order that is only released", &queue.find(id(2)).await?, &None)?;
+    let deliveries = receive_all(&*queue, 2, PATIENCE).await?;
+    let found = queue.find(id(1)).await?.map(Message::Place);
+    same("an order in flight", &found, &Some(place(1)))?;
+    queue.retry(&receipts(&deliveries), Duration::ZERO).await?;
+    let found = queue.find(id(1)).await?.map(Message::Place);
+    same("an order handed back", &found, &Some(place(1)))?;
+    let deliveries = receive_all(&*queue, 2, again(terms)).await?;
+    queue.ack(&receipts(&deliveries)).await?;
+    same("an order that is done", &queue.find(id(1)).await?, &None)
+}
+
+async fn the_depth_tells_where_messages_are<Q>((queue, _): Subject<Q>) -> Checked
+where
+    Q: OrderQueue + ?Sized,
+{
+    let (queue, mut deliveries) = (&*queue, Vec::new());
+    let depth = async |waiting, in_flight, dead| {
+        eventually(|| async {
+            let QueueDepth { waiting: w, in_flight: f, dead: d, .. } = queue.depth().await?;
+            same("(waiting, in flight, dead)", &(w, f, d), &(waiting, in_flight, dead))
+        })
+        .await
+    };
+    // Under a short time-out the numbers move by themselves: in flight is
+    // asked for at once, and only of what is extended.
+    depth(0, 0, 0).await?;
+    queue.send(&places(1..=5)).await?;
+    depth(5, 0, 0).await?;
+    let end = Instant::now() + PATIENCE;
+    while deliveries.len() < 2 {
+        ensure!(Instant::now() < end, "{} of 2 messages came", deliveries.len());
+        let more = 2 - deliveries.len();
+        deliveries.extend(queue.receive(more, Duration::from_millis(100)).await?);
+    }
+    let given = receipts(&deliveries);
+    eventually(|| async {
+        queue.extend(&given).await?;
+        let depth = queue.depth().await?;
+        same("(waiting, in flight)", &(depth.waiting, depth.in_flight), &(3, 2))
+    })
+    .await?;
+    queue.ack(&given[..1]).await?;
+    queue.bury(&[(given[1].clone(), "poison".into())]).await?;
+    depth(3, 0, 1).await?;
+    queue.redrive(1).await?;
+    depth(4, 0, 0).await
+}
+
+async fn a_full_queue_says_so<Q>((queue, terms): Subject<Q>) -> Checked
+where
+    Q: OrderQueue + ?Sized,
+{
+    let Some(bound) = terms.bound else { return Ok(()) };
+    let messages = places(1..=bound as u128);
+    for batch in messages.chunks(100) {
+        queue.send(batch).await?;
+    }
+    let more = places(1_000_001..=1_000_001);
+    let full = |result: Result<(), SeamError>| match result {
+        Err(SeamError::Overloaded { retry_after, .. }) if !retry_after.is_zero() => Ok(()),
+        other => Err(Failure::new(format!("a full queue of {bound} answered {other:?}"))),
+    };
+    full(queue.send(&more).await)?;
+    // What is worked on is not done: it still counts.
+    let mut deliveries = queue.receive(10, PATIENCE).await?;
+    full(queue.send(&more).await)?;
+    let first = deliveries.remove(0);
+    queue.ack(&[first.receipt]).await?;
+    queue.send(&more).await?;
+    full(queue.send(&places(1_000_002..=1_000_002)).await)
+}

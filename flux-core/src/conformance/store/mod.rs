@@ -1,0 +1,79 @@
+//! What an inventory store must do: everything that G1 to G9 rest on.
+
+mod caps;
+mod crowd;
+mod decisions;
+mod fencing;
+mod payments;
+mod reads;
+pub(super) mod shop;
+mod units;
+
+use std::sync::Arc;
+
+use super::check::{Check, checks};
+use crate::seams::InventoryStore;
+
+pub(super) fn all<S>() -> Vec<Check<Arc<S>>>
+where
+    S: InventoryStore + ?Sized,
+{
+    checks! {
+        "G1" {
+            units::no_more_is_taken_than_is_there,
+            units::no_more_is_taken_by_writers_at_once,
+            units::a_seat_has_one_owner,
+        }
+        "G2" {
+            units::numbers_add_up_through_every_state,
+            units::what_is_taken_stays_taken_when_the_item_changes,
+        }
+        "G3" {
+            decisions::an_id_is_decided_once,
+            decisions::an_id_is_decided_once_over_different_items,
+            decisions::an_order_must_be_what_is_expected,
+        }
+        "G5" {
+            decisions::a_partly_refused_commit_writes_nothing,
+            decisions::an_order_takes_all_its_items_or_none,
+            decisions::commits_of_one_call_stand_alone,
+        }
+        "G6" {
+            caps::a_cap_holds_over_commits,
+            caps::a_cap_holds_over_the_sum_of_a_commit,
+            caps::a_cap_holds_over_commits_at_once,
+            caps::what_comes_back_gives_the_buyer_room,
+            caps::a_cap_that_comes_later_counts_earlier_orders,
+        }
+        "G7" {
+            fencing::an_old_token_is_fenced_and_writes_nothing,
+            fencing::every_change_of_stock_is_fenced,
+            fencing::one_fenced_item_fences_the_commit,
+            fencing::a_new_definition_fences,
+            fencing::only_a_token_that_was_given_counts,
+            fencing::a_claim_shows_the_moment_it_was_made,
+            fencing::a_thawed_worker_changes_nothing,
+            fencing::of_many_claims_at_once_one_can_write,
+        }
+        "G8" {
+            units::stock_comes_back_once,
+            units::units_pass_from_hand_to_hand_in_one_commit,
+            units::due_holds_are_listed_earliest_first,
+        }
+        "G9" {
+            payments::a_payment_is_ruled_on_by_the_orders_state,
+            payments::payments_of_one_call_are_answered_in_order,
+            payments::a_payment_needs_no_claim_and_fences_nobody,
+            payments::a_payment_and_the_end_of_its_hold_race,
+            payments::of_two_payments_at_once_one_is_taken,
+        }
+        "reads" {
+            reads::a_definition_reads_as_it_was_put,
+            reads::what_is_not_there_is_none,
+            reads::orders_are_listed_by_buyer_item_and_status,
+            reads::a_listing_survives_writes_between_its_pages,
+            reads::items_are_listed_by_id,
+        }
+        "G1-G9" { crowd::a_crowd_of_workers_leaves_no_fault }
+    }
+}
