@@ -1,4 +1,4 @@
-//! Sell a limited stock to a crowd that arrives all at once.
+#![doc = include_str!("../README.md")]
 
 pub mod backends;
 pub mod clock;
