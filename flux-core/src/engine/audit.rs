@@ -141,7 +141,12 @@ impl Audit {
 impl fmt::Display for Audit {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let orders: u64 = self.orders.values().sum();
-        writeln!(f, "{} items, {} units, {} available", self.items, self.capacity, self.available)?;
+        let items = if self.items == 1 { "item" } else { "items" };
+        writeln!(
+            f,
+            "{} {items}, {} units, {} available",
+            self.items, self.capacity, self.available
+        )?;
         write!(f, "{orders} orders")?;
         let mut by_status: Vec<_> = self.orders.iter().collect();
         by_status.sort();

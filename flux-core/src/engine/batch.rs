@@ -80,11 +80,16 @@ impl Desk {
     pub(super) async fn work(&mut self, jobs: &mut [Job]) -> Vec<Arc<News>> {
         let mut facts = Facts::default();
         let mut all_news = Vec::new();
-        let mut refusals = 0;
+        let (mut refusals, mut lessons) = (0, 0);
         while jobs.iter().any(|job| job.answer.is_none()) {
             match self.pass(jobs, &mut facts, &mut all_news).await {
                 Ok(Pass::Progress) => continue,
-                Ok(Pass::Refused) => {}
+                // Each lesson settles an order, so they can't be more than these.
+                Ok(Pass::Learned) if lessons < jobs.len() => {
+                    lessons += 1;
+                    continue;
+                }
+                Ok(Pass::Learned | Pass::Refused) => {}
                 Err(SeamError::Broken { service, reason, .. }) => {
                     warn!(service, reason, "a backend is broken");
                     give_up(jobs, &Answer::Broken(format!("{service} is broken: {reason}").into()));
@@ -140,7 +145,7 @@ impl Desk {
         };
         let mut news = News::default();
         let mut answered = Vec::new();
-        let mut result = Pass::Progress;
+        let (mut learned, mut refused) = (false, false);
         for ((commit, places), outcome) in commits.into_iter().zip(plan.places()).zip(outcomes) {
             let items = commit.claims.iter().map(|(item, _)| item);
             let ids = commit.writes.iter().map(|write| write.order.id);
@@ -169,6 +174,8 @@ impl Desk {
                     facts.doubtful.extend(moved);
                     facts.over_cap.extend(over_cap);
                     self.forget(items);
+                    learned = true;
+                    continue;
                 }
                 CommitOutcome::Unknown => {
                     metrics::counter!("flux_unknown_commits_total").increment(1);
@@ -176,7 +183,7 @@ impl Desk {
                     self.forget(items);
                 }
             }
-            result = Pass::Refused;
+            refused = true;
         }
         if !news.orders.is_empty() {
             for level in &news.levels {
@@ -187,10 +194,9 @@ impl Desk {
                 jobs[job].answer = Some(Answer::News(Arc::clone(&news), at));
             }
             all_news.push(news);
-            // Refusals are counted against standing still, not against moving.
-            result = Pass::Progress;
+            return Ok(Pass::Progress);
         }
-        Ok(result)
+        Ok(if learned && !refused { Pass::Learned } else { Pass::Refused })
     }
 
     async fn read_followed_up(&self, jobs: &[Job], facts: &mut Facts) -> Result<(), SeamError> {
@@ -353,7 +359,9 @@ impl Desk {
 enum Pass {
     /// Something was settled.
     Progress,
-    /// Nothing was, and something was refused.
+    /// Nothing was, but the next pass knows better.
+    Learned,
+    /// Nothing was: others are at it, or the answer was lost.
     Refused,
 }
 
