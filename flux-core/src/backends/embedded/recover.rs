@@ -6,7 +6,7 @@ use std::ops::Range;
 use std::sync::Arc;
 
 use foldhash::fast::RandomState;
-use redb::{Database, ReadableDatabase, ReadableTable, ReadableTableMetadata};
+use redb::{Database, ReadableDatabase, ReadableTable, ReadableTableMetadata, TableHandle};
 
 use super::journal::{DEAD, ITEMS, META, ORDERS, QUEUE};
 use super::queue::Durable;
@@ -57,32 +57,37 @@ fn damaged(what: impl Into<String>) -> Failure {
     Failure::Damaged(what.into())
 }
 
-/// Makes the tables, or checks that they are ours, and raises the generation.
+/// Makes an empty store of an empty database.
+pub(crate) fn initialise(db: &Database) -> Result<(), Failure> {
+    let txn = db.begin_write()?;
+    {
+        let mut meta = txn.open_table(META)?;
+        meta.insert("format", FORMAT)?;
+        meta.insert("generation", 0)?;
+    }
+    txn.open_table(ITEMS)?;
+    txn.open_table(ORDERS)?;
+    txn.open_table(QUEUE)?;
+    txn.open_table(DEAD)?;
+    Ok(txn.commit()?)
+}
+
+/// Checks that the tables are ours, and raises the generation.
 fn next_generation(db: &Database) -> Result<u64, Failure> {
     let txn = db.begin_write()?;
+    if !txn.list_tables()?.any(|table| table.name() == META.name()) {
+        return Err(damaged("it is a database, but not one of Flux"));
+    }
     let generation = {
-        let is_new = txn.list_tables()?.next().is_none();
         let mut meta = txn.open_table(META)?;
-        let format = meta.get("format")?.map(|format| format.value());
-        match format {
-            Some(FORMAT) => {}
-            Some(found) => return Err(Failure::Version(found)),
-            None if is_new => {
-                meta.insert("format", FORMAT)?;
-            }
-            None => return Err(damaged("it is a database, but not one of Flux")),
+        let number = |name| Ok::<_, Failure>(meta.get(name)?.map(|number| number.value()));
+        let format = number("format")?.ok_or_else(|| damaged("its format is missing"))?;
+        if format != FORMAT {
+            return Err(Failure::Version(format));
         }
-        let last = meta.get("generation")?.map(|last| last.value());
-        if last.is_none() && !is_new {
-            return Err(damaged("its generation is missing"));
-        }
-        let generation = last.unwrap_or(0) + 1;
-        meta.insert("generation", generation)?;
-        txn.open_table(ITEMS)?;
-        txn.open_table(ORDERS)?;
-        txn.open_table(QUEUE)?;
-        txn.open_table(DEAD)?;
-        generation
+        let last = number("generation")?.ok_or_else(|| damaged("its generation is missing"))?;
+        meta.insert("generation", last + 1)?;
+        last + 1
     };
     txn.commit()?;
     Ok(generation)
