@@ -12,6 +12,10 @@
 //! I/O runs in real time on threads of its own, so do not wait for it under a
 //! paused tokio clock with a time-out: the clock jumps while the disk works.
 
+#[cfg(test)]
+mod crash_tests;
+#[cfg(test)]
+mod disk;
 mod journal;
 mod queue;
 mod recover;
@@ -30,12 +34,13 @@ use std::time::Duration;
 
 use bon::bon;
 use redb::{Builder, Database, DatabaseError};
+use uuid::Uuid;
 
 pub use queue::EmbeddedQueue;
 pub use store::EmbeddedStore;
 
 use self::journal::Journal;
-use self::recover::{FORMAT, Failure, recover};
+use self::recover::{FORMAT, Failure, initialise, recover};
 use super::Backend;
 use super::memory::{DEPTH_MAX, MemoryBus, MemoryLocks, VISIBILITY};
 use super::queue_state::QueueLimits;
@@ -144,14 +149,14 @@ impl Embedded {
         clock: Arc<dyn Clock>,
     ) -> Result<Self, OpenError> {
         let limits = QueueLimits { visibility, depth_max: queue_depth_max };
-        make_dir(&path).map_err(|error| io_error(&path, error))?;
         let file = path.join(FILE_NAME);
-        let embedded = Self::open_database(&file, limits, clock, || {
-            Builder::new().set_cache_size(cache_bytes).create(&file)
-        })?;
-        // The file's name must outlive a power loss as well as its contents.
-        sync_dir(&path).map_err(|error| io_error(&path, error))?;
-        Ok(embedded)
+        let mut builder = Builder::new();
+        builder.set_cache_size(cache_bytes);
+        make_dir(&path).map_err(|error| io_error(&path, error))?;
+        if !file.exists() {
+            create(&path, &file)?;
+        }
+        Self::open_database(&file, limits, clock, || builder.open(&file))
     }
 
     fn open_database(
@@ -187,6 +192,29 @@ impl Embedded {
             bus: Arc::new(MemoryBus::default()),
         }
     }
+}
+
+/// Makes an empty store, under another name until it is whole: a crash leaves
+/// none, or one that opens.
+fn create(dir: &Path, file: &Path) -> Result<(), OpenError> {
+    let draft = dir.join(format!("{FILE_NAME}.{}", Uuid::now_v7()));
+    let created = Builder::new().create(&draft).map_err(Failure::from).and_then(|db| {
+        initialise(&db)?;
+        Ok(db.close()?)
+    });
+    // A link, unlike a rename, can't replace what another process made meanwhile.
+    let linked = created.map_err(|failure| open_error(&draft, failure)).and_then(|()| {
+        match std::fs::hard_link(&draft, file) {
+            Err(error) if error.kind() != io::ErrorKind::AlreadyExists => {
+                Err(io_error(file, error))
+            }
+            _ => Ok(()),
+        }
+    });
+    let removed = std::fs::remove_file(&draft).map_err(|error| io_error(&draft, error));
+    linked.and(removed)?;
+    // The name must outlive a power loss as well as the contents.
+    sync_dir(dir).map_err(|error| io_error(dir, error))
 }
 
 fn make_dir(path: &Path) -> io::Result<()> {

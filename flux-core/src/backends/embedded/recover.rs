@@ -6,14 +6,14 @@ use std::ops::Range;
 use std::sync::Arc;
 
 use foldhash::fast::RandomState;
-use redb::{Database, ReadableDatabase, ReadableTable, ReadableTableMetadata};
+use redb::{Database, ReadableDatabase, ReadableTable, ReadableTableMetadata, TableHandle};
 
 use super::journal::{DEAD, ITEMS, META, ORDERS, QUEUE};
 use super::queue::Durable;
 use super::rows::{OrderRow, read_dead, read_item, read_sent};
 use crate::backends::ledger::{Buyers, Entry, Ledger, RestoredItem};
 use crate::backends::queue_state::{QueueLimits, QueueState};
-use crate::backends::sharded::ShardedFill;
+use crate::backends::sharded::Dealt;
 use crate::protocol::{BuyerId, ItemKind, ItemSpec, OrderId, SeatId, SeatMap, Stock, Timestamp};
 
 /// The version of the tables; rows have one of their own.
@@ -57,32 +57,37 @@ fn damaged(what: impl Into<String>) -> Failure {
     Failure::Damaged(what.into())
 }
 
-/// Makes the tables, or checks that they are ours, and raises the generation.
+/// Makes an empty store of an empty database.
+pub(crate) fn initialise(db: &Database) -> Result<(), Failure> {
+    let txn = db.begin_write()?;
+    {
+        let mut meta = txn.open_table(META)?;
+        meta.insert("format", FORMAT)?;
+        meta.insert("generation", 0)?;
+    }
+    txn.open_table(ITEMS)?;
+    txn.open_table(ORDERS)?;
+    txn.open_table(QUEUE)?;
+    txn.open_table(DEAD)?;
+    Ok(txn.commit()?)
+}
+
+/// Checks that the tables are ours, and raises the generation.
 fn next_generation(db: &Database) -> Result<u64, Failure> {
     let txn = db.begin_write()?;
+    if !txn.list_tables()?.any(|table| table.name() == META.name()) {
+        return Err(damaged("it is a database, but not one of Flux"));
+    }
     let generation = {
-        let is_new = txn.list_tables()?.next().is_none();
         let mut meta = txn.open_table(META)?;
-        let format = meta.get("format")?.map(|format| format.value());
-        match format {
-            Some(FORMAT) => {}
-            Some(found) => return Err(Failure::Version(found)),
-            None if is_new => {
-                meta.insert("format", FORMAT)?;
-            }
-            None => return Err(damaged("it is a database, but not one of Flux")),
+        let number = |name| Ok::<_, Failure>(meta.get(name)?.map(|number| number.value()));
+        let format = number("format")?.ok_or_else(|| damaged("its format is missing"))?;
+        if format != FORMAT {
+            return Err(Failure::Version(format));
         }
-        let last = meta.get("generation")?.map(|last| last.value());
-        if last.is_none() && !is_new {
-            return Err(damaged("its generation is missing"));
-        }
-        let generation = last.unwrap_or(0) + 1;
-        meta.insert("generation", generation)?;
-        txn.open_table(ITEMS)?;
-        txn.open_table(ORDERS)?;
-        txn.open_table(QUEUE)?;
-        txn.open_table(DEAD)?;
-        generation
+        let last = number("generation")?.ok_or_else(|| damaged("its generation is missing"))?;
+        meta.insert("generation", last + 1)?;
+        last + 1
     };
     txn.commit()?;
     Ok(generation)
@@ -144,9 +149,9 @@ struct Tally {
 }
 
 /// What one thread saw.
-#[derive(Default)]
 struct Seen {
     tallies: Vec<Tally>,
+    index: Dealt<OrderId, Entry>,
     holds: Vec<(Timestamp, OrderId)>,
 }
 
@@ -155,13 +160,18 @@ struct Scan<'a> {
     db: &'a Database,
     specs: &'a [Arc<ItemSpec>],
     by_id: HashMap<&'a str, usize, RandomState>,
-    index: ShardedFill<OrderId, Entry>,
+    chooser: RandomState,
 }
 
 impl Scan<'_> {
     fn range(&self, range: Range<u64>) -> Result<Seen, Failure> {
-        let mut seen = Seen::default();
-        seen.tallies.resize_with(self.specs.len(), Tally::default);
+        let count = usize::try_from(range.end - range.start)
+            .map_err(|_| damaged("it has too many orders"))?;
+        let mut seen = Seen {
+            tallies: self.specs.iter().map(|_| Tally::default()).collect(),
+            index: Dealt::new(self.chooser.clone(), count),
+            holds: Vec::new(),
+        };
         let txn = self.db.begin_read()?;
         let table = txn.open_table(ORDERS)?;
         let mut expected = range.start;
@@ -174,9 +184,7 @@ impl Scan<'_> {
             expected += 1;
             let wrong = |what: String| damaged(format!("order {seq}: {what}"));
             let order = OrderRow::read(row.value()).map_err(|error| wrong(error.to_string()))?;
-            if self.index.insert(order.id(), Entry::new(seq, order.status())).is_some() {
-                return Err(wrong("its id is there twice".to_owned()));
-            }
+            seen.index.push(order.id(), Entry::new(seq, order.status()));
             if order.status().owns_stock() {
                 self.count(&order, &mut seen).map_err(wrong)?;
             }
@@ -231,13 +239,12 @@ fn recover_ledger(db: &Database, last_token: u64) -> Result<Ledger, Failure> {
     if next_seq != orders.len()? {
         return Err(damaged("orders are missing"));
     }
-    let count = usize::try_from(next_seq).map_err(|_| damaged("it has too many orders"))?;
 
     let scan = Scan {
         db,
         specs: &specs,
         by_id: specs.iter().enumerate().map(|(at, spec)| (spec.id.as_str(), at)).collect(),
-        index: ShardedFill::with_capacity(count),
+        chooser: RandomState::default(),
     };
     let threads = std::thread::available_parallelism().map_or(1, Into::into).min(THREADS_MAX);
     let share = next_seq.div_ceil(threads as u64).max(1);
@@ -249,12 +256,13 @@ fn recover_ledger(db: &Database, last_token: u64) -> Result<Ledger, Failure> {
             .collect();
         threads.into_iter().map(std::thread::ScopedJoinHandle::join).collect()
     });
-    let mut tallies: Vec<Tally> = Vec::new();
-    tallies.resize_with(specs.len(), Tally::default);
+    let mut tallies: Vec<Tally> = specs.iter().map(|_| Tally::default()).collect();
+    let mut dealt = Vec::with_capacity(scans.len());
     let mut holds: BTreeMap<Timestamp, Vec<OrderId>> = BTreeMap::new();
     for seen in scans {
         // The caller turns a panic into an error.
         let seen = seen.unwrap_or_else(|panic| std::panic::resume_unwind(panic))?;
+        dealt.push(seen.index);
         for (held_until, id) in seen.holds {
             holds.entry(held_until).or_default().push(id);
         }
@@ -267,7 +275,8 @@ fn recover_ledger(db: &Database, last_token: u64) -> Result<Ledger, Failure> {
             }
         }
     }
-    let index = scan.index.finish();
+    let index = Dealt::fill(dealt, scan.chooser.clone(), threads)
+        .map_err(|id| damaged(format!("order {id} is there twice")))?;
     let mut restored = Vec::with_capacity(specs.len());
     for (spec, tally) in specs.iter().zip(tallies) {
         let stock = remaining(spec, &tally)?;

@@ -1,0 +1,435 @@
+//! Power loss and full disks at random moments, many times over: whatever was
+//! acknowledged is there afterwards, and the numbers add up.
+
+use std::collections::{BTreeMap, HashMap, HashSet};
+use std::io::ErrorKind;
+
+use super::disk::{Dice, Disk, Fault};
+use super::*;
+use crate::backends::ledger::tests::{T0, item, order, units};
+use crate::protocol::{
+    Ask, BuyerCap, Claim, Commit, CommitOutcome, ItemId, ItemSpec, Line, Message, Order, OrderId,
+    OrderStatus, PaymentRef, Stock, Timestamp, Verdict, View,
+};
+use crate::seams::{ConfirmOutcome, OrderFilter, Payment, PutOutcome, SeamError};
+
+const HALL: [&str; 6] = ["s0", "s1", "s2", "s3", "s4", "s5"];
+
+/// What may be found: what was acknowledged, or anything tried since.
+#[derive(Debug, Clone)]
+struct Known<T> {
+    acknowledged: Option<T>,
+    tried: Vec<T>,
+}
+
+impl<T> Default for Known<T> {
+    fn default() -> Self {
+        Self { acknowledged: None, tried: Vec::new() }
+    }
+}
+
+impl<T: PartialEq + std::fmt::Debug> Known<T> {
+    fn check(&self, found: Option<&T>, what: &dyn std::fmt::Debug) {
+        let expected = match found {
+            None => self.acknowledged.is_none(),
+            Some(found) => self.acknowledged.as_ref() == Some(found) || self.tried.contains(found),
+        };
+        assert!(expected, "{what:?}: found {found:?}, known {self:?}");
+    }
+
+    fn settle(&mut self, result: bool) {
+        if result {
+            self.acknowledged = self.tried.pop();
+            self.tried.clear();
+        }
+    }
+}
+
+/// Where a message must be; it is named by its order.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Letter {
+    /// In the queue.
+    Waiting,
+    /// Among the dead letters, and only there.
+    Dead,
+    /// In one of them, perhaps both.
+    Either,
+    /// Anywhere or nowhere.
+    Free,
+}
+
+/// What a user of the backend may rely on.
+#[derive(Debug, Default)]
+struct Model {
+    items: BTreeMap<ItemId, Known<ItemSpec>>,
+    orders: HashMap<OrderId, Known<Order>>,
+    letters: HashMap<OrderId, Letter>,
+    next_id: u128,
+    last_token: u64,
+}
+
+fn open(disk: &Disk) -> Result<Backend, OpenError> {
+    let limits = QueueLimits { visibility: VISIBILITY, depth_max: DEPTH_MAX };
+    let path = Path::new("disk");
+    if disk.live().is_empty() {
+        let db = Builder::new().create_with_backend(disk.clone()).map_err(Failure::from);
+        let made = db.and_then(|db| {
+            initialise(&db)?;
+            Ok(db.close()?)
+        });
+        made.map_err(|failure| open_error(path, failure))?;
+    }
+    Embedded::open_database(path, limits, Arc::new(SystemClock), || {
+        Builder::new().set_cache_size(1 << 20).create_with_backend(disk.clone())
+    })
+    .map(|embedded| embedded.backend())
+}
+
+impl Model {
+    fn new_order(&mut self, dice: &mut Dice) -> Order {
+        self.next_id += 1;
+        let buyer = ["ann", "bob", "eve"][dice.roll(3) as usize];
+        let lines = (0..=dice.roll(2)).map(|line| match dice.roll(3) {
+            0 => units("a", 1 + dice.roll(3)),
+            1 => units("b", 1),
+            _ => Line::seats("h", [HALL[(dice.roll(3) * 2 + line) as usize]]).expect("line"),
+        });
+        order(self.next_id, buyer, lines.collect())
+    }
+
+    fn some_order(&self, dice: &mut Dice) -> Option<OrderId> {
+        let id = u128::from(dice.roll(u64::try_from(self.next_id).expect("few") + 1));
+        let id = OrderId::from_uuid(uuid::Uuid::from_u128(id));
+        self.orders.contains_key(&id).then_some(id)
+    }
+
+    /// Does one thing with the backend.
+    async fn step(&mut self, backend: &Backend, dice: &mut Dice) -> Result<(), SeamError> {
+        match dice.roll(10) {
+            0 => self.put(backend, dice).await,
+            1..=3 => {
+                let messages = (0..=dice.roll(40)).map(|_| Message::Place(self.new_order(dice)));
+                let messages: Vec<_> = messages.collect();
+                self.work(backend, &messages).await
+            }
+            4 | 5 => {
+                let Some(id) = self.some_order(dice) else { return Ok(()) };
+                let payment = PaymentRef::new("late").expect("ref");
+                let message = match dice.roll(4) {
+                    0 => Message::Release(id),
+                    1 => Message::Cancel(id),
+                    2 => Message::Expire(id),
+                    _ => Message::LatePayment(id, payment),
+                };
+                self.work(backend, &[message]).await
+            }
+            6 => self.pay(backend, dice).await,
+            7 => self.send(backend, dice).await,
+            8 => self.serve(backend, dice).await,
+            _ => self.redrive(backend).await,
+        }
+    }
+
+    async fn put(&mut self, backend: &Backend, dice: &mut Dice) -> Result<(), SeamError> {
+        let mut spec = match dice.roll(3) {
+            0 => ItemSpec::pool("a", 40 + dice.roll(40)).expect("pool"),
+            1 => ItemSpec::pool("b", 20).expect("pool"),
+            _ => ItemSpec::hall("h", HALL).expect("hall"),
+        };
+        if dice.roll(2) == 0 {
+            spec.max_per_buyer = Some(BuyerCap::new(2 + dice.roll(9)).expect("cap"));
+        }
+        let known = self.items.entry(spec.id.clone()).or_default();
+        known.tried.push(spec.clone());
+        let put = backend.store.put_item(&spec).await?;
+        if let PutOutcome::Refused(_) = put {
+            known.tried.pop();
+        } else {
+            known.settle(true);
+        }
+        Ok(())
+    }
+
+    /// Decides messages as a worker does.
+    async fn work(&mut self, backend: &Backend, messages: &[Message]) -> Result<(), SeamError> {
+        let ids = [item("a"), item("b"), item("h")];
+        let claims = backend.store.claim(&ids).await?;
+        let mut view = View::default();
+        let mut commit = Commit::default();
+        for claim in claims.into_iter().flatten() {
+            assert!(claim.token.0 > self.last_token, "a token came twice");
+            self.last_token = claim.token.0;
+            commit.claims.push((claim.spec.id.clone(), claim.token));
+            view.insert(claim);
+        }
+        for message in messages {
+            let found = backend.store.orders(&[message.order_id()]).await?.remove(0);
+            let now = T0 + Duration::from_secs(900);
+            if let Verdict::Write(write) = view.decide(message, found.as_ref(), now) {
+                commit.writes.push(write);
+            }
+        }
+        for write in &commit.writes {
+            self.orders.entry(write.order.id).or_default().tried.push(write.order.clone());
+        }
+        let outcome = backend.store.commit(std::slice::from_ref(&commit)).await?.remove(0);
+        for write in &commit.writes {
+            let known = self.orders.get_mut(&write.order.id).expect("just put there");
+            if outcome == CommitOutcome::Applied {
+                known.settle(true);
+            } else {
+                assert!(
+                    matches!(&outcome, CommitOutcome::Conflict { moved, .. } if moved.is_empty())
+                );
+                known.tried.pop();
+            }
+        }
+        Ok(())
+    }
+
+    async fn pay(&mut self, backend: &Backend, dice: &mut Dice) -> Result<(), SeamError> {
+        let Some(id) = self.some_order(dice) else { return Ok(()) };
+        let payment = PaymentRef::new(format!("pay-{}", dice.roll(2))).expect("ref");
+        let known = self.orders.get_mut(&id).expect("it was just found");
+        if let Some(held) = known.acknowledged.as_ref().filter(|o| o.status() == OrderStatus::Held)
+        {
+            let hold = held.hold().expect("held");
+            let paid = crate::OrderState::Confirmed(hold, payment.clone());
+            known.tried.push(held.with_state(paid));
+        }
+        let payment = Payment { order: id, payment, at: T0 };
+        let outcome = backend.store.confirm(&[payment]).await?.remove(0);
+        if let ConfirmOutcome::Settled(order) = outcome {
+            known.check(Some(&order), &"settled");
+            known.acknowledged = Some(order);
+        }
+        known.tried.clear();
+        Ok(())
+    }
+
+    async fn send(&mut self, backend: &Backend, dice: &mut Dice) -> Result<(), SeamError> {
+        let count = if dice.roll(9) == 0 { 300 } else { 1 + dice.roll(9) };
+        let messages: Vec<_> = (0..count).map(|_| Message::Place(self.new_order(dice))).collect();
+        let ids = messages.iter().map(Message::order_id);
+        self.letters.extend(ids.clone().map(|id| (id, Letter::Free)));
+        backend.queue.send(&messages).await?;
+        self.letters.extend(ids.map(|id| (id, Letter::Waiting)));
+        Ok(())
+    }
+
+    /// Takes deliveries and acknowledges, hands back and buries some.
+    async fn serve(&mut self, backend: &Backend, dice: &mut Dice) -> Result<(), SeamError> {
+        let deliveries = backend.queue.receive(1 + dice.roll(80) as usize, Duration::ZERO).await?;
+        let (mut done, mut back, mut buried) = (Vec::new(), Vec::new(), Vec::new());
+        for delivery in deliveries {
+            let id = delivery.message.order_id();
+            match dice.roll(8) {
+                0 => buried.push((id, (delivery.receipt, "why".to_owned()))),
+                1 | 2 => back.push(delivery.receipt),
+                _ => {
+                    self.letters.insert(id, Letter::Free);
+                    done.push(delivery.receipt);
+                }
+            }
+        }
+        backend.queue.ack(&done).await?;
+        backend.queue.retry(&back, Duration::ZERO).await?;
+        let (ids, buried): (Vec<_>, Vec<_>) = buried.into_iter().unzip();
+        let was: Vec<_> = ids.iter().map(|id| self.letters[id]).collect();
+        self.letters.extend(ids.iter().map(|id| (*id, Letter::Either)));
+        backend.queue.bury(&buried).await?;
+        for (id, was) in ids.into_iter().zip(was) {
+            // One that was there twice may still be.
+            let now = if was == Letter::Waiting { Letter::Dead } else { Letter::Either };
+            self.letters.insert(id, now);
+        }
+        Ok(())
+    }
+
+    async fn redrive(&mut self, backend: &Backend) -> Result<(), SeamError> {
+        let letters = backend.queue.dead_letters(3).await?;
+        let ids: Vec<_> = letters.iter().map(|letter| letter.message.order_id()).collect();
+        self.letters.extend(ids.iter().map(|id| (*id, Letter::Either)));
+        assert_eq!(backend.queue.redrive(3).await?, ids.len());
+        Ok(())
+    }
+
+    /// Holds what a reopened backend shows against what is known.
+    async fn check(&mut self, backend: &Backend) {
+        let found = self.check_orders(backend).await;
+        self.check_items(backend, &found).await;
+        self.check_letters(backend).await;
+    }
+
+    async fn check_orders(&mut self, backend: &Backend) -> Vec<Order> {
+        let mut found = Vec::new();
+        let mut next = None;
+        loop {
+            let filter = OrderFilter::default();
+            let page = backend.store.list_orders(&filter, next.as_ref(), 50).await.expect("list");
+            found.extend(page.orders);
+            next = page.next;
+            if next.is_none() {
+                break;
+            }
+        }
+        let by_id: HashMap<_, _> = found.iter().map(|order| (order.id, order)).collect();
+        assert_eq!(by_id.len(), found.len(), "an id is there twice");
+        for id in by_id.keys() {
+            assert!(self.orders.contains_key(id), "{id} came from nowhere");
+        }
+        for (id, known) in &mut self.orders {
+            let order = by_id.get(id).copied();
+            known.check(order, id);
+            *known = Known { acknowledged: order.cloned(), tried: Vec::new() };
+            let read = backend.store.orders(&[*id]).await.expect("orders");
+            assert_eq!(read[0].as_ref(), order);
+        }
+        found
+    }
+
+    async fn check_items(&mut self, backend: &Backend, found: &[Order]) {
+        let (mut held, mut sold) = (HashMap::new(), HashMap::new());
+        let mut seats = HashSet::new();
+        for order in found.iter().filter(|order| order.status().owns_stock()) {
+            let owned = if order.status() == OrderStatus::Held { &mut held } else { &mut sold };
+            for line in order.lines.iter() {
+                *owned.entry(&line.item).or_insert(0) += line.ask.units();
+                if let Ask::Seats(named) = &line.ask {
+                    assert!(named.iter().all(|seat| seats.insert(seat)), "a seat was sold twice");
+                }
+            }
+        }
+        for (id, known) in &mut self.items {
+            let item =
+                backend.store.items(std::slice::from_ref(id)).await.expect("items").remove(0);
+            known.check(item.as_ref().map(|item| &*item.spec), id);
+            let Some(item) = item else { continue };
+            *known = Known { acknowledged: Some((*item.spec).clone()), tried: Vec::new() };
+            let of = |owned: &HashMap<_, _>| owned.get(id).copied().unwrap_or(0);
+            assert_eq!((item.held, item.sold), (of(&held), of(&sold)), "{id}");
+            assert_eq!(item.available + item.held + item.sold, item.spec.capacity(), "{id}");
+            let claim =
+                backend.store.claim(std::slice::from_ref(id)).await.expect("claim").remove(0);
+            let Claim { token, spec, stock } = claim.expect("it is there");
+            assert!(token.0 > self.last_token, "a token came twice");
+            self.last_token = token.0;
+            if let (Stock::Seats(map), crate::ItemKind::Seats(hall)) = (&stock, &spec.kind) {
+                for name in hall.names() {
+                    let place = hall.place(name).expect("named");
+                    assert_eq!(map.is_taken(place), seats.contains(name), "{name}");
+                }
+            }
+        }
+        let ever = Timestamp::from_millis(u64::MAX);
+        let due = backend.store.due_holds(ever, usize::MAX).await.expect("due");
+        let due: HashSet<_> = due.into_iter().collect();
+        let held = found.iter().filter(|order| order.status() == OrderStatus::Held);
+        assert_eq!(due, held.map(|order| order.id).collect());
+    }
+
+    async fn check_letters(&mut self, backend: &Backend) {
+        let waiting = backend.queue.receive(usize::MAX, Duration::ZERO).await.expect("receive");
+        assert!(waiting.iter().all(|delivery| delivery.attempt >= 2), "an open counts");
+        let receipts: Vec<_> = waiting.iter().map(|delivery| delivery.receipt.clone()).collect();
+        backend.queue.retry(&receipts, Duration::ZERO).await.expect("retry");
+        let (mut ids, mut twice) = (HashSet::new(), HashSet::new());
+        for id in waiting.iter().map(|delivery| delivery.message.order_id()) {
+            if !ids.insert(id) {
+                twice.insert(id);
+            }
+        }
+        let waiting = ids;
+        let dead = backend.queue.dead_letters(usize::MAX).await.expect("dead");
+        let dead: HashSet<_> = dead.iter().map(|letter| letter.message.order_id()).collect();
+        for id in waiting.iter().chain(&dead) {
+            assert!(self.letters.contains_key(id), "a message came from nowhere");
+        }
+        for (id, letter) in &mut self.letters {
+            let found = (waiting.contains(id), dead.contains(id));
+            let right = match letter {
+                Letter::Waiting => found == (true, false),
+                Letter::Dead => found == (false, true),
+                Letter::Either => found.0 || found.1,
+                Letter::Free => true,
+            };
+            assert!(right, "{id} must be {letter:?}, is (waiting, dead) {found:?}");
+            *letter = match found {
+                (true, false) if *letter == Letter::Free => Letter::Free,
+                (true, false) if twice.contains(id) => Letter::Either,
+                (true, false) => Letter::Waiting,
+                (false, true) => Letter::Dead,
+                (true, true) => Letter::Either,
+                (false, false) => Letter::Free,
+            };
+        }
+    }
+}
+
+/// One disk through several crashes.
+async fn crash(seed: u64, fault: Fault) {
+    let mut dice = Dice(seed);
+    let mut model = Model::default();
+    let mut image = Vec::new();
+    for _ in 0..4 {
+        let is_new = image.is_empty();
+        let disk = Disk::holding(std::mem::take(&mut image));
+        let faulty_open = dice.roll(3) == 0;
+        if faulty_open {
+            disk.fail_after(dice.roll(60), fault);
+        }
+        let opened = open(&disk);
+        if let Ok(backend) = opened {
+            if !disk.failed() {
+                model.check(&backend).await;
+            }
+            if !faulty_open {
+                disk.fail_after(dice.roll(800), fault);
+            }
+            for _ in 0..200 {
+                if let Err(error) = model.step(&backend, &mut dice).await {
+                    assert!(disk.failed(), "{error}");
+                    assert!(matches!(error, SeamError::Broken { .. }), "{error}");
+                    let later = model.put(&backend, &mut dice).await;
+                    assert!(matches!(later, Err(SeamError::Broken { .. })), "{later:?}");
+                    break;
+                }
+            }
+        } else {
+            assert!(disk.failed(), "a whole file opens: {opened:?}");
+            if is_new {
+                // A file that is not whole yet has no name yet.
+                continue;
+            }
+        }
+        image = match fault {
+            Fault::Fails(_) if dice.roll(2) == 0 => disk.live(),
+            _ => disk.after_power_loss(&mut dice),
+        };
+    }
+    let backend = open(&Disk::holding(image)).expect("a whole file opens");
+    model.check(&backend).await;
+}
+
+/// Set `FLUX_CRASH_SEEDS` to look longer.
+fn seeds() -> u64 {
+    let seeds = std::env::var("FLUX_CRASH_SEEDS").ok();
+    seeds.map_or(12, |seeds| seeds.parse().expect("FLUX_CRASH_SEEDS is a number"))
+}
+
+#[tokio::test]
+async fn what_was_acknowledged_survives_power_loss() {
+    for seed in 0..seeds() {
+        println!("seed {seed}");
+        crash(seed, Fault::PowerLoss).await;
+    }
+}
+
+#[tokio::test]
+async fn what_was_acknowledged_survives_a_full_or_failing_disk() {
+    for seed in 1_000..1_000 + seeds() {
+        println!("seed {seed}");
+        let kind = [ErrorKind::StorageFull, ErrorKind::Other][(seed % 2) as usize];
+        crash(seed, Fault::Fails(kind)).await;
+    }
+}
