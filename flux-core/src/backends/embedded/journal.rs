@@ -44,8 +44,15 @@ pub(crate) struct Group {
 #[derive(Debug, Default)]
 pub(crate) struct OrderRows {
     pub(crate) bytes: Vec<u8>,
-    /// Each row's sequence number and where it ends.
-    pub(crate) ends: Vec<(u64, usize)>,
+    /// Each row's sequence number and where it ends; one that was refused has
+    /// no number and is not written.
+    pub(crate) ends: Vec<(Option<u64>, usize)>,
+}
+
+impl OrderRows {
+    fn count(&self) -> usize {
+        self.ends.iter().filter(|(seq, _)| seq.is_some()).count()
+    }
 }
 
 impl Group {
@@ -61,7 +68,9 @@ impl Group {
             for rows in &self.orders {
                 let mut start = 0;
                 for &(seq, end) in &rows.ends {
-                    table.insert(seq, &rows.bytes[start..end])?;
+                    if let Some(seq) = seq {
+                        table.insert(seq, &rows.bytes[start..end])?;
+                    }
                     start = end;
                 }
             }
@@ -213,7 +222,7 @@ impl Shared {
     fn run(&self) {
         while let Some((number, group)) = self.next_group() {
             let started = Instant::now();
-            let orders: usize = group.orders.iter().map(|rows| rows.ends.len()).sum();
+            let orders: usize = group.orders.iter().map(OrderRows::count).sum();
             let written = catch_unwind(AssertUnwindSafe(|| group.write(&self.db)));
             let error = match written {
                 Ok(Ok(())) => None,

@@ -153,13 +153,12 @@ fn count_buyers(shared: &Shared, item: &ItemId) -> Result<Buyers, ReadError> {
     Ok(buyers)
 }
 
-/// The rows of a commit, made before anything is locked.
-fn encode(writes: &[OrderWrite]) -> OrderRows {
-    let mut rows = OrderRows { bytes: Vec::with_capacity(writes.len() * 80), ends: Vec::new() };
-    rows.ends.reserve_exact(writes.len());
+/// The rows of writes, made before anything is locked.
+fn encode<'w>(writes: impl IntoIterator<Item = &'w OrderWrite>) -> OrderRows {
+    let mut rows = OrderRows::default();
     for write in writes {
         put_order(&write.order, &mut rows.bytes);
-        rows.ends.push((0, rows.bytes.len()));
+        rows.ends.push((None, rows.bytes.len()));
     }
     rows
 }
@@ -167,9 +166,9 @@ fn encode(writes: &[OrderWrite]) -> OrderRows {
 impl EmbeddedStore {
     /// Puts an order's row in the open group if the order is as expected.
     fn try_confirm(&self, write: &OrderWrite) -> Option<u64> {
-        let mut rows = encode(std::slice::from_ref(write));
+        let mut rows = encode([write]);
         let mut inner = self.lock();
-        rows.ends[0].0 = inner.ledger.confirm(write)?;
+        rows.ends[0].0 = Some(inner.ledger.confirm(write)?);
         Some(self.journal.append(rows.bytes.len(), |group| group.orders.push(rows)))
     }
 
@@ -238,25 +237,30 @@ impl InventoryStore for EmbeddedStore {
 
     async fn commit(&self, commits: &[Commit]) -> Result<Vec<CommitOutcome>, SeamError> {
         self.journal.ready()?;
-        let encoded: Vec<_> = commits.iter().map(|commit| encode(&commit.writes)).collect();
+        let writes = commits.iter().map(|commit| &commit.writes);
+        let mut rows = encode(writes.flatten());
         let mut group = 0;
         let mut outcomes = Vec::with_capacity(commits.len());
         {
             let mut inner = self.lock();
-            for (commit, mut rows) in commits.iter().zip(encoded) {
-                let seqs = match inner.ledger.commit(commit) {
-                    Ok(seqs) => seqs,
-                    Err(refused) => {
-                        outcomes.push(refused);
-                        continue;
+            let mut first = 0;
+            for commit in commits {
+                let ends = &mut rows.ends[first..first + commit.writes.len()];
+                first += ends.len();
+                outcomes.push(match inner.ledger.commit(commit) {
+                    Ok(seqs) => {
+                        for (end, seq) in ends.iter_mut().zip(seqs) {
+                            end.0 = Some(seq);
+                        }
+                        CommitOutcome::Applied
                     }
-                };
-                for (end, seq) in rows.ends.iter_mut().zip(seqs) {
-                    end.0 = seq;
-                }
+                    Err(refused) => refused,
+                });
+            }
+            // All at once, lest the writer take them in halves.
+            if outcomes.contains(&CommitOutcome::Applied) {
                 let bytes = rows.bytes.len();
                 group = self.journal.append(bytes, |group| group.orders.push(rows));
-                outcomes.push(CommitOutcome::Applied);
             }
         }
         self.journal.durable(group).await?;
