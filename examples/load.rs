@@ -32,6 +32,9 @@ struct Options {
     /// Turns of each measurement.
     #[arg(long, default_value_t = 3)]
     turns: usize,
+    /// Only the measurement whose name contains this.
+    #[arg(long, default_value = "")]
+    only: String,
     /// Instead: fill one store with so many orders and show rate and reopening.
     #[arg(long)]
     fill: Option<u64>,
@@ -90,7 +93,9 @@ async fn main() -> Result<()> {
 async fn compare(dir: &Path, options: &Options) -> Result<()> {
     let mut results: Vec<Vec<(Measured, f64)>> = Load::ALL.iter().map(|_| Vec::new()).collect();
     for turn in 0..options.turns {
-        for (load, results) in Load::ALL.into_iter().zip(&mut results) {
+        for (load, results) in
+            Load::ALL.into_iter().filter(|l| l.name().contains(&options.only)).zip(&mut results)
+        {
             eprintln!("turn {} of {}: {}", turn + 1, options.turns, load.name());
             let measured = measure(&dir.join("store"), load, options).await?;
             let batch = (measured.batch.round() as usize).max(1);
@@ -103,7 +108,9 @@ async fn compare(dir: &Path, options: &Options) -> Result<()> {
         "", "orders/s", "batch", "bare log/s", "of log", "p50 µs", "p99 µs"
     );
     let mut medians = Vec::new();
-    for (load, results) in Load::ALL.into_iter().zip(&mut results) {
+    for (load, results) in
+        Load::ALL.into_iter().filter(|l| l.name().contains(&options.only)).zip(&mut results)
+    {
         results.sort_by(|a, b| a.0.per_second.total_cmp(&b.0.per_second));
         let (measured, log) = &results[results.len() / 2];
         let of_log = if load == Load::Gate {
@@ -122,6 +129,9 @@ async fn compare(dir: &Path, options: &Options) -> Result<()> {
             measured.latency.value_at_quantile(0.99) as f64 / 1e3,
         );
         medians.push((measured.per_second, measured.latency.value_at_quantile(0.5), *log));
+    }
+    if medians.len() < Load::ALL.len() {
+        return Ok(());
     }
     let (one, lone) = (medians[0].0, medians[4]);
     println!("\n1,000 items run at {:.0}% of the one-item rate", 100.0 * medians[1].0 / one);

@@ -7,6 +7,8 @@
 //! 4. decide in the order of arrival;
 //! 5. commit, each set of connected items as one atomic write;
 //! 6. answer what was applied; forget what was refused, and try it again.
+//!
+//! The answers are told once they are durable; that is the `settle` module's.
 
 use std::collections::{HashMap, HashSet};
 use std::sync::Arc;
@@ -20,7 +22,7 @@ use super::core::Core;
 use super::lane::Answer;
 use super::plan::Plan;
 use crate::protocol::{CommitOutcome, ItemId, Message, Order, OrderId, OverCap, Verdict, View};
-use crate::seams::{Lease, Level, News, SeamError};
+use crate::seams::{Durable, Lease, Level, News, SeamError};
 
 /// A message being worked on.
 #[derive(Debug)]
@@ -33,6 +35,14 @@ impl Job {
     pub(super) fn new(message: Message) -> Self {
         Self { message, answer: None }
     }
+}
+
+/// What a batch did. Nobody may hear of it before it is durable.
+#[derive(Debug, Default)]
+pub(super) struct Done {
+    pub(super) durable: Vec<Durable>,
+    /// What was applied.
+    pub(super) news: Vec<Arc<News>>,
 }
 
 /// Items this worker has leased together.
@@ -75,14 +85,14 @@ impl Desk {
         Self { core, view: View::default(), tenures: Vec::new() }
     }
 
-    /// Works until every job has its answer. What was applied is in the news
-    /// returned, durable, to be published.
-    pub(super) async fn work(&mut self, jobs: &mut [Job]) -> Vec<Arc<News>> {
+    /// Works until every job has its answer, to be told when what was done is
+    /// durable.
+    pub(super) async fn work(&mut self, jobs: &mut [Job]) -> Done {
         let mut facts = Facts::default();
-        let mut all_news = Vec::new();
+        let mut done = Done::default();
         let (mut refusals, mut lessons) = (0, 0);
         while jobs.iter().any(|job| job.answer.is_none()) {
-            match self.pass(jobs, &mut facts, &mut all_news).await {
+            match self.pass(jobs, &mut facts, &mut done).await {
                 Ok(Pass::Progress) => continue,
                 // Each lesson settles an order, so they can't be more than these.
                 Ok(Pass::Learned) if lessons < jobs.len() => {
@@ -108,14 +118,14 @@ impl Desk {
             tokio::time::sleep(jittered(refusals, Duration::from_millis(2))).await;
         }
         self.tidy().await;
-        all_news
+        done
     }
 
     async fn pass(
         &mut self,
         jobs: &mut [Job],
         facts: &mut Facts,
-        all_news: &mut Vec<Arc<News>>,
+        done: &mut Done,
     ) -> Result<Pass, SeamError> {
         self.read_followed_up(jobs, facts).await?;
         self.claim_missing(jobs, facts).await?;
@@ -132,8 +142,11 @@ impl Desk {
             return Ok(Pass::Progress);
         }
         let commits = plan.commits(&self.view);
-        let outcomes = match self.core.backend.store.commit(&commits).await {
-            Ok(outcomes) => outcomes,
+        let outcomes = match self.core.backend.store.begin_commit(&commits).await {
+            Ok(begun) => {
+                done.durable.push(begun.durable);
+                begun.outcomes
+            }
             Err(error) if error.may_have_applied() => vec![CommitOutcome::Unknown; commits.len()],
             Err(error) => {
                 // Decided on, not written: the view is ahead of the store.
@@ -193,7 +206,7 @@ impl Desk {
             for (at, job) in answered.into_iter().enumerate() {
                 jobs[job].answer = Some(Answer::News(Arc::clone(&news), at));
             }
-            all_news.push(news);
+            done.news.push(news);
             return Ok(Pass::Progress);
         }
         Ok(if learned && !refused { Pass::Learned } else { Pass::Refused })

@@ -12,6 +12,9 @@ use super::error::Error;
 use crate::protocol::{Message, Order, OrderId};
 use crate::seams::{News, SeamError};
 
+/// So many orders share a write that more would hardly make it cheaper.
+pub(crate) const ENOUGH: usize = 128;
+
 /// What a message came to.
 #[derive(Debug, Clone)]
 pub(crate) enum Answer {
@@ -107,12 +110,12 @@ impl Lane {
             waiting.rounds.push_back(Filling::default());
         }
         waiting.messages += 1;
-        let first = waiting.messages == 1;
+        let awaited = waiting.messages == 1 || waiting.messages == ENOUGH;
         let open = waiting.rounds.back_mut().expect("a round was just made sure of");
         open.messages.push(message);
         let place = (Arc::clone(&open.round), open.messages.len() - 1);
         drop(waiting);
-        if first {
+        if awaited {
             self.filled.notify_one();
         }
         Ok(place)
@@ -134,6 +137,14 @@ impl Lane {
     /// Waits until something is in the lane. Cancel-safe.
     pub(crate) async fn filled(&self) {
         while self.len() == 0 {
+            self.filled.notified().await;
+        }
+    }
+
+    /// Waits until the lane is so full that waiting for more saves nothing.
+    /// Cancel-safe.
+    pub(crate) async fn full_enough(&self) {
+        while self.len() < ENOUGH {
             self.filled.notified().await;
         }
     }

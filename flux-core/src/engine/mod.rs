@@ -7,6 +7,7 @@
 //! | from callers to the worker, by the round | `lane` |
 //! | the worker's loop | `worker` |
 //! | one batch: lease, claim, decide, commit, settle | `batch` |
+//! | from decided to told | `settle` |
 //! | waiting for an order decided elsewhere | `waiters` |
 //! | the recount | `audit` |
 
@@ -21,6 +22,7 @@ mod lane;
 mod plan;
 mod request;
 mod settings;
+mod settle;
 mod waiters;
 mod worker;
 

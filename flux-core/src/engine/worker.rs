@@ -1,4 +1,4 @@
-//! The worker's loop: gather what waits, work on it, settle it. And the
+//! The worker's loop: gather what waits, work on it, hand it over. And the
 //! listener's: hear the news, wake those who wait, keep the gate true.
 
 use std::sync::Arc;
@@ -11,11 +11,12 @@ use tokio::time::{Instant, MissedTickBehavior, interval, sleep_until};
 use tracing::{debug, warn};
 
 use super::backoff::jittered;
-use super::batch::{Desk, Job};
+use super::batch::{Desk, Done, Job};
 use super::core::Core;
-use super::lane::{Answer, TakenRound};
-use crate::protocol::{Message, OrderStatus};
-use crate::seams::{Delivery, News, Receipt};
+use super::lane::{Answer, ENOUGH};
+use super::settle::{Settler, Unsettled};
+use crate::protocol::Message;
+use crate::seams::{Delivery, Receipt};
 
 /// How long one receive waits for messages: SQS allows no more.
 const LONG_POLL: Duration = Duration::from_secs(20);
@@ -27,8 +28,6 @@ const IDLE_MAX: Duration = Duration::from_secs(1);
 const EXTEND_EVERY: Duration = Duration::from_secs(10);
 /// Longest wait for a fuller round.
 const LINGER_MAX: Duration = Duration::from_micros(300);
-/// A round this full is not worth waiting for more.
-const LINGER_ENOUGH: usize = 256;
 /// Shut items read again at a time, and how often.
 const REFRESH_MAX: usize = 1_000;
 const REFRESH_EVERY: Duration = Duration::from_millis(500);
@@ -59,6 +58,7 @@ pub(super) async fn work(core: Arc<Core>, mut stop: watch::Receiver<bool>) {
         worker.round(Vec::new()).await;
     }
     worker.desk.let_go().await;
+    worker.settler.finish().await;
     // Told to stop as well, the receiver drops its end when it is done.
     while let Some(deliveries) = delivered.recv().await {
         let receipts: Vec<Receipt> = deliveries.into_iter().map(|d: Delivery| d.receipt).collect();
@@ -118,11 +118,11 @@ async fn receive(
 struct Worker {
     core: Arc<Core>,
     desk: Desk,
+    settler: Settler,
     next_sweep: Instant,
     busy_at: Instant,
     holds_items: bool,
     last_round: usize,
-    last_took: Duration,
 }
 
 impl Worker {
@@ -130,18 +130,18 @@ impl Worker {
         let now = Instant::now();
         Self {
             desk: Desk::new(Arc::clone(&core)),
+            settler: Settler::start(Arc::clone(&core)),
             core,
             next_sweep: now,
             busy_at: now,
             holds_items: false,
             last_round: 0,
-            last_took: Duration::ZERO,
         }
     }
 
     /// Works on one round of the lane, the deliveries, and the holds that ended.
     async fn round(&mut self, deliveries: Vec<Delivery>) {
-        self.linger().await;
+        self.gather().await;
         let (messages, round) = match self.core.lane.take() {
             Some((messages, round)) => (messages, Some(round)),
             None => (Vec::new(), None),
@@ -163,37 +163,39 @@ impl Worker {
             return;
         }
         let started = Stopwatch::now();
-        let all_news = self.work_on(&mut jobs, &receipts).await;
+        let done = self.work_on(&mut jobs, &receipts).await;
         self.holds_items = true;
         self.busy_at = Instant::now();
-        (self.last_round, self.last_took) = (asked, started.elapsed());
-        metrics::histogram!("flux_round_seconds").record(self.last_took.as_secs_f64());
+        self.last_round = asked;
         metrics::histogram!("flux_round_orders").record(jobs.len() as f64);
-        let answers: Vec<Answer> =
+        let mut answers: Vec<Answer> =
             jobs.into_iter().map(|job| job.answer.unwrap_or(Answer::GivenUp)).collect();
-        self.settle(answers, asked, round, receipts).await;
-        for news in all_news {
-            count(&news);
-            self.core.publish(news).await;
-        }
+        let delivered = receipts.into_iter().zip(answers.split_off(asked)).collect();
+        self.settler.hand_over(Unsettled { started, done, round, answers, delivered }).await;
     }
 
-    /// Under load, gives the callers of the last round the time to come back:
-    /// one commit for all of them is cheaper than two. An idle worker, or one
-    /// whose callers are few, commits at once.
-    async fn linger(&self) {
-        let enough = (self.last_round / 2).min(LINGER_ENOUGH);
-        if self.last_round < 8 || self.core.lane.len() >= enough {
+    /// While the last round is on its way to the disk, this one may as well
+    /// grow. After that, under load, it gives the callers of the last round
+    /// about one write's time to come back: one write for all of them is
+    /// cheaper than two. An idle worker, or one with few callers, goes on at
+    /// once.
+    async fn gather(&self) {
+        tokio::select! {
+            () = self.settler.settled() => {}
+            () = self.core.lane.full_enough() => return,
+        }
+        let enough = (self.last_round / 2).min(ENOUGH);
+        if self.last_round < 8 {
             return;
         }
-        let (since, longest) = (Stopwatch::now(), self.last_took.min(LINGER_MAX));
+        let (since, longest) = (Stopwatch::now(), self.settler.last_took().min(LINGER_MAX));
         // Timers are coarser than this wait; yielding lets the callers run.
         while self.core.lane.len() < enough && since.elapsed() < longest {
             tokio::task::yield_now().await;
         }
     }
 
-    async fn work_on(&mut self, jobs: &mut [Job], receipts: &[Receipt]) -> Vec<Arc<News>> {
+    async fn work_on(&mut self, jobs: &mut [Job], receipts: &[Receipt]) -> Done {
         let working = self.desk.work(jobs);
         tokio::pin!(working);
         if receipts.is_empty() {
@@ -204,7 +206,7 @@ impl Worker {
         extend.tick().await;
         loop {
             tokio::select! {
-                news = &mut working => return news,
+                done = &mut working => return done,
                 _ = extend.tick() => {
                     if let Err(error) = self.core.backend.queue.extend(receipts).await {
                         debug!(%error, "visibility was not extended; messages may come twice");
@@ -246,58 +248,6 @@ impl Worker {
             self.next_sweep = now + self.core.settings.sweep_every;
         }
         due.into_iter().map(Message::Expire).collect()
-    }
-
-    async fn settle(
-        &self,
-        mut answers: Vec<Answer>,
-        asked: usize,
-        round: Option<TakenRound>,
-        receipts: Vec<Receipt>,
-    ) {
-        let delivered = answers.split_off(asked);
-        if let Some(round) = round {
-            round.settle(answers);
-        }
-        let (mut done, mut back) = (Vec::new(), Vec::new());
-        for (receipt, answer) in receipts.into_iter().zip(delivered) {
-            match answer {
-                Answer::News(..) | Answer::Found(_) | Answer::NotFound(_) => done.push(receipt),
-                Answer::GivenUp | Answer::Broken(_) => back.push(receipt),
-            }
-        }
-        let queue = &self.core.backend.queue;
-        if !done.is_empty()
-            && let Err(error) = queue.ack(&done).await
-        {
-            debug!(%error, "messages were not acknowledged; they come back and are found decided");
-        }
-        if !back.is_empty()
-            && let Err(error) = queue.retry(&back, Duration::from_millis(200)).await
-        {
-            debug!(%error, "messages were not handed back; they come back by themselves");
-        }
-    }
-}
-
-fn count(news: &News) {
-    let mut counts = [0u64; 8];
-    for order in &news.orders {
-        counts[order.status() as usize] += 1;
-    }
-    for status in [
-        OrderStatus::Held,
-        OrderStatus::Confirmed,
-        OrderStatus::Released,
-        OrderStatus::Expired,
-        OrderStatus::Cancelled,
-        OrderStatus::Rejected,
-        OrderStatus::RefundDue,
-    ] {
-        let orders = counts[status as usize];
-        if orders > 0 {
-            metrics::counter!("flux_orders_total", "status" => status.as_str()).increment(orders);
-        }
     }
 }
 

@@ -10,7 +10,7 @@ use crate::protocol::{
     Claim, Commit, CommitOutcome, Item, ItemId, ItemSpec, Message, Order, OrderId, Stock, Timestamp,
 };
 use crate::seams::{
-    ConfirmOutcome, Cursor, DeadLetter, Delivery, InventoryStore, Lease, LockManager, News,
+    Begun, ConfirmOutcome, Cursor, DeadLetter, Delivery, InventoryStore, Lease, LockManager, News,
     NewsReceiver, OrderFilter, OrderPage, OrderQueue, OutcomeBus, Payment, PutOutcome, QueueDepth,
     Receipt, SeamError,
 };
@@ -97,6 +97,17 @@ impl<S: LockManager + ?Sized, L: Layer> LockManager for Layered<S, L> {
     }
 }
 
+impl<S: InventoryStore + ?Sized, L: Layer> Layered<S, L> {
+    async fn let_go_of_late(&self, commits: &[Commit]) -> Result<(), SeamError> {
+        let late = self.layer.detain(commits)?;
+        if !late.is_empty() {
+            // Whoever made these was told that nobody knows; nobody listens.
+            drop(self.inner.commit(&late).await);
+        }
+        Ok(())
+    }
+}
+
 #[async_trait]
 impl<S: InventoryStore + ?Sized, L: Layer> InventoryStore for Layered<S, L> {
     async fn put_item(&self, spec: &ItemSpec) -> Result<PutOutcome, SeamError> {
@@ -108,15 +119,19 @@ impl<S: InventoryStore + ?Sized, L: Layer> InventoryStore for Layered<S, L> {
     }
 
     async fn commit(&self, commits: &[Commit]) -> Result<Vec<CommitOutcome>, SeamError> {
-        let late = self.layer.detain(commits)?;
-        if !late.is_empty() {
-            // Whoever made these was told that nobody knows; nobody listens.
-            drop(self.inner.commit(&late).await);
-        }
+        self.let_go_of_late(commits).await?;
         let call = Operation::Commit.into();
         let mut outcomes = self.layer.around(call, || self.inner.commit(commits)).await?;
         self.layer.committed(&mut outcomes);
         Ok(outcomes)
+    }
+
+    async fn begin_commit(&self, commits: &[Commit]) -> Result<Begun, SeamError> {
+        self.let_go_of_late(commits).await?;
+        let call = Operation::Commit.into();
+        let mut begun = self.layer.around(call, || self.inner.begin_commit(commits)).await?;
+        self.layer.committed(&mut begun.outcomes);
+        Ok(begun)
     }
 
     async fn confirm(&self, payments: &[Payment]) -> Result<Vec<ConfirmOutcome>, SeamError> {

@@ -21,5 +21,6 @@ pub use error::SeamError;
 pub use lock::{Lease, LockManager};
 pub use queue::{DeadLetter, Delivery, OrderQueue, QueueDepth, Receipt};
 pub use store::{
-    ConfirmOutcome, Cursor, InventoryStore, OrderFilter, OrderPage, Payment, PutOutcome,
+    Begun, ConfirmOutcome, Cursor, Durable, InventoryStore, OrderFilter, OrderPage, Payment,
+    PutOutcome,
 };

@@ -1,5 +1,7 @@
 //! The store: the one seam that must not be wrong.
 
+use std::fmt;
+use std::pin::Pin;
 use std::sync::Arc;
 
 use async_trait::async_trait;
@@ -82,6 +84,51 @@ pub struct OrderPage {
     pub next: Option<Cursor>,
 }
 
+/// A commit that is settled in order, and not on disk yet.
+#[derive(Debug)]
+pub struct Begun {
+    /// What became of each commit, in order.
+    pub outcomes: Vec<CommitOutcome>,
+    /// When what was applied may be told.
+    pub durable: Durable,
+}
+
+type Written = Pin<Box<dyn Future<Output = Result<(), SeamError>> + Send>>;
+
+/// Completes when what was begun is durable.
+pub struct Durable(Option<Written>);
+
+impl Durable {
+    /// It is durable already.
+    #[must_use]
+    pub fn now() -> Self {
+        Self(None)
+    }
+
+    /// It is durable once `written` completes.
+    pub fn after(written: impl Future<Output = Result<(), SeamError>> + Send + 'static) -> Self {
+        Self(Some(Box::pin(written)))
+    }
+
+    /// Waits until it is durable. Cancel-safe as far as the write goes: it
+    /// goes on.
+    ///
+    /// # Errors
+    /// [`SeamError::Broken`]: it may never be, and the store takes no more.
+    pub async fn wait(self) -> Result<(), SeamError> {
+        match self.0 {
+            Some(written) => written.await,
+            None => Ok(()),
+        }
+    }
+}
+
+impl fmt::Debug for Durable {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(if self.0.is_some() { "Durable(later)" } else { "Durable(now)" })
+    }
+}
+
 /// Items, stock and orders; every guarantee rests on this trait's promises.
 ///
 /// What a method's `Ok` tells is durable, whoever made it so: a state that a
@@ -116,6 +163,15 @@ pub trait InventoryStore: Send + Sync + 'static {
     /// [`SeamError::Unknown`] all of them: claim again, which fences a write
     /// still on its way, and read the orders.
     async fn commit(&self, commits: &[Commit]) -> Result<Vec<CommitOutcome>, SeamError>;
+
+    /// As [`commit`](Self::commit), but may return as soon as later calls build
+    /// on the outcome, before it is durable: so that the next decisions are
+    /// made while the disk writes these. Nothing of it may be shown before
+    /// [`Begun::durable`] completes, and nothing that builds on it may become
+    /// durable before it does. By default it waits.
+    async fn begin_commit(&self, commits: &[Commit]) -> Result<Begun, SeamError> {
+        Ok(Begun { outcomes: self.commit(commits).await?, durable: Durable::now() })
+    }
 
     /// Pays held orders, each by one conditional write on the order alone, as
     /// [`confirm`](crate::protocol::confirm) rules.

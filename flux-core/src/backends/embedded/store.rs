@@ -18,7 +18,8 @@ use crate::protocol::{
     OrderWrite, Stock, Timestamp, confirm,
 };
 use crate::seams::{
-    ConfirmOutcome, Cursor, InventoryStore, OrderFilter, OrderPage, Payment, PutOutcome, SeamError,
+    Begun, ConfirmOutcome, Cursor, Durable, InventoryStore, OrderFilter, OrderPage, Payment,
+    PutOutcome, SeamError,
 };
 
 /// An [`InventoryStore`] on disk, in the file of its
@@ -236,35 +237,40 @@ impl InventoryStore for EmbeddedStore {
     }
 
     async fn commit(&self, commits: &[Commit]) -> Result<Vec<CommitOutcome>, SeamError> {
+        let begun = self.begin_commit(commits).await?;
+        begun.durable.wait().await?;
+        Ok(begun.outcomes)
+    }
+
+    async fn begin_commit(&self, commits: &[Commit]) -> Result<Begun, SeamError> {
         self.journal.ready()?;
         let writes = commits.iter().map(|commit| &commit.writes);
         let mut rows = encode(writes.flatten());
-        let mut group = 0;
         let mut outcomes = Vec::with_capacity(commits.len());
-        {
-            let mut inner = self.lock();
-            let mut first = 0;
-            for commit in commits {
-                let ends = &mut rows.ends[first..first + commit.writes.len()];
-                first += ends.len();
-                outcomes.push(match inner.ledger.commit(commit) {
-                    Ok(seqs) => {
-                        for (end, seq) in ends.iter_mut().zip(seqs) {
-                            end.0 = Some(seq);
-                        }
-                        CommitOutcome::Applied
+        let mut durable = Durable::now();
+        let mut inner = self.lock();
+        let mut first = 0;
+        for commit in commits {
+            let ends = &mut rows.ends[first..first + commit.writes.len()];
+            first += ends.len();
+            outcomes.push(match inner.ledger.commit(commit) {
+                Ok(seqs) => {
+                    for (end, seq) in ends.iter_mut().zip(seqs) {
+                        end.0 = Some(seq);
                     }
-                    Err(refused) => refused,
-                });
-            }
-            // All at once, lest the writer take them in halves.
-            if outcomes.contains(&CommitOutcome::Applied) {
-                let bytes = rows.bytes.len();
-                group = self.journal.append(bytes, |group| group.orders.push(rows));
-            }
+                    CommitOutcome::Applied
+                }
+                Err(refused) => refused,
+            });
         }
-        self.journal.durable(group).await?;
-        Ok(outcomes)
+        // All at once, lest the writer take them in halves.
+        if outcomes.contains(&CommitOutcome::Applied) {
+            let bytes = rows.bytes.len();
+            let group = self.journal.append(bytes, |group| group.orders.push(rows));
+            let journal = Arc::clone(&self.journal);
+            durable = Durable::after(async move { journal.durable(group).await });
+        }
+        Ok(Begun { outcomes, durable })
     }
 
     async fn confirm(&self, payments: &[Payment]) -> Result<Vec<ConfirmOutcome>, SeamError> {

@@ -1,0 +1,185 @@
+//! From decided to told: waits until a round is durable, then answers its
+//! callers, acknowledges its deliveries and publishes its news, while the
+//! worker decides the next one.
+
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
+use std::time::{Duration, Instant};
+
+use tokio::sync::{Notify, mpsc};
+use tokio::task::JoinHandle;
+use tracing::{debug, warn};
+
+use super::batch::Done;
+use super::core::Core;
+use super::lane::{Answer, TakenRound};
+use crate::protocol::OrderStatus;
+use crate::seams::{News, Receipt, SeamError};
+
+/// Rounds that may be decided and not durable.
+const UNSETTLED_MAX: usize = 4;
+/// How long a delivery that was given up stays away.
+const RETRY_AFTER: Duration = Duration::from_millis(200);
+
+/// A round that is decided.
+pub(super) struct Unsettled {
+    pub(super) started: Instant,
+    pub(super) done: Done,
+    pub(super) round: Option<TakenRound>,
+    pub(super) answers: Vec<Answer>,
+    pub(super) delivered: Vec<(Receipt, Answer)>,
+}
+
+#[derive(Default)]
+struct Progress {
+    unsettled: AtomicUsize,
+    settled: Notify,
+    last_took_nanos: AtomicU64,
+}
+
+/// However the settler ends, the worker does not wait for it.
+struct Settling(Arc<Progress>);
+
+impl Drop for Settling {
+    fn drop(&mut self) {
+        self.0.unsettled.store(0, Ordering::Release);
+        self.0.settled.notify_one();
+    }
+}
+
+/// Settles rounds in the order they were decided.
+pub(super) struct Settler {
+    hand_over: mpsc::Sender<Unsettled>,
+    task: JoinHandle<()>,
+    progress: Arc<Progress>,
+}
+
+impl Settler {
+    pub(super) fn start(core: Arc<Core>) -> Self {
+        let (hand_over, mut decided) = mpsc::channel::<Unsettled>(UNSETTLED_MAX);
+        let progress = Arc::new(Progress::default());
+        let shared = Settling(Arc::clone(&progress));
+        let task = tokio::spawn(async move {
+            let shared = &shared.0;
+            while let Some(unsettled) = decided.recv().await {
+                let started = unsettled.started;
+                unsettled
+                    .settle(&core, || {
+                        let took = started.elapsed();
+                        let nanos = u64::try_from(took.as_nanos()).unwrap_or(u64::MAX);
+                        shared.last_took_nanos.store(nanos, Ordering::Relaxed);
+                        metrics::histogram!("flux_round_seconds").record(took.as_secs_f64());
+                        shared.unsettled.fetch_sub(1, Ordering::AcqRel);
+                        shared.settled.notify_one();
+                    })
+                    .await;
+            }
+        });
+        Self { hand_over, task, progress }
+    }
+
+    /// Takes a round over; waits while too many are not durable.
+    pub(super) async fn hand_over(&self, unsettled: Unsettled) {
+        self.progress.unsettled.fetch_add(1, Ordering::AcqRel);
+        if self.hand_over.send(unsettled).await.is_err() {
+            // The round's callers are told when it is dropped.
+            warn!("the settler is gone; a round is given up");
+            self.progress.unsettled.store(0, Ordering::Release);
+        }
+    }
+
+    /// Waits until no round is on its way. Cancel-safe.
+    pub(super) async fn settled(&self) {
+        while self.progress.unsettled.load(Ordering::Acquire) > 0 {
+            self.progress.settled.notified().await;
+        }
+    }
+
+    /// How long the last round took, from its first look to its answers.
+    pub(super) fn last_took(&self) -> Duration {
+        Duration::from_nanos(self.progress.last_took_nanos.load(Ordering::Relaxed))
+    }
+
+    /// Settles what is left.
+    pub(super) async fn finish(self) {
+        drop(self.hand_over);
+        if let Err(error) = self.task.await {
+            warn!(%error, "the settler failed");
+        }
+    }
+}
+
+impl Unsettled {
+    /// `told` is called when the callers have their answers.
+    async fn settle(mut self, core: &Core, told: impl FnOnce()) {
+        let mut durable = Ok(());
+        for written in self.done.durable {
+            durable = durable.and(written.wait().await);
+        }
+        if let Err(error) = durable {
+            warn!(%error, "a round was decided and could not be written down");
+            let broken = Answer::Broken(reason(&error).into());
+            self.answers.fill(broken.clone());
+            self.delivered.iter_mut().for_each(|(_, answer)| *answer = broken.clone());
+            self.done.news.clear();
+        }
+        if let Some(round) = self.round {
+            round.settle(self.answers);
+        }
+        told();
+        acknowledge(core, self.delivered).await;
+        for news in self.done.news {
+            count(&news);
+            core.publish(news).await;
+        }
+    }
+}
+
+fn reason(error: &SeamError) -> String {
+    match error {
+        SeamError::Broken { reason, .. } => reason.clone(),
+        error => error.to_string(),
+    }
+}
+
+async fn acknowledge(core: &Core, delivered: Vec<(Receipt, Answer)>) {
+    let (mut done, mut back) = (Vec::new(), Vec::new());
+    for (receipt, answer) in delivered {
+        match answer {
+            Answer::News(..) | Answer::Found(_) | Answer::NotFound(_) => done.push(receipt),
+            Answer::GivenUp | Answer::Broken(_) => back.push(receipt),
+        }
+    }
+    let queue = &core.backend.queue;
+    if !done.is_empty()
+        && let Err(error) = queue.ack(&done).await
+    {
+        debug!(%error, "messages were not acknowledged; they come back and are found decided");
+    }
+    if !back.is_empty()
+        && let Err(error) = queue.retry(&back, RETRY_AFTER).await
+    {
+        debug!(%error, "messages were not handed back; they come back by themselves");
+    }
+}
+
+fn count(news: &News) {
+    let mut counts = [0u64; 8];
+    for order in &news.orders {
+        counts[order.status() as usize] += 1;
+    }
+    for status in [
+        OrderStatus::Held,
+        OrderStatus::Confirmed,
+        OrderStatus::Released,
+        OrderStatus::Expired,
+        OrderStatus::Cancelled,
+        OrderStatus::Rejected,
+        OrderStatus::RefundDue,
+    ] {
+        let orders = counts[status as usize];
+        if orders > 0 {
+            metrics::counter!("flux_orders_total", "status" => status.as_str()).increment(orders);
+        }
+    }
+}
