@@ -80,7 +80,9 @@ fn open(disk: &Disk) -> Result<Backend, OpenError> {
         made.map_err(|failure| open_error(path, failure))?;
     }
     Embedded::open_database(path, limits, Arc::new(SystemClock), || {
-        Builder::new().set_cache_size(1 << 20).create_with_backend(disk.clone())
+        let mut builder = Builder::new();
+        builder.set_cache_size(1 << 20).set_check_integrity_on_open(true);
+        builder.create_with_backend(disk.clone())
     })
     .map(|embedded| embedded.backend())
 }
@@ -432,4 +434,13 @@ async fn what_was_acknowledged_survives_a_full_or_failing_disk() {
         let kind = [ErrorKind::StorageFull, ErrorKind::Other][(seed % 2) as usize];
         crash(seed, Fault::Fails(kind)).await;
     }
+}
+
+#[tokio::test]
+async fn a_disk_that_can_only_be_read_is_refused() {
+    let disk = Disk::default();
+    drop(open(&disk).expect("opens"));
+    disk.fail_after(0, Fault::Fails(ErrorKind::ReadOnlyFilesystem));
+    let error = open(&disk).expect_err("nothing can be written");
+    assert!(matches!(error, OpenError::Io { .. }), "{error:?}");
 }

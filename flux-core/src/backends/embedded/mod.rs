@@ -151,7 +151,8 @@ impl Embedded {
         let limits = QueueLimits { visibility, depth_max: queue_depth_max };
         let file = path.join(FILE_NAME);
         let mut builder = Builder::new();
-        builder.set_cache_size(cache_bytes);
+        // Else a damaged page is noticed only if a crash came after it.
+        builder.set_cache_size(cache_bytes).set_check_integrity_on_open(true);
         make_dir(&path).map_err(|error| io_error(&path, error))?;
         if !file.exists() {
             create(&path, &file)?;
