@@ -40,7 +40,7 @@ pub use queue::EmbeddedQueue;
 pub use store::EmbeddedStore;
 
 use self::journal::Journal;
-use self::recover::{FORMAT, Failure, initialise, recover};
+use self::recover::{FORMAT, Failure, Recovered, initialise, recover};
 use super::Backend;
 use super::memory::{DEPTH_MAX, MemoryBus, MemoryLocks, VISIBILITY};
 use super::queue_state::QueueLimits;
@@ -174,9 +174,9 @@ impl Embedded {
         let (db, recovered) = opened
             .unwrap_or_else(|_| Err(Failure::Damaged("reading it failed badly".to_owned())))
             .map_err(|failure| open_error(path, failure))?;
-        let journal = Journal::start(db).map_err(|error| io_error(path, error))?;
+        let Recovered { generation, ledger, orders, queue } = recovered;
+        let journal = Journal::start(db, orders).map_err(|error| io_error(path, error))?;
         let journal = Arc::new(journal);
-        let recover::Recovered { generation, ledger, queue } = recovered;
         Ok(Self {
             queue: Arc::new(EmbeddedQueue::new(journal.clone(), queue, generation, clock)),
             store: Arc::new(EmbeddedStore::new(journal, ledger)),
