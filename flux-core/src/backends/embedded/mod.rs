@@ -9,6 +9,9 @@
 //! later ones answer [`SeamError::Broken`](crate::seams::SeamError::Broken).
 //! Opening it anew recovers everything that was acknowledged.
 //!
+//! Metrics: `flux_commit_orders` and `flux_commit_seconds`, histograms of the
+//! orders written at once and of what that took.
+//!
 //! I/O runs in real time on threads of its own, so do not wait for it under a
 //! paused tokio clock with a time-out: the clock jumps while the disk works.
 
