@@ -3,10 +3,12 @@
 
 use std::collections::{BTreeMap, HashMap, HashSet};
 use std::io::ErrorKind;
+use std::pin::pin;
+use std::task::{Context, Waker};
 
 use super::disk::{Dice, Disk, Fault};
 use super::*;
-use crate::backends::ledger::tests::{T0, item, order, units};
+use crate::backends::ledger::tests::{T0, hold, item, order, units};
 use crate::protocol::{
     Ask, BuyerCap, Claim, Commit, CommitOutcome, ItemId, ItemSpec, Line, Message, Order, OrderId,
     OrderStatus, PaymentRef, Stock, Timestamp, Verdict, View,
@@ -80,7 +82,9 @@ fn open(disk: &Disk) -> Result<Backend, OpenError> {
         made.map_err(|failure| open_error(path, failure))?;
     }
     Embedded::open_database(path, limits, Arc::new(SystemClock), || {
-        Builder::new().set_cache_size(1 << 20).create_with_backend(disk.clone())
+        let mut builder = Builder::new();
+        builder.set_cache_size(1 << 20).set_check_integrity_on_open(true);
+        builder.create_with_backend(disk.clone())
     })
     .map(|embedded| embedded.backend())
 }
@@ -432,4 +436,66 @@ async fn what_was_acknowledged_survives_a_full_or_failing_disk() {
         let kind = [ErrorKind::StorageFull, ErrorKind::Other][(seed % 2) as usize];
         crash(seed, Fault::Fails(kind)).await;
     }
+}
+
+#[tokio::test]
+async fn a_disk_that_can_only_be_read_is_refused() {
+    let disk = Disk::default();
+    drop(open(&disk).expect("opens"));
+    disk.fail_after(0, Fault::Fails(ErrorKind::ReadOnlyFilesystem));
+    let error = open(&disk).expect_err("nothing can be written");
+    assert!(matches!(error, OpenError::Io { .. }), "{error:?}");
+}
+
+/// Polls once; a future that needs the disk is not done.
+fn is_pending<T>(future: std::pin::Pin<&mut impl Future<Output = T>>) -> bool {
+    future.poll(&mut Context::from_waker(Waker::noop())).is_pending()
+}
+
+#[tokio::test]
+async fn nothing_is_answered_or_shown_before_it_is_on_disk() {
+    let disk = Disk::default();
+    let Backend { store, queue, .. } = open(&disk).expect("opens");
+    let spec = ItemSpec::pool("a", 9).expect("pool");
+    store.put_item(&spec).await.expect("put");
+    let id = [item("a")];
+    let token = store.claim(&id).await.expect("claim")[0].clone().expect("there").token;
+    let messages = [1, 2].map(|n| Message::Place(order(n, "ann", vec![units("a", 1)])));
+    let held = order(3, "ann", vec![units("a", 1)]);
+    let commit = [Commit { claims: vec![(item("a"), token)], writes: vec![hold(&held)] }];
+
+    disk.stick();
+    let mut send = pin!(queue.send(&messages));
+    assert!(is_pending(send.as_mut()), "sent");
+    let mut find = pin!(queue.find(messages[0].order_id()));
+    assert!(is_pending(find.as_mut()), "found");
+    // Taking is no promise: what comes of it is on disk no earlier than the message.
+    let taken = queue.receive(2, Duration::ZERO).await.expect("receive");
+    let letter = [(taken[1].receipt.clone(), "why".to_owned())];
+    let mut bury = pin!(queue.bury(&letter));
+    assert!(is_pending(bury.as_mut()), "buried");
+    let mut dead = pin!(queue.dead_letters(9));
+    assert!(is_pending(dead.as_mut()), "dead");
+    let mut applied = pin!(store.commit(&commit));
+    assert!(is_pending(applied.as_mut()), "committed");
+    let mut orders = pin!(store.orders(std::slice::from_ref(&held.id)));
+    assert!(is_pending(orders.as_mut()), "read");
+    let mut stock = pin!(store.stock(&id[0]));
+    assert!(is_pending(stock.as_mut()), "stock");
+    let larger = ItemSpec::pool("a", 10).expect("pool");
+    let mut put = pin!(store.put_item(&larger));
+    assert!(is_pending(put.as_mut()), "put");
+    let mut items = pin!(store.items(&id));
+    assert!(is_pending(items.as_mut()), "items");
+
+    disk.unstick();
+    send.await.expect("sent");
+    bury.await.expect("buried");
+    assert!(find.await.expect("found").is_some());
+    assert_eq!(dead.await.expect("dead").len(), 1);
+    assert_eq!(applied.await.expect("committed"), [CommitOutcome::Applied]);
+    assert_eq!(orders.await.expect("read")[0].as_ref(), Some(&commit[0].writes[0].order));
+    assert_eq!(stock.await.expect("stock").expect("there").1, Stock::Pool { available: 8 });
+    assert_eq!(put.await.expect("put"), PutOutcome::Changed);
+    assert_eq!(items.await.expect("items")[0].as_ref().expect("there").spec.capacity(), 10);
 }

@@ -2,7 +2,7 @@
 //! and, apart, what was synced; power loss keeps of the rest any sectors or none.
 
 use std::io::{Error, ErrorKind, Result};
-use std::sync::{Arc, Mutex, MutexGuard};
+use std::sync::{Arc, Condvar, Mutex, MutexGuard};
 
 use redb::StorageBackend;
 
@@ -44,11 +44,13 @@ struct State {
     unsynced: Vec<Unsynced>,
     changes_left: Option<u64>,
     fault: Option<Fault>,
+    /// Syncs do not end for now.
+    stuck: bool,
 }
 
 /// See the module. Clones are the same disk.
 #[derive(Debug, Clone, Default)]
-pub(crate) struct Disk(Arc<Mutex<State>>);
+pub(crate) struct Disk(Arc<(Mutex<State>, Condvar)>);
 
 fn resize(image: &mut Vec<u8>, len: u64) {
     image.resize(usize::try_from(len).expect("a small disk"), 0);
@@ -66,11 +68,11 @@ impl Disk {
     /// A disk with these contents, all synced.
     pub(crate) fn holding(image: Vec<u8>) -> Self {
         let state = State { live: image.clone(), synced: image, ..State::default() };
-        Self(Arc::new(Mutex::new(state)))
+        Self(Arc::new((Mutex::new(state), Condvar::new())))
     }
 
     fn lock(&self) -> MutexGuard<'_, State> {
-        self.0.lock().expect("nothing panics under this lock")
+        self.0.0.lock().expect("nothing panics under this lock")
     }
 
     /// Arms a fault that strikes after so many changes.
@@ -78,6 +80,16 @@ impl Disk {
         let mut state = self.lock();
         state.changes_left = Some(changes);
         state.fault = Some(fault);
+    }
+
+    /// Makes syncs wait, until [`unstick`](Self::unstick).
+    pub(crate) fn stick(&self) {
+        self.lock().stuck = true;
+    }
+
+    pub(crate) fn unstick(&self) {
+        self.lock().stuck = false;
+        self.0.1.notify_all();
     }
 
     /// Whether the fault struck.
@@ -150,7 +162,8 @@ impl StorageBackend for Disk {
     }
 
     fn sync_data(&self) -> Result<()> {
-        let mut state = self.lock();
+        let state = self.0.1.wait_while(self.lock(), |state| state.stuck);
+        let mut state = state.expect("nothing panics under this lock");
         state.change()?;
         let state = &mut *state;
         for change in state.unsynced.drain(..) {

@@ -4,12 +4,13 @@
 //! Groups become durable in order, so whatever rests on an append that is not
 //! durable yet can't become durable before it.
 
+use std::ops::Bound;
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::{Arc, Condvar, Mutex, MutexGuard};
 use std::thread::JoinHandle;
 use std::time::{Duration, Instant};
 
-use redb::{Database, TableDefinition};
+use redb::{Database, Table, TableDefinition};
 use tokio::sync::watch;
 
 use super::SERVICE;
@@ -50,7 +51,8 @@ pub(crate) struct OrderRows {
 }
 
 impl OrderRows {
-    fn count(&self) -> usize {
+    /// Rows to write.
+    pub(crate) fn count(&self) -> usize {
         self.ends.iter().filter(|(seq, _)| seq.is_some()).count()
     }
 }
@@ -61,19 +63,46 @@ impl Group {
         orders.is_empty() && items.is_empty() && queue.is_empty() && dead.is_empty()
     }
 
-    fn write(&self, db: &Database) -> Result<(), redb::Error> {
-        let txn = db.begin_write()?;
-        if !self.orders.is_empty() {
-            let mut table = txn.open_table(ORDERS)?;
-            for rows in &self.orders {
-                let mut start = 0;
-                for &(seq, end) in &rows.ends {
-                    if let Some(seq) = seq {
-                        table.insert(seq, &rows.bytes[start..end])?;
-                    }
-                    start = end;
+    fn orders(&self) -> usize {
+        self.orders.iter().map(OrderRows::count).sum()
+    }
+
+    /// Writes the orders: new ones, which come by ascending number, through a
+    /// cursor at the end of the table, which is several times faster, and then
+    /// those that were there.
+    fn write_orders(
+        &self,
+        table: &mut Table<'_, u64, &'static [u8]>,
+        next_seq: &mut u64,
+    ) -> Result<(), redb::Error> {
+        let mut changed = Vec::new();
+        let mut end_of_table = table.upper_bound_mut(Bound::<u64>::Unbounded)?;
+        for rows in &self.orders {
+            let mut start = 0;
+            for &(seq, end) in &rows.ends {
+                let row = &rows.bytes[start..end];
+                start = end;
+                let Some(seq) = seq else { continue };
+                if seq == *next_seq {
+                    end_of_table.insert_before(seq, row)?;
+                    *next_seq += 1;
+                } else {
+                    changed.push((seq, row));
                 }
             }
+        }
+        end_of_table.close()?;
+        for (seq, row) in changed {
+            table.insert(seq, row)?;
+        }
+        Ok(())
+    }
+
+    /// Writes everything. `next_seq` is the number of the next new order.
+    fn write(&self, db: &Database, next_seq: &mut u64) -> Result<(), redb::Error> {
+        let txn = db.begin_write()?;
+        if !self.orders.is_empty() {
+            self.write_orders(&mut txn.open_table(ORDERS)?, next_seq)?;
         }
         if !self.items.is_empty() {
             let mut table = txn.open_table(ITEMS)?;
@@ -133,7 +162,8 @@ pub(crate) struct Journal {
 }
 
 impl Journal {
-    pub(crate) fn start(db: Database) -> std::io::Result<Self> {
+    /// `next_seq` is the number of the next new order.
+    pub(crate) fn start(db: Database, next_seq: u64) -> std::io::Result<Self> {
         let open =
             Open { group: Group::default(), number: 1, bytes: 0, urgent: false, closing: false };
         let shared = Arc::new(Shared {
@@ -144,7 +174,7 @@ impl Journal {
         });
         let writer = std::thread::Builder::new().name("flux-writer".into()).spawn({
             let shared = shared.clone();
-            move || shared.run()
+            move || shared.run(next_seq)
         })?;
         Ok(Self { shared, writer: Some(writer) })
     }
@@ -219,11 +249,11 @@ impl Shared {
         self.open.lock().expect("nothing panics under this lock")
     }
 
-    fn run(&self) {
+    fn run(&self, mut next_seq: u64) {
         while let Some((number, group)) = self.next_group() {
             let started = Instant::now();
-            let orders: usize = group.orders.iter().map(OrderRows::count).sum();
-            let written = catch_unwind(AssertUnwindSafe(|| group.write(&self.db)));
+            let write = || group.write(&self.db, &mut next_seq);
+            let written = catch_unwind(AssertUnwindSafe(write));
             let error = match written {
                 Ok(Ok(())) => None,
                 Ok(Err(error)) => Some(error.to_string()),
@@ -238,7 +268,7 @@ impl Shared {
                 self.progress.send_modify(|progress| progress.broken = Some(reason.into()));
                 return;
             }
-            metrics::histogram!("flux_commit_orders").record(orders as f64);
+            metrics::histogram!("flux_commit_orders").record(group.orders() as f64);
             metrics::histogram!("flux_commit_seconds").record(started.elapsed());
             self.progress.send_modify(|progress| progress.durable = number);
         }

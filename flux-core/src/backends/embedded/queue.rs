@@ -109,6 +109,9 @@ impl EmbeddedQueue {
 #[async_trait]
 impl OrderQueue for EmbeddedQueue {
     async fn send(&self, messages: &[Message]) -> Result<(), SeamError> {
+        if messages.is_empty() {
+            return Ok(());
+        }
         let rows = self.rows(messages);
         let group = {
             let mut queue = self.waiting.lock();
@@ -153,6 +156,9 @@ impl OrderQueue for EmbeddedQueue {
             queue.state.room_for_dead(receipts.len())?;
             self.journal.ready()?;
             let buried = queue.state.bury(receipts, self.clock.now());
+            if buried.is_empty() {
+                return Ok(());
+            }
             let done = queue.settle(buried.iter().map(|(seq, _)| *seq));
             let dead: Vec<_> =
                 buried.iter().map(|(seq, letter)| (*seq, Some(dead_row(letter)))).collect();
@@ -180,6 +186,9 @@ impl OrderQueue for EmbeddedQueue {
             let mut queue = self.waiting.lock();
             self.journal.ready()?;
             let (seqs, messages) = queue.state.redrivable(max);
+            if seqs.is_empty() {
+                return Ok(0);
+            }
             let rows = self.rows(&messages);
             queue.state.forget_dead(seqs.len());
             (seqs.len(), self.enqueue(&mut queue, &messages, rows, &seqs))

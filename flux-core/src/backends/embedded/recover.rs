@@ -27,6 +27,8 @@ const THREADS_MAX: usize = 8;
 pub(crate) struct Recovered {
     pub(crate) generation: u64,
     pub(crate) ledger: Ledger,
+    /// How many orders there are.
+    pub(crate) orders: u64,
     pub(crate) queue: Durable,
 }
 
@@ -97,8 +99,8 @@ pub(crate) fn recover(db: &Database, limits: QueueLimits) -> Result<Recovered, F
     let generation = next_generation(db)?;
     let first = generation << COUNTER_BITS;
     let queue = recover_queue(db, limits, generation, first)?;
-    let ledger = recover_ledger(db, first)?;
-    Ok(Recovered { generation, ledger, queue })
+    let (ledger, orders) = recover_ledger(db, first)?;
+    Ok(Recovered { generation, ledger, orders, queue })
 }
 
 fn recover_queue(
@@ -223,7 +225,8 @@ impl Scan<'_> {
     }
 }
 
-fn recover_ledger(db: &Database, last_token: u64) -> Result<Ledger, Failure> {
+/// The ledger, and how many orders there are.
+fn recover_ledger(db: &Database, last_token: u64) -> Result<(Ledger, u64), Failure> {
     let txn = db.begin_read()?;
     let mut specs = Vec::new();
     let items = txn.open_table(ITEMS)?;
@@ -283,7 +286,7 @@ fn recover_ledger(db: &Database, last_token: u64) -> Result<Ledger, Failure> {
         let Tally { held, buyers, .. } = tally;
         restored.push(RestoredItem { spec: spec.clone(), stock, held, buyers });
     }
-    Ok(Ledger::restore(restored, index, holds, next_seq, last_token))
+    Ok((Ledger::restore(restored, index, holds, next_seq, last_token), next_seq))
 }
 
 /// The stock that is left when the live orders have theirs.

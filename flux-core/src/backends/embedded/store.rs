@@ -6,7 +6,7 @@ use std::sync::{Arc, Mutex, MutexGuard};
 use async_trait::async_trait;
 use redb::ReadableDatabase;
 use tokio::runtime::Handle;
-use tokio::task::spawn_blocking;
+use tokio::task::{JoinError, spawn_blocking};
 
 use super::SERVICE;
 use super::journal::{Journal, ORDERS, OrderRows, Shared};
@@ -63,14 +63,7 @@ impl EmbeddedStore {
         read: impl FnOnce(&Shared) -> Result<T, ReadError> + Send + 'static,
     ) -> Result<T, SeamError> {
         let shared = self.journal.shared();
-        match spawn_blocking(move || read(&shared)).await {
-            Ok(read) => read.map_err(SeamError::from),
-            Err(error) => Err(SeamError::Broken {
-                service: SERVICE,
-                reason: "reading the file failed badly; restore it from a copy".to_owned(),
-                source: Some(error.into()),
-            }),
-        }
+        Ok(spawn_blocking(move || read(&shared)).await.map_err(panicked)??)
     }
 }
 
@@ -90,6 +83,12 @@ impl From<ReadError> for SeamError {
         let reason = format!("{error}; restore the file from a copy");
         Self::Broken { service: SERVICE, reason, source: Some(error.into()) }
     }
+}
+
+/// redb panics on some damage.
+fn panicked(error: JoinError) -> SeamError {
+    let reason = "reading the file failed badly; restore it from a copy".to_owned();
+    SeamError::Broken { service: SERVICE, reason, source: Some(error.into()) }
 }
 
 /// Orders by their sequence numbers.
@@ -199,13 +198,7 @@ impl EmbeddedStore {
             let owners = count_buyers(&journal.shared(), &spec.id)?;
             Ok(Self::put(&journal, &mut inner, &spec, owners))
         };
-        spawn_blocking(put).await.unwrap_or_else(|error| {
-            Err(SeamError::Broken {
-                service: SERVICE,
-                reason: "reading the file failed badly; restore it from a copy".to_owned(),
-                source: Some(error.into()),
-            })
-        })
+        spawn_blocking(put).await.map_err(panicked)?
     }
 }
 
@@ -264,7 +257,7 @@ impl InventoryStore for EmbeddedStore {
             });
         }
         // All at once, lest the writer take them in halves.
-        if outcomes.contains(&CommitOutcome::Applied) {
+        if rows.count() > 0 {
             let bytes = rows.bytes.len();
             let group = self.journal.append(bytes, |group| group.orders.push(rows));
             let journal = Arc::clone(&self.journal);
