@@ -396,12 +396,22 @@ proptest! {
     }
 
     #[test]
-    fn definitions_survive_json(
-        specs in specs(), label in proptest::option::of(".{0,60}"), times in any::<[u64; 2]>(),
+    fn definitions_survive_json_or_are_refused_by_name(
+        specs in specs(), label in proptest::option::of(".{0,90}"), times in any::<[u64; 2]>(),
     ) {
+        let [opens_at, closes_at] = times.map(|at| Some(Timestamp::from_millis(at)));
         for spec in specs {
-            let [opens_at, closes_at] = times.map(|at| Some(Timestamp::from_millis(at)));
-            there_and_back(&ItemSpec { name: label.clone(), opens_at, closes_at, ..spec })?;
+            let spec = ItemSpec { name: label.clone(), opens_at, closes_at, ..spec };
+            let json = serde_json::to_value(&spec).expect("it can be written");
+            let long = label.as_ref().is_some_and(|label| label.len() > 256);
+            match serde_json::from_value::<ItemSpec>(json) {
+                Ok(back) => prop_assert!(!long && opens_at < closes_at && back == spec),
+                Err(error) if long => prop_assert!(error.to_string().starts_with("name")),
+                Err(error) => {
+                    prop_assert!(opens_at >= closes_at);
+                    prop_assert!(error.to_string().starts_with("closes_at"));
+                }
+            }
         }
     }
 
