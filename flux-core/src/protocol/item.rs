@@ -107,6 +107,7 @@ impl From<Hall> for Vec<SeatId> {
 /// # Ok::<(), flux_core::InvalidInput>(())
 /// ```
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(try_from = "Unchecked")]
 pub struct ItemSpec {
     /// Its id.
     pub id: ItemId,
@@ -170,6 +171,35 @@ impl ItemSpec {
             )?),
             _ => return Err(InvalidInput::new("capacity", "or seats must be given, not both")),
         };
+        Self::try_from(Unchecked {
+            id: ItemId::new(id)?,
+            name,
+            kind,
+            hold: hold_seconds.map_or(Ok(HoldTime::DEFAULT), HoldTime::new)?,
+            max_per_buyer: max_per_buyer.map(BuyerCap::new).transpose()?,
+            opens_at,
+            closes_at,
+        })
+    }
+}
+
+/// A definition whose fields are each in bounds, not yet held against the
+/// rules that have no type of their own. Fields as in [`ItemSpec`].
+#[derive(Deserialize)]
+struct Unchecked {
+    id: ItemId,
+    name: Option<String>,
+    kind: ItemKind,
+    hold: HoldTime,
+    max_per_buyer: Option<BuyerCap>,
+    opens_at: Option<Timestamp>,
+    closes_at: Option<Timestamp>,
+}
+
+impl TryFrom<Unchecked> for ItemSpec {
+    type Error = InvalidInput;
+    fn try_from(spec: Unchecked) -> Result<Self, InvalidInput> {
+        let Unchecked { id, name, kind, hold, max_per_buyer, opens_at, closes_at } = spec;
         if let Some(name) = &name
             && name.len() > ITEM_NAME_BYTES_MAX
         {
@@ -183,15 +213,7 @@ impl ItemSpec {
         {
             return Err(InvalidInput::new("closes_at", "must be after opens_at"));
         }
-        Ok(Self {
-            id: ItemId::new(id)?,
-            name,
-            kind,
-            hold: hold_seconds.map_or(Ok(HoldTime::DEFAULT), HoldTime::new)?,
-            max_per_buyer: max_per_buyer.map(BuyerCap::new).transpose()?,
-            opens_at,
-            closes_at,
-        })
+        Ok(Self { id, name, kind, hold, max_per_buyer, opens_at, closes_at })
     }
 }
 
