@@ -2,7 +2,7 @@
 //! the newest, what is left of each item, where each order stands. The memory
 //! store and the embedded store both run it, each behind one lock.
 
-use std::collections::{BTreeMap, HashMap};
+use std::collections::{BTreeMap, BTreeSet, HashMap};
 use std::ops::Bound;
 use std::sync::Arc;
 
@@ -107,10 +107,14 @@ pub(crate) struct RestoredItem {
     pub(crate) buyers: Buyers,
 }
 
+type Shelves = HashMap<ItemId, Shelf, foldhash::fast::RandomState>;
+
 /// See the module.
 #[derive(Debug, Default)]
 pub(crate) struct Ledger {
-    shelves: BTreeMap<ItemId, Shelf>,
+    shelves: Shelves,
+    /// The items in order, for listing.
+    ids: BTreeSet<ItemId>,
     index: Sharded<OrderId, Entry>,
     /// By the end of the hold. An order that is not held any more stays until
     /// its time, and is dropped when met.
@@ -130,14 +134,15 @@ impl Ledger {
         next_seq: u64,
         mut last_token: u64,
     ) -> Self {
-        let mut shelves = BTreeMap::new();
+        let mut shelves = Shelves::default();
         for RestoredItem { spec, stock, held, buyers } in items {
             let token = Self::mint(&mut last_token);
             let mut shelf = Shelf { spec, stock, held, token, buyers: None };
             shelf.count_buyers(buyers);
             shelves.insert(shelf.spec.id.clone(), shelf);
         }
-        Self { shelves, index, holds, next_seq, last_token }
+        let ids = shelves.keys().cloned().collect();
+        Self { shelves, ids, index, holds, next_seq, last_token }
     }
 
     fn mint(last_token: &mut u64) -> FencingToken {
@@ -167,6 +172,7 @@ impl Ledger {
                 buyers: spec.max_per_buyer.map(|_| Sharded::default()),
                 spec: spec.clone(),
             };
+            self.ids.insert(spec.id.clone());
             self.shelves.insert(spec.id.clone(), shelf);
             return PutOutcome::Created;
         };
@@ -326,11 +332,8 @@ impl Ledger {
 
     pub(crate) fn list_items(&self, after: Option<&ItemId>, limit: usize) -> Vec<Item> {
         let from = after.map_or(Bound::Unbounded, Bound::Excluded);
-        self.shelves
-            .range::<ItemId, _>((from, Bound::Unbounded))
-            .take(limit)
-            .map(|(_, shelf)| shelf.item())
-            .collect()
+        let ids = self.ids.range::<ItemId, _>((from, Bound::Unbounded)).take(limit);
+        ids.filter_map(|id| self.item(id)).collect()
     }
 
     pub(crate) fn stock(&self, id: &ItemId) -> Option<(Arc<ItemSpec>, Stock)> {
@@ -350,7 +353,7 @@ struct Draft<'a> {
 
 impl<'a> Draft<'a> {
     /// The stock the commit starts from, or the items it may not write.
-    fn new(commit: &'a Commit, shelves: &BTreeMap<ItemId, Shelf>) -> Result<Self, Vec<ItemId>> {
+    fn new(commit: &'a Commit, shelves: &Shelves) -> Result<Self, Vec<ItemId>> {
         let mut fenced = Vec::new();
         let mut claimed: Vec<(&ItemId, Stock)> = Vec::with_capacity(commit.claims.len());
         for (item, token) in &commit.claims {
@@ -382,7 +385,7 @@ impl<'a> Draft<'a> {
         }
     }
 
-    fn write(&mut self, write: &'a OrderWrite, shelves: &BTreeMap<ItemId, Shelf>) {
+    fn write(&mut self, write: &'a OrderWrite, shelves: &Shelves) {
         let effect = write.effect();
         if effect == Effect::None {
             return;
@@ -392,13 +395,7 @@ impl<'a> Draft<'a> {
         }
     }
 
-    fn line(
-        &mut self,
-        buyer: &'a BuyerId,
-        line: &'a Line,
-        effect: Effect,
-        shelves: &BTreeMap<ItemId, Shelf>,
-    ) {
+    fn line(&mut self, buyer: &'a BuyerId, line: &'a Line, effect: Effect, shelves: &Shelves) {
         let position = self.position(&line.item).expect("an unclaimed item was fenced");
         let shelf = shelves.get(&line.item).expect("a claimed item is there");
         let stock = &mut self.claimed[position].1;
@@ -416,7 +413,7 @@ impl<'a> Draft<'a> {
         }
     }
 
-    fn over_cap(&self, shelves: &BTreeMap<ItemId, Shelf>) -> Vec<OverCap> {
+    fn over_cap(&self, shelves: &Shelves) -> Vec<OverCap> {
         let mut over = Vec::new();
         for (&(item, buyer), &units) in &self.buyers {
             let shelf = shelves.get(item).expect("a claimed item is there");
@@ -431,7 +428,7 @@ impl<'a> Draft<'a> {
         over
     }
 
-    fn apply(self, shelves: &mut BTreeMap<ItemId, Shelf>) {
+    fn apply(self, shelves: &mut Shelves) {
         for (item, stock) in self.claimed {
             shelves.get_mut(item).expect("a claimed item is there").stock = stock;
         }

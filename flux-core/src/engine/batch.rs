@@ -14,6 +14,7 @@ use std::collections::{HashMap, HashSet};
 use std::sync::Arc;
 use std::time::Duration;
 
+use foldhash::fast::RandomState;
 use tokio::time::Instant;
 use tracing::{debug, warn};
 
@@ -282,7 +283,7 @@ impl Desk {
             self.view.learn(over.clone());
         }
         let mut plan = Plan::new(self.core.settings.commit_writes_max);
-        let mut decided = HashSet::with_capacity(jobs.len());
+        let mut decided = HashSet::with_capacity_and_hasher(jobs.len(), RandomState::default());
         for (place, job) in jobs.iter_mut().enumerate() {
             if job.answer.is_some() {
                 continue;

@@ -4,6 +4,7 @@
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU32, Ordering};
 
+use foldhash::fast::RandomState;
 use papaya::HashMap;
 
 use super::error::Error;
@@ -22,7 +23,7 @@ struct Cell {
 /// What is left of each item, as far as this process has heard.
 #[derive(Debug, Default)]
 pub(crate) struct Gate {
-    cells: HashMap<ItemId, Cell>,
+    cells: HashMap<ItemId, Cell, RandomState>,
 }
 
 impl Gate {

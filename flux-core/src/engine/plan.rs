@@ -3,6 +3,8 @@
 
 use std::collections::HashMap;
 
+use foldhash::fast::RandomState;
+
 use crate::protocol::{Commit, ItemId, Line, OrderWrite, View};
 
 /// The decisions of one pass, by connected items (a union-find over items,
@@ -10,7 +12,7 @@ use crate::protocol::{Commit, ItemId, Line, OrderWrite, View};
 #[derive(Debug)]
 pub(super) struct Plan {
     writes_max: usize,
-    numbers: HashMap<ItemId, usize>,
+    numbers: HashMap<ItemId, usize, RandomState>,
     items: Vec<ItemId>,
     parents: Vec<usize>,
     /// For each root: the writes of its set, and whose jobs they are.
@@ -24,7 +26,7 @@ impl Plan {
     pub(super) fn new(writes_max: usize) -> Self {
         Self {
             writes_max,
-            numbers: HashMap::new(),
+            numbers: HashMap::default(),
             items: Vec::new(),
             parents: Vec::new(),
             sets: Vec::new(),

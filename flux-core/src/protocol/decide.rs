@@ -4,6 +4,8 @@
 use std::collections::HashMap;
 use std::sync::Arc;
 
+use foldhash::fast::RandomState;
+
 use super::commit::{Expect, FencingToken, OrderWrite, OverCap};
 use super::ids::{BuyerId, ItemId, PaymentRef};
 use super::item::ItemSpec;
@@ -36,9 +38,9 @@ pub enum Verdict {
 /// The claimed items of one batch, and what is known of its buyers.
 #[derive(Debug, Default)]
 pub struct View {
-    claims: HashMap<ItemId, Claim>,
+    claims: HashMap<ItemId, Claim, RandomState>,
     /// At least so many units of a capped item are live for the buyer.
-    live: HashMap<(ItemId, BuyerId), u32>,
+    live: HashMap<(ItemId, BuyerId), u32, RandomState>,
 }
 
 impl View {
