@@ -83,6 +83,35 @@
 //! | a listing skips or repeats orders, takes a foreign cursor | `a_listing_survives_writes_between_its_pages` |
 //! | a listing ignores its limit or filter | `orders_are_listed_by_buyer_item_and_status` |
 //! | items listed from the cursor on | `items_are_listed_by_id`, `crowd` |
+//!
+//! In the plain queue, locks and bus of `tests/conformance_seams.rs`:
+//!
+//! | broken rule | caught by |
+//! |---|---|
+//! | nothing comes again, or attempts are not counted | `a_delivery_left_alone_comes_again` |
+//! | deliveries come again too early, or extend does nothing | `an_extended_delivery_stays_away` |
+//! | a message in 50 is lost, or `max` is ignored | `everything_sent_is_delivered` |
+//! | ack does nothing | `what_is_settled_stays_settled` and 5 more |
+//! | an old receipt stays good | `a_stale_receipt_settles_nothing` |
+//! | retry ignores its delay, or waits for the time-out | `a_delivery_handed_back_comes_again_in_time` |
+//! | receive waits on though messages came | `a_waiting_receiver_is_woken` and 12 more |
+//! | receive never answers empty | `an_empty_queue_answers_after_the_wait` and 5 more |
+//! | bury loses the reason or keeps the message; redrive takes all or forgets; newest dead letter first | `what_is_buried_can_be_read_and_redriven` |
+//! | find misses what is in flight, or finds another order | `a_waiting_order_is_found_or_never` |
+//! | depth counts what is in flight twice | `the_depth_tells_where_messages_are` |
+//! | no bound, or one that forgets what is in flight | `a_full_queue_says_so` |
+//! | every lease is granted, or there is one owner for all | `a_key_has_one_holder` |
+//! | only the first key counts, or a refusal keeps some keys; keys unsorted | `all_keys_or_none` |
+//! | the wait is ignored, or has no end | `a_wait_is_bounded` |
+//! | leases never end | `a_lease_ends` |
+//! | renew does nothing | `a_renewed_lease_lasts` |
+//! | renew is always true, or takes over | `a_lost_lease_is_reported` |
+//! | release frees what is others', or nothing | `only_what_is_ours_is_released` |
+//! | nothing is published, or without levels | `news_arrives_as_it_was_sent` |
+//! | publishing to nobody is an error | `publishing_to_nobody_is_no_error` |
+//!
+//! And every kind of [`history::Fault`] was left out once: the unit test of a
+//! hand-made history with that fault failed.
 
 mod bus;
 mod check;
