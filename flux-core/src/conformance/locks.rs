@@ -209,6 +209,10 @@ where
     same("renewing what the next holds", &locks.renew(&next, LONG).await?, &true)?;
     locks.release(&next).await?;
     same("renewing a released lease", &locks.renew(&next, LONG).await?, &false)?;
+    // Held by another now, and live: still not ours.
+    let lost = take(&*locks, &["c"], ttl, NONE).await?;
+    take(&*locks, &["c"], LONG, ttl + PATIENCE).await?;
+    same("renewing what another took", &locks.renew(&lost, LONG).await?, &false)?;
     take(&*locks, &["b"], LONG, NONE).await?;
     Ok(())
 }

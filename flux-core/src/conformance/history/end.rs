@@ -60,28 +60,37 @@ impl EndState {
     /// Reads all there is, page by page.
     ///
     /// # Errors
-    /// Whatever the store answers instead.
+    /// Whatever the store answers instead, and [`SeamError::Broken`] for a
+    /// listing that does not go on.
     pub async fn read<S>(store: &S, now: Timestamp) -> Result<Self, SeamError>
     where
         S: InventoryStore + ?Sized,
     {
+        let stuck = || SeamError::broken("store", "a listing shows the same page again");
         let mut end = Self { now, ..Self::default() };
         let mut after = None;
         loop {
             let page = store.list_orders(&OrderFilter::default(), after.as_ref(), PAGE).await?;
             end.orders.extend(page.orders);
-            after = page.next;
-            if after.is_none() {
+            if page.next.is_none() {
                 break;
             }
+            if page.next == after {
+                return Err(stuck());
+            }
+            after = page.next;
         }
+        let mut after: Option<ItemId> = None;
         loop {
-            let after = end.items.last().map(|item| item.spec.id.clone());
             let page = store.list_items(after.as_ref(), PAGE).await?;
-            if page.is_empty() {
+            let Some(last) = page.last().map(|item| item.spec.id.clone()) else {
                 return Ok(end);
+            };
+            if after.is_some_and(|after| last <= after) {
+                return Err(stuck());
             }
             end.items.extend(page);
+            after = Some(last);
         }
     }
 

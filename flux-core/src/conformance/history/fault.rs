@@ -167,7 +167,7 @@ pub enum Fault {
         /// The order.
         order: OrderId,
     },
-    /// A refund is owed for an order that another payment, or none, settled.
+    /// A refund came of anything but the late payment of an expired order.
     #[error("G9: order {order} owes a refund without having expired first")]
     RefundNotOwed {
         /// The order.

@@ -5,6 +5,27 @@
 //! [`History::check`] holds both against what the store then shows. The token
 //! of its claim says where a write stands among the others of its item, so the
 //! replay is exact even where replies were lost, late or swapped.
+//!
+//! ```no_run
+//! use std::sync::Arc;
+//! use std::time::Duration;
+//!
+//! use flux_core::Timestamp;
+//! use flux_core::conformance::history::{Demand, EndState, History, Recorded};
+//! use flux_core::seams::{InventoryStore, SeamError};
+//!
+//! async fn story(store: Arc<dyn InventoryStore>, now: Timestamp) -> Result<(), SeamError> {
+//!     let history = History::new();
+//!     let recorded = Recorded::new(store.clone(), history.clone());
+//!     // Run an engine on `recorded`; tell `history.asked(&order)` before each
+//!     // call and `history.answered(&order)` after it. When all is at rest:
+//!     let end = EndState::read(&*store, now).await?;
+//!     let end = end.with_grace(Duration::from_secs(1)).with_demand(Demand::CoversStock);
+//!     assert_eq!(history.check(&end), []);
+//!     # drop(recorded);
+//!     Ok(())
+//! }
+//! ```
 
 mod answers;
 mod end;

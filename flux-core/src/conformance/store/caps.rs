@@ -118,7 +118,7 @@ where
     S: InventoryStore + ?Sized,
 {
     let shop = Shop::open(store, &[pool("a", 20)]).await?;
-    let (first, second) = (held(1, "ann", &[units("a", 2)]), one(2, "ann"));
+    let (first, second) = (held(1, "ann", &[units("a", 3)]), one(2, "ann"));
     let freed = held(3, "ann", &[units("a", 5)]);
     shop.sell(&["a"], &[place(&first), place(&second), place(&freed)]).await?;
     shop.sell(&["a"], &[turn(&freed, &released(&freed))]).await?;
@@ -129,12 +129,12 @@ where
     put(capped("a", 20, 2)).await?;
     let a = shop.claim("a").await?;
     let full = shop.write(&[&a], &[place(&one(4, "ann"))]).await?;
-    same("1 more for the owner of 3 of 2", &full, &over_cap("a", "ann", 3))?;
+    same("1 more for the owner of 4 of 2", &full, &over_cap("a", "ann", 4))?;
     shop.apply(&[&a], &[place(&one(5, "bob"))]).await?;
     // A buyer above a later cap may give back in steps.
     shop.apply(&[&a], &[turn(&second, &released(&second))]).await?;
     let full = shop.write(&[&a], &[place(&one(4, "ann"))]).await?;
-    same("1 more for the owner of 2 of 2", &full, &over_cap("a", "ann", 2))?;
+    same("1 more for the owner of 3 of 2", &full, &over_cap("a", "ann", 3))?;
     shop.apply(&[&a], &[turn(&first, &cancelled(&first, "p1"))]).await?;
     shop.apply(&[&a], &[place(&held(6, "ann", &[units("a", 2)]))]).await?;
     // Gone and back again, it counts what was taken in between.

@@ -171,7 +171,7 @@ pub(super) async fn commits_of_one_call_stand_alone<S>(store: Arc<S>) -> Checked
 where
     S: InventoryStore + ?Sized,
 {
-    let shop = Shop::open(store, &[pool("a", 3), pool("b", 9)]).await?;
+    let shop = Shop::open(store, &[pool("a", 9), pool("b", 9)]).await?;
     let lost = shop.claim("b").await?;
     let (a, b) = (shop.claim("a").await?, shop.claim("b").await?);
     let make = |n, name| held(n, "ann", &[units(name, 2)]);
@@ -192,7 +192,7 @@ where
     same("outcomes, in the order asked", &outcomes, &should_be)?;
     shop.stored(&[&one, &three]).await?;
     ensure!(shop.find(id(2)).await?.is_none(), "the fenced commit wrote");
-    shop.numbers("a", (1, 2, 0)).await?;
+    shop.numbers("a", (7, 2, 0)).await?;
     shop.numbers("b", (7, 2, 0)).await?;
     same("outcomes of nothing", &shop.store.commit(&[]).await?, &vec![])
 }

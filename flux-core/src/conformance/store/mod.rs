@@ -1,4 +1,7 @@
 //! What an inventory store must do: everything that G1 to G9 rest on.
+//!
+//! Where a commit breaks several rules at once the trait does not say which is
+//! answered, so each check breaks one, or asks only that nothing was written.
 
 mod caps;
 mod crowd;
