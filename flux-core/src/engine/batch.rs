@@ -136,13 +136,17 @@ impl Desk {
             facts.orders.extend(ids.into_iter().zip(orders));
             facts.doubtful.clear();
         }
-        let mut plan = self.decide(jobs, facts);
+        let plan = self.decide(jobs, facts);
         if plan.is_empty() {
             // Repeats are answered by what was found, so there is progress
             // unless everything was put off, which an empty plan rules out.
             return Ok(Pass::Progress);
         }
-        let commits = plan.commits(&self.view);
+        let (commits, places): (Vec<_>, Vec<_>) = plan
+            .into_commits(&self.view)
+            .into_iter()
+            .map(|planned| (planned.commit, planned.jobs))
+            .unzip();
         let outcomes = match self.core.backend.store.begin_commit(&commits).await {
             Ok(begun) => {
                 done.durable.push(begun.durable);
@@ -160,7 +164,7 @@ impl Desk {
         let mut news = News::default();
         let mut answered = Vec::new();
         let (mut learned, mut refused) = (false, false);
-        for ((commit, places), outcome) in commits.into_iter().zip(plan.places()).zip(outcomes) {
+        for ((commit, places), outcome) in commits.into_iter().zip(places).zip(outcomes) {
             let items = commit.claims.iter().map(|(item, _)| item);
             let ids = commit.writes.iter().map(|write| write.order.id);
             match outcome {
@@ -200,9 +204,7 @@ impl Desk {
             refused = true;
         }
         if !news.orders.is_empty() {
-            for level in &news.levels {
-                self.core.gate.set_available(&level.item, level.available);
-            }
+            self.core.gate.set_levels(&news.levels);
             let news = Arc::new(news);
             for (at, job) in answered.into_iter().enumerate() {
                 jobs[job].answer = Some(Answer::News(Arc::clone(&news), at));
@@ -282,7 +284,7 @@ impl Desk {
         for over in &facts.over_cap {
             self.view.learn(over.clone());
         }
-        let mut plan = Plan::new(self.core.settings.commit_writes_max);
+        let mut plan = Plan::new(self.core.settings.commit_writes_max, jobs.len());
         let mut decided = HashSet::with_capacity_and_hasher(jobs.len(), RandomState::default());
         for (place, job) in jobs.iter_mut().enumerate() {
             if job.answer.is_some() {

@@ -8,8 +8,8 @@ use foldhash::fast::RandomState;
 use papaya::HashMap;
 
 use super::error::Error;
-use crate::protocol::{Ask, InvalidInput, ItemId, ItemKind, ItemSpec, Line};
-use crate::seams::{InventoryStore, SeamError};
+use crate::protocol::{Ask, InvalidInput, Item, ItemId, ItemKind, ItemSpec, Line};
+use crate::seams::{InventoryStore, Level, SeamError};
 
 /// Most items the gate remembers; past that it forgets all and learns again.
 const ITEMS_MAX: usize = 100_000;
@@ -74,10 +74,13 @@ impl Gate {
         cells.insert(spec.id.clone(), Cell { spec, available: AtomicU32::new(available) });
     }
 
-    /// Learns what is left of an item, if the gate knows it.
-    pub(crate) fn set_available(&self, item: &ItemId, available: u32) {
-        if let Some(cell) = self.cells.pin().get(item) {
-            cell.available.store(available, Ordering::Relaxed);
+    /// Learns what is left of those items the gate knows.
+    pub(crate) fn set_levels(&self, levels: &[Level]) {
+        let cells = self.cells.pin();
+        for Level { item, available } in levels {
+            if let Some(cell) = cells.get(item) {
+                cell.available.store(*available, Ordering::Relaxed);
+            }
         }
     }
 
@@ -96,9 +99,9 @@ impl Gate {
         if shut.is_empty() {
             return Ok(());
         }
-        for item in store.items(&shut).await?.into_iter().flatten() {
-            self.set_available(&item.spec.id, item.available);
-        }
+        let items = store.items(&shut).await?.into_iter().flatten();
+        let level = |item: Item| Level { item: item.spec.id.clone(), available: item.available };
+        self.set_levels(&items.map(level).collect::<Vec<_>>());
         Ok(())
     }
 }

@@ -261,9 +261,7 @@ pub(super) async fn listen(core: Arc<Core>, mut stop: watch::Receiver<bool>) {
         tokio::select! {
             heard = news.recv(), if connected => match heard {
                 Ok(news) => {
-                    for level in &news.levels {
-                        core.gate.set_available(&level.item, level.available);
-                    }
+                    core.gate.set_levels(&news.levels);
                     core.waiters.tell(&news);
                 }
                 Err(RecvError::Lagged(_)) => core.waiters.tell_all(),
