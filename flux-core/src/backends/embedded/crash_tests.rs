@@ -464,7 +464,7 @@ async fn nothing_is_answered_or_shown_before_it_is_on_disk() {
     let held = order(3, "ann", vec![units("a", 1)]);
     let commit = [Commit { claims: vec![(item("a"), token)], writes: vec![hold(&held)] }];
 
-    disk.stick();
+    let stuck = disk.stick();
     let mut send = pin!(queue.send(&messages));
     assert!(is_pending(send.as_mut()), "sent");
     let mut find = pin!(queue.find(messages[0].order_id()));
@@ -488,7 +488,7 @@ async fn nothing_is_answered_or_shown_before_it_is_on_disk() {
     let mut items = pin!(store.items(&id));
     assert!(is_pending(items.as_mut()), "items");
 
-    disk.unstick();
+    drop(stuck);
     send.await.expect("sent");
     bury.await.expect("buried");
     assert!(find.await.expect("found").is_some());

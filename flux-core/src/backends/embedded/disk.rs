@@ -52,6 +52,16 @@ struct State {
 #[derive(Debug, Clone, Default)]
 pub(crate) struct Disk(Arc<(Mutex<State>, Condvar)>);
 
+/// A disk whose syncs do not end.
+pub(crate) struct Stuck(Disk);
+
+impl Drop for Stuck {
+    fn drop(&mut self) {
+        self.0.lock().stuck = false;
+        self.0.0.1.notify_all();
+    }
+}
+
 fn resize(image: &mut Vec<u8>, len: u64) {
     image.resize(usize::try_from(len).expect("a small disk"), 0);
 }
@@ -82,14 +92,10 @@ impl Disk {
         state.fault = Some(fault);
     }
 
-    /// Makes syncs wait, until [`unstick`](Self::unstick).
-    pub(crate) fn stick(&self) {
+    /// Makes syncs wait until the answer is dropped.
+    pub(crate) fn stick(&self) -> Stuck {
         self.lock().stuck = true;
-    }
-
-    pub(crate) fn unstick(&self) {
-        self.lock().stuck = false;
-        self.0.1.notify_all();
+        Stuck(self.clone())
     }
 
     /// Whether the fault struck.
