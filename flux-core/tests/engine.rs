@@ -108,6 +108,18 @@ async fn many_repeats_at_once_are_one_order() -> Result {
 }
 
 #[tokio::test(start_paused = true)]
+async fn a_repeat_takes_nothing_from_those_who_came_with_it() -> Result {
+    let flux = sale(ItemSpec::pool("a", 2)?).await?;
+    let first = flux.place(one("ann").with_id(id(1))).await?;
+    // One unit is left, and the repeat is decided ahead of the newcomer.
+    let answers = place_all(&flux, [one("ann").with_id(id(1)), one("bob")]).await?;
+    let answers: Vec<Order> = answers.into_iter().collect::<std::result::Result<_, _>>()?;
+    assert_eq!(answers[0], first);
+    assert_eq!(answers[1].status(), OrderStatus::Held, "{:?}", answers[1]);
+    assert_sound(&flux).await
+}
+
+#[tokio::test(start_paused = true)]
 async fn a_submitted_order_is_queued_then_decided() -> Result {
     let flux = sale(ItemSpec::pool("a", 1)?).await?;
     let queued = flux.submit(one("ann")).await?;

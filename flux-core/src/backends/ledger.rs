@@ -291,6 +291,12 @@ impl Ledger {
         }
     }
 
+    /// Where the next new order is kept.
+    #[cfg(feature = "embedded")]
+    pub(crate) fn next_seq(&self) -> u64 {
+        self.next_seq
+    }
+
     /// Where an order is kept and its status.
     pub(crate) fn entry(&self, id: OrderId) -> Option<Entry> {
         self.index.get(&id).copied()

@@ -183,3 +183,79 @@ fn count(news: &News) {
         }
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use std::task::Poll;
+
+    use tokio::sync::oneshot;
+
+    use super::*;
+    use crate::backends::Backend;
+    use crate::clock::SystemClock;
+    use crate::engine::{Error, Settings, gate::Gate, lane::Lane, waiters::Waiters};
+    use crate::protocol::{Message, Order, OrderId};
+    use crate::seams::Durable;
+
+    fn core() -> Core {
+        Core {
+            backend: Backend::memory(),
+            clock: Arc::new(SystemClock),
+            settings: Settings::default(),
+            gate: Gate::default(),
+            lane: Lane::new(8, 8),
+            waiters: Waiters::new(8),
+        }
+    }
+
+    fn some_order() -> Order {
+        let request = crate::OrderRequest::units("ann", "a", 1).expect("a request");
+        let id = OrderId::from_uuid(uuid::Uuid::nil());
+        Order::queued(id, request.buyer, request.lines, Default::default())
+    }
+
+    /// A round of one caller, decided and being written; what its caller and a
+    /// subscriber hear when the write ends as told.
+    async fn heard_when(written: Result<(), SeamError>) -> (Result<Order, Error>, bool) {
+        let core = core();
+        let mut news = core.backend.bus.subscribe();
+        let mut caller = std::pin::pin!(core.lane.ask(Message::Place(some_order())));
+        assert!(poll_once(caller.as_mut()).await.is_pending());
+        let (_, round) = core.lane.take().expect("one waits");
+        let (on_disk, writing) = oneshot::channel();
+        let durable = Durable::after(async { writing.await.expect("it is told") });
+        let told = Arc::new(News { orders: vec![some_order()], levels: Vec::new() });
+        let unsettled = Unsettled {
+            started: Instant::now(),
+            done: Done { durable: vec![durable], news: vec![Arc::clone(&told)] },
+            round: Some(round),
+            answers: vec![Answer::News(told, 0)],
+            delivered: Vec::new(),
+        };
+        let mut settling = std::pin::pin!(unsettled.settle(&core, || ()));
+        assert!(poll_once(settling.as_mut()).await.is_pending());
+        assert!(poll_once(caller.as_mut()).await.is_pending(), "answered before it is on disk");
+        assert!(news.try_recv().is_err(), "published before it is on disk");
+        on_disk.send(written).expect("it waits");
+        settling.await;
+        (caller.await, news.try_recv().is_ok())
+    }
+
+    async fn poll_once<F: Future>(mut future: std::pin::Pin<&mut F>) -> Poll<F::Output> {
+        std::future::poll_fn(|context| Poll::Ready(future.as_mut().poll(context))).await
+    }
+
+    #[tokio::test]
+    async fn nobody_hears_of_a_round_before_it_is_durable() {
+        let (answer, published) = heard_when(Ok(())).await;
+        assert_eq!(answer.expect("decided"), some_order());
+        assert!(published);
+    }
+
+    #[tokio::test]
+    async fn a_round_that_was_not_written_is_told_so() {
+        let (answer, published) = heard_when(Err(SeamError::broken("the disk", "full"))).await;
+        assert!(matches!(answer, Err(Error::Backend(SeamError::Broken { .. }))), "{answer:?}");
+        assert!(!published);
+    }
+}

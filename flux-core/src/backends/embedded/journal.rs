@@ -225,6 +225,11 @@ impl Journal {
         if open.urgent { open.number } else { open.number - 1 }
     }
 
+    /// The newest group that is on disk.
+    pub(crate) fn last_durable(&self) -> u64 {
+        self.shared.progress.borrow().durable
+    }
+
     /// Waits until a group is on disk. Cancel safe.
     ///
     /// # Errors

@@ -1,6 +1,8 @@
 //! The durable inventory store: the ledger decides, the journal writes, and
 //! orders are read from the file, so nothing is shown that is not on disk.
 
+use std::collections::{HashSet, VecDeque};
+use std::ops::Range;
 use std::sync::{Arc, Mutex, MutexGuard};
 
 use async_trait::async_trait;
@@ -35,11 +37,52 @@ struct Inner {
     ledger: Ledger,
     /// The group of the newest definition.
     put_in: u64,
+    /// Groups with orders, oldest first, that may not be durable.
+    fresh: VecDeque<Fresh>,
+}
+
+/// The orders of one group.
+#[derive(Debug)]
+struct Fresh {
+    group: u64,
+    made: Range<u64>,
+    changed: HashSet<u64>,
+}
+
+impl Inner {
+    /// Puts rows in the open group, whose orders from `first_made` on are new.
+    fn append(&mut self, journal: &Journal, rows: OrderRows, first_made: u64) -> u64 {
+        let older = |(seq, _): &(Option<u64>, usize)| seq.filter(|seq| *seq < first_made);
+        let changed: Vec<u64> = rows.ends.iter().filter_map(older).collect();
+        let bytes = rows.bytes.len();
+        let group = journal.append(bytes, |group| group.orders.push(rows));
+        let durable = journal.last_durable();
+        while self.fresh.front().is_some_and(|fresh| fresh.group <= durable) {
+            self.fresh.pop_front();
+        }
+        if self.fresh.back().is_none_or(|fresh| fresh.group != group) {
+            let made = first_made..first_made;
+            self.fresh.push_back(Fresh { group, made, changed: HashSet::new() });
+        }
+        let fresh = self.fresh.back_mut().expect("one was just made sure of");
+        fresh.made.end = self.ledger.next_seq();
+        fresh.changed.extend(changed);
+        group
+    }
+
+    /// The group to wait for before this order may be shown.
+    fn written_in(&self, seq: u64) -> u64 {
+        let has = |fresh: &&Fresh| fresh.made.contains(&seq) || fresh.changed.contains(&seq);
+        self.fresh.iter().rev().find(has).map_or(0, |fresh| fresh.group)
+    }
 }
 
 impl EmbeddedStore {
     pub(crate) fn new(journal: Arc<Journal>, ledger: Ledger) -> Self {
-        Self { journal, inner: Arc::new(Mutex::new(Inner { ledger, put_in: 0 })) }
+        Self {
+            journal,
+            inner: Arc::new(Mutex::new(Inner { ledger, put_in: 0, fresh: VecDeque::new() })),
+        }
     }
 
     fn lock(&self) -> MutexGuard<'_, Inner> {
@@ -169,7 +212,8 @@ impl EmbeddedStore {
         let mut rows = encode([write]);
         let mut inner = self.lock();
         rows.ends[0].0 = Some(inner.ledger.confirm(write)?);
-        Some(self.journal.append(rows.bytes.len(), |group| group.orders.push(rows)))
+        let first_made = inner.ledger.next_seq();
+        Some(inner.append(&self.journal, rows, first_made))
     }
 
     fn put(
@@ -242,6 +286,7 @@ impl InventoryStore for EmbeddedStore {
         let mut outcomes = Vec::with_capacity(commits.len());
         let mut durable = Durable::now();
         let mut inner = self.lock();
+        let first_made = inner.ledger.next_seq();
         let mut first = 0;
         for commit in commits {
             let ends = &mut rows.ends[first..first + commit.writes.len()];
@@ -258,8 +303,7 @@ impl InventoryStore for EmbeddedStore {
         }
         // All at once, lest the writer take them in halves.
         if rows.count() > 0 {
-            let bytes = rows.bytes.len();
-            let group = self.journal.append(bytes, |group| group.orders.push(rows));
+            let group = inner.append(&self.journal, rows, first_made);
             let journal = Arc::clone(&self.journal);
             durable = Durable::after(async move { journal.durable(group).await });
         }
@@ -302,11 +346,12 @@ impl InventoryStore for EmbeddedStore {
         let (seqs, group) = {
             let inner = self.lock();
             let seq = |id: &OrderId| inner.ledger.entry(*id).map(Entry::seq);
-            (ids.iter().map(seq).collect::<Vec<_>>(), self.journal.last())
+            let seqs: Vec<Option<u64>> = ids.iter().map(seq).collect();
+            let groups = seqs.iter().flatten().map(|seq| inner.written_in(*seq));
+            let group = groups.max();
+            (seqs, group)
         };
-        if seqs.iter().all(Option::is_none) {
-            return Ok(vec![None; ids.len()]);
-        }
+        let Some(group) = group else { return Ok(vec![None; ids.len()]) };
         self.journal.durable(group).await?;
         self.read(move |shared| read_orders(shared, &seqs)).await
     }
