@@ -201,21 +201,19 @@ impl Ledger {
         let mut draft = Draft::new(commit, &self.shelves).map_err(CommitOutcome::Fenced)?;
         let first_new = self.next_seq;
         let mut moved = Vec::new();
-        let mut before = Vec::with_capacity(commit.writes.len());
-        let mut seqs = Vec::with_capacity(commit.writes.len());
+        let mut swapped = Vec::with_capacity(commit.writes.len());
         // The index is written as it is checked, one look-up for both, and an
         // order named twice meets itself.
         for write in &commit.writes {
-            match self.swap(write) {
-                Some((was, seq)) => {
-                    before.push((write.order.id, was));
-                    seqs.push(seq);
-                    draft.write(write, &self.shelves);
+            match swap(&mut self.index, &mut self.next_seq, write) {
+                Some(swap) => {
+                    swapped.push(swap);
+                    draft.write(write);
                 }
                 None => moved.push(write.order.id),
             }
         }
-        let over_cap = draft.over_cap(&self.shelves);
+        let over_cap = draft.over_cap();
         let refused = if !moved.is_empty() || !over_cap.is_empty() {
             Some(CommitOutcome::Conflict { moved, over_cap })
         } else if !draft.overtaken.is_empty() {
@@ -224,7 +222,7 @@ impl Ledger {
             None
         };
         if let Some(outcome) = refused {
-            for (id, was) in before.into_iter().rev() {
+            for Swapped { id, was, .. } in swapped.into_iter().rev() {
                 match was {
                     Some(entry) => self.index.shard_mut(&id).insert(id, entry),
                     None => self.index.shard_mut(&id).remove(&id),
@@ -233,44 +231,19 @@ impl Ledger {
             self.next_seq = first_new;
             return Err(outcome);
         }
-        draft.apply(&mut self.shelves);
+        draft.finish().apply(&mut self.shelves);
         for write in &commit.writes {
             self.note_hold(write);
         }
-        Ok(seqs)
+        Ok(swapped.into_iter().map(|swapped| swapped.seq).collect())
     }
 
     /// Writes one order that changes no stock, if it is what is expected.
     pub(crate) fn confirm(&mut self, write: &OrderWrite) -> Option<u64> {
         debug_assert_eq!(write.effect(), Effect::None);
-        let (_, seq) = self.swap(write)?;
+        let swapped = swap(&mut self.index, &mut self.next_seq, write)?;
         self.note_hold(write);
-        Some(seq)
-    }
-
-    /// Puts the order's new status in the index, if it is what is expected;
-    /// tells what was there and where the order is kept.
-    fn swap(&mut self, write: &OrderWrite) -> Option<(Option<Entry>, u64)> {
-        let id = write.order.id;
-        let status = write.order.status();
-        let shard = self.index.shard_mut(&id);
-        match write.expect {
-            Expect::Absent => {
-                let std::collections::hash_map::Entry::Vacant(slot) = shard.entry(id) else {
-                    return None;
-                };
-                let seq = self.next_seq;
-                slot.insert(Entry::new(seq, status));
-                self.next_seq += 1;
-                Some((None, seq))
-            }
-            Expect::Status(expected) => {
-                let entry = shard.get_mut(&id).filter(|entry| entry.status() == expected)?;
-                let was = *entry;
-                *entry = Entry::new(was.seq(), status);
-                Some((Some(was), was.seq()))
-            }
-        }
+        Some(swapped.seq)
     }
 
     /// Keeps `held` and the list of holds in step with a write that counted.
@@ -347,29 +320,70 @@ impl Ledger {
     }
 }
 
+/// An index entry that was replaced.
+struct Swapped {
+    id: OrderId,
+    was: Option<Entry>,
+    seq: u64,
+}
+
+/// Puts the order's new status in the index, if it is what is expected.
+fn swap(
+    index: &mut Sharded<OrderId, Entry>,
+    next_seq: &mut u64,
+    write: &OrderWrite,
+) -> Option<Swapped> {
+    let id = write.order.id;
+    let status = write.order.status();
+    let shard = index.shard_mut(&id);
+    match write.expect {
+        Expect::Absent => {
+            let std::collections::hash_map::Entry::Vacant(slot) = shard.entry(id) else {
+                return None;
+            };
+            let seq = *next_seq;
+            slot.insert(Entry::new(seq, status));
+            *next_seq += 1;
+            Some(Swapped { id, was: None, seq })
+        }
+        Expect::Status(expected) => {
+            let entry = shard.get_mut(&id).filter(|entry| entry.status() == expected)?;
+            let was = *entry;
+            *entry = Entry::new(was.seq(), status);
+            Some(Swapped { id, was: Some(was), seq: was.seq() })
+        }
+    }
+}
+
 /// What a commit would leave of the items it claims.
-struct Draft<'a> {
+struct Draft<'a, 's> {
     /// Sorted by item.
-    claimed: Vec<(&'a ItemId, Stock)>,
+    claimed: Vec<(&'a ItemId, &'s Shelf, Stock)>,
     /// Units that buyers of capped items would gain or lose.
     buyers: BTreeMap<(&'a ItemId, &'a BuyerId), i64>,
     /// Items of which more is asked than there is.
     overtaken: Vec<ItemId>,
 }
 
-impl<'a> Draft<'a> {
+/// What a commit leaves.
+struct Finished<'a> {
+    stocks: Vec<(&'a ItemId, Stock)>,
+    buyers: BTreeMap<(&'a ItemId, &'a BuyerId), i64>,
+}
+
+impl<'a, 's> Draft<'a, 's> {
     /// The stock the commit starts from, or the items it may not write.
-    fn new(commit: &'a Commit, shelves: &Shelves) -> Result<Self, Vec<ItemId>> {
+    fn new(commit: &'a Commit, shelves: &'s Shelves) -> Result<Self, Vec<ItemId>> {
         let mut fenced = Vec::new();
-        let mut claimed: Vec<(&ItemId, Stock)> = Vec::with_capacity(commit.claims.len());
+        let mut claimed: Vec<(&ItemId, &Shelf, Stock)> = Vec::with_capacity(commit.claims.len());
         for (item, token) in &commit.claims {
             match shelves.get(item).filter(|shelf| shelf.token == *token) {
-                Some(shelf) => claimed.push((item, shelf.stock.clone())),
+                Some(shelf) => claimed.push((item, shelf, shelf.stock.clone())),
                 None => fenced.push(item.clone()),
             }
         }
-        claimed.sort_unstable_by_key(|(item, _)| *item);
-        claimed.dedup_by_key(|(item, _)| *item);
+        claimed.sort_unstable_by_key(|(item, ..)| *item);
+        claimed.dedup_by_key(|(item, ..)| *item);
         let draft = Self { claimed, buyers: BTreeMap::new(), overtaken: Vec::new() };
         for write in &commit.writes {
             if write.effect() != Effect::None {
@@ -386,25 +400,24 @@ impl<'a> Draft<'a> {
     fn position(&self, item: &ItemId) -> Option<usize> {
         // Most commits are about one item.
         match &self.claimed[..] {
-            [(only, _)] => (*only == item).then_some(0),
-            many => many.binary_search_by_key(&item, |(item, _)| item).ok(),
+            [(only, ..)] => (*only == item).then_some(0),
+            many => many.binary_search_by_key(&item, |(item, ..)| item).ok(),
         }
     }
 
-    fn write(&mut self, write: &'a OrderWrite, shelves: &Shelves) {
+    fn write(&mut self, write: &'a OrderWrite) {
         let effect = write.effect();
         if effect == Effect::None {
             return;
         }
         for line in write.order.lines.iter() {
-            self.line(&write.order.buyer, line, effect, shelves);
+            self.line(&write.order.buyer, line, effect);
         }
     }
 
-    fn line(&mut self, buyer: &'a BuyerId, line: &'a Line, effect: Effect, shelves: &Shelves) {
+    fn line(&mut self, buyer: &'a BuyerId, line: &'a Line, effect: Effect) {
         let position = self.position(&line.item).expect("an unclaimed item was fenced");
-        let shelf = shelves.get(&line.item).expect("a claimed item is there");
-        let stock = &mut self.claimed[position].1;
+        let (_, shelf, stock) = &mut self.claimed[position];
         let mut units = i64::from(line.ask.units());
         if effect == Effect::Takes {
             if stock.take(&shelf.spec, &line.ask).is_err() && !self.overtaken.contains(&line.item) {
@@ -419,10 +432,11 @@ impl<'a> Draft<'a> {
         }
     }
 
-    fn over_cap(&self, shelves: &Shelves) -> Vec<OverCap> {
+    fn over_cap(&self) -> Vec<OverCap> {
         let mut over = Vec::new();
         for (&(item, buyer), &units) in &self.buyers {
-            let shelf = shelves.get(item).expect("a claimed item is there");
+            let position = self.position(item).expect("a capped line was claimed");
+            let (_, shelf, _) = &self.claimed[position];
             let (Some(cap), Some(buyers)) = (shelf.spec.max_per_buyer, &shelf.buyers) else {
                 continue;
             };
@@ -434,8 +448,16 @@ impl<'a> Draft<'a> {
         over
     }
 
+    /// Lets go of the shelves, so that they can be changed.
+    fn finish(self) -> Finished<'a> {
+        let stocks = self.claimed.into_iter().map(|(item, _, stock)| (item, stock)).collect();
+        Finished { stocks, buyers: self.buyers }
+    }
+}
+
+impl Finished<'_> {
     fn apply(self, shelves: &mut Shelves) {
-        for (item, stock) in self.claimed {
+        for (item, stock) in self.stocks {
             shelves.get_mut(item).expect("a claimed item is there").stock = stock;
         }
         for ((item, buyer), units) in self.buyers {
