@@ -2,14 +2,15 @@
 //! tokio's paused clock.
 
 use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
 use flux_core::clock::TokioClock;
-use flux_core::layers::{NoLocks, YesLocks};
-use flux_core::seams::OrderFilter;
+use flux_core::layers::{Call, Layer, NoLocks, YesLocks};
+use flux_core::seams::{OrderFilter, SeamError};
 use flux_core::{
-    Backend, Error, Flux, ItemId, ItemSpec, Line, Order, OrderId, OrderRequest, OrderStatus,
-    PaymentRef, Reason, Role, Settings, Timestamp,
+    Backend, Commit, Error, Flux, ItemId, ItemSpec, Line, Order, OrderId, OrderRequest,
+    OrderStatus, PaymentRef, Reason, Role, Settings, Timestamp,
 };
 use uuid::Uuid;
 
@@ -386,6 +387,109 @@ async fn small_atomic_writes_leave_nothing_over() -> Result {
     }
     assert_eq!((numbers(&flux, "a").await?[0], numbers(&flux, "b").await?[0]), (0, 0));
     assert_sound(&flux).await
+}
+
+/// A store that can't write one order, or for a while nothing at all.
+#[derive(Clone)]
+struct CannotWrite {
+    order: OrderId,
+    outage: Arc<AtomicBool>,
+}
+
+impl Layer for CannotWrite {
+    async fn around<T, F, Fut>(&self, _call: Call, run: F) -> std::result::Result<T, SeamError>
+    where
+        T: Send,
+        F: Fn() -> Fut + Send + Sync,
+        Fut: Future<Output = std::result::Result<T, SeamError>> + Send,
+    {
+        run().await
+    }
+
+    fn detain(&self, commits: &[Commit]) -> std::result::Result<Vec<Commit>, SeamError> {
+        let mut ids = commits.iter().flat_map(|commit| &commit.writes).map(|w| w.order.id);
+        let refused = self.outage.load(Ordering::Relaxed) || ids.any(|id| id == self.order);
+        if refused { Err(SeamError::unavailable("the store")) } else { Ok(Vec::new()) }
+    }
+}
+
+fn cannot_write(order: OrderId) -> (Flux, CannotWrite) {
+    let layer = CannotWrite { order, outage: Arc::default() };
+    (engine(&Backend::memory().layered(layer.clone())), layer)
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_poison_message_is_given_up_with_its_reason_and_the_rest_goes_on() -> Result {
+    let (flux, _) = cannot_write(id(1));
+    flux.put_item(ItemSpec::pool("a", 1_000)?).await?;
+    flux.submit(one("ann").with_id(id(1))).await?;
+    for n in 2..600 {
+        flux.submit(one("bob").with_id(id(n))).await?;
+        tokio::time::sleep(Duration::from_secs(1)).await;
+    }
+    for n in 2..600 {
+        let order = flux.wait(id(n), Duration::from_secs(60)).await?;
+        assert_eq!(order.status(), OrderStatus::Held);
+    }
+    let dead = flux.dead_letters(10).await?;
+    assert_eq!(dead.len(), 1, "{dead:?}");
+    assert_eq!(dead[0].message.order_id(), id(1));
+    assert!(dead[0].reason.contains("times"), "{}", dead[0].reason);
+    assert_eq!(flux.redrive(10).await?, 1);
+    Ok(())
+}
+
+#[tokio::test(start_paused = true)]
+async fn an_outage_gives_no_order_up() -> Result {
+    let (flux, layer) = cannot_write(id(0));
+    flux.put_item(ItemSpec::pool("a", 100)?).await?;
+    layer.outage.store(true, Ordering::Relaxed);
+    for n in 1..50 {
+        flux.submit(one("ann").with_id(id(n))).await?;
+    }
+    // A caller is told that it may have taken effect, for that is so.
+    let asked = flux.place(one("bob").with_id(id(90))).await;
+    assert!(matches!(asked, Err(Error::Unsettled(_))), "{asked:?}");
+    tokio::time::sleep(Duration::from_secs(3_600)).await;
+    layer.outage.store(false, Ordering::Relaxed);
+    for n in 1..50 {
+        let order = flux.wait(id(n), Duration::from_secs(120)).await?;
+        assert_eq!(order.status(), OrderStatus::Held);
+    }
+    assert!(flux.dead_letters(10).await?.is_empty());
+    assert_sound(&flux).await
+}
+
+#[tokio::test(start_paused = true)]
+async fn bounds_of_zero_and_endless_waits_do_no_harm() -> Result {
+    let settings = Settings::builder()
+        .commit_writes_max(0)
+        .round_max(0)
+        .deliveries_max(0)
+        .tries_max(0)
+        .sweep_every(Duration::MAX)
+        .build();
+    let flux = Flux::builder(Backend::memory()).clock(clock()).settings(settings).start();
+    flux.put_item(ItemSpec::pool("a", 10)?).await?;
+    assert_eq!(flux.place(one("ann")).await?.status(), OrderStatus::Held);
+    let queued = flux.submit(one("ann")).await?;
+    let decided = flux.wait(queued.id, Duration::MAX).await?;
+    assert_eq!(decided.status(), OrderStatus::Held);
+    tokio::join!(flux.shutdown(), flux.shutdown());
+    Ok(())
+}
+
+#[tokio::test(start_paused = true)]
+async fn seats_added_elsewhere_can_be_bought_here() -> Result {
+    let backend = Backend::memory();
+    let (here, elsewhere) = (engine(&backend), engine(&backend));
+    here.put_item(ItemSpec::hall("hall", ["A1"])?).await?;
+    here.place(OrderRequest::seats("ann", "hall", ["A1"])?).await?;
+    elsewhere.put_item(ItemSpec::hall("hall", ["A1", "A2"])?).await?;
+    tokio::time::sleep(Duration::from_secs(2)).await;
+    let order = here.place(OrderRequest::seats("bob", "hall", ["A2"])?).await?;
+    assert_eq!(order.status(), OrderStatus::Held);
+    Ok(())
 }
 
 #[tokio::test(start_paused = true)]

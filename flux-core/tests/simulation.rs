@@ -64,7 +64,7 @@ impl Sale {
                 .layered(faults.clone())
                 .layered(TimeLimit::new(Duration::from_secs(3)))
                 .layered(Retry::builder().seed(1).build());
-            let settings = Settings::builder().tries_max(20).deliveries_max(1_000).build();
+            let settings = Settings::default();
             Flux::builder(backend).clock(Arc::clone(&clock)).settings(settings).start()
         };
         let engines = faults.iter().map(engine).collect();

@@ -169,6 +169,9 @@ impl Desk {
             let ids = commit.writes.iter().map(|write| write.order.id);
             match outcome {
                 CommitOutcome::Applied => {
+                    // What was told of their buyers is no longer so.
+                    let claims = &commit.claims;
+                    facts.over_cap.retain(|over| claims.iter().all(|(item, _)| *item != over.item));
                     news.levels.extend(items.filter_map(|item| {
                         let available = self.view.get(item)?.stock.available();
                         Some(Level { item: item.clone(), available })

@@ -1,6 +1,9 @@
 //! What the calls, the worker and the listener share.
 
 use std::sync::Arc;
+use std::time::Duration;
+
+use tokio::time::{Instant, timeout};
 
 use super::gate::Gate;
 use super::lane::Lane;
@@ -9,6 +12,9 @@ use super::waiters::Waiters;
 use crate::backends::Backend;
 use crate::clock::Clock;
 use crate::seams::News;
+
+/// A bus that takes longer is left behind.
+const PUBLISH_MAX: Duration = Duration::from_secs(1);
 
 #[derive(Debug)]
 pub(super) struct Core {
@@ -24,9 +30,15 @@ impl Core {
     /// Tells whoever listens. Best effort: those who wait look for themselves
     /// now and then.
     pub(super) async fn publish(&self, news: Arc<News>) {
-        if let Err(error) = self.backend.bus.publish(news).await {
+        let published = timeout(PUBLISH_MAX, self.backend.bus.publish(news)).await;
+        if !matches!(published, Ok(Ok(()))) {
             metrics::counter!("flux_unpublished_total").increment(1);
-            tracing::debug!(%error, "the news was not published");
+            tracing::debug!(?published, "the news was not published");
         }
     }
+}
+
+/// `after` from now; a time past all reason becomes a year.
+pub(super) fn from_now(after: Duration) -> Instant {
+    Instant::now() + after.min(Duration::from_secs(365 * 24 * 3600))
 }

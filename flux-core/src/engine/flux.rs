@@ -1,22 +1,22 @@
 //! The calls an application makes.
 
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::Arc;
 use std::time::Duration;
 
 use bon::bon;
-use tokio::sync::watch;
+use tokio::sync::{Mutex, watch};
 use tokio::task::JoinHandle;
 use tokio::time::Instant;
 use uuid::Uuid;
 
 use super::audit::{self, Audit};
-use super::core::Core;
+use super::core::{Core, from_now};
 use super::error::Error;
 use super::gate::Gate;
 use super::lane::Lane;
 use super::request::OrderRequest;
 use super::settings::Settings;
-use super::waiters::Waiters;
+use super::waiters::{Waiters, Waiting};
 use super::worker;
 use crate::backends::Backend;
 #[cfg(feature = "embedded")]
@@ -27,7 +27,8 @@ use crate::protocol::{
     Stock,
 };
 use crate::seams::{
-    ConfirmOutcome, Cursor, Level, News, NewsReceiver, OrderFilter, OrderPage, Payment, PutOutcome,
+    ConfirmOutcome, Cursor, DeadLetter, Level, News, NewsReceiver, OrderFilter, OrderPage, Payment,
+    PutOutcome,
 };
 
 /// A sale: items, orders and the worker that decides them. Cheap to clone;
@@ -70,6 +71,7 @@ impl Flux {
         #[builder(default = Arc::new(SystemClock))] clock: Arc<dyn Clock>,
         #[builder(default)] role: Role,
     ) -> Self {
+        let settings = settings.within_reason();
         let core = Arc::new(Core {
             backend,
             clock,
@@ -79,7 +81,10 @@ impl Flux {
             settings,
         });
         let (stop, stopped) = watch::channel(false);
-        let mut tasks = vec![tokio::spawn(worker::listen(Arc::clone(&core), stopped.clone()))];
+        let mut tasks = vec![
+            tokio::spawn(worker::listen(Arc::clone(&core), stopped.clone())),
+            tokio::spawn(worker::refresh(Arc::clone(&core), stopped.clone())),
+        ];
         if role == Role::Both {
             tasks.push(tokio::spawn(worker::work(Arc::clone(&core), stopped)));
         }
@@ -209,7 +214,8 @@ impl Flux {
     /// # Errors
     /// [`Error::NotFound`], [`Error::Overloaded`], [`Error::Backend`].
     pub async fn wait(&self, id: OrderId, longest: Duration) -> Result<Order, Error> {
-        self.until(id, longest, is_decided).await?.ok_or(Error::NotFound(id))
+        let waiting = self.core.waiters.register(id)?;
+        self.until(id, &waiting, longest, is_decided).await?.ok_or(Error::NotFound(id))
     }
 
     /// The order as it stands, queued ones included.
@@ -344,6 +350,22 @@ impl Flux {
         Ok(audit::run(&*self.core.backend.store, self.core.clock.now()).await?)
     }
 
+    /// Up to `max` messages the worker gave up, oldest first, each with why.
+    ///
+    /// # Errors
+    /// [`Error::Backend`].
+    pub async fn dead_letters(&self, max: usize) -> Result<Vec<DeadLetter>, Error> {
+        Ok(self.core.backend.queue.dead_letters(max).await?)
+    }
+
+    /// Puts up to `max` dead letters back in the queue and says how many.
+    ///
+    /// # Errors
+    /// [`Error::Backend`].
+    pub async fn redrive(&self, max: usize) -> Result<usize, Error> {
+        Ok(self.core.backend.queue.redrive(max).await?)
+    }
+
     /// How much waits in the queue and in the lane.
     ///
     /// # Errors
@@ -362,19 +384,18 @@ impl Flux {
         // Nobody listening means it has stopped.
         self.running.stop.send_replace(true);
         self.core.lane.close();
-        let tasks = {
-            let mut tasks = self.running.tasks.lock().unwrap_or_else(PoisonError::into_inner);
-            std::mem::take(&mut *tasks)
-        };
-        for task in tasks {
+        // A call that is dropped half-way leaves the rest to the next.
+        let mut tasks = self.running.tasks.lock().await;
+        while let Some(task) = tasks.last_mut() {
             if let Err(error) = task.await {
                 tracing::warn!(%error, "a task of the engine failed");
             }
+            tasks.pop();
         }
     }
 
     async fn admit(&self, request: OrderRequest) -> Result<Admitted, Error> {
-        if *self.running.stop.borrow() {
+        if *self.running.stop.borrow() || self.core.lane.is_closed() {
             return Err(Error::ShuttingDown);
         }
         let OrderRequest { id, buyer, lines } = request;
@@ -400,37 +421,48 @@ impl Flux {
             return self.core.lane.ask(message).await;
         }
         let id = message.order_id();
+        let waiting = self.core.waiters.register(id)?;
         self.core.backend.queue.send(&[message]).await?;
-        match self.until(id, self.core.settings.ruling_wait, &ruled).await? {
-            Some(order) if ruled(&order) => Ok(order),
+        // From here on it may take effect, whatever else goes wrong.
+        match self.until(id, &waiting, self.core.settings.ruling_wait, &ruled).await {
+            Ok(Some(order)) if ruled(&order) => Ok(order),
             _ => Err(Error::Unsettled(id)),
         }
     }
 
     /// The order once `done` holds, or as it stands when the wait runs out;
-    /// at once `None` if there is no such order and this engine would know.
+    /// at once `None` if there is no such order and the queue would know.
     async fn until(
         &self,
         id: OrderId,
+        waiting: &Waiting<'_>,
         longest: Duration,
         done: impl Fn(&Order) -> bool,
     ) -> Result<Option<Order>, Error> {
         const LOOK_MIN: Duration = Duration::from_millis(100);
         const LOOK_MAX: Duration = Duration::from_secs(2);
-        let waiting = self.core.waiters.register(id)?;
-        let deadline = Instant::now() + longest;
+        let deadline = from_now(longest);
         let mut look = LOOK_MIN;
         loop {
             let news = waiting.news();
             tokio::pin!(news);
             // Registered before the look, or news could fall in between.
             news.as_mut().enable();
-            let order = self.order(id).await?;
-            if order.as_ref().is_none_or(&done) && (order.is_some() || self.running.has_worker) {
-                return Ok(order);
-            }
             let now = Instant::now();
-            if now >= deadline {
+            let order = match self.order(id).await {
+                Ok(order) => order,
+                Err(Error::Backend(error)) if error.can_retry() && now < deadline => {
+                    tracing::debug!(%error, "the order could not be read; looking again");
+                    tokio::time::sleep_until(deadline.min(now + look)).await;
+                    continue;
+                }
+                Err(error) => return Err(error),
+            };
+            let settled = match &order {
+                Some(order) => done(order),
+                None => self.core.backend.queue.finds_all(),
+            };
+            if settled || now >= deadline {
                 return Ok(order);
             }
             // The bus may lose a message, so look again now and then.

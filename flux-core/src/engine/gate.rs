@@ -6,6 +6,7 @@ use std::sync::atomic::{AtomicU32, Ordering};
 
 use foldhash::fast::RandomState;
 use papaya::HashMap;
+use tokio::time::{Duration, Instant};
 
 use super::error::Error;
 use crate::protocol::{Ask, InvalidInput, Item, ItemId, ItemKind, ItemSpec, Line};
@@ -13,10 +14,16 @@ use crate::seams::{InventoryStore, Level, SeamError};
 
 /// Most items the gate remembers; past that it forgets all and learns again.
 const ITEMS_MAX: usize = 100_000;
+/// Shut items read again in one call.
+const REFRESH_AT_ONCE: usize = 1_000;
+/// A definition older than this is read again before a buyer is told that a
+/// seat doesn't exist.
+const SPEC_AGE_MAX: Duration = Duration::from_secs(1);
 
 #[derive(Debug)]
 struct Cell {
     spec: Arc<ItemSpec>,
+    learned_at: Instant,
     available: AtomicU32,
 }
 
@@ -37,8 +44,10 @@ impl Gate {
         let mut sold_out = None;
         for line in lines {
             let available = match self.glance(line) {
-                Some(known) => known?,
-                None => {
+                Some(Ok(available)) => available,
+                Some(Err(wrong)) if self.knows_well(&line.item) => return Err(wrong.into()),
+                // Unknown, or changed elsewhere since it was learned.
+                _ => {
                     self.learn(&line.item, store).await?;
                     self.glance(line).unwrap_or(Ok(1))?
                 }
@@ -56,6 +65,11 @@ impl Gate {
         Some(fits(line, &cell.spec).map(|()| cell.available.load(Ordering::Relaxed)))
     }
 
+    fn knows_well(&self, item: &ItemId) -> bool {
+        let cells = self.cells.pin();
+        cells.get(item).is_some_and(|cell| cell.learned_at.elapsed() < SPEC_AGE_MAX)
+    }
+
     async fn learn(&self, item: &ItemId, store: &dyn InventoryStore) -> Result<(), Error> {
         let found = store.items(std::slice::from_ref(item)).await?;
         let Some(item) = found.into_iter().flatten().next() else {
@@ -71,7 +85,8 @@ impl Gate {
         if cells.len() >= ITEMS_MAX {
             cells.clear();
         }
-        cells.insert(spec.id.clone(), Cell { spec, available: AtomicU32::new(available) });
+        let (id, available) = (spec.id.clone(), AtomicU32::new(available));
+        cells.insert(id, Cell { spec, learned_at: Instant::now(), available });
     }
 
     /// Learns what is left of those items the gate knows.
@@ -84,24 +99,20 @@ impl Gate {
         }
     }
 
-    /// Reads again up to `max` items the gate is shut for, lest a lost message
+    /// Reads the items again that the gate is shut for, lest a lost message
     /// keep it shut.
-    pub(crate) async fn refresh_shut(
-        &self,
-        max: usize,
-        store: &dyn InventoryStore,
-    ) -> Result<(), SeamError> {
+    pub(crate) async fn refresh_shut(&self, store: &dyn InventoryStore) -> Result<(), SeamError> {
         let shut: Vec<ItemId> = {
             let cells = self.cells.pin();
             let shut = cells.iter().filter(|(_, cell)| cell.available.load(Ordering::Relaxed) == 0);
-            shut.take(max).map(|(id, _)| id.clone()).collect()
+            shut.map(|(id, _)| id.clone()).collect()
         };
-        if shut.is_empty() {
-            return Ok(());
+        for shut in shut.chunks(REFRESH_AT_ONCE) {
+            let items = store.items(shut).await?.into_iter().flatten();
+            let level =
+                |item: Item| Level { item: item.spec.id.clone(), available: item.available };
+            self.set_levels(&items.map(level).collect::<Vec<_>>());
         }
-        let items = store.items(&shut).await?.into_iter().flatten();
-        let level = |item: Item| Level { item: item.spec.id.clone(), available: item.available };
-        self.set_levels(&items.map(level).collect::<Vec<_>>());
         Ok(())
     }
 }

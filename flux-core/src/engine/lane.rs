@@ -24,19 +24,24 @@ pub(crate) enum Answer {
     Found(Box<Order>),
     /// There is no such order.
     NotFound(OrderId),
-    /// Given up; nothing is known to have changed.
+    /// Given up for now; it may have taken effect.
     GivenUp,
     /// The store is beyond repair.
     Broken(Arc<str>),
 }
 
 impl Answer {
-    fn to_result(&self) -> Result<Order, Error> {
+    /// Whether the backends kept it from being settled.
+    pub(crate) fn is_failure(&self) -> bool {
+        matches!(self, Self::GivenUp | Self::Broken(_))
+    }
+
+    fn to_result(&self, asked: OrderId) -> Result<Order, Error> {
         match self {
             Self::News(news, at) => Ok(news.orders[*at].clone()),
             Self::Found(order) => Ok((**order).clone()),
             Self::NotFound(id) => Err(Error::NotFound(*id)),
-            Self::GivenUp => Err(Error::Backend(SeamError::unavailable("the worker"))),
+            Self::GivenUp => Err(Error::Unsettled(asked)),
             Self::Broken(reason) => Err(Error::Backend(SeamError::broken("the store", &**reason))),
         }
     }
@@ -83,6 +88,7 @@ impl Lane {
     /// Hands a message to the worker and waits for what it comes to. Dropping
     /// the future after its first poll does not take the message back.
     pub(crate) async fn ask(&self, message: Message) -> Result<Order, Error> {
+        let asked = message.order_id();
         let (round, at) = self.push(message)?;
         let settled = round.settled.notified();
         tokio::pin!(settled);
@@ -95,7 +101,7 @@ impl Lane {
                 round.answers.get().expect("answers are set before the callers are woken")
             }
         };
-        answers.get(at).unwrap_or(&Answer::GivenUp).to_result()
+        answers.get(at).unwrap_or(&Answer::GivenUp).to_result(asked)
     }
 
     fn push(&self, message: Message) -> Result<(Arc<Round>, usize), Error> {
@@ -147,6 +153,11 @@ impl Lane {
         while self.len() < ENOUGH {
             self.filled.notified().await;
         }
+    }
+
+    /// Whether it takes nothing more.
+    pub(crate) fn is_closed(&self) -> bool {
+        self.lock().closed
     }
 
     /// Takes nothing more; what waits is still handed out.

@@ -39,9 +39,27 @@ pub struct Settings {
     /// Tries of one message before it goes back to the queue or is given up.
     #[builder(default = 8)]
     pub tries_max: u32,
-    /// Deliveries of one message before it is buried.
+    /// Deliveries of one message before it is given up as a dead letter, if it
+    /// fails by itself while others go well. An outage gives nothing up.
     #[builder(default = 10)]
     pub deliveries_max: u32,
+}
+
+impl Settings {
+    /// A bound of zero would let nothing through; it counts as one.
+    pub(super) fn within_reason(mut self) -> Self {
+        for bound in [
+            &mut self.round_max,
+            &mut self.waiting_max,
+            &mut self.waiters_max,
+            &mut self.commit_writes_max,
+        ] {
+            *bound = (*bound).max(1);
+        }
+        self.tries_max = self.tries_max.max(1);
+        self.deliveries_max = self.deliveries_max.max(1);
+        self
+    }
 }
 
 impl Default for Settings {

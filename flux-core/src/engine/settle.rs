@@ -18,8 +18,8 @@ use crate::seams::{News, Receipt, SeamError};
 
 /// Rounds that may be decided and not durable.
 const UNSETTLED_MAX: usize = 4;
-/// How long a delivery that was given up stays away.
-const RETRY_AFTER: Duration = Duration::from_millis(200);
+/// Rounds whose deliveries and news may wait for a slow queue or bus.
+const UNTOLD_MAX: usize = 64;
 
 /// A round that is decided.
 pub(super) struct Unsettled {
@@ -28,6 +28,15 @@ pub(super) struct Unsettled {
     pub(super) round: Option<TakenRound>,
     pub(super) answers: Vec<Answer>,
     pub(super) delivered: Vec<(Receipt, Answer)>,
+    /// How long a delivery that was given up stays away.
+    pub(super) retry_after: Duration,
+}
+
+/// What is left to do when the callers have their answers.
+struct Aftermath {
+    delivered: Vec<(Receipt, Answer)>,
+    retry_after: Duration,
+    news: Vec<Arc<News>>,
 }
 
 #[derive(Default)]
@@ -38,54 +47,45 @@ struct Progress {
 }
 
 /// However the settler ends, the worker does not wait for it.
-struct Settling(Arc<Progress>);
+struct Settling {
+    decided: mpsc::Receiver<Unsettled>,
+    progress: Arc<Progress>,
+}
 
 impl Drop for Settling {
     fn drop(&mut self) {
-        self.0.unsettled.store(0, Ordering::Release);
-        self.0.settled.notify_one();
+        self.decided.close();
+        self.progress.unsettled.store(0, Ordering::Release);
+        self.progress.settled.notify_one();
     }
 }
 
 /// Settles rounds in the order they were decided.
 pub(super) struct Settler {
     hand_over: mpsc::Sender<Unsettled>,
-    task: JoinHandle<()>,
+    tasks: [JoinHandle<()>; 2],
     progress: Arc<Progress>,
 }
 
 impl Settler {
     pub(super) fn start(core: Arc<Core>) -> Self {
-        let (hand_over, mut decided) = mpsc::channel::<Unsettled>(UNSETTLED_MAX);
+        let (hand_over, decided) = mpsc::channel(UNSETTLED_MAX);
+        let (left, aftermath) = mpsc::channel(UNTOLD_MAX);
         let progress = Arc::new(Progress::default());
-        let shared = Settling(Arc::clone(&progress));
-        let task = tokio::spawn(async move {
-            let shared = &shared.0;
-            while let Some(unsettled) = decided.recv().await {
-                let started = unsettled.started;
-                unsettled
-                    .settle(&core, || {
-                        let took = started.elapsed();
-                        let nanos = u64::try_from(took.as_nanos()).unwrap_or(u64::MAX);
-                        shared.last_took_nanos.store(nanos, Ordering::Relaxed);
-                        metrics::histogram!("flux_round_seconds").record(took.as_secs_f64());
-                        shared.unsettled.fetch_sub(1, Ordering::AcqRel);
-                        shared.settled.notify_one();
-                    })
-                    .await;
-            }
-        });
-        Self { hand_over, task, progress }
+        let settling = Settling { decided, progress: Arc::clone(&progress) };
+        let tasks = [tokio::spawn(settle(settling, left)), tokio::spawn(tell(core, aftermath))];
+        Self { hand_over, tasks, progress }
     }
 
-    /// Takes a round over; waits while too many are not durable.
-    pub(super) async fn hand_over(&self, unsettled: Unsettled) {
+    /// Takes a round over; waits while too many are not durable. `false` when
+    /// the settler is gone, and with it the round, whose callers are told so.
+    pub(super) async fn hand_over(&self, unsettled: Unsettled) -> bool {
         self.progress.unsettled.fetch_add(1, Ordering::AcqRel);
-        if self.hand_over.send(unsettled).await.is_err() {
-            // The round's callers are told when it is dropped.
-            warn!("the settler is gone; a round is given up");
+        let taken = self.hand_over.send(unsettled).await.is_ok();
+        if !taken {
             self.progress.unsettled.store(0, Ordering::Release);
         }
+        taken
     }
 
     /// Waits until no round is on its way. Cancel-safe.
@@ -103,15 +103,48 @@ impl Settler {
     /// Settles what is left.
     pub(super) async fn finish(self) {
         drop(self.hand_over);
-        if let Err(error) = self.task.await {
-            warn!(%error, "the settler failed");
+        for task in self.tasks {
+            if let Err(error) = task.await {
+                warn!(%error, "the settler failed");
+            }
+        }
+    }
+}
+
+async fn settle(mut settling: Settling, left: mpsc::Sender<Aftermath>) {
+    while let Some(unsettled) = settling.decided.recv().await {
+        let started = unsettled.started;
+        let aftermath = unsettled.settle().await;
+        let took = started.elapsed();
+        let nanos = u64::try_from(took.as_nanos()).unwrap_or(u64::MAX);
+        let progress = &settling.progress;
+        progress.last_took_nanos.store(nanos, Ordering::Relaxed);
+        metrics::histogram!("flux_round_seconds").record(took.as_secs_f64());
+        progress.unsettled.fetch_sub(1, Ordering::AcqRel);
+        progress.settled.notify_one();
+        // A queue or bus that can't keep up holds up no caller: deliveries
+        // come back by themselves, and news is best effort.
+        if left.try_send(aftermath).is_err() {
+            metrics::counter!("flux_untold_total").increment(1);
+        }
+    }
+}
+
+async fn tell(core: Arc<Core>, mut left: mpsc::Receiver<Aftermath>) {
+    while let Some(Aftermath { delivered, retry_after, news }) = left.recv().await {
+        for news in &news {
+            count(news);
+        }
+        acknowledge(&core, delivered, retry_after).await;
+        for news in news {
+            core.publish(news).await;
         }
     }
 }
 
 impl Unsettled {
-    /// `told` is called when the callers have their answers.
-    async fn settle(mut self, core: &Core, told: impl FnOnce()) {
+    /// Answers the callers, once that may be done.
+    async fn settle(mut self) -> Aftermath {
         let mut durable = Ok(());
         for written in self.done.durable {
             durable = durable.and(written.wait().await);
@@ -126,12 +159,8 @@ impl Unsettled {
         if let Some(round) = self.round {
             round.settle(self.answers);
         }
-        told();
-        acknowledge(core, self.delivered).await;
-        for news in self.done.news {
-            count(&news);
-            core.publish(news).await;
-        }
+        let Self { delivered, retry_after, .. } = self;
+        Aftermath { delivered, retry_after, news: self.done.news }
     }
 }
 
@@ -142,7 +171,7 @@ fn reason(error: &SeamError) -> String {
     }
 }
 
-async fn acknowledge(core: &Core, delivered: Vec<(Receipt, Answer)>) {
+async fn acknowledge(core: &Core, delivered: Vec<(Receipt, Answer)>, retry_after: Duration) {
     let (mut done, mut back) = (Vec::new(), Vec::new());
     for (receipt, answer) in delivered {
         match answer {
@@ -157,7 +186,7 @@ async fn acknowledge(core: &Core, delivered: Vec<(Receipt, Answer)>) {
         debug!(%error, "messages were not acknowledged; they come back and are found decided");
     }
     if !back.is_empty()
-        && let Err(error) = queue.retry(&back, RETRY_AFTER).await
+        && let Err(error) = queue.retry(&back, retry_after).await
     {
         debug!(%error, "messages were not handed back; they come back by themselves");
     }
@@ -214,11 +243,10 @@ mod tests {
         Order::queued(id, request.buyer, request.lines, Default::default())
     }
 
-    /// A round of one caller, decided and being written; what its caller and a
-    /// subscriber hear when the write ends as told.
+    /// A round of one caller, decided and being written; what its caller
+    /// hears, and whether there is news, when the write ends as told.
     async fn heard_when(written: Result<(), SeamError>) -> (Result<Order, Error>, bool) {
         let core = core();
-        let mut news = core.backend.bus.subscribe();
         let mut caller = std::pin::pin!(core.lane.ask(Message::Place(some_order())));
         assert!(poll_once(caller.as_mut()).await.is_pending());
         let (_, round) = core.lane.take().expect("one waits");
@@ -231,14 +259,14 @@ mod tests {
             round: Some(round),
             answers: vec![Answer::News(told, 0)],
             delivered: Vec::new(),
+            retry_after: Duration::ZERO,
         };
-        let mut settling = std::pin::pin!(unsettled.settle(&core, || ()));
+        let mut settling = std::pin::pin!(unsettled.settle());
         assert!(poll_once(settling.as_mut()).await.is_pending());
         assert!(poll_once(caller.as_mut()).await.is_pending(), "answered before it is on disk");
-        assert!(news.try_recv().is_err(), "published before it is on disk");
         on_disk.send(written).expect("it waits");
-        settling.await;
-        (caller.await, news.try_recv().is_ok())
+        let aftermath = settling.await;
+        (caller.await, !aftermath.news.is_empty())
     }
 
     async fn poll_once<F: Future>(mut future: std::pin::Pin<&mut F>) -> Poll<F::Output> {

@@ -12,8 +12,8 @@ use tracing::{debug, warn};
 
 use super::backoff::jittered;
 use super::batch::{Desk, Done, Job};
-use super::core::Core;
-use super::lane::{Answer, ENOUGH};
+use super::core::{Core, from_now};
+use super::lane::{Answer, ENOUGH, TakenRound};
 use super::settle::{Settler, Unsettled};
 use crate::protocol::Message;
 use crate::seams::{Delivery, Receipt};
@@ -28,8 +28,11 @@ const IDLE_MAX: Duration = Duration::from_secs(1);
 const EXTEND_EVERY: Duration = Duration::from_secs(10);
 /// Longest wait for a fuller round.
 const LINGER_MAX: Duration = Duration::from_micros(300);
-/// Shut items read again at a time, and how often.
-const REFRESH_MAX: usize = 1_000;
+/// A message that came more often is worked on by itself.
+const SUSPECT_AFTER: u32 = 3;
+/// Longest time deliveries are left alone while the backends fail.
+const PAUSE_MAX: Duration = Duration::from_secs(5);
+/// How often shut items are read again.
 const REFRESH_EVERY: Duration = Duration::from_millis(500);
 
 /// Works until `stop` says so or its sender is gone, then finishes what waits
@@ -44,19 +47,23 @@ pub(super) async fn work(core: Arc<Core>, mut stop: watch::Receiver<bool>) {
         let mut deliveries = Vec::new();
         tokio::select! {
             () = core.lane.filled() => {}
-            Some(more) = delivered.recv() => deliveries = more,
+            more = delivered.recv(), if worker.receives() => match more {
+                Some(more) => deliveries = more,
+                None => break,
+            },
             () = sleep_until(worker.next_sweep) => {}
             () = stopped(&mut stop) => break,
         }
-        if deliveries.is_empty() {
+        if deliveries.is_empty() && worker.receives() {
             deliveries = delivered.try_recv().unwrap_or_default();
         }
-        worker.round(deliveries).await;
+        if !worker.round(deliveries).await {
+            warn!("the worker can't go on");
+            break;
+        }
     }
     core.lane.close();
-    while core.lane.len() > 0 {
-        worker.round(Vec::new()).await;
-    }
+    while core.lane.len() > 0 && worker.round(Vec::new()).await {}
     worker.desk.let_go().await;
     worker.settler.finish().await;
     // Told to stop as well, the receiver drops its end when it is done.
@@ -123,6 +130,10 @@ struct Worker {
     busy_at: Instant,
     holds_items: bool,
     last_round: usize,
+    /// Rounds in a row that the backends failed.
+    failures: u32,
+    failed_ever: bool,
+    pause_until: Instant,
 }
 
 impl Worker {
@@ -136,11 +147,21 @@ impl Worker {
             busy_at: now,
             holds_items: false,
             last_round: 0,
+            failures: 0,
+            failed_ever: false,
+            pause_until: now,
         }
     }
 
-    /// Works on one round of the lane, the deliveries, and the holds that ended.
-    async fn round(&mut self, deliveries: Vec<Delivery>) {
+    /// Whether to take deliveries. Not while the backends fail: each delivery
+    /// counts against its message, and an outage is not the message's fault.
+    fn receives(&self) -> bool {
+        Instant::now() >= self.pause_until
+    }
+
+    /// Works on one round of the lane, the deliveries, and the holds that
+    /// ended. `false` when nobody is there to settle it.
+    async fn round(&mut self, deliveries: Vec<Delivery>) -> bool {
         self.gather().await;
         let (messages, round) = match self.core.lane.take() {
             Some((messages, round)) => (messages, Some(round)),
@@ -149,29 +170,95 @@ impl Worker {
         let asked = messages.len();
         let mut jobs: Vec<Job> = messages.into_iter().map(Job::new).collect();
         let mut receipts = Vec::with_capacity(deliveries.len());
-        for delivery in self.without_poison(deliveries).await {
+        let (suspects, deliveries): (Vec<_>, Vec<_>) =
+            deliveries.into_iter().partition(|delivery| delivery.attempt > SUSPECT_AFTER);
+        for delivery in deliveries {
             jobs.push(Job::new(delivery.message));
             receipts.push(delivery.receipt);
         }
         jobs.extend(self.ended_holds().await.into_iter().map(Job::new));
-        if jobs.is_empty() {
+        if jobs.is_empty() && suspects.is_empty() {
             if self.holds_items && self.busy_at.elapsed() >= IDLE_MAX {
                 self.desk.let_go().await;
                 self.holds_items = false;
             }
             self.last_round = 0;
-            return;
+            return true;
         }
+        self.last_round = asked;
+        let mut goes_on = true;
+        if !jobs.is_empty() {
+            goes_on = self.work_through(jobs, asked, round, receipts).await;
+        }
+        for suspect in suspects {
+            goes_on &= self.try_alone(suspect).await;
+        }
+        goes_on
+    }
+
+    async fn work_through(
+        &mut self,
+        mut jobs: Vec<Job>,
+        asked: usize,
+        round: Option<TakenRound>,
+        receipts: Vec<Receipt>,
+    ) -> bool {
         let started = Stopwatch::now();
         let done = self.work_on(&mut jobs, &receipts).await;
         self.holds_items = true;
         self.busy_at = Instant::now();
-        self.last_round = asked;
         metrics::histogram!("flux_round_orders").record(jobs.len() as f64);
         let mut answers: Vec<Answer> =
             jobs.into_iter().map(|job| job.answer.unwrap_or(Answer::GivenUp)).collect();
+        self.note_health(&answers);
         let delivered = receipts.into_iter().zip(answers.split_off(asked)).collect();
-        self.settler.hand_over(Unsettled { started, done, round, answers, delivered }).await;
+        let retry_after = pause_after(self.failures);
+        let unsettled = Unsettled { started, done, round, answers, delivered, retry_after };
+        self.settler.hand_over(unsettled).await
+    }
+
+    fn note_health(&mut self, answers: &[Answer]) {
+        if answers.iter().any(Answer::is_failure) {
+            self.failures += 1;
+            self.failed_ever = true;
+            self.pause_until = self.busy_at + pause_after(self.failures).min(PAUSE_MAX);
+        } else if !answers.is_empty() {
+            self.failures = 0;
+            self.pause_until = self.busy_at;
+        }
+    }
+
+    /// Works on a message that came several times, by itself, lest it spoil
+    /// the round of others. If it came too often and fails while others do
+    /// well, it is given up: then it is the message. It is not even tried if it
+    /// came ten times too often and nothing ever failed here: it may be what
+    /// ends the process each time.
+    async fn try_alone(&mut self, suspect: Delivery) -> bool {
+        let Delivery { message, receipt, attempt } = suspect;
+        let most = self.core.settings.deliveries_max;
+        if self.failed_ever || attempt <= most.saturating_mul(10) {
+            let mut job = [Job::new(message)];
+            let started = Stopwatch::now();
+            let done = self.work_on(&mut job, std::slice::from_ref(&receipt)).await;
+            let [Job { answer, .. }] = job;
+            let answer = answer.unwrap_or(Answer::GivenUp);
+            if !answer.is_failure() || attempt <= most || self.failures > 0 {
+                if !answer.is_failure() {
+                    self.note_health(std::slice::from_ref(&answer));
+                }
+                let retry_after = pause_after(attempt);
+                let (round, answers, delivered) = (None, Vec::new(), vec![(receipt, answer)]);
+                let unsettled = Unsettled { started, done, round, answers, delivered, retry_after };
+                return self.settler.hand_over(unsettled).await;
+            }
+        }
+        metrics::counter!("flux_buried_total").increment(1);
+        warn!(attempt, "a message is given up");
+        let reason = format!("delivered {attempt} times and never settled, while others were");
+        if let Err(error) = self.core.backend.queue.bury(&[(receipt, reason)]).await {
+            debug!(%error, "the message was not buried; it comes back");
+        }
+        true
     }
 
     /// While the last round is on its way to the disk, this one may as well
@@ -216,23 +303,6 @@ impl Worker {
         }
     }
 
-    async fn without_poison(&self, deliveries: Vec<Delivery>) -> Vec<Delivery> {
-        let most = self.core.settings.deliveries_max;
-        let (poison, good): (Vec<_>, Vec<_>) =
-            deliveries.into_iter().partition(|delivery| delivery.attempt > most);
-        if !poison.is_empty() {
-            metrics::counter!("flux_buried_total").increment(poison.len() as u64);
-            warn!(messages = poison.len(), "messages are given up after {most} deliveries");
-            let reason = format!("delivered more than {most} times without being settled");
-            let receipts: Vec<_> =
-                poison.into_iter().map(|delivery| (delivery.receipt, reason.clone())).collect();
-            if let Err(error) = self.core.backend.queue.bury(&receipts).await {
-                debug!(%error, "messages were not buried; they come back");
-            }
-        }
-        good
-    }
-
     async fn ended_holds(&mut self) -> Vec<Message> {
         let now = Instant::now();
         if now < self.next_sweep {
@@ -245,31 +315,48 @@ impl Worker {
         });
         // A full sweep means there are more.
         if due.len() < SWEEP_MAX {
-            self.next_sweep = now + self.core.settings.sweep_every;
+            self.next_sweep = from_now(self.core.settings.sweep_every);
         }
         due.into_iter().map(Message::Expire).collect()
     }
 }
 
+/// How long to leave alone what failed so many times.
+fn pause_after(failures: u32) -> Duration {
+    Duration::from_millis(100).saturating_mul(1 << failures.min(10)).min(Duration::from_secs(30))
+}
+
 /// Hears the news until told to stop.
 pub(super) async fn listen(core: Arc<Core>, mut stop: watch::Receiver<bool>) {
     let mut news = core.backend.bus.subscribe();
-    let mut refresh = interval(REFRESH_EVERY);
-    refresh.set_missed_tick_behavior(MissedTickBehavior::Delay);
-    let mut connected = true;
     loop {
         tokio::select! {
-            heard = news.recv(), if connected => match heard {
+            heard = news.recv() => match heard {
                 Ok(news) => {
                     core.gate.set_levels(&news.levels);
                     core.waiters.tell(&news);
                 }
                 Err(RecvError::Lagged(_)) => core.waiters.tell_all(),
-                Err(RecvError::Closed) => connected = false,
+                // Those who wait look for themselves now and then.
+                Err(RecvError::Closed) => return,
             },
-            _ = refresh.tick() => {
-                let store = &*core.backend.store;
-                if let Err(error) = core.gate.refresh_shut(REFRESH_MAX, store).await {
+            () = stopped(&mut stop) => return,
+        }
+    }
+}
+
+/// Keeps the gate from staying shut, until told to stop.
+pub(super) async fn refresh(core: Arc<Core>, mut stop: watch::Receiver<bool>) {
+    let mut again = interval(REFRESH_EVERY);
+    again.set_missed_tick_behavior(MissedTickBehavior::Delay);
+    loop {
+        tokio::select! {
+            _ = again.tick() => {}
+            () = stopped(&mut stop) => return,
+        }
+        tokio::select! {
+            refreshed = core.gate.refresh_shut(&*core.backend.store) => {
+                if let Err(error) = refreshed {
                     debug!(%error, "the gate could not be refreshed");
                 }
             }

@@ -71,6 +71,10 @@ impl<S: OrderQueue + ?Sized, L: Layer> OrderQueue for Layered<S, L> {
         self.layer.around(Operation::Find.into(), || self.inner.find(id)).await
     }
 
+    fn finds_all(&self) -> bool {
+        self.inner.finds_all()
+    }
+
     async fn depth(&self) -> Result<QueueDepth, SeamError> {
         self.layer.around(Operation::Depth.into(), || self.inner.depth()).await
     }

@@ -36,7 +36,8 @@ pub enum SeamError {
         /// When to come back.
         retry_after: Duration,
     },
-    /// The backend can't go on; trying again can't help.
+    /// The backend can't go on; trying again can't help. A write that met this
+    /// may have taken effect.
     #[error("{service} is broken: {reason}")]
     Broken {
         /// Which service.
@@ -76,6 +77,6 @@ impl SeamError {
     /// Whether the call may have taken effect although it failed.
     #[must_use]
     pub fn may_have_applied(&self) -> bool {
-        matches!(self, Self::Unknown { .. })
+        matches!(self, Self::Unknown { .. } | Self::Broken { .. })
     }
 }

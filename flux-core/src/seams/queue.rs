@@ -91,6 +91,12 @@ pub trait OrderQueue: Send + Sync + 'static {
     /// queue can look inside; a queue that can't answers `None`.
     async fn find(&self, id: OrderId) -> Result<Option<Order>, SeamError>;
 
+    /// Whether [`find`](Self::find) finds whatever is there, so that `None`
+    /// means there is nothing.
+    fn finds_all(&self) -> bool {
+        true
+    }
+
     /// How much waits; may lag.
     async fn depth(&self) -> Result<QueueDepth, SeamError>;
 }
