@@ -9,7 +9,7 @@ use super::*;
 use crate::backends::ledger::tests::{T0, hold, item, order, release, units};
 use crate::protocol::{
     Commit, CommitOutcome, Expect, ItemSpec, Message, Order, OrderState, OrderStatus, OrderWrite,
-    PaymentRef, Reason, Timestamp,
+    PaymentRef, PutItemError, Reason, Timestamp,
 };
 use crate::seams::{ConfirmOutcome, OrderFilter, Payment, PutOutcome, SeamError};
 
@@ -101,6 +101,26 @@ async fn everything_is_there_after_a_reopen() {
     assert_eq!(page.orders.len(), 2);
     let rest = backend.store.list_orders(&filter, page.next.as_ref(), 9).await.expect("list");
     assert_eq!((rest.orders.len(), rest.next), (2, None));
+}
+
+#[tokio::test]
+async fn a_definition_that_could_not_be_read_again_is_never_written() {
+    let dir = dir();
+    let backend = open(&dir);
+    let good = ItemSpec::builder().id("a").capacity(9).opens_at(T0).build().expect("pool");
+    put(&backend, good.clone()).await;
+    let closed = ItemSpec { closes_at: Some(T0), ..good.clone() };
+    let new = ItemSpec { id: item("b"), ..closed.clone() };
+    for bad in [closed, new] {
+        let refused = backend.store.put_item(&bad).await.expect("put");
+        let PutOutcome::Refused(PutItemError::Invalid(why)) = refused else {
+            panic!("{refused:?}")
+        };
+        assert_eq!(why.field(), "closes_at");
+    }
+    drop(backend);
+    let items = open(&dir).store.list_items(None, 9).await.expect("items");
+    assert_eq!(items.iter().map(|item| &*item.spec).collect::<Vec<_>>(), [&good]);
 }
 
 #[tokio::test]
