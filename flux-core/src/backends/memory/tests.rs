@@ -74,6 +74,16 @@ async fn a_delivery_nobody_settles_comes_again_and_its_receipt_goes_stale() {
 }
 
 #[tokio::test(start_paused = true)]
+async fn a_delivery_put_off_to_its_deadline_comes_again() {
+    let Backend { queue, .. } = Backend::memory_with().visibility(Duration::from_secs(5)).build();
+    queue.send(&[place(1)]).await.expect("send");
+    let first = queue.receive(1, Duration::ZERO).await.expect("receive");
+    queue.retry(&[first[0].receipt.clone()], Duration::from_secs(5)).await.expect("retry");
+    let again = queue.receive(1, Duration::from_secs(6)).await.expect("receive");
+    assert_eq!(again.iter().map(|d| d.attempt).collect::<Vec<_>>(), [2]);
+}
+
+#[tokio::test(start_paused = true)]
 async fn every_waiting_receiver_hears_of_a_timer_another_one_set() {
     let backend = Backend::memory();
     let receive = |wait| {
