@@ -177,11 +177,11 @@ impl Embedded {
         let (db, recovered) = opened
             .unwrap_or_else(|_| Err(Failure::Damaged("reading it failed badly".to_owned())))
             .map_err(|failure| open_error(path, failure))?;
-        let Recovered { generation, ledger, orders, queue } = recovered;
+        let Recovered { crashes, ledger, orders, queue } = recovered;
         let journal = Journal::start(db, orders).map_err(|error| io_error(path, error))?;
         let journal = Arc::new(journal);
         Ok(Self {
-            queue: Arc::new(EmbeddedQueue::new(journal.clone(), queue, generation, clock)),
+            queue: Arc::new(EmbeddedQueue::new(journal.clone(), queue, crashes, clock)),
             store: Arc::new(EmbeddedStore::new(journal, ledger)),
         })
     }
