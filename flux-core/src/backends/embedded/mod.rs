@@ -114,6 +114,8 @@ pub enum OpenError {
 pub struct Embedded {
     queue: Arc<EmbeddedQueue>,
     store: Arc<EmbeddedStore>,
+    locks: Arc<MemoryLocks>,
+    bus: Arc<MemoryBus>,
 }
 
 #[bon]
@@ -183,6 +185,8 @@ impl Embedded {
         Ok(Self {
             queue: Arc::new(EmbeddedQueue::new(journal.clone(), queue, crashes, clock)),
             store: Arc::new(EmbeddedStore::new(journal, ledger)),
+            locks: Arc::default(),
+            bus: Arc::default(),
         })
     }
 
@@ -191,9 +195,9 @@ impl Embedded {
     pub fn backend(&self) -> Backend {
         Backend {
             queue: self.queue.clone(),
-            locks: Arc::new(MemoryLocks::default()),
+            locks: self.locks.clone(),
             store: self.store.clone(),
-            bus: Arc::new(MemoryBus::default()),
+            bus: self.bus.clone(),
         }
     }
 }

@@ -182,6 +182,20 @@ async fn a_directory_is_open_once() {
 }
 
 #[tokio::test]
+async fn every_backend_of_one_open_shares_locks_and_bus() {
+    let dir = dir();
+    let embedded = Embedded::open(dir.path()).expect("opens");
+    let (one, two) = (embedded.backend(), embedded.backend());
+    let lease = async |backend: &Backend| {
+        let ttl = Duration::from_secs(60);
+        backend.locks.acquire(&[item("a")], ttl, Duration::ZERO).await.expect("acquire")
+    };
+    assert!(lease(&one).await.is_some());
+    assert!(lease(&two).await.is_none());
+    assert!(Arc::ptr_eq(&one.bus, &two.bus));
+}
+
+#[tokio::test]
 async fn what_is_not_ours_is_refused_and_left_alone() {
     let dir = dir();
     let file = dir.path().join(FILE_NAME);
