@@ -11,7 +11,7 @@ use crate::protocol::{
     Commit, CommitOutcome, Expect, ItemSpec, Message, Order, OrderState, OrderStatus, OrderWrite,
     PaymentRef, PutItemError, Reason, Timestamp,
 };
-use crate::seams::{ConfirmOutcome, OrderFilter, Payment, PutOutcome, SeamError};
+use crate::seams::{ConfirmOutcome, OrderFilter, OrderPage, Payment, PutOutcome, SeamError};
 
 fn dir() -> TempDir {
     tempfile::tempdir().expect("a directory")
@@ -101,6 +101,8 @@ async fn everything_is_there_after_a_reopen() {
     assert_eq!(page.orders.len(), 2);
     let rest = backend.store.list_orders(&filter, page.next.as_ref(), 9).await.expect("list");
     assert_eq!((rest.orders.len(), rest.next), (2, None));
+    let none = backend.store.list_orders(&filter, None, 0).await.expect("list");
+    assert_eq!(none, OrderPage::default(), "it ends");
 }
 
 #[tokio::test]

@@ -5,7 +5,7 @@ use std::time::Duration;
 use crate::backends::Backend;
 use crate::backends::ledger::tests::{T0, buyer, item, order, units};
 use crate::protocol::{Claim, Commit, CommitOutcome, Message, OrderStatus, Verdict, View};
-use crate::seams::{ConfirmOutcome, OrderFilter, Payment, PutOutcome, SeamError};
+use crate::seams::{ConfirmOutcome, OrderFilter, OrderPage, Payment, PutOutcome, SeamError};
 use crate::{ItemSpec, PaymentRef};
 
 fn place(n: u128) -> Message {
@@ -45,6 +45,8 @@ async fn an_order_is_claimed_decided_committed_and_paid() {
     let filter = OrderFilter { buyer: Some(buyer("ann")), ..OrderFilter::default() };
     let page = store.list_orders(&filter, None, 9).await.expect("list");
     assert_eq!((page.orders.len(), page.next), (1, None));
+    let none = store.list_orders(&filter, None, 0).await.expect("list");
+    assert_eq!(none, OrderPage::default(), "it ends");
 }
 
 #[tokio::test(start_paused = true)]
