@@ -175,6 +175,9 @@ fn units(order: &Order, item: &ItemId) -> u32 {
 impl InventoryStore for ShelfStore {
     async fn put_item(&self, spec: &ItemSpec) -> Result<PutOutcome, SeamError> {
         let mut state = self.state();
+        if let Err(invalid) = spec.check() {
+            return Ok(PutOutcome::Refused(invalid.into()));
+        }
         let (stock, outcome) = match state.shelves.get(&spec.id) {
             None => (spec.full_stock(), PutOutcome::Created),
             Some(shelf) if *shelf.spec == *spec => return Ok(PutOutcome::Unchanged),

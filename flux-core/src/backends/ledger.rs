@@ -165,6 +165,9 @@ impl Ledger {
     /// only when [`put_counts_buyers`](Self::put_counts_buyers).
     pub(crate) fn put_item(&mut self, spec: &Arc<ItemSpec>, owners: Buyers) -> PutOutcome {
         let Some(shelf) = self.shelves.get_mut(&spec.id) else {
+            if let Err(invalid) = spec.check() {
+                return PutOutcome::Refused(invalid.into());
+            }
             let shelf = Shelf {
                 stock: spec.full_stock(),
                 held: 0,

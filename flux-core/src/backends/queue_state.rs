@@ -180,15 +180,16 @@ impl QueueState {
     pub(crate) fn retry(&mut self, receipts: &[Receipt], delay: Duration, now: Instant) {
         for receipt in receipts {
             let Some((seq, entry, deadline)) = self.delivered(receipt) else { continue };
-            if delay.is_zero() {
-                entry.place = Place::Ready;
-                self.ready.push_back(seq);
-            } else {
-                let due = until(now, delay);
-                entry.place = Place::Delayed(due);
-                self.timers.insert((due, seq));
-            }
+            let due = (!delay.is_zero()).then(|| until(now, delay));
+            entry.place = due.map_or(Place::Ready, Place::Delayed);
+            // First the old timer: the new one may be for the same moment.
             self.timers.remove(&(deadline, seq));
+            match due {
+                Some(due) => {
+                    self.timers.insert((due, seq));
+                }
+                None => self.ready.push_back(seq),
+            }
             self.in_flight -= 1;
         }
     }

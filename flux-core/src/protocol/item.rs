@@ -171,7 +171,7 @@ impl ItemSpec {
             )?),
             _ => return Err(InvalidInput::new("capacity", "or seats must be given, not both")),
         };
-        Self::try_from(Unchecked {
+        let spec = Self {
             id: ItemId::new(id)?,
             name,
             kind,
@@ -179,7 +179,9 @@ impl ItemSpec {
             max_per_buyer: max_per_buyer.map(BuyerCap::new).transpose()?,
             opens_at,
             closes_at,
-        })
+        };
+        spec.check()?;
+        Ok(spec)
     }
 }
 
@@ -200,7 +202,21 @@ impl TryFrom<Unchecked> for ItemSpec {
     type Error = InvalidInput;
     fn try_from(spec: Unchecked) -> Result<Self, InvalidInput> {
         let Unchecked { id, name, kind, hold, max_per_buyer, opens_at, closes_at } = spec;
-        if let Some(name) = &name
+        let spec = Self { id, name, kind, hold, max_per_buyer, opens_at, closes_at };
+        spec.check()?;
+        Ok(spec)
+    }
+}
+
+impl ItemSpec {
+    /// Holds it against the rules that have no type of their own, which a
+    /// change of its fields may break: the length of the name, and that it
+    /// closes after it opens. A store refuses what fails.
+    ///
+    /// # Errors
+    /// [`InvalidInput`] naming the field at fault.
+    pub fn check(&self) -> Result<(), InvalidInput> {
+        if let Some(name) = &self.name
             && name.len() > ITEM_NAME_BYTES_MAX
         {
             return Err(InvalidInput::new(
@@ -208,16 +224,14 @@ impl TryFrom<Unchecked> for ItemSpec {
                 format!("must be at most {ITEM_NAME_BYTES_MAX} bytes, was {}", name.len()),
             ));
         }
-        if let (Some(opens), Some(closes)) = (opens_at, closes_at)
+        if let (Some(opens), Some(closes)) = (self.opens_at, self.closes_at)
             && closes <= opens
         {
             return Err(InvalidInput::new("closes_at", "must be after opens_at"));
         }
-        Ok(Self { id, name, kind, hold, max_per_buyer, opens_at, closes_at })
+        Ok(())
     }
-}
 
-impl ItemSpec {
     /// Units in all.
     #[must_use]
     pub fn capacity(&self) -> u32 {
@@ -256,14 +270,18 @@ pub enum PutItemError {
         /// The item.
         item: ItemId,
     },
+    /// The definition breaks a rule; see [`ItemSpec::check`].
+    #[error(transparent)]
+    Invalid(#[from] InvalidInput),
 }
 
 /// The stock of `spec` when it replaces `old`, of which `stock` is left: what
 /// is taken stays taken.
 ///
 /// # Errors
-/// [`PutItemError`] when what is taken would not fit.
+/// [`PutItemError`] when what is taken would not fit, or `spec` breaks a rule.
 pub fn revise(old: &ItemSpec, stock: &Stock, spec: &ItemSpec) -> Result<Stock, PutItemError> {
+    spec.check()?;
     let taken = old.capacity() - stock.available();
     let in_use = || PutItemError::CapacityInUse { item: spec.id.clone(), taken };
     match (&old.kind, stock, &spec.kind) {
@@ -352,6 +370,23 @@ mod tests {
         let at = Timestamp::from_millis;
         let times = build().id("a").capacity(1).opens_at(at(5)).closes_at(at(5)).build();
         assert_eq!(field(times), "closes_at");
+    }
+
+    #[test]
+    fn a_changed_definition_is_held_against_the_same_rules() {
+        let good = ItemSpec::pool("a", 5).expect("pool");
+        assert_eq!(good.check(), Ok(()));
+        let at = Timestamp::from_millis;
+        let times = ItemSpec { opens_at: Some(at(5)), closes_at: Some(at(5)), ..good.clone() };
+        let name = ItemSpec { name: Some("n".repeat(257)), ..good.clone() };
+        for (bad, field) in [(times, "closes_at"), (name, "name")] {
+            assert_eq!(bad.check().expect_err("bad").field(), field);
+            let revised = revise(&good, &good.full_stock(), &bad);
+            assert!(matches!(revised, Err(PutItemError::Invalid(e)) if e.field() == field));
+            let text = serde_json::to_string(&bad).expect("json");
+            let error = serde_json::from_str::<ItemSpec>(&text).expect_err("bad");
+            assert!(error.to_string().contains(field), "{error}");
+        }
     }
 
     #[test]

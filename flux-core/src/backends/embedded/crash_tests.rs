@@ -334,7 +334,6 @@ impl Model {
 
     async fn check_letters(&mut self, backend: &Backend) {
         let waiting = backend.queue.receive(usize::MAX, Duration::ZERO).await.expect("receive");
-        assert!(waiting.iter().all(|delivery| delivery.attempt >= 2), "an open counts");
         let receipts: Vec<_> = waiting.iter().map(|delivery| delivery.receipt.clone()).collect();
         backend.queue.retry(&receipts, Duration::ZERO).await.expect("retry");
         let (mut ids, mut twice) = (HashSet::new(), HashSet::new());
@@ -445,6 +444,54 @@ async fn a_disk_that_can_only_be_read_is_refused() {
     disk.fail_after(0, Fault::Fails(ErrorKind::ReadOnlyFilesystem));
     let error = open(&disk).expect_err("nothing can be written");
     assert!(matches!(error, OpenError::Io { .. }), "{error:?}");
+}
+
+#[tokio::test]
+async fn a_crash_counts_as_a_delivery_and_a_close_does_not() {
+    async fn attempt(disk: &Disk) -> (Backend, u32) {
+        let backend = open(disk).expect("opens");
+        let taken = backend.queue.receive(9, Duration::ZERO).await.expect("receive");
+        assert_eq!(taken.len(), 1);
+        (backend, taken[0].attempt)
+    }
+    let (mut disk, mut dice) = (Disk::default(), Dice(0));
+    let message = [Message::Place(order(1, "ann", vec![units("a", 1)]))];
+    open(&disk).expect("opens").queue.send(&message).await.expect("send");
+    for _ in 0..20 {
+        assert_eq!(attempt(&disk).await.1, 1, "it was closed each time");
+    }
+
+    for crashes in 1..=4 {
+        let (backend, _) = attempt(&disk).await;
+        let image = disk.after_power_loss(&mut dice);
+        drop(backend);
+        disk = Disk::holding(image);
+        for _ in 0..2 {
+            assert_eq!(attempt(&disk).await.1, 1 + crashes, "the power went");
+        }
+    }
+
+    let (backend, _) = attempt(&disk).await;
+    disk.fail_after(0, Fault::PowerLoss);
+    drop(backend);
+    disk = Disk::holding(disk.after_power_loss(&mut dice));
+    assert_eq!(attempt(&disk).await.1, 6, "the power went while it closed");
+
+    let (backend, _) = attempt(&disk).await;
+    disk.fail_after(0, Fault::Fails(ErrorKind::StorageFull));
+    backend.queue.send(&message).await.expect_err("full");
+    disk.mend();
+    drop(backend);
+    disk = Disk::holding(disk.live());
+    assert_eq!(attempt(&disk).await.1, 7, "a write had failed");
+
+    let (backend, _) = attempt(&disk).await;
+    let unwound = catch_unwind(AssertUnwindSafe(move || {
+        let _dropped = backend;
+        panic!("on purpose");
+    }));
+    assert!(unwound.is_err());
+    assert_eq!(attempt(&disk).await.1, 8, "it was closed by a panic");
 }
 
 /// Polls once; a future that needs the disk is not done.

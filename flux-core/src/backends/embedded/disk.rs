@@ -92,6 +92,11 @@ impl Disk {
         state.fault = Some(fault);
     }
 
+    /// Lets all changes succeed again.
+    pub(crate) fn mend(&self) {
+        self.lock().changes_left = None;
+    }
+
     /// Makes syncs wait until the answer is dropped.
     pub(crate) fn stick(&self) -> Stuck {
         self.lock().stuck = true;

@@ -16,8 +16,10 @@ use tokio::sync::watch;
 use super::SERVICE;
 use crate::seams::SeamError;
 
-/// Format version and generation.
+/// Format version, generation, crashes and whether it was closed.
 pub(crate) const META: TableDefinition<'_, &str, u64> = TableDefinition::new("meta");
+/// In [`META`]: 1 once a close has written everything, 0 from the next open on.
+pub(crate) const CLEAN: &str = "clean";
 /// Definitions, by item id.
 pub(crate) const ITEMS: TableDefinition<'_, &str, &[u8]> = TableDefinition::new("items");
 /// One row for each order, by sequence number, which have no gaps.
@@ -144,6 +146,8 @@ struct Open {
     /// Somebody waits for the open group, or it grew large.
     urgent: bool,
     closing: bool,
+    /// It closes because a thread unwinds, which a message may be the cause of.
+    unwinding: bool,
 }
 
 #[derive(Debug)]
@@ -154,7 +158,8 @@ pub(crate) struct Shared {
     progress: watch::Sender<Progress>,
 }
 
-/// See the module. Dropping it writes what is left and joins the writer.
+/// See the module. Dropping it writes what is left, and then that nothing is,
+/// and joins the writer.
 #[derive(Debug)]
 pub(crate) struct Journal {
     shared: Arc<Shared>,
@@ -164,8 +169,14 @@ pub(crate) struct Journal {
 impl Journal {
     /// `next_seq` is the number of the next new order.
     pub(crate) fn start(db: Database, next_seq: u64) -> std::io::Result<Self> {
-        let open =
-            Open { group: Group::default(), number: 1, bytes: 0, urgent: false, closing: false };
+        let open = Open {
+            group: Group::default(),
+            number: 1,
+            bytes: 0,
+            urgent: false,
+            closing: false,
+            unwinding: false,
+        };
         let shared = Arc::new(Shared {
             db,
             open: Mutex::new(open),
@@ -277,6 +288,13 @@ impl Shared {
             metrics::histogram!("flux_commit_seconds").record(started.elapsed());
             self.progress.send_modify(|progress| progress.durable = number);
         }
+        if self.lock().unwinding {
+            return;
+        }
+        let marked = catch_unwind(AssertUnwindSafe(|| mark_clean(&self.db)));
+        if !matches!(marked, Ok(Ok(()))) {
+            tracing::warn!(?marked, "the next open takes this close of the store for a crash");
+        }
     }
 
     /// Waits for work; `None` when all is written and nobody is left.
@@ -296,9 +314,22 @@ impl Shared {
     }
 }
 
+/// Writes that all is written: the process may die from now on and that is no
+/// crash. It is a transaction of its own, so a crash before its end is one.
+fn mark_clean(db: &Database) -> Result<(), redb::Error> {
+    let txn = db.begin_write()?;
+    txn.open_table(META)?.insert(CLEAN, 1)?;
+    txn.commit()?;
+    Ok(())
+}
+
 impl Drop for Journal {
     fn drop(&mut self) {
-        self.shared.lock().closing = true;
+        {
+            let mut open = self.shared.lock();
+            open.closing = true;
+            open.unwinding = std::thread::panicking();
+        }
         self.shared.work.notify_one();
         if let Some(writer) = self.writer.take()
             && writer.join().is_err()

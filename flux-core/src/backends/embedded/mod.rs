@@ -114,6 +114,8 @@ pub enum OpenError {
 pub struct Embedded {
     queue: Arc<EmbeddedQueue>,
     store: Arc<EmbeddedStore>,
+    locks: Arc<MemoryLocks>,
+    bus: Arc<MemoryBus>,
 }
 
 #[bon]
@@ -177,12 +179,14 @@ impl Embedded {
         let (db, recovered) = opened
             .unwrap_or_else(|_| Err(Failure::Damaged("reading it failed badly".to_owned())))
             .map_err(|failure| open_error(path, failure))?;
-        let Recovered { generation, ledger, orders, queue } = recovered;
+        let Recovered { crashes, ledger, orders, queue } = recovered;
         let journal = Journal::start(db, orders).map_err(|error| io_error(path, error))?;
         let journal = Arc::new(journal);
         Ok(Self {
-            queue: Arc::new(EmbeddedQueue::new(journal.clone(), queue, generation, clock)),
+            queue: Arc::new(EmbeddedQueue::new(journal.clone(), queue, crashes, clock)),
             store: Arc::new(EmbeddedStore::new(journal, ledger)),
+            locks: Arc::default(),
+            bus: Arc::default(),
         })
     }
 
@@ -191,9 +195,9 @@ impl Embedded {
     pub fn backend(&self) -> Backend {
         Backend {
             queue: self.queue.clone(),
-            locks: Arc::new(MemoryLocks::default()),
+            locks: self.locks.clone(),
             store: self.store.clone(),
-            bus: Arc::new(MemoryBus::default()),
+            bus: self.bus.clone(),
         }
     }
 }

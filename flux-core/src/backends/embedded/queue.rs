@@ -53,14 +53,15 @@ impl Durable {
 /// An [`OrderQueue`] on disk, in the file of its [`Embedded`](super::Embedded).
 ///
 /// A message found in the file when it is opened counts one attempt more for
-/// each open it lived to see. It keeps 100,000 dead letters;
+/// each crash it lived to see: an open that was not closed, or only by a panic.
+/// It keeps 100,000 dead letters;
 /// [`bury`](OrderQueue::bury) answers [`SeamError::Overloaded`] to more, and
 /// the deliveries come again.
 #[derive(Debug)]
 pub struct EmbeddedQueue {
     journal: Arc<Journal>,
     waiting: Waiting<Durable>,
-    generation: u64,
+    crashes: u64,
     clock: Arc<dyn Clock>,
 }
 
@@ -68,16 +69,16 @@ impl EmbeddedQueue {
     pub(crate) fn new(
         journal: Arc<Journal>,
         found: Durable,
-        generation: u64,
+        crashes: u64,
         clock: Arc<dyn Clock>,
     ) -> Self {
-        Self { journal, waiting: Waiting::new(found), generation, clock }
+        Self { journal, waiting: Waiting::new(found), crashes, clock }
     }
 
     fn rows(&self, messages: &[Message]) -> Vec<(usize, Vec<u8>)> {
         let now = self.clock.now();
         let rows = messages.chunks(ROW_MESSAGES_MAX);
-        rows.map(|chunk| (chunk.len(), sent_row(self.generation, now, chunk))).collect()
+        rows.map(|chunk| (chunk.len(), sent_row(self.crashes, now, chunk))).collect()
     }
 
     /// Puts messages in the queue and in the open group, and tells its number.

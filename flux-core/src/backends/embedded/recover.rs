@@ -8,7 +8,7 @@ use std::sync::Arc;
 use foldhash::fast::RandomState;
 use redb::{Database, ReadableDatabase, ReadableTable, ReadableTableMetadata, TableHandle};
 
-use super::journal::{DEAD, ITEMS, META, ORDERS, QUEUE};
+use super::journal::{CLEAN, DEAD, ITEMS, META, ORDERS, QUEUE};
 use super::queue::Durable;
 use super::rows::{OrderRow, read_dead, read_item, read_sent};
 use crate::backends::ledger::{Buyers, Entry, Ledger, RestoredItem};
@@ -25,7 +25,8 @@ const THREADS_MAX: usize = 8;
 
 /// What an open finds.
 pub(crate) struct Recovered {
-    pub(crate) generation: u64,
+    /// How many opens found that the one before had not been closed.
+    pub(crate) crashes: u64,
     pub(crate) ledger: Ledger,
     /// How many orders there are.
     pub(crate) orders: u64,
@@ -66,6 +67,8 @@ pub(crate) fn initialise(db: &Database) -> Result<(), Failure> {
         let mut meta = txn.open_table(META)?;
         meta.insert("format", FORMAT)?;
         meta.insert("generation", 0)?;
+        meta.insert("crashes", 0)?;
+        meta.insert(CLEAN, 1)?;
     }
     txn.open_table(ITEMS)?;
     txn.open_table(ORDERS)?;
@@ -74,13 +77,14 @@ pub(crate) fn initialise(db: &Database) -> Result<(), Failure> {
     Ok(txn.commit()?)
 }
 
-/// Checks that the tables are ours, and raises the generation.
-fn next_generation(db: &Database) -> Result<u64, Failure> {
+/// Checks that the tables are ours, raises the generation, and counts a crash
+/// unless the last open was closed; both numbers.
+fn next_generation(db: &Database) -> Result<(u64, u64), Failure> {
     let txn = db.begin_write()?;
     if !txn.list_tables()?.any(|table| table.name() == META.name()) {
         return Err(damaged("it is a database, but not one of Flux"));
     }
-    let generation = {
+    let numbers = {
         let mut meta = txn.open_table(META)?;
         let number = |name| Ok::<_, Failure>(meta.get(name)?.map(|number| number.value()));
         let format = number("format")?.ok_or_else(|| damaged("its format is missing"))?;
@@ -88,25 +92,29 @@ fn next_generation(db: &Database) -> Result<u64, Failure> {
             return Err(Failure::Version(format));
         }
         let last = number("generation")?.ok_or_else(|| damaged("its generation is missing"))?;
+        let crashes = number("crashes")?.ok_or_else(|| damaged("its crashes are missing"))?;
+        let crashes = if number(CLEAN)? == Some(1) { crashes } else { crashes + 1 };
         meta.insert("generation", last + 1)?;
-        last + 1
+        meta.insert("crashes", crashes)?;
+        meta.insert(CLEAN, 0)?;
+        (last + 1, crashes)
     };
     txn.commit()?;
-    Ok(generation)
+    Ok(numbers)
 }
 
 pub(crate) fn recover(db: &Database, limits: QueueLimits) -> Result<Recovered, Failure> {
-    let generation = next_generation(db)?;
+    let (generation, crashes) = next_generation(db)?;
     let first = generation << COUNTER_BITS;
-    let queue = recover_queue(db, limits, generation, first)?;
+    let queue = recover_queue(db, limits, crashes, first)?;
     let (ledger, orders) = recover_ledger(db, first)?;
-    Ok(Recovered { generation, ledger, orders, queue })
+    Ok(Recovered { crashes, ledger, orders, queue })
 }
 
 fn recover_queue(
     db: &Database,
     limits: QueueLimits,
-    generation: u64,
+    crashes: u64,
     first: u64,
 ) -> Result<Durable, Failure> {
     let txn = db.begin_read()?;
@@ -126,9 +134,11 @@ fn recover_queue(
         let first = first.value();
         let sent = read_sent(row.value())
             .map_err(|error| damaged(format!("queue row {first}: {error}")))?;
-        // It may have been in flight each time the process died, so each open
+        // It may have been in flight each time the process died, so each crash
         // counts as a delivery: what kills the process must not live for ever.
-        let attempt = u32::try_from(generation - sent.generation).unwrap_or(u32::MAX);
+        // A close counts nothing, else restarts alone would bury what waits.
+        let attempt = crashes.saturating_sub(sent.crashes);
+        let attempt = u32::try_from(attempt).unwrap_or(u32::MAX);
         let mut left = 0;
         for (seq, message) in (first..).zip(sent.messages) {
             if !dead.contains(&seq) {

@@ -96,7 +96,7 @@ enum MessageRow<'a> {
 /// Messages that were sent together.
 #[derive(Debug, Serialize, Deserialize)]
 struct SentRow<'a> {
-    generation: u64,
+    crashes: u64,
     sent_at: Timestamp,
     #[serde(borrow)]
     messages: Vec<MessageRow<'a>>,
@@ -113,8 +113,8 @@ struct DeadRow<'a> {
 /// [`SentRow`], read.
 #[derive(Debug)]
 pub(crate) struct Sent {
-    /// The store's generation when they were sent.
-    pub(crate) generation: u64,
+    /// How many crashes there had been when they were sent.
+    pub(crate) crashes: u64,
     pub(crate) sent_at: Timestamp,
     pub(crate) messages: Vec<Message>,
 }
@@ -284,17 +284,17 @@ pub(crate) fn read_item(row: &[u8]) -> Result<ItemSpec, RowError> {
     decode(row)
 }
 
-pub(crate) fn sent_row(generation: u64, sent_at: Timestamp, messages: &[Message]) -> Vec<u8> {
+pub(crate) fn sent_row(crashes: u64, sent_at: Timestamp, messages: &[Message]) -> Vec<u8> {
     let messages = messages.iter().map(MessageRow::new).collect();
     let mut row = Vec::new();
-    encode(&SentRow { generation, sent_at, messages }, &mut row);
+    encode(&SentRow { crashes, sent_at, messages }, &mut row);
     row
 }
 
 pub(crate) fn read_sent(row: &[u8]) -> Result<Sent, RowError> {
-    let SentRow { generation, sent_at, messages } = decode(row)?;
+    let SentRow { crashes, sent_at, messages } = decode(row)?;
     let messages = messages.iter().map(MessageRow::message).collect::<Result<_, _>>()?;
-    Ok(Sent { generation, sent_at, messages })
+    Ok(Sent { crashes, sent_at, messages })
 }
 
 pub(crate) fn dead_row(letter: &DeadLetter) -> Vec<u8> {

@@ -356,6 +356,7 @@ impl InventoryStore for EmbeddedStore {
         self.read(move |shared| read_orders(shared, &seqs)).await
     }
 
+    /// A limit of 0 gets an empty last page.
     async fn list_orders(
         &self,
         filter: &OrderFilter,
@@ -364,6 +365,9 @@ impl InventoryStore for EmbeddedStore {
     ) -> Result<OrderPage, SeamError> {
         self.journal.ready()?;
         let from = after.map(cursor_seq).transpose()?.unwrap_or(0);
+        if limit == 0 {
+            return Ok(OrderPage::default());
+        }
         let filter = filter.clone();
         self.read(move |shared| scan(shared, &filter, from, limit)).await
     }

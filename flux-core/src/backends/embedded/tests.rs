@@ -9,9 +9,9 @@ use super::*;
 use crate::backends::ledger::tests::{T0, hold, item, order, release, units};
 use crate::protocol::{
     Commit, CommitOutcome, Expect, ItemSpec, Message, Order, OrderState, OrderStatus, OrderWrite,
-    PaymentRef, Reason, Timestamp,
+    PaymentRef, PutItemError, Reason, Timestamp,
 };
-use crate::seams::{ConfirmOutcome, OrderFilter, Payment, PutOutcome, SeamError};
+use crate::seams::{ConfirmOutcome, OrderFilter, OrderPage, Payment, PutOutcome, SeamError};
 
 fn dir() -> TempDir {
     tempfile::tempdir().expect("a directory")
@@ -101,6 +101,28 @@ async fn everything_is_there_after_a_reopen() {
     assert_eq!(page.orders.len(), 2);
     let rest = backend.store.list_orders(&filter, page.next.as_ref(), 9).await.expect("list");
     assert_eq!((rest.orders.len(), rest.next), (2, None));
+    let none = backend.store.list_orders(&filter, None, 0).await.expect("list");
+    assert_eq!(none, OrderPage::default(), "it ends");
+}
+
+#[tokio::test]
+async fn a_definition_that_could_not_be_read_again_is_never_written() {
+    let dir = dir();
+    let backend = open(&dir);
+    let good = ItemSpec::builder().id("a").capacity(9).opens_at(T0).build().expect("pool");
+    put(&backend, good.clone()).await;
+    let closed = ItemSpec { closes_at: Some(T0), ..good.clone() };
+    let new = ItemSpec { id: item("b"), ..closed.clone() };
+    for bad in [closed, new] {
+        let refused = backend.store.put_item(&bad).await.expect("put");
+        let PutOutcome::Refused(PutItemError::Invalid(why)) = refused else {
+            panic!("{refused:?}")
+        };
+        assert_eq!(why.field(), "closes_at");
+    }
+    drop(backend);
+    let items = open(&dir).store.list_items(None, 9).await.expect("items");
+    assert_eq!(items.iter().map(|item| &*item.spec).collect::<Vec<_>>(), [&good]);
 }
 
 #[tokio::test]
@@ -119,7 +141,7 @@ async fn a_cap_that_comes_later_counts_what_is_on_disk() {
 }
 
 #[tokio::test]
-async fn messages_outlive_the_process_and_count_the_opens() {
+async fn messages_outlive_the_process() {
     let dir = dir();
     let queue = open(&dir).queue;
     let messages: Vec<_> = (1..=4).map(|n| Message::Place(one(n, "ann", "a"))).collect();
@@ -137,7 +159,7 @@ async fn messages_outlive_the_process_and_count_the_opens() {
     });
     let got = queue.receive(9, Duration::ZERO).await.expect("receive");
     let seen: Vec<_> = got.iter().map(|d| (d.message.clone(), d.attempt)).collect();
-    let expected = [&messages[0], &messages[2], &messages[3]].map(|m| (m.clone(), 2));
+    let expected = [&messages[0], &messages[2], &messages[3]].map(|m| (m.clone(), 1));
     assert_eq!(seen, expected);
     let receipts: Vec<_> = got.iter().map(|d| d.receipt.clone()).collect();
     queue.ack(&receipts).await.expect("ack");
@@ -147,7 +169,7 @@ async fn messages_outlive_the_process_and_count_the_opens() {
     let queue = open(&dir).queue;
     let got = queue.receive(9, Duration::ZERO).await.expect("receive");
     assert_eq!(got.len(), 1, "the row of the settled messages is gone");
-    assert_eq!((&got[0].message, got[0].attempt), (&messages[1], 2));
+    assert_eq!((&got[0].message, got[0].attempt), (&messages[1], 1));
     assert!(queue.dead_letters(9).await.expect("dead").is_empty());
 }
 
@@ -159,6 +181,20 @@ async fn a_directory_is_open_once() {
     assert!(matches!(second, OpenError::InUse { .. }), "{second}");
     drop(first);
     open(&dir);
+}
+
+#[tokio::test]
+async fn every_backend_of_one_open_shares_locks_and_bus() {
+    let dir = dir();
+    let embedded = Embedded::open(dir.path()).expect("opens");
+    let (one, two) = (embedded.backend(), embedded.backend());
+    let lease = async |backend: &Backend| {
+        let ttl = Duration::from_secs(60);
+        backend.locks.acquire(&[item("a")], ttl, Duration::ZERO).await.expect("acquire")
+    };
+    assert!(lease(&one).await.is_some());
+    assert!(lease(&two).await.is_none());
+    assert!(Arc::ptr_eq(&one.bus, &two.bus));
 }
 
 #[tokio::test]

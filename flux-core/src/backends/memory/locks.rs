@@ -13,27 +13,50 @@ use crate::backends::until;
 use crate::protocol::ItemId;
 use crate::seams::{Lease, LockManager, SeamError};
 
+/// Leases below which no ended ones are looked for.
+const SWEEP_MIN: usize = 64;
+
 /// A [`LockManager`] for this process only. Its time is tokio's.
 #[derive(Debug, Default)]
 pub struct MemoryLocks {
-    /// Who holds a key, and until when.
-    held: Mutex<HashMap<ItemId, (String, Instant)>>,
+    leases: Mutex<Leases>,
     freed: Notify,
     /// Owners are never outside this process, so counting tells them apart.
     owners: AtomicU64,
 }
 
+/// Who holds a key, and until when.
 type Held = HashMap<ItemId, (String, Instant)>;
 
+#[derive(Debug, Default)]
+struct Leases {
+    held: Held,
+    /// How many the last sweep left.
+    swept: usize,
+}
+
+impl Leases {
+    /// Drops leases that ended unreleased once there may be as many of them as
+    /// live ones, so that each costs about one look.
+    fn sweep(&mut self, now: Instant) {
+        if self.held.len() > SWEEP_MIN.max(self.swept * 2) {
+            self.held.retain(|_, (_, until)| *until > now);
+            self.swept = self.held.len();
+        }
+    }
+}
+
 impl MemoryLocks {
-    fn lock(&self) -> std::sync::MutexGuard<'_, Held> {
-        self.held.lock().expect("nothing panics under this lock")
+    fn lock(&self) -> std::sync::MutexGuard<'_, Leases> {
+        self.leases.lock().expect("nothing panics under this lock")
     }
 
     /// Leases all keys, or says when the first of those in the way ends.
     fn try_acquire(&self, keys: &[ItemId], owner: &str, ttl: Duration) -> Result<(), Instant> {
         let now = Instant::now();
-        let mut held = self.lock();
+        let mut leases = self.lock();
+        leases.sweep(now);
+        let held = &mut leases.held;
         let taken = |key| held.get(key).map(|&(_, until)| until).filter(|until| *until > now);
         if let Some(first_end) = keys.iter().filter_map(taken).min() {
             return Err(first_end);
@@ -79,8 +102,8 @@ impl LockManager for MemoryLocks {
 
     async fn renew(&self, lease: &Lease, ttl: Duration) -> Result<bool, SeamError> {
         let now = Instant::now();
-        let mut held = self.lock();
-        if !lease.keys.iter().all(|key| is_ours(&held, key, lease, now)) {
+        let held = &mut self.lock().held;
+        if !lease.keys.iter().all(|key| is_ours(held, key, lease, now)) {
             return Ok(false);
         }
         for key in &lease.keys {
@@ -92,14 +115,37 @@ impl LockManager for MemoryLocks {
     async fn release(&self, lease: &Lease) -> Result<(), SeamError> {
         let now = Instant::now();
         {
-            let mut held = self.lock();
+            let held = &mut self.lock().held;
             for key in &lease.keys {
-                if is_ours(&held, key, lease, now) {
+                if is_ours(held, key, lease, now) {
                     held.remove(key);
                 }
             }
         }
         self.freed.notify_waiters();
         Ok(())
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[tokio::test(start_paused = true)]
+    async fn leases_that_ended_unreleased_do_not_pile_up() {
+        let locks = MemoryLocks::default();
+        let ttl = Duration::from_secs(1);
+        let key = |n: usize| ItemId::new(n.to_string()).expect("item");
+        let live: Vec<_> = (0..100).map(key).collect();
+        let lease = locks.acquire(&live, ttl * 10_000, Duration::ZERO).await.expect("ok");
+        assert!(lease.is_some());
+        for n in 100..2_000 {
+            let lease = locks.acquire(&[key(n)], ttl, Duration::ZERO).await.expect("ok");
+            assert!(lease.is_some());
+            tokio::time::advance(ttl * 2).await;
+            assert!(locks.lock().held.len() <= 202);
+        }
+        let lease = locks.acquire(&live[..1], ttl, Duration::ZERO).await.expect("ok");
+        assert_eq!(lease, None, "a live lease stays");
     }
 }

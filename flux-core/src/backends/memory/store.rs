@@ -116,6 +116,7 @@ impl InventoryStore for MemoryStore {
         Ok(ids.iter().map(|id| inner.order(*id).cloned()).collect())
     }
 
+    /// A limit of 0 gets an empty last page.
     async fn list_orders(
         &self,
         filter: &OrderFilter,
@@ -123,6 +124,9 @@ impl InventoryStore for MemoryStore {
         limit: usize,
     ) -> Result<OrderPage, SeamError> {
         let from = after.map(cursor_seq).transpose()?.unwrap_or(0);
+        if limit == 0 {
+            return Ok(OrderPage::default());
+        }
         let inner = self.lock();
         let from = usize::try_from(from).unwrap_or(usize::MAX).min(inner.orders.len());
         let mut page = OrderPage::default();

@@ -5,7 +5,7 @@ use std::time::Duration;
 use crate::backends::Backend;
 use crate::backends::ledger::tests::{T0, buyer, item, order, units};
 use crate::protocol::{Claim, Commit, CommitOutcome, Message, OrderStatus, Verdict, View};
-use crate::seams::{ConfirmOutcome, OrderFilter, Payment, PutOutcome, SeamError};
+use crate::seams::{ConfirmOutcome, OrderFilter, OrderPage, Payment, PutOutcome, SeamError};
 use crate::{ItemSpec, PaymentRef};
 
 fn place(n: u128) -> Message {
@@ -45,6 +45,8 @@ async fn an_order_is_claimed_decided_committed_and_paid() {
     let filter = OrderFilter { buyer: Some(buyer("ann")), ..OrderFilter::default() };
     let page = store.list_orders(&filter, None, 9).await.expect("list");
     assert_eq!((page.orders.len(), page.next), (1, None));
+    let none = store.list_orders(&filter, None, 0).await.expect("list");
+    assert_eq!(none, OrderPage::default(), "it ends");
 }
 
 #[tokio::test(start_paused = true)]
@@ -71,6 +73,16 @@ async fn a_delivery_nobody_settles_comes_again_and_its_receipt_goes_stale() {
     assert_eq!(queue.redrive(9).await.expect("redrive"), 1);
     let depth = queue.depth().await.expect("depth");
     assert_eq!((depth.waiting, depth.in_flight, depth.dead), (1, 0, 0));
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_delivery_put_off_to_its_deadline_comes_again() {
+    let Backend { queue, .. } = Backend::memory_with().visibility(Duration::from_secs(5)).build();
+    queue.send(&[place(1)]).await.expect("send");
+    let first = queue.receive(1, Duration::ZERO).await.expect("receive");
+    queue.retry(&[first[0].receipt.clone()], Duration::from_secs(5)).await.expect("retry");
+    let again = queue.receive(1, Duration::from_secs(6)).await.expect("receive");
+    assert_eq!(again.iter().map(|d| d.attempt).collect::<Vec<_>>(), [2]);
 }
 
 #[tokio::test(start_paused = true)]

@@ -30,6 +30,7 @@ where
         "G2" {
             units::numbers_add_up_through_every_state,
             units::what_is_taken_stays_taken_when_the_item_changes,
+            units::a_definition_that_breaks_a_rule_is_refused,
         }
         "G3" {
             decisions::an_id_is_decided_once,

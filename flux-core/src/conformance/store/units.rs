@@ -6,11 +6,11 @@ use std::time::Duration;
 use tokio::task::JoinSet;
 
 use super::shop::{
-    HOLD, Shop, after, cancelled, confirmed, expired, hall, held, held_until, item, moved, place,
-    pool, refund_due, released, seats, turn, units,
+    HOLD, Shop, T0, after, cancelled, confirmed, expired, hall, held, held_until, item, moved,
+    place, pool, refund_due, released, seats, turn, units,
 };
 use crate::conformance::check::{Checked, Failure, ensure, eventually, same};
-use crate::protocol::{CommitOutcome, PutItemError};
+use crate::protocol::{CommitOutcome, ItemSpec, PutItemError};
 use crate::seams::{InventoryStore, PutOutcome};
 
 pub(super) async fn no_more_is_taken_than_is_there<S>(store: Arc<S>) -> Checked
@@ -163,6 +163,32 @@ where
     shop.taken("h", &[]).await
 }
 
+/// The fields of a definition are open, so one can be made that no store could
+/// read back.
+pub(super) async fn a_definition_that_breaks_a_rule_is_refused<S>(store: Arc<S>) -> Checked
+where
+    S: InventoryStore + ?Sized,
+{
+    let good = pool("a", 5);
+    let shop = Shop::open(store, std::slice::from_ref(&good)).await?;
+    let a = shop.claim("a").await?;
+    let times = ItemSpec { opens_at: Some(T0), closes_at: Some(T0), ..good.clone() };
+    let name = ItemSpec { name: Some("n".repeat(257)), ..good.clone() };
+    for bad in [times, name] {
+        let new = ItemSpec { id: item("b"), ..bad.clone() };
+        for bad in [&bad, &new] {
+            let put = shop.store.put_item(bad).await?;
+            let refused = matches!(put, PutOutcome::Refused(PutItemError::Invalid(_)));
+            ensure!(refused, "put of {bad:?} was answered {put:?}");
+        }
+    }
+    let stored = shop.store.stock(&good.id).await?.map(|(spec, _)| spec);
+    same("the definition", &stored.as_deref(), &Some(&good))?;
+    same("an item that was refused", &shop.store.stock(&item("b")).await?, &None)?;
+    // Nor did it fence anybody.
+    shop.apply(&[&a], &[place(&held(1, "ann", &[units("a", 1)]))]).await
+}
+
 pub(super) async fn stock_comes_back_once<S>(store: Arc<S>) -> Checked
 where
     S: InventoryStore + ?Sized,
@@ -235,7 +261,7 @@ where
     due(now, 10, &[&first, &second, &third]).await?;
     due(now, 2, &[&first, &second]).await?;
     due(crate::Timestamp::from_millis(now.as_millis() - 1), 10, &[&first, &second]).await?;
-    due(super::shop::T0, 10, &[]).await?;
+    due(T0, 10, &[]).await?;
     shop.apply(&[&a, &b], &[turn(&first, &expired(&first))]).await?;
     due(now, 1, &[&second]).await?;
     shop.apply(&[&a, &b], &[turn(&second, &expired(&second))]).await?;
