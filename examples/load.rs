@@ -16,10 +16,11 @@ use clap::Parser;
 use flux_core::backends::embedded::Embedded;
 use flux_core::{Error, Flux, ItemSpec, OrderId, OrderRequest};
 use hdrhistogram::Histogram;
+use metrics::{Counter, Gauge, HistogramFn, Key, KeyName, Metadata, Recorder, SharedString, Unit};
 use uuid::Uuid;
 
 /// Bytes of a row as the embedded backend writes it for these orders.
-const ROW_BYTES: usize = 104;
+const ROW_BYTES: usize = 60;
 
 #[derive(Parser)]
 struct Options {
@@ -91,13 +92,17 @@ async fn main() -> Result<()> {
 }
 
 async fn compare(dir: &Path, options: &Options) -> Result<()> {
+    let writes = Arc::new(Writes::default());
+    if metrics::set_global_recorder(Metrics(Arc::clone(&writes))).is_err() {
+        bail!("somebody else records the metrics");
+    }
     let mut results: Vec<Vec<(Measured, f64)>> = Load::ALL.iter().map(|_| Vec::new()).collect();
     for turn in 0..options.turns {
         for (load, results) in
             Load::ALL.into_iter().filter(|l| l.name().contains(&options.only)).zip(&mut results)
         {
             eprintln!("turn {} of {}: {}", turn + 1, options.turns, load.name());
-            let measured = measure(&dir.join("store"), load, options).await?;
+            let measured = measure(&dir.join("store"), load, options, &writes).await?;
             let batch = (measured.batch.round() as usize).max(1);
             let log = bare_log(&dir.join("bare.log"), batch, options.seconds)?;
             results.push((measured, log));
@@ -143,7 +148,7 @@ async fn compare(dir: &Path, options: &Options) -> Result<()> {
     Ok(())
 }
 
-async fn measure(dir: &Path, load: Load, options: &Options) -> Result<Measured> {
+async fn measure(dir: &Path, load: Load, options: &Options, writes: &Writes) -> Result<Measured> {
     if dir.exists() {
         std::fs::remove_dir_all(dir)?;
     }
@@ -153,8 +158,7 @@ async fn measure(dir: &Path, load: Load, options: &Options) -> Result<Measured> 
         flux.put_item(ItemSpec::pool(format!("item-{n}"), capacity)?).await?;
     }
     let tasks = if load == Load::Lone { 1 } else { options.in_flight };
-    let tally = Arc::new(Rounds::default());
-    let counting = tokio::spawn(count_rounds(flux.subscribe(), Arc::clone(&tally)));
+    writes.batch();
     let started = Instant::now();
     let until = started + Duration::from_secs_f64(options.seconds);
     let buyers: Vec<_> =
@@ -164,24 +168,50 @@ async fn measure(dir: &Path, load: Load, options: &Options) -> Result<Measured> 
         latency += buyer.await??;
     }
     let per_second = latency.len() as f64 / started.elapsed().as_secs_f64();
-    counting.abort();
-    let rounds = tally.rounds.load(Ordering::Relaxed).max(1);
-    let batch = tally.orders.load(Ordering::Relaxed) as f64 / rounds as f64;
+    let batch = writes.batch();
     flux.shutdown().await;
     Ok(Measured { per_second, latency, batch })
 }
 
-#[derive(Default)]
-struct Rounds {
-    rounds: AtomicU64,
+/// Counts the embedded store's writes, and the orders in them.
+#[derive(Debug, Default)]
+struct Writes {
+    writes: AtomicU64,
     orders: AtomicU64,
 }
 
-async fn count_rounds(mut news: flux_core::seams::NewsReceiver, tally: Arc<Rounds>) {
-    loop {
-        if let Ok(news) = news.recv().await {
-            tally.rounds.fetch_add(1, Ordering::Relaxed);
-            tally.orders.fetch_add(news.orders.len() as u64, Ordering::Relaxed);
+impl HistogramFn for Writes {
+    fn record(&self, orders: f64) {
+        self.writes.fetch_add(1, Ordering::Relaxed);
+        self.orders.fetch_add(orders as u64, Ordering::Relaxed);
+    }
+}
+
+impl Writes {
+    /// Orders in a write since the last call.
+    fn batch(&self) -> f64 {
+        let writes = self.writes.swap(0, Ordering::Relaxed).max(1);
+        self.orders.swap(0, Ordering::Relaxed) as f64 / writes as f64
+    }
+}
+
+/// Hears of one metric only.
+struct Metrics(Arc<Writes>);
+
+impl Recorder for Metrics {
+    fn describe_counter(&self, _: KeyName, _: Option<Unit>, _: SharedString) {}
+    fn describe_gauge(&self, _: KeyName, _: Option<Unit>, _: SharedString) {}
+    fn describe_histogram(&self, _: KeyName, _: Option<Unit>, _: SharedString) {}
+    fn register_counter(&self, _: &Key, _: &Metadata<'_>) -> Counter {
+        Counter::noop()
+    }
+    fn register_gauge(&self, _: &Key, _: &Metadata<'_>) -> Gauge {
+        Gauge::noop()
+    }
+    fn register_histogram(&self, key: &Key, _: &Metadata<'_>) -> metrics::Histogram {
+        match key.name() {
+            "flux_commit_orders" => metrics::Histogram::from_arc(Arc::clone(&self.0)),
+            _ => metrics::Histogram::noop(),
         }
     }
 }

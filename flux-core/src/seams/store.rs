@@ -21,7 +21,7 @@ pub enum PutOutcome {
     Changed,
     /// It was the same already.
     Unchanged,
-    /// It doesn't fit what is sold; nothing was changed.
+    /// It breaks a rule, or doesn't fit what is sold; nothing was changed.
     Refused(PutItemError),
 }
 

@@ -3,6 +3,7 @@
 
 use std::collections::{HashSet, VecDeque};
 use std::ops::Range;
+use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::{Arc, Mutex, MutexGuard};
 
 use async_trait::async_trait;
@@ -23,6 +24,10 @@ use crate::seams::{
     Begun, ConfirmOutcome, Cursor, Durable, InventoryStore, OrderFilter, OrderPage, Payment,
     PutOutcome, SeamError,
 };
+
+/// Orders read on the caller's own thread: a hop to another costs more than
+/// they do, as what is asked for is nearly always in the cache.
+const READ_HERE_MAX: usize = 32;
 
 /// An [`InventoryStore`] on disk, in the file of its
 /// [`Embedded`](super::Embedded).
@@ -106,7 +111,7 @@ impl EmbeddedStore {
         read: impl FnOnce(&Shared) -> Result<T, ReadError> + Send + 'static,
     ) -> Result<T, SeamError> {
         let shared = self.journal.shared();
-        Ok(spawn_blocking(move || read(&shared)).await.map_err(panicked)??)
+        Ok(spawn_blocking(move || read(&shared)).await.map_err(|error| panicked(Some(error)))??)
     }
 }
 
@@ -129,9 +134,9 @@ impl From<ReadError> for SeamError {
 }
 
 /// redb panics on some damage.
-fn panicked(error: JoinError) -> SeamError {
+fn panicked(error: Option<JoinError>) -> SeamError {
     let reason = "reading the file failed badly; restore it from a copy".to_owned();
-    SeamError::Broken { service: SERVICE, reason, source: Some(error.into()) }
+    SeamError::Broken { service: SERVICE, reason, source: error.map(Into::into) }
 }
 
 /// Orders by their sequence numbers.
@@ -242,7 +247,7 @@ impl EmbeddedStore {
             let owners = count_buyers(&journal.shared(), &spec.id)?;
             Ok(Self::put(&journal, &mut inner, &spec, owners))
         };
-        spawn_blocking(put).await.map_err(panicked)?
+        spawn_blocking(put).await.map_err(|error| panicked(Some(error)))?
     }
 }
 
@@ -353,6 +358,11 @@ impl InventoryStore for EmbeddedStore {
         };
         let Some(group) = group else { return Ok(vec![None; ids.len()]) };
         self.journal.durable(group).await?;
+        if seqs.len() <= READ_HERE_MAX {
+            let shared = self.journal.shared();
+            let read = catch_unwind(AssertUnwindSafe(|| read_orders(&shared, &seqs)));
+            return Ok(read.map_err(|_| panicked(None))??);
+        }
         self.read(move |shared| read_orders(shared, &seqs)).await
     }
 
