@@ -59,6 +59,7 @@ pub(super) async fn work(core: Arc<Core>, mut stop: watch::Receiver<bool>) {
         }
         if !worker.round(deliveries).await {
             warn!("the worker can't go on");
+            delivered.close();
             break;
         }
     }
@@ -66,7 +67,7 @@ pub(super) async fn work(core: Arc<Core>, mut stop: watch::Receiver<bool>) {
     while core.lane.len() > 0 && worker.round(Vec::new()).await {}
     worker.desk.let_go().await;
     worker.settler.finish().await;
-    // Told to stop as well, the receiver drops its end when it is done.
+    // Told to stop as well, or sent away, the receiver drops its end.
     while let Some(deliveries) = delivered.recv().await {
         let receipts: Vec<Receipt> = deliveries.into_iter().map(|d: Delivery| d.receipt).collect();
         if let Err(error) = core.backend.queue.retry(&receipts, Duration::ZERO).await {
