@@ -206,7 +206,6 @@ impl Worker {
     ) -> bool {
         let started = Stopwatch::now();
         let done = self.work_on(&mut jobs, &receipts).await;
-        self.holds_items = true;
         self.busy_at = Instant::now();
         metrics::histogram!("flux_round_orders").record(jobs.len() as f64);
         let mut answers: Vec<Answer> =
@@ -284,6 +283,7 @@ impl Worker {
     }
 
     async fn work_on(&mut self, jobs: &mut [Job], receipts: &[Receipt]) -> Done {
+        (self.holds_items, self.busy_at) = (true, Instant::now());
         let working = self.desk.work(jobs);
         tokio::pin!(working);
         if receipts.is_empty() {
