@@ -1,0 +1,1 @@
+//! A small HTTP server and worker that show how Flux is run.
