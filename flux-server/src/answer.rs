@@ -15,33 +15,33 @@ use tokio::sync::OwnedSemaphorePermit;
 use crate::wire::Answering;
 
 /// A body that is there, or one that comes by and by.
-pub type Body = Either<Full<Bytes>, Stream>;
+pub(crate) type Body = Either<Full<Bytes>, Stream>;
 
 /// Why a stream broke off.
-pub type Failure = Box<dyn std::error::Error + Send + Sync>;
+pub(crate) type Failure = Box<dyn std::error::Error + Send + Sync>;
 
 /// A response.
-pub type Answer = Response<Body>;
+pub(crate) type Answer = Response<Body>;
 
 /// A body from bytes.
-pub fn body(bytes: impl Into<Bytes>) -> Body {
+pub(crate) fn body(bytes: impl Into<Bytes>) -> Body {
     Either::Left(Full::new(bytes.into()))
 }
 
 /// Bytes of a type.
-pub fn bytes(content_type: &'static str, content: impl Into<Bytes>) -> Answer {
+pub(crate) fn bytes(content_type: &'static str, content: impl Into<Bytes>) -> Answer {
     of_type(content_type, body(content))
 }
 
 /// A body of a type.
-pub fn of_type(content_type: &'static str, body: Body) -> Answer {
+pub(crate) fn of_type(content_type: &'static str, body: Body) -> Answer {
     let mut answer = Response::new(body);
     answer.headers_mut().insert(CONTENT_TYPE, HeaderValue::from_static(content_type));
     answer
 }
 
 /// JSON.
-pub fn json(status: StatusCode, value: &impl Serialize) -> Answer {
+pub(crate) fn json(status: StatusCode, value: &impl Serialize) -> Answer {
     let content = serde_json::to_vec(value).expect("answers are made of strings and numbers");
     let mut answer = bytes("application/json", content);
     *answer.status_mut() = status;
@@ -49,7 +49,7 @@ pub fn json(status: StatusCode, value: &impl Serialize) -> Answer {
 }
 
 /// A body that comes by and by, and its place among the streams.
-pub struct Stream {
+pub(crate) struct Stream {
     parts: BoxBody<Bytes, Failure>,
     _place: OwnedSemaphorePermit,
     answering: Option<Answering>,
@@ -57,7 +57,7 @@ pub struct Stream {
 
 impl Stream {
     /// Streams `parts`.
-    pub fn new<B>(parts: B, place: OwnedSemaphorePermit) -> Self
+    pub(crate) fn new<B>(parts: B, place: OwnedSemaphorePermit) -> Self
     where
         B: hyper::body::Body<Data = Bytes, Error: Into<Failure>> + Send + Sync + 'static,
     {
@@ -65,7 +65,7 @@ impl Stream {
     }
 
     /// Keeps the connection busy as long as this body goes on.
-    pub fn keep(&mut self, answering: Answering) {
+    pub(crate) fn keep(&mut self, answering: Answering) {
         self.answering = Some(answering);
     }
 }
@@ -86,7 +86,7 @@ impl hyper::body::Body for Stream {
 ///
 /// # Panics
 /// When `work` does.
-pub async fn finish<T: Send + 'static>(work: impl Future<Output = T> + Send + 'static) -> T {
+pub(crate) async fn finish<T: Send + 'static>(work: impl Future<Output = T> + Send + 'static) -> T {
     match tokio::spawn(work).await {
         Ok(done) => done,
         Err(failed) => match failed.try_into_panic() {

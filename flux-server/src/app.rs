@@ -9,26 +9,26 @@ use http::HeaderValue;
 use tokio::sync::{OwnedSemaphorePermit, Semaphore, watch};
 
 use crate::auth::Auth;
-use crate::config::{Config, Half};
+use crate::config::{Config, Half, Secret};
 use crate::limit::Limits;
 use crate::problem::Problem;
 
 /// One running server.
 pub struct App {
     /// The sale.
-    pub flux: Flux,
+    pub(crate) flux: Flux,
     /// Whether this process decides orders itself.
-    pub role: Role,
+    pub(crate) role: Role,
     /// Who may do what.
-    pub auth: Auth,
+    pub(crate) auth: Auth,
     /// How often.
-    pub limits: Limits,
+    pub(crate) limits: Limits,
     /// Whose pages may call `/v1`.
-    pub cors_origin: Option<HeaderValue>,
+    pub(crate) cors_origin: Option<HeaderValue>,
     /// Bounds and times.
-    pub bounds: Bounds,
+    pub(crate) bounds: Bounds,
     /// Only health and metrics are answered.
-    pub operations_only: bool,
+    pub(crate) operations_only: bool,
     phase: watch::Sender<Phase>,
     requests: AtomicUsize,
     streams: Arc<Semaphore>,
@@ -36,7 +36,7 @@ pub struct App {
 
 /// From the first connection to the last.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Phase {
+pub(crate) enum Phase {
     /// Takes connections and orders.
     Open,
     /// Takes neither, answers what is there.
@@ -47,22 +47,22 @@ pub enum Phase {
 
 /// Bounds and times.
 #[derive(Debug, Clone, Copy)]
-pub struct Bounds {
+pub(crate) struct Bounds {
     /// Connections at once.
-    pub connections_max: usize,
+    pub(crate) connections_max: usize,
     /// Requests being answered at once.
-    pub requests_max: usize,
+    pub(crate) requests_max: usize,
     /// Time a request's head may take.
-    pub head: Duration,
+    pub(crate) head: Duration,
     /// Time a request's body may take.
-    pub body: Duration,
+    pub(crate) body: Duration,
     /// Time a connection may be idle, or a peer not read its answer.
-    pub idle: Duration,
+    pub(crate) idle: Duration,
 }
 
 /// Something of which there may be so many at once; given back when dropped.
 #[derive(Debug)]
-pub struct Place<'a>(&'a AtomicUsize);
+pub(crate) struct Place<'a>(&'a AtomicUsize);
 
 impl App {
     /// A server for `flux`.
@@ -73,8 +73,8 @@ impl App {
             flux,
             role: if config.half == Half::Api { Role::AcceptOnly } else { Role::Both },
             auth: Auth::new(
-                operator.as_ref().map(|token| token.reveal()),
-                buyers.as_ref().map(|secret| secret.reveal()),
+                operator.as_ref().map(Secret::reveal),
+                buyers.as_ref().map(Secret::reveal),
             ),
             limits: Limits::new(config.limit_per_buyer, config.limit_per_peer),
             cors_origin: config.cors_origin.clone(),
@@ -128,7 +128,7 @@ impl App {
     }
 
     /// `work`, or `None` once the server stops.
-    pub async fn unless_draining<T>(&self, work: impl Future<Output = T>) -> Option<T> {
+    pub(crate) async fn unless_draining<T>(&self, work: impl Future<Output = T>) -> Option<T> {
         tokio::select! {
             biased;
             done = work => Some(done),
@@ -137,13 +137,13 @@ impl App {
     }
 
     /// A place among the requests being answered.
-    pub fn request(&self) -> Result<Place<'_>, Problem> {
+    pub(crate) fn request(&self) -> Result<Place<'_>, Problem> {
         place(&self.requests, self.bounds.requests_max)
             .ok_or_else(|| Problem::unavailable("too many requests at once; nothing was accepted"))
     }
 
     /// A place among the streams.
-    pub fn stream(&self) -> Result<OwnedSemaphorePermit, Problem> {
+    pub(crate) fn stream(&self) -> Result<OwnedSemaphorePermit, Problem> {
         let place = Arc::clone(&self.streams).try_acquire_owned();
         place.map_err(|_| Problem::unavailable("too many streams at once"))
     }

@@ -50,7 +50,7 @@ struct Refused<'r> {
 }
 
 /// `POST /buy`.
-pub async fn buy<B>(call: Call<B>) -> Result<Answer, Problem>
+pub(crate) async fn buy<B>(call: Call<B>) -> Result<Answer, Problem>
 where
     B: Body<Data = Bytes, Error: Into<Failure>>,
 {
@@ -115,7 +115,7 @@ struct Owned<'o> {
 }
 
 /// `GET /inventory`. It reads every order, page by page as the caller takes it.
-pub async fn inventory<B>(call: Call<B>) -> Result<Answer, Problem> {
+pub(crate) async fn inventory<B>(call: Call<B>) -> Result<Answer, Problem> {
     if call.app.auth.knows_buyers() {
         call.app.auth.operator(&call.parts.headers, call.peer)?;
     }

@@ -20,7 +20,7 @@ struct Health {
 }
 
 /// What operations ask.
-pub async fn answer(app: &App, route: Route) -> Result<Answer, Problem> {
+pub(crate) async fn answer(app: &App, route: Route) -> Result<Answer, Problem> {
     match route {
         Route::Healthz => Ok(answer::json(StatusCode::OK, &Health { status: "alive" })),
         Route::Readyz => {
@@ -46,7 +46,7 @@ async fn ready(app: &App) -> Result<(), Problem> {
 }
 
 /// What is served from the binary.
-pub async fn show(_app: &App, route: Route) -> Result<Answer, Problem> {
+pub(crate) async fn show(_app: &App, route: Route) -> Result<Answer, Problem> {
     match route {
         Route::OpenApi => Ok(answer::bytes("application/json", OPEN_API)),
         _ => {
