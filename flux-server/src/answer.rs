@@ -4,14 +4,15 @@ use std::pin::Pin;
 use std::task::{Context, Poll};
 
 use bytes::Bytes;
-use http::header::{CONTENT_TYPE, HeaderValue};
+use http::header::{CACHE_CONTROL, CONTENT_TYPE, HeaderValue};
 use http::{Response, StatusCode};
-use http_body_util::combinators::BoxBody;
+use http_body_util::combinators::UnsyncBoxBody;
 use http_body_util::{BodyExt, Either, Full};
 use hyper::body::Frame;
 use serde::Serialize;
 use tokio::sync::OwnedSemaphorePermit;
 
+use crate::events::EventStream;
 use crate::wire::Answering;
 
 /// A body that is there, or one that comes by and by.
@@ -40,6 +41,17 @@ pub(crate) fn of_type(content_type: &'static str, body: Body) -> Answer {
     answer
 }
 
+/// Server-Sent Events.
+pub(crate) fn events(events: EventStream, place: OwnedSemaphorePermit) -> Answer {
+    let body = Either::Right(Stream::new(events, place));
+    let mut answer = of_type("text/event-stream", body);
+    let headers = answer.headers_mut();
+    headers.insert(CACHE_CONTROL, HeaderValue::from_static("no-cache"));
+    // nginx gathers what it passes on, unless told not to.
+    headers.insert("x-accel-buffering", HeaderValue::from_static("no"));
+    answer
+}
+
 /// JSON.
 pub(crate) fn json(status: StatusCode, value: &impl Serialize) -> Answer {
     let content = serde_json::to_vec(value).expect("answers are made of strings and numbers");
@@ -50,7 +62,7 @@ pub(crate) fn json(status: StatusCode, value: &impl Serialize) -> Answer {
 
 /// A body that comes by and by, and its place among the streams.
 pub(crate) struct Stream {
-    parts: BoxBody<Bytes, Failure>,
+    parts: UnsyncBoxBody<Bytes, Failure>,
     _place: OwnedSemaphorePermit,
     answering: Option<Answering>,
 }
@@ -59,9 +71,9 @@ impl Stream {
     /// Streams `parts`.
     pub(crate) fn new<B>(parts: B, place: OwnedSemaphorePermit) -> Self
     where
-        B: hyper::body::Body<Data = Bytes, Error: Into<Failure>> + Send + Sync + 'static,
+        B: hyper::body::Body<Data = Bytes, Error: Into<Failure>> + Send + 'static,
     {
-        Self { parts: parts.map_err(Into::into).boxed(), _place: place, answering: None }
+        Self { parts: parts.map_err(Into::into).boxed_unsync(), _place: place, answering: None }
     }
 
     /// Keeps the connection busy as long as this body goes on.

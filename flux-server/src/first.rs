@@ -72,7 +72,8 @@ where
             .transpose()?;
         let line = Line { item: item.clone(), ask: Ask::Units(Quantity::MIN) };
         let request = OrderRequest { id, buyer: buyer.clone(), lines: Lines::new(vec![line])? };
-        let order = match accept(&app, request).await {
+        let accepted = accept(&app, request).await.inspect_err(|error| app.note(error));
+        let order = match accepted {
             Ok(order) => order,
             Err(Error::SoldOut(_)) => return Ok(refused(StatusCode::CONFLICT, "Sold out")),
             Err(Error::UnknownItem(_)) => {

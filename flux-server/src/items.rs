@@ -91,17 +91,25 @@ pub(crate) async fn seats<B>(call: Call<B>, id: &str) -> Result<Answer, Problem>
 /// `GET /v1/events`.
 pub(crate) async fn events<B>(call: Call<B>) -> Result<Answer, Problem> {
     let query = Query::of(&call.parts.uri, &["item_id"])?;
-    let _ = query;
-    Err(Problem::not_found("not yet"))
+    let id: Option<ItemId> =
+        query.get("item_id").map(ItemId::new).transpose().map_err(|_| unknown())?;
+    if let Some(id) = &id {
+        known(&call.app, id.clone()).await?;
+    }
+    Ok(answer::events(call.app.hub.items(id), call.app.stream()?))
 }
 
 async fn known(app: &App, id: ItemId) -> Result<Item, Problem> {
     Ok(app.flux.item(&id).await?.ok_or(Error::UnknownItem(id))?)
 }
 
+fn unknown() -> Problem {
+    Problem::not_found("no item has such an id")
+}
+
 /// The item's id, for a call that reads.
 fn id_to_read(text: &str) -> Result<ItemId, Problem> {
-    id_to_change(text).map_err(|_| Problem::not_found("no item has such an id"))
+    id_to_change(text).map_err(|_| unknown())
 }
 
 /// The item's id, for a call that changes it.

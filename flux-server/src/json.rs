@@ -233,6 +233,11 @@ impl Serialize for LineJson<'_> {
     }
 }
 
+/// The JSON of an item as it is shown at `now`.
+pub(crate) fn item(item: &Item, now: Timestamp) -> Vec<u8> {
+    serde_json::to_vec(&ItemJson(item, now)).expect("an item is made of strings and numbers")
+}
+
 /// An item as it is shown at `now`.
 pub(crate) struct ItemJson<'i>(pub &'i Item, pub Timestamp);
 

@@ -47,10 +47,11 @@ where
     refuse_while_draining(&app)?;
     let request = OrderRequest { id, buyer, lines };
     let wait = prefer::wait(&parts.headers);
-    let order = match wait {
-        Some(longest) if !longest.is_zero() => app.flux.place_within(request, longest).await?,
-        _ => app.flux.submit(request).await?,
+    let placed = match wait {
+        Some(longest) => app.flux.place_within(request, longest).await,
+        None => app.flux.submit(request).await,
     };
+    let order = placed.inspect_err(|error| app.note(error))?;
     let mut answer = match order.status() {
         OrderStatus::Queued => with_location(StatusCode::ACCEPTED, &order),
         OrderStatus::Rejected => Problem::rejected(order).into_answer(),

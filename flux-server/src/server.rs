@@ -96,6 +96,7 @@ pub async fn serve(app: Arc<App>, listener: TcpListener) {
         app.start_closing();
     };
     tokio::join!(closing, async { while connections.join_next().await.is_some() {} });
+    app.hub.finished().await;
 }
 
 /// Serves one connection to its end.
