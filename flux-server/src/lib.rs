@@ -8,6 +8,7 @@
 //! | one request: its id, limits, and which call it is | `service`, `route`, `app` |
 //! | who may, and how often | `auth`, `limit` |
 //! | the calls | `orders`, `items`, `first`, `events`, `ops` |
+//! | the live page | `page` |
 //! | what is read and written | `json`, `query`, `prefer`, `cursor`, `time`, `body`, `answer`, `problem` |
 
 mod answer;
@@ -25,6 +26,7 @@ mod json;
 mod limit;
 mod ops;
 mod orders;
+mod page;
 mod prefer;
 mod problem;
 mod query;
