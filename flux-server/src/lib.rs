@@ -8,6 +8,7 @@
 //! | one request: its id, limits, and which call it is | `service`, `route`, `app` |
 //! | who may, and how often | `auth`, `limit` |
 //! | the calls | `orders`, `items`, `first`, `ops` |
+//! | the log, figures and traces | `telemetry` |
 //! | what is read and written | `json`, `query`, `prefer`, `cursor`, `time`, `body`, `answer`, `problem` |
 
 mod answer;
@@ -30,5 +31,6 @@ mod query;
 pub mod route;
 pub mod server;
 mod service;
+pub mod telemetry;
 mod time;
 mod wire;
