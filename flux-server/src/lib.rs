@@ -7,8 +7,8 @@
 //! | connections, from the first byte to the last | `server`, `wire`, `framing` |
 //! | one request: its id, limits, and which call it is | `service`, `route`, `app` |
 //! | who may, and how often | `auth`, `limit` |
-//! | the calls | `orders`, `items`, `first`, `ops` |
 //! | the log, figures and traces | `telemetry` |
+//! | the calls | `orders`, `items`, `first`, `events`, `ops` |
 //! | what is read and written | `json`, `query`, `prefer`, `cursor`, `time`, `body`, `answer`, `problem` |
 
 mod answer;
@@ -18,6 +18,7 @@ mod body;
 pub mod catalog;
 pub mod config;
 mod cursor;
+mod events;
 mod first;
 mod framing;
 mod items;
