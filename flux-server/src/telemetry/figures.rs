@@ -8,8 +8,8 @@ use tokio::time::{MissedTickBehavior, interval, timeout};
 use tracing::debug;
 
 use super::TelemetryError;
-use super::http::Http;
 use super::text::Text;
+use crate::app::App;
 
 /// Upper bounds of times, in seconds. An order may wait for half a minute.
 const SECONDS: [f64; 17] = [
@@ -105,23 +105,23 @@ impl Figures {
 
     /// All figures as Prometheus reads them. What a backend does not tell in
     /// time is left out. Cancel-safe.
-    pub async fn render(&self, flux: &Flux, http: &Http) -> String {
+    pub async fn render(&self, app: &App) -> String {
         let mut text = Text(self.recorded.render());
         text.one(
             "flux_http_connections",
             "gauge",
             "Connections that are open.",
-            http.connections(),
+            app.http.connections(),
         );
         text.one(
             "flux_http_requests_in_flight",
             "gauge",
             "Requests being answered.",
-            http.requests(),
+            app.requests(),
         );
         let looked = async {
-            queue(&mut text, flux).await?;
-            items(&mut text, flux).await
+            queue(&mut text, &app.flux).await?;
+            items(&mut text, &app.flux).await
         };
         match timeout(LOOK_WITHIN, looked).await {
             Ok(Ok(())) => {}

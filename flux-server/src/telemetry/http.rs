@@ -19,7 +19,6 @@ const STATUSES: [u16; 21] = [
 pub struct Http {
     routes: Vec<Route>,
     connections: AtomicU64,
-    requests: AtomicU64,
 }
 
 #[derive(Debug)]
@@ -51,7 +50,7 @@ impl Http {
             requests: [const { OnceLock::new() }; _],
         };
         let routes = names.into_iter().chain(["none"]).map(route).collect();
-        Self { routes, connections: AtomicU64::new(0), requests: AtomicU64::new(0) }
+        Self { routes, connections: AtomicU64::new(0) }
     }
 
     /// Counts a connection until it is dropped.
@@ -60,9 +59,8 @@ impl Http {
         Open(self)
     }
 
-    /// Counts a request, from its head on.
+    /// Begins to measure a request, whose head is there.
     pub fn start(&self) -> Answering<'_> {
-        self.requests.fetch_add(1, Ordering::Relaxed);
         Answering { http: self, started: Instant::now() }
     }
 
@@ -70,12 +68,6 @@ impl Http {
     #[must_use]
     pub fn connections(&self) -> u64 {
         self.connections.load(Ordering::Relaxed)
-    }
-
-    /// Requests being answered.
-    #[must_use]
-    pub fn requests(&self) -> u64 {
-        self.requests.load(Ordering::Relaxed)
     }
 }
 
@@ -96,12 +88,6 @@ impl Answering<'_> {
             metrics::counter!("flux_http_requests_total", "route" => route.name, "status" => status)
         });
         requests.increment(1);
-    }
-}
-
-impl Drop for Answering<'_> {
-    fn drop(&mut self) {
-        self.http.requests.fetch_sub(1, Ordering::Relaxed);
     }
 }
 
