@@ -61,6 +61,6 @@ pub(crate) fn show(app: &App, route: Route) -> Result<Answer, Problem> {
     }
 }
 
-const OPEN_API: &str = "{}";
+const OPEN_API: &str = include_str!("../openapi.json");
 const PAGE: &str = "";
 const PAGE_MAY: HeaderValue = HeaderValue::from_static("default-src 'none'");
