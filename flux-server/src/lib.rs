@@ -1,1 +1,34 @@
-//! A small HTTP server and worker that show how Flux is run.
+//! A small HTTP server and worker that show how Flux is run. What it answers is
+//! in `openapi.json`; what it does, an application can do through `flux-core`.
+//!
+//! | part | file |
+//! |---|---|
+//! | flags, environment, the items to start with | `config`, `catalog` |
+//! | connections, from the first byte to the last | `server`, `wire`, `framing` |
+//! | one request: its id, limits, and which call it is | `service`, `route`, `app` |
+//! | who may, and how often | `auth`, `limit` |
+//! | the calls | `orders`, `items`, `first`, `ops` |
+//! | what is read and written | `json`, `query`, `prefer`, `cursor`, `time`, `body`, `answer`, `problem` |
+
+mod answer;
+pub mod app;
+mod auth;
+mod body;
+pub mod catalog;
+pub mod config;
+mod cursor;
+mod first;
+mod framing;
+mod items;
+mod json;
+mod limit;
+mod ops;
+mod orders;
+mod prefer;
+mod problem;
+mod query;
+pub mod route;
+pub mod server;
+mod service;
+mod time;
+mod wire;

@@ -1,9 +1,129 @@
-//! A small HTTP server and worker that show how Flux is run.
+//! Starts, runs and stops the server.
 
-fn main() -> std::process::ExitCode {
-    eprintln!(
-        "flux-server {} does not serve yet. Try: cargo run --release --example flash_sale",
-        env!("CARGO_PKG_VERSION")
-    );
-    std::process::ExitCode::FAILURE
+use std::process::ExitCode;
+use std::sync::Arc;
+
+use anyhow::{Context, Result, bail};
+use flux_core::backends::embedded::Embedded;
+use flux_core::{Flux, Role};
+use flux_server::app::App;
+use flux_server::config::{BackendKind, Config, Half};
+use flux_server::{catalog, server};
+use tokio::signal::unix::{SignalKind, signal};
+use tracing::{info, warn};
+
+/// Open files beside the connections.
+const OTHER_FILES: u64 = 64;
+
+fn main() -> ExitCode {
+    match start() {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(error) => {
+            eprintln!("flux-server: {error:#}");
+            ExitCode::FAILURE
+        }
+    }
+}
+
+fn start() -> Result<()> {
+    // Before there are threads: it sets environment variables.
+    let config = Config::read()?;
+    let runtime = tokio::runtime::Builder::new_multi_thread().enable_all().build()?;
+    runtime.block_on(run(config))
+}
+
+async fn run(config: Config) -> Result<()> {
+    let files = rlimit::increase_nofile_limit(u64::MAX).unwrap_or_default();
+    // Asked for first, so that none is missed.
+    let mut terminate = signal(SignalKind::terminate())?;
+    let mut interrupt = signal(SignalKind::interrupt())?;
+
+    let flux = open(&config).await?;
+    let mut items = config.items.clone();
+    if let Some(file) = &config.catalog {
+        items.extend(catalog::read(file)?);
+    }
+    catalog::put_missing(&flux, items).await?;
+
+    let app = Arc::new(App::new(flux.clone(), &config));
+    let listener = match config.address() {
+        Some(address) => {
+            let listener = server::listen(address).with_context(|| {
+                format!("can't listen on {address}; choose another with --listen")
+            })?;
+            warn_of_risks(&config, listener.local_addr()?.ip().is_loopback(), files);
+            println!("listening on http://{}", listener.local_addr()?);
+            Some(listener)
+        }
+        None => None,
+    };
+    let serving = async {
+        match listener {
+            Some(listener) => server::serve(Arc::clone(&app), listener).await,
+            None => app.draining().await,
+        }
+    };
+    tokio::pin!(serving);
+    tokio::select! {
+        () = &mut serving => {}
+        _ = terminate.recv() => info!("SIGTERM: stopping"),
+        _ = interrupt.recv() => info!("SIGINT: stopping"),
+    }
+    app.start_draining();
+    // A quarter of the time is the engine's.
+    if tokio::time::timeout(config.drain.mul_f64(0.75), serving).await.is_err() {
+        warn!("some connections did not end in time");
+    }
+    if tokio::time::timeout(config.drain.mul_f64(0.2), flux.shutdown()).await.is_err() {
+        warn!("the engine did not stop in time; what it left is found when it is opened again");
+    }
+    info!("stopped");
+    Ok(())
+}
+
+async fn open(config: &Config) -> Result<Flux> {
+    if config.backend() == BackendKind::Aws {
+        bail!("this build has no aws backend; use --backend embedded");
+    }
+    let role = if config.half == Half::Api { Role::AcceptOnly } else { Role::Both };
+    let data_dir = config.data_dir.clone();
+    let opened = tokio::task::spawn_blocking(move || Embedded::open(data_dir)).await?;
+    let embedded = opened.with_context(|| format!("can't open {}", config.data_dir.display()))?;
+    Ok(Flux::builder(embedded.backend()).role(role).start())
+}
+
+fn warn_of_risks(config: &Config, loopback: bool, files: u64) {
+    if config.operator_token().is_none() {
+        warn!(
+            "FLUX_OPERATOR_TOKEN is not set: operator calls are open to every process on this machine, and to whatever a proxy on it passes on"
+        );
+    }
+    match config.buyer_jwt_secret() {
+        None => warn!("FLUX_BUYER_JWT_SECRET is not set: anybody may order in any buyer's name"),
+        Some(secret) if secret.reveal().len() < 32 => {
+            warn!("FLUX_BUYER_JWT_SECRET is shorter than 32 bytes: it can be guessed");
+        }
+        Some(_) => {}
+    }
+    if !loopback {
+        warn!("listening beyond this machine without TLS: put a proxy with TLS in front");
+    }
+    if config.limit_per_buyer.is_none() && config.limit_per_peer.is_none() {
+        warn!("no --limit-per-buyer and no --limit-per-peer: one caller may take all there is");
+    }
+    if config.cors_origin.as_ref().is_some_and(|origin| origin == "*") {
+        warn!("--cors-origin *: pages of any origin may call /v1");
+    }
+    if config.half != Half::Serve && config.backend() == BackendKind::Embedded {
+        warn!(
+            "the embedded backend belongs to one process: the other half can't run beside this one"
+        );
+    }
+    if files < config.connections_max as u64 + OTHER_FILES {
+        warn!(
+            files,
+            connections_max = config.connections_max,
+            "fewer open files are allowed than connections; raise `ulimit -n`"
+        );
+    }
 }

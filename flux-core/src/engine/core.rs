@@ -8,6 +8,7 @@ use tokio::time::{Instant, timeout};
 use super::gate::Gate;
 use super::lane::Lane;
 use super::settings::Settings;
+use super::trails::Trails;
 use super::waiters::Waiters;
 use crate::backends::Backend;
 use crate::clock::Clock;
@@ -24,6 +25,7 @@ pub(super) struct Core {
     pub(super) gate: Gate,
     pub(super) lane: Lane,
     pub(super) waiters: Waiters,
+    pub(super) trails: Trails,
 }
 
 impl Core {

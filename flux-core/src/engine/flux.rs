@@ -1,4 +1,5 @@
-//! The calls an application makes.
+//! The calls an application makes; those that bring an order in are in
+//! `placing`.
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -7,15 +8,15 @@ use bon::bon;
 use tokio::sync::{Mutex, watch};
 use tokio::task::JoinHandle;
 use tokio::time::Instant;
-use uuid::Uuid;
+use tracing::Span;
 
 use super::audit::{self, Audit};
 use super::core::{Core, from_now};
 use super::error::Error;
 use super::gate::Gate;
 use super::lane::Lane;
-use super::request::OrderRequest;
 use super::settings::Settings;
+use super::trails::Trails;
 use super::waiters::{Waiters, Waiting};
 use super::worker;
 use crate::backends::Backend;
@@ -39,15 +40,15 @@ use crate::seams::{
 /// once. A dropped call may still take effect.
 #[derive(Debug, Clone)]
 pub struct Flux {
-    core: Arc<Core>,
-    running: Arc<Running>,
+    pub(super) core: Arc<Core>,
+    pub(super) running: Arc<Running>,
 }
 
 #[derive(Debug)]
-struct Running {
-    stop: watch::Sender<bool>,
+pub(super) struct Running {
+    pub(super) stop: watch::Sender<bool>,
     tasks: Mutex<Vec<JoinHandle<()>>>,
-    has_worker: bool,
+    pub(super) has_worker: bool,
 }
 
 /// Whether an engine decides orders itself.
@@ -78,6 +79,7 @@ impl Flux {
             gate: Gate::default(),
             lane: Lane::new(settings.round_max, settings.waiting_max),
             waiters: Waiters::new(settings.waiters_max),
+            trails: Trails::default(),
             settings,
         });
         let (stop, stopped) = watch::channel(false);
@@ -164,50 +166,6 @@ impl Flux {
         Ok(Some(places.map(|(seat, place)| (seat.clone(), map.is_taken(place))).collect()))
     }
 
-    /// Accepts an order and returns it queued, once the acceptance is durable:
-    /// it will be decided, whatever crashes. A repeat returns the order as it
-    /// now stands.
-    ///
-    /// # Errors
-    /// [`Error::SoldOut`] at the gate (nothing is recorded),
-    /// [`Error::UnknownItem`], [`Error::Invalid`], [`Error::IdReused`],
-    /// [`Error::Overloaded`], [`Error::ShuttingDown`], [`Error::Backend`].
-    pub async fn submit(&self, request: OrderRequest) -> Result<Order, Error> {
-        let order = match self.admit(request).await? {
-            Admitted::Known(order) => return Ok(order),
-            Admitted::New(order, Chosen::No) => order,
-            Admitted::New(order, Chosen::Yes) => match self.order(order.id).await? {
-                Some(known) => return same(&order, known),
-                None => order,
-            },
-        };
-        let message = Message::Place(order);
-        self.core.backend.queue.send(std::slice::from_ref(&message)).await?;
-        match message {
-            Message::Place(order) => Ok(order),
-            _ => unreachable!("it was made as an order"),
-        }
-    }
-
-    /// Places an order and returns it decided, once the decision is durable:
-    /// held, or rejected with a reason. A repeat returns the order as it now
-    /// stands.
-    ///
-    /// # Errors
-    /// As [`submit`](Self::submit), and [`Error::Unsettled`] when a worker
-    /// elsewhere gave no decision within
-    /// [`ruling_wait`](Settings::ruling_wait).
-    pub async fn place(&self, request: OrderRequest) -> Result<Order, Error> {
-        match self.admit(request).await? {
-            Admitted::Known(order) => Ok(order),
-            Admitted::New(order, Chosen::No) => self.rule(Message::Place(order), is_decided).await,
-            Admitted::New(order, Chosen::Yes) => {
-                let decided = self.rule(Message::Place(order.clone()), is_decided).await?;
-                same(&order, decided)
-            }
-        }
-    }
-
     /// Waits until the order is decided, up to `longest`; returns it as it then
     /// stands, which is queued when the wait ran out.
     ///
@@ -275,7 +233,7 @@ impl Flux {
                 let ruled = |order: &Order| {
                     !matches!(order.status(), OrderStatus::Held | OrderStatus::Expired)
                 };
-                self.rule(Message::LatePayment(id, payment.clone()), ruled).await?
+                self.rule(Message::LatePayment(id, payment.clone()), ruled, &Span::none()).await?
             }
             Some(ConfirmOutcome::NotHeld(order)) => return Err(Error::NotHeld(Box::new(order))),
             Some(ConfirmOutcome::NotFound) | None => {
@@ -304,7 +262,7 @@ impl Flux {
             OrderStatus::Queued => return Err(Error::Unsettled(id)),
             OrderStatus::Held => {
                 let ruled = |order: &Order| order.status() != OrderStatus::Held;
-                self.rule(Message::Release(id), ruled).await?
+                self.rule(Message::Release(id), ruled, &Span::none()).await?
             }
             _ => order,
         };
@@ -324,7 +282,7 @@ impl Flux {
         let order = match order.status() {
             OrderStatus::Confirmed => {
                 let ruled = |order: &Order| order.status() != OrderStatus::Confirmed;
-                self.rule(Message::Cancel(id), ruled).await?
+                self.rule(Message::Cancel(id), ruled, &Span::none()).await?
             }
             _ => order,
         };
@@ -394,31 +352,16 @@ impl Flux {
         }
     }
 
-    async fn admit(&self, request: OrderRequest) -> Result<Admitted, Error> {
-        if *self.running.stop.borrow() || self.core.lane.is_closed() {
-            return Err(Error::ShuttingDown);
-        }
-        let OrderRequest { id, buyer, lines } = request;
-        let sold_out = self.core.gate.check(&lines, &*self.core.backend.store).await?;
-        let sold_out = sold_out.cloned();
-        let chosen = if id.is_some() { Chosen::Yes } else { Chosen::No };
-        let id = id.unwrap_or_else(|| OrderId::from_uuid(Uuid::now_v7()));
-        let order = Order::queued(id, buyer, lines, self.core.clock.now());
-        let Some(item) = sold_out else { return Ok(Admitted::New(order, chosen)) };
-        if chosen == Chosen::Yes
-            && let Some(known) = self.order(id).await?
-        {
-            return same(&order, known).map(Admitted::Known);
-        }
-        metrics::counter!("flux_gate_turned_away_total").increment(1);
-        Err(Error::SoldOut(item))
-    }
-
     /// Has the worker rule, here or elsewhere, and returns the order once
-    /// `ruled` says it did.
-    async fn rule(&self, message: Message, ruled: impl Fn(&Order) -> bool) -> Result<Order, Error> {
+    /// `ruled` says it did. `asking` is the span that asks.
+    pub(super) async fn rule(
+        &self,
+        message: Message,
+        ruled: impl Fn(&Order) -> bool,
+        asking: &Span,
+    ) -> Result<Order, Error> {
         if self.running.has_worker {
-            return self.core.lane.ask(message).await;
+            return self.core.lane.ask(message, asking).await;
         }
         let id = message.order_id();
         let waiting = self.core.waiters.register(id)?;
@@ -472,21 +415,6 @@ impl Flux {
     }
 }
 
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-enum Chosen {
-    Yes,
-    No,
-}
-
-enum Admitted {
-    New(Order, Chosen),
-    Known(Order),
-}
-
-fn is_decided(order: &Order) -> bool {
+pub(super) fn is_decided(order: &Order) -> bool {
     order.status() != OrderStatus::Queued
-}
-
-fn same(asked: &Order, known: Order) -> Result<Order, Error> {
-    if asked.asks_the_same_as(&known) { Ok(known) } else { Err(Error::IdReused(asked.id)) }
 }

@@ -5,8 +5,11 @@
 
 use std::collections::VecDeque;
 use std::sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError};
+// For the metrics, whatever tokio's clock is told.
+use std::time::Instant as Stopwatch;
 
 use tokio::sync::Notify;
+use tracing::Span;
 
 use super::error::Error;
 use crate::protocol::{Message, Order, OrderId};
@@ -57,6 +60,8 @@ struct Round {
 #[derive(Debug, Default)]
 struct Filling {
     messages: Vec<Message>,
+    asked: Vec<Stopwatch>,
+    spans: Vec<(usize, Span)>,
     round: Arc<Round>,
 }
 
@@ -76,6 +81,17 @@ pub(crate) struct Lane {
     waiting_max: usize,
 }
 
+/// What the worker takes at once.
+#[derive(Debug)]
+pub(crate) struct Taken {
+    pub(crate) messages: Vec<Message>,
+    /// When each was handed in.
+    pub(crate) asked: Vec<Stopwatch>,
+    /// The spans of those who asked, where spans are on, by message.
+    pub(crate) spans: Vec<(usize, Span)>,
+    pub(crate) round: TakenRound,
+}
+
 /// A round the worker has taken. Dropped unsettled, it tells its callers so.
 #[derive(Debug)]
 pub(crate) struct TakenRound(Arc<Round>);
@@ -87,9 +103,9 @@ impl Lane {
 
     /// Hands a message to the worker and waits for what it comes to. Dropping
     /// the future after its first poll does not take the message back.
-    pub(crate) async fn ask(&self, message: Message) -> Result<Order, Error> {
+    pub(crate) async fn ask(&self, message: Message, asking: &Span) -> Result<Order, Error> {
         let asked = message.order_id();
-        let (round, at) = self.push(message)?;
+        let (round, at) = self.push(message, asking)?;
         let settled = round.settled.notified();
         tokio::pin!(settled);
         // Registered before the look, or the wake-up could fall in between.
@@ -104,7 +120,8 @@ impl Lane {
         answers.get(at).unwrap_or(&Answer::GivenUp).to_result(asked)
     }
 
-    fn push(&self, message: Message) -> Result<(Arc<Round>, usize), Error> {
+    fn push(&self, message: Message, asking: &Span) -> Result<(Arc<Round>, usize), Error> {
+        let asked = Stopwatch::now();
         let mut waiting = self.lock();
         if waiting.closed {
             return Err(Error::ShuttingDown);
@@ -118,7 +135,11 @@ impl Lane {
         waiting.messages += 1;
         let awaited = waiting.messages == 1 || waiting.messages == ENOUGH;
         let open = waiting.rounds.back_mut().expect("a round was just made sure of");
+        if !asking.is_disabled() {
+            open.spans.push((open.messages.len(), asking.clone()));
+        }
         open.messages.push(message);
+        open.asked.push(asked);
         let place = (Arc::clone(&open.round), open.messages.len() - 1);
         drop(waiting);
         if awaited {
@@ -128,11 +149,11 @@ impl Lane {
     }
 
     /// The oldest round, if anything waits.
-    pub(crate) fn take(&self) -> Option<(Vec<Message>, TakenRound)> {
+    pub(crate) fn take(&self) -> Option<Taken> {
         let mut waiting = self.lock();
-        let filling = waiting.rounds.pop_front()?;
-        waiting.messages -= filling.messages.len();
-        Some((filling.messages, TakenRound(filling.round)))
+        let Filling { messages, asked, spans, round } = waiting.rounds.pop_front()?;
+        waiting.messages -= messages.len();
+        Some(Taken { messages, asked, spans, round: TakenRound(round) })
     }
 
     /// How many messages wait.

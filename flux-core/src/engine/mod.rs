@@ -3,12 +3,15 @@
 //! | part | file |
 //! |---|---|
 //! | the calls | `flux` |
+//! | how an order comes in | `placing` |
 //! | the early "sold out" | `gate` |
 //! | from callers to the worker, by the round | `lane` |
 //! | the worker's loop | `worker` |
 //! | one batch: lease, claim, decide, commit, settle | `batch` |
 //! | from decided to told | `settle` |
 //! | waiting for an order decided elsewhere | `waiters` |
+//! | how long decisions took, and their spans | `watch` |
+//! | the spans of orders in the queue | `trails` |
 //! | the recount | `audit` |
 
 mod audit;
@@ -19,11 +22,14 @@ mod error;
 mod flux;
 mod gate;
 mod lane;
+mod placing;
 mod plan;
 mod request;
 mod settings;
 mod settle;
+mod trails;
 mod waiters;
+mod watch;
 mod worker;
 
 use std::time::Duration;

@@ -13,6 +13,7 @@ use tracing::{debug, warn};
 use super::batch::Done;
 use super::core::Core;
 use super::lane::{Answer, TakenRound};
+use super::watch::Watched;
 use crate::protocol::OrderStatus;
 use crate::seams::{News, Receipt, SeamError};
 
@@ -30,6 +31,7 @@ pub(super) struct Unsettled {
     pub(super) delivered: Vec<(Receipt, Answer)>,
     /// How long a delivery that was given up stays away.
     pub(super) retry_after: Duration,
+    pub(super) watched: Watched,
 }
 
 /// What is left to do when the callers have their answers.
@@ -37,6 +39,9 @@ struct Aftermath {
     delivered: Vec<(Receipt, Answer)>,
     retry_after: Duration,
     news: Vec<Arc<News>>,
+    /// From the first look to the answers.
+    took: Duration,
+    watched: Watched,
 }
 
 #[derive(Default)]
@@ -113,9 +118,8 @@ impl Settler {
 
 async fn settle(mut settling: Settling, left: mpsc::Sender<Aftermath>) {
     while let Some(unsettled) = settling.decided.recv().await {
-        let started = unsettled.started;
         let aftermath = unsettled.settle().await;
-        let took = started.elapsed();
+        let took = aftermath.took;
         let nanos = u64::try_from(took.as_nanos()).unwrap_or(u64::MAX);
         let progress = &settling.progress;
         progress.last_took_nanos.store(nanos, Ordering::Relaxed);
@@ -131,7 +135,9 @@ async fn settle(mut settling: Settling, left: mpsc::Sender<Aftermath>) {
 }
 
 async fn tell(core: Arc<Core>, mut left: mpsc::Receiver<Aftermath>) {
-    while let Some(Aftermath { delivered, retry_after, news }) = left.recv().await {
+    while let Some(aftermath) = left.recv().await {
+        let Aftermath { delivered, retry_after, news, took, watched } = aftermath;
+        watched.measure(took);
         for news in &news {
             count(news);
         }
@@ -155,12 +161,15 @@ impl Unsettled {
             self.answers.fill(broken.clone());
             self.delivered.iter_mut().for_each(|(_, answer)| *answer = broken.clone());
             self.done.news.clear();
+            self.watched.fail();
         }
         if let Some(round) = self.round {
             round.settle(self.answers);
         }
-        let Self { delivered, retry_after, .. } = self;
-        Aftermath { delivered, retry_after, news: self.done.news }
+        self.watched.end();
+        let took = self.started.elapsed();
+        let Self { delivered, retry_after, watched, .. } = self;
+        Aftermath { delivered, retry_after, news: self.done.news, took, watched }
     }
 }
 
@@ -218,11 +227,14 @@ mod tests {
     use std::task::Poll;
 
     use tokio::sync::oneshot;
+    use tracing::Span;
 
     use super::*;
     use crate::backends::Backend;
     use crate::clock::SystemClock;
-    use crate::engine::{Error, Settings, gate::Gate, lane::Lane, waiters::Waiters};
+    use crate::engine::{
+        Error, Settings, gate::Gate, lane::Lane, lane::Taken, trails::Trails, waiters::Waiters,
+    };
     use crate::protocol::{Message, Order, OrderId};
     use crate::seams::Durable;
 
@@ -234,6 +246,7 @@ mod tests {
             gate: Gate::default(),
             lane: Lane::new(8, 8),
             waiters: Waiters::new(8),
+            trails: Trails::default(),
         }
     }
 
@@ -247,9 +260,10 @@ mod tests {
     /// hears, and whether there is news, when the write ends as told.
     async fn heard_when(written: Result<(), SeamError>) -> (Result<Order, Error>, bool) {
         let core = core();
-        let mut caller = std::pin::pin!(core.lane.ask(Message::Place(some_order())));
+        let span = Span::none();
+        let mut caller = std::pin::pin!(core.lane.ask(Message::Place(some_order()), &span));
         assert!(poll_once(caller.as_mut()).await.is_pending());
-        let (_, round) = core.lane.take().expect("one waits");
+        let Taken { round, .. } = core.lane.take().expect("one waits");
         let (on_disk, writing) = oneshot::channel();
         let durable = Durable::after(async { writing.await.expect("it is told") });
         let told = Arc::new(News { orders: vec![some_order()], levels: Vec::new() });
@@ -260,6 +274,7 @@ mod tests {
             answers: vec![Answer::News(told, 0)],
             delivered: Vec::new(),
             retry_after: Duration::ZERO,
+            watched: Watched::default(),
         };
         let mut settling = std::pin::pin!(unsettled.settle());
         assert!(poll_once(settling.as_mut()).await.is_pending());

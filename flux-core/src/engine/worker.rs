@@ -13,8 +13,9 @@ use tracing::{debug, warn};
 use super::backoff::jittered;
 use super::batch::{Desk, Done, Job};
 use super::core::{Core, from_now};
-use super::lane::{Answer, ENOUGH, TakenRound};
+use super::lane::{Answer, ENOUGH, Taken, TakenRound};
 use super::settle::{Settler, Unsettled};
+use super::watch::Watch;
 use crate::protocol::Message;
 use crate::seams::{Delivery, Receipt};
 
@@ -137,6 +138,18 @@ struct Worker {
     pause_until: Instant,
 }
 
+/// What is worked on at once: the callers' messages, then deliveries, then
+/// what the worker itself found to do.
+struct Round {
+    jobs: Vec<Job>,
+    /// How many of them callers wait for.
+    asked: usize,
+    round: Option<TakenRound>,
+    receipts: Vec<Receipt>,
+    started: Stopwatch,
+    watch: Watch,
+}
+
 impl Worker {
     fn new(core: Arc<Core>) -> Self {
         let now = Instant::now();
@@ -164,9 +177,13 @@ impl Worker {
     /// ended. `false` when nobody is there to settle it.
     async fn round(&mut self, deliveries: Vec<Delivery>) -> bool {
         self.gather().await;
-        let (messages, round) = match self.core.lane.take() {
-            Some((messages, round)) => (messages, Some(round)),
-            None => (Vec::new(), None),
+        let started = Stopwatch::now();
+        let (messages, mut watch, round) = match self.core.lane.take() {
+            Some(Taken { messages, asked, spans, round }) => {
+                let watch = Watch::of_callers(started, &messages, asked, spans);
+                (messages, watch, Some(round))
+            }
+            None => (Vec::new(), Watch::default(), None),
         };
         let asked = messages.len();
         let mut jobs: Vec<Job> = messages.into_iter().map(Job::new).collect();
@@ -174,6 +191,7 @@ impl Worker {
         let (suspects, deliveries): (Vec<_>, Vec<_>) =
             deliveries.into_iter().partition(|delivery| delivery.attempt > SUSPECT_AFTER);
         for delivery in deliveries {
+            self.watch_delivery(&mut watch, &delivery.message);
             jobs.push(Job::new(delivery.message));
             receipts.push(delivery.receipt);
         }
@@ -189,7 +207,8 @@ impl Worker {
         self.last_round = asked;
         let mut goes_on = true;
         if !jobs.is_empty() {
-            goes_on = self.work_through(jobs, asked, round, receipts).await;
+            let unstarted = Round { jobs, asked, round, receipts, started, watch };
+            goes_on = self.work_through(unstarted).await;
         }
         for suspect in suspects {
             goes_on &= self.try_alone(suspect).await;
@@ -197,23 +216,29 @@ impl Worker {
         goes_on
     }
 
-    async fn work_through(
-        &mut self,
-        mut jobs: Vec<Job>,
-        asked: usize,
-        round: Option<TakenRound>,
-        receipts: Vec<Receipt>,
-    ) -> bool {
-        let started = Stopwatch::now();
+    /// Has the decision on a delivered order measured and traced.
+    fn watch_delivery(&self, watch: &mut Watch, message: &Message) {
+        let id = message.order_id();
+        let waited = match message {
+            Message::Place(order) => self.core.clock.now().since(order.placed_at),
+            _ => Duration::ZERO,
+        };
+        watch.add(id, waited, self.core.trails.pick_up(id).as_ref());
+    }
+
+    async fn work_through(&mut self, round: Round) -> bool {
+        let Round { mut jobs, asked, round, receipts, started, watch } = round;
         let done = self.work_on(&mut jobs, &receipts).await;
         self.busy_at = Instant::now();
         metrics::histogram!("flux_round_orders").record(jobs.len() as f64);
+        let watched = watch.over(&jobs);
         let mut answers: Vec<Answer> =
             jobs.into_iter().map(|job| job.answer.unwrap_or(Answer::GivenUp)).collect();
         self.note_health(&answers);
         let delivered = receipts.into_iter().zip(answers.split_off(asked)).collect();
         let retry_after = pause_after(self.failures);
-        let unsettled = Unsettled { started, done, round, answers, delivered, retry_after };
+        let unsettled =
+            Unsettled { started, done, round, answers, delivered, retry_after, watched };
         self.settler.hand_over(unsettled).await
     }
 
@@ -237,9 +262,12 @@ impl Worker {
         let Delivery { message, receipt, attempt } = suspect;
         let most = self.core.settings.deliveries_max;
         if self.failed_ever || attempt <= most.saturating_mul(10) {
+            let mut watch = Watch::default();
+            self.watch_delivery(&mut watch, &message);
             let mut job = [Job::new(message)];
             let started = Stopwatch::now();
             let done = self.work_on(&mut job, std::slice::from_ref(&receipt)).await;
+            let watched = watch.over(&job);
             let [Job { answer, .. }] = job;
             let answer = answer.unwrap_or(Answer::GivenUp);
             if !answer.is_failure() || attempt <= most || self.failures > 0 {
@@ -248,7 +276,8 @@ impl Worker {
                 }
                 let retry_after = pause_after(attempt);
                 let (round, answers, delivered) = (None, Vec::new(), vec![(receipt, answer)]);
-                let unsettled = Unsettled { started, done, round, answers, delivered, retry_after };
+                let unsettled =
+                    Unsettled { started, done, round, answers, delivered, retry_after, watched };
                 return self.settler.hand_over(unsettled).await;
             }
         }

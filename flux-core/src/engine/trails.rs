@@ -1,0 +1,72 @@
+//! From the span of a request to that of its decision, which is made by
+//! another task: one trace for both. Nothing here is touched while spans are
+//! off.
+
+use std::collections::{HashMap, VecDeque};
+use std::sync::atomic::{AtomicUsize, Ordering};
+use std::sync::{Mutex, MutexGuard, PoisonError};
+use std::time::{Duration, Instant};
+
+use tracing::Span;
+
+use crate::protocol::OrderId;
+
+/// Most orders in the queue whose spans are remembered; a span waits for its
+/// children, so these are kept open.
+const TRAILS_MAX: usize = 8_192;
+/// An order that another worker took never comes for its span.
+const TRAIL_AGE_MAX: Duration = Duration::from_secs(60);
+
+/// The spans of those who queued orders that this process may decide.
+#[derive(Debug, Default)]
+pub(super) struct Trails {
+    left: Mutex<Left>,
+    /// As many as there are spans.
+    len: AtomicUsize,
+}
+
+#[derive(Debug, Default)]
+struct Left {
+    spans: HashMap<OrderId, Span>,
+    /// Oldest first; some may have been picked up.
+    order: VecDeque<(Instant, OrderId)>,
+}
+
+impl Trails {
+    /// Remembers who queues the order, if spans are on and there is room.
+    pub(super) fn leave(&self, id: OrderId, span: &Span) {
+        if span.is_disabled() {
+            return;
+        }
+        let mut left = self.lock();
+        while let Some((since, oldest)) = left.order.front() {
+            let oldest = *oldest;
+            if since.elapsed() > TRAIL_AGE_MAX {
+                left.spans.remove(&oldest);
+            } else if left.spans.contains_key(&oldest) {
+                break;
+            }
+            left.order.pop_front();
+        }
+        if left.order.len() < TRAILS_MAX {
+            left.order.push_back((Instant::now(), id));
+            left.spans.insert(id, span.clone());
+        }
+        self.len.store(left.spans.len(), Ordering::Release);
+    }
+
+    /// The span of who queued the order, once.
+    pub(super) fn pick_up(&self, id: OrderId) -> Option<Span> {
+        if self.len.load(Ordering::Acquire) == 0 {
+            return None;
+        }
+        let mut left = self.lock();
+        let span = left.spans.remove(&id);
+        self.len.store(left.spans.len(), Ordering::Release);
+        span
+    }
+
+    fn lock(&self) -> MutexGuard<'_, Left> {
+        self.left.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}

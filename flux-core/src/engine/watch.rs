@@ -1,0 +1,108 @@
+//! What is told of a round's decisions besides the answers: how long they took,
+//! and spans that belong to the traces of those who asked.
+
+use std::time::{Duration, Instant};
+
+use tracing::field::Empty;
+use tracing::{Span, debug_span};
+
+use super::batch::Job;
+use super::lane::Answer;
+use crate::protocol::{Message, OrderId, OrderStatus};
+
+/// What is known of a round's messages before they are worked on.
+#[derive(Debug, Default)]
+pub(super) struct Watch {
+    /// How long each message waited to be taken up. Follow-ups the worker
+    /// makes itself come last and have none.
+    waited: Vec<Duration>,
+    /// The spans of decisions, by message.
+    deciding: Vec<(usize, Span)>,
+}
+
+/// What there is to tell once the round is durable.
+#[derive(Debug, Default)]
+pub(super) struct Watched {
+    /// How long each order that was decided waited to be taken up.
+    waited: Vec<Duration>,
+    deciding: Vec<(Span, Option<OrderStatus>)>,
+}
+
+impl Watch {
+    /// Of the messages of callers in this process, in their order.
+    pub(super) fn of_callers(
+        taken_up: Instant,
+        messages: &[Message],
+        asked: Vec<Instant>,
+        asking: Vec<(usize, Span)>,
+    ) -> Self {
+        let waited = asked.into_iter().map(|at| taken_up.duration_since(at)).collect();
+        let mut watch = Self { waited, deciding: Vec::new() };
+        for (place, asking) in asking {
+            watch.add_span(place, &asking, messages[place].order_id());
+        }
+        watch
+    }
+
+    /// Adds the next message, which came by the queue.
+    pub(super) fn add(&mut self, id: OrderId, waited: Duration, asking: Option<&Span>) {
+        self.waited.push(waited);
+        if let Some(asking) = asking {
+            self.add_span(self.waited.len() - 1, asking, id);
+        }
+    }
+
+    fn add_span(&mut self, place: usize, asking: &Span, id: OrderId) {
+        let waited_seconds = self.waited[place].as_secs_f64();
+        let span = debug_span!(
+            target: "flux", parent: asking, "decide", order = %id, waited_seconds, status = Empty
+        );
+        self.deciding.push((place, span));
+    }
+
+    /// What the jobs came to, which begin with the messages added.
+    pub(super) fn over(self, jobs: &[Job]) -> Watched {
+        let decided = |job: &Job| {
+            matches!(job.message, Message::Place(_)) && matches!(job.answer, Some(Answer::News(..)))
+        };
+        let waited = self.waited.into_iter().zip(jobs);
+        Watched {
+            waited: waited.filter(|(_, job)| decided(job)).map(|(waited, _)| waited).collect(),
+            deciding: self.deciding.into_iter().map(|(p, span)| (span, status(&jobs[p]))).collect(),
+        }
+    }
+}
+
+impl Watched {
+    /// Nothing of it is so.
+    pub(super) fn fail(&mut self) {
+        self.waited.clear();
+        self.deciding.iter_mut().for_each(|(_, status)| *status = None);
+    }
+
+    /// Ends the spans.
+    pub(super) fn end(&mut self) {
+        for (span, status) in self.deciding.drain(..) {
+            span.record("status", status.map_or("unsettled", OrderStatus::as_str));
+        }
+    }
+
+    /// Measures the decisions, which took so long from being taken up.
+    pub(super) fn measure(&self, took: Duration) {
+        if self.waited.is_empty() {
+            return;
+        }
+        let seconds = metrics::histogram!("flux_decide_seconds");
+        for waited in &self.waited {
+            seconds.record(*waited + took);
+        }
+    }
+}
+
+fn status(job: &Job) -> Option<OrderStatus> {
+    match job.answer.as_ref()? {
+        Answer::News(news, at) => Some(news.orders[*at].status()),
+        Answer::Found(order) => Some(order.status()),
+        Answer::NotFound(_) | Answer::GivenUp | Answer::Broken(_) => None,
+    }
+}

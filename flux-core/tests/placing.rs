@@ -1,0 +1,177 @@
+//! How orders come in: within a time, and under a known id.
+
+use std::collections::HashMap;
+use std::sync::{Arc, Mutex};
+use std::time::Duration;
+
+use flux_core::layers::{Call, Layer, Operation};
+use flux_core::seams::SeamError;
+use flux_core::{Backend, Error, Flux, ItemId, ItemSpec, OrderId, OrderRequest, OrderStatus, Role};
+use uuid::Uuid;
+
+type Result<T = ()> = std::result::Result<T, Box<dyn std::error::Error>>;
+
+const SECOND: Duration = Duration::from_secs(1);
+const MINUTE: Duration = Duration::from_secs(60);
+
+/// What some operations do instead of working at once.
+#[derive(Debug, Clone, Copy)]
+enum Trouble {
+    Slow(Duration),
+    Away,
+}
+
+#[derive(Debug, Clone, Default)]
+struct Troubles(Arc<Mutex<HashMap<Operation, Trouble>>>);
+
+impl Troubles {
+    fn set(&self, operation: Operation, trouble: Trouble) {
+        self.0.lock().expect("no panic").insert(operation, trouble);
+    }
+
+    fn clear(&self) {
+        self.0.lock().expect("no panic").clear();
+    }
+}
+
+impl Layer for Troubles {
+    async fn around<T, F, Fut>(&self, call: Call, run: F) -> std::result::Result<T, SeamError>
+    where
+        T: Send,
+        F: Fn() -> Fut + Send + Sync,
+        Fut: Future<Output = std::result::Result<T, SeamError>> + Send,
+    {
+        let trouble = self.0.lock().expect("no panic").get(&call.operation).copied();
+        match trouble {
+            Some(Trouble::Slow(time)) => tokio::time::sleep(time).await,
+            Some(Trouble::Away) => return Err(SeamError::unavailable("it")),
+            None => {}
+        }
+        run().await
+    }
+}
+
+fn id(n: u128) -> OrderId {
+    OrderId::from_uuid(Uuid::from_u128(n))
+}
+
+fn one(buyer: &str) -> OrderRequest {
+    OrderRequest::units(buyer, "a", 1).expect("a request")
+}
+
+async fn sale(capacity: u64) -> Result<(Flux, Troubles)> {
+    let troubles = Troubles::default();
+    let flux = Flux::builder(Backend::memory().layered(troubles.clone())).start();
+    flux.put_item(ItemSpec::pool("a", capacity)?).await?;
+    Ok((flux, troubles))
+}
+
+async fn assert_sold(flux: &Flux, taken: u32) -> Result {
+    let item = flux.item(&ItemId::new("a")?).await?.expect("the item is there");
+    assert_eq!(item.held + item.sold, taken);
+    let audit = flux.audit().await?;
+    assert!(audit.is_clean(), "{audit}");
+    Ok(())
+}
+
+#[tokio::test(start_paused = true)]
+async fn an_order_is_decided_if_there_is_time_and_queued_if_there_is_none() -> Result {
+    let (flux, troubles) = sale(1).await?;
+    troubles.set(Operation::Commit, Trouble::Slow(SECOND));
+    let held = flux.place_within(one("ann"), 2 * SECOND).await?;
+    assert_eq!(held.status(), OrderStatus::Held);
+    assert!(matches!(flux.place_within(one("bob"), SECOND).await, Err(Error::SoldOut(_))));
+
+    let (flux, _) = sale(1).await?;
+    let queued = flux.place_within(one("ann"), Duration::ZERO).await?;
+    assert_eq!(queued.status(), OrderStatus::Queued);
+    assert_eq!(flux.wait(queued.id, MINUTE).await?.status(), OrderStatus::Held);
+    assert_sold(&flux, 1).await
+}
+
+#[tokio::test(start_paused = true)]
+async fn an_order_that_takes_too_long_is_queued_and_decided_once() -> Result {
+    let (flux, troubles) = sale(5).await?;
+    troubles.set(Operation::Commit, Trouble::Slow(10 * SECOND));
+    for request in [one("ann"), one("bob").with_id(id(1))] {
+        let queued = flux.place_within(request.clone(), SECOND).await?;
+        assert_eq!(queued.status(), OrderStatus::Queued);
+        assert!(flux.order(queued.id).await?.is_some(), "it is in the queue");
+        let decided = flux.wait(queued.id, MINUTE).await?;
+        assert_eq!(decided.status(), OrderStatus::Held);
+        let again = flux.place_within(request.with_id(queued.id), MINUTE).await?;
+        assert_eq!(again, decided);
+    }
+    assert_sold(&flux, 2).await
+}
+
+#[tokio::test(start_paused = true)]
+async fn nothing_was_accepted_is_not_said_of_an_order_the_worker_has() -> Result {
+    let (flux, troubles) = sale(1).await?;
+    troubles.set(Operation::Commit, Trouble::Slow(10 * SECOND));
+    troubles.set(Operation::Send, Trouble::Away);
+    let request = one("ann").with_id(id(1));
+    let unsettled = flux.place_within(request.clone(), SECOND).await;
+    assert!(matches!(unsettled, Err(Error::Unsettled(order)) if order == id(1)), "{unsettled:?}");
+
+    // It was decided all the same, and the repeat hears of it.
+    troubles.clear();
+    let decided = flux.place_within(request, MINUTE).await?;
+    assert_eq!(decided.status(), OrderStatus::Held);
+    assert_sold(&flux, 1).await
+}
+
+#[tokio::test(start_paused = true)]
+async fn an_order_decided_while_it_is_queued_as_well_is_told_so() -> Result {
+    let (flux, troubles) = sale(1).await?;
+    troubles.set(Operation::Commit, Trouble::Slow(2 * SECOND));
+    // The queue takes its time, and then fails; the worker is faster.
+    troubles.set(Operation::Find, Trouble::Slow(5 * SECOND));
+    troubles.set(Operation::Send, Trouble::Away);
+    let decided = flux.place_within(one("ann"), SECOND).await?;
+    assert_eq!(decided.status(), OrderStatus::Held);
+    Ok(())
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_worker_elsewhere_is_waited_for() -> Result {
+    let backend = Backend::memory();
+    let front = Flux::builder(backend.clone()).role(Role::AcceptOnly).start();
+    front.put_item(ItemSpec::pool("a", 5)?).await?;
+    let queued = front.place_within(one("ann").with_id(id(1)), SECOND).await?;
+    assert_eq!(queued.status(), OrderStatus::Queued);
+
+    let waiting = tokio::spawn({
+        let front = front.clone();
+        async move { front.place_within(one("ann").with_id(id(1)), MINUTE).await }
+    });
+    let worker = Flux::builder(backend).start();
+    assert_eq!(waiting.await??.status(), OrderStatus::Held);
+    assert_eq!(front.place_within(one("bob"), MINUTE).await?.status(), OrderStatus::Held);
+    let reused = front.place_within(one("bob").with_id(id(1)), MINUTE).await;
+    assert!(matches!(reused, Err(Error::IdReused(_))));
+    assert_sold(&worker, 2).await
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_repeat_is_answered_whatever_became_of_its_item() -> Result {
+    let flux = Flux::builder(Backend::memory()).start();
+    flux.put_item(ItemSpec::hall("hall", ["A1", "A2"])?).await?;
+    let request = OrderRequest::seats("ann", "hall", ["A2"])?.with_id(id(1));
+    flux.place(request.clone()).await?;
+    let released = flux.release(id(1)).await?;
+    flux.put_item(ItemSpec::hall("hall", ["A1"])?).await?;
+
+    assert_eq!(flux.place(request.clone()).await?, released);
+    assert_eq!(flux.submit(request.clone()).await?, released);
+    assert_eq!(flux.place_within(request.clone(), SECOND).await?, released);
+    let mut other = request.clone();
+    other.buyer = OrderRequest::seats("bob", "hall", ["A2"])?.buyer;
+    assert!(matches!(flux.submit(other).await, Err(Error::IdReused(_))));
+    assert!(matches!(flux.submit(request.with_id(id(2))).await, Err(Error::Invalid(_))));
+    let nowhere = OrderRequest::units("ann", "b", 1)?;
+    let reused = flux.place(nowhere.clone().with_id(id(1))).await;
+    assert!(matches!(reused, Err(Error::IdReused(_))));
+    assert!(matches!(flux.place(nowhere.with_id(id(3))).await, Err(Error::UnknownItem(_))));
+    Ok(())
+}

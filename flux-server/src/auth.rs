@@ -1,0 +1,184 @@
+//! Who may do what. Judged before the body is read and before anything is
+//! looked up.
+
+use std::net::IpAddr;
+
+use flux_core::{BuyerId, Order};
+use hmac::{Hmac, KeyInit, Mac};
+use http::HeaderMap;
+use http::header::AUTHORIZATION;
+use jsonwebtoken::crypto::{CryptoProvider, JwtVerifier, KeyUtils};
+use jsonwebtoken::errors::ErrorKind;
+use jsonwebtoken::{Algorithm, DecodingKey, Validation};
+use serde::Deserialize;
+use sha2::{Digest, Sha256};
+use subtle::ConstantTimeEq;
+
+use crate::problem::Problem;
+
+/// The secrets callers are held against.
+pub struct Auth {
+    operator: Option<[u8; 32]>,
+    buyers: Option<(DecodingKey, Validation)>,
+}
+
+/// Who calls.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Caller {
+    /// The holder of the operator's token.
+    Operator,
+    /// The buyer a token was made out to.
+    Buyer(BuyerId),
+    /// Anybody: buyers need no token here.
+    Anyone,
+}
+
+#[derive(Deserialize)]
+struct Claims {
+    sub: BuyerId,
+}
+
+impl Auth {
+    /// Holds callers against these secrets; without one, see
+    /// [`operator`](Self::operator) and [`buyer`](Self::buyer).
+    #[must_use]
+    pub fn new(operator_token: Option<&str>, buyer_jwt_secret: Option<&str>) -> Self {
+        // Somebody else may have installed it before: one is as good as the other.
+        let _ = HMAC_SHA_256.install_default();
+        let buyers = buyer_jwt_secret.map(|secret| {
+            let mut rules = Validation::new(Algorithm::HS256);
+            rules.leeway = 0;
+            rules.validate_nbf = true;
+            rules.validate_aud = false;
+            rules.set_required_spec_claims(&["exp", "sub"]);
+            (DecodingKey::from_secret(secret.as_bytes()), rules)
+        });
+        Self { operator: operator_token.map(fingerprint), buyers }
+    }
+
+    /// Lets the operator pass. Without a configured token, that is whoever
+    /// calls from this machine.
+    pub fn operator(&self, headers: &HeaderMap, peer: IpAddr) -> Result<(), Problem> {
+        if self.operator.is_none() {
+            return match peer.to_canonical().is_loopback() {
+                true => Ok(()),
+                false => Err(Problem::forbidden(
+                    "no operator token is configured, so this call is for callers on the server's own machine",
+                )),
+            };
+        }
+        match bearer(headers) {
+            None => {
+                Err(Problem::unauthorized("send the operator's token: Authorization: Bearer …"))
+            }
+            Some(token) if self.is_operators(token) => Ok(()),
+            Some(_) => Err(Problem::forbidden("this is not the operator's token")),
+        }
+    }
+
+    /// Lets a buyer pass, with a token if buyers need one.
+    pub fn buyer(&self, headers: &HeaderMap) -> Result<Caller, Problem> {
+        let Some((key, rules)) = &self.buyers else { return Ok(Caller::Anyone) };
+        let token = bearer(headers).ok_or_else(|| {
+            Problem::unauthorized("send a buyer's token: Authorization: Bearer …")
+        })?;
+        match jsonwebtoken::decode::<Claims>(token, key, rules) {
+            Ok(read) => Ok(Caller::Buyer(read.claims.sub)),
+            Err(wrong) if matches!(wrong.kind(), ErrorKind::ExpiredSignature) => {
+                Err(Problem::unauthorized("the token has ended; get a fresh one"))
+            }
+            Err(_) => Err(Problem::unauthorized("the token is not valid here")),
+        }
+    }
+
+    /// Lets a buyer pass, or the operator.
+    pub fn buyer_or_operator(&self, headers: &HeaderMap) -> Result<Caller, Problem> {
+        match bearer(headers) {
+            Some(token) if self.is_operators(token) => Ok(Caller::Operator),
+            _ => self.buyer(headers),
+        }
+    }
+
+    /// Lets the operator pass, or a buyer where buyers have tokens.
+    pub fn operator_or_buyer(&self, headers: &HeaderMap, peer: IpAddr) -> Result<Caller, Problem> {
+        match bearer(headers) {
+            Some(token) if self.buyers.is_some() && !self.is_operators(token) => {
+                self.buyer(headers)
+            }
+            _ => self.operator(headers, peer).map(|()| Caller::Operator),
+        }
+    }
+
+    /// Whether buyers need tokens.
+    #[must_use]
+    pub fn knows_buyers(&self) -> bool {
+        self.buyers.is_some()
+    }
+
+    fn is_operators(&self, token: &str) -> bool {
+        self.operator.is_some_and(|known| known.ct_eq(&fingerprint(token)).into())
+    }
+}
+
+impl Caller {
+    /// Whether this caller may act as `buyer`.
+    pub fn acts_for(&self, buyer: &BuyerId) -> Result<(), Problem> {
+        match self {
+            Self::Buyer(own) if own != buyer => {
+                Err(Problem::forbidden("the token is made out to another buyer"))
+            }
+            _ => Ok(()),
+        }
+    }
+
+    /// Whether this caller may see `order`.
+    #[must_use]
+    pub fn may_see(&self, order: &Order) -> bool {
+        match self {
+            Self::Buyer(own) => *own == order.buyer,
+            Self::Operator | Self::Anyone => true,
+        }
+    }
+}
+
+fn bearer(headers: &HeaderMap) -> Option<&str> {
+    let (scheme, token) = headers.get(AUTHORIZATION)?.to_str().ok()?.split_once(' ')?;
+    let token = token.trim();
+    (scheme.eq_ignore_ascii_case("bearer") && !token.is_empty()).then_some(token)
+}
+
+/// Of one length whatever the token's is, so that comparing takes one time.
+fn fingerprint(token: &str) -> [u8; 32] {
+    Sha256::digest(token.as_bytes()).into()
+}
+
+/// HS256 and no more: the providers that come with the crate bring every
+/// algorithm there is.
+static HMAC_SHA_256: CryptoProvider = CryptoProvider {
+    signer_factory: |_, _| Err(ErrorKind::InvalidAlgorithm.into()),
+    verifier_factory: |algorithm, key| match algorithm {
+        Algorithm::HS256 => {
+            let secret = key.try_get_hmac_secret()?;
+            let keyed =
+                Hmac::<Sha256>::new_from_slice(secret).map_err(|_| ErrorKind::InvalidKeyFormat)?;
+            Ok(Box::new(Verifier(keyed)))
+        }
+        _ => Err(ErrorKind::InvalidAlgorithm.into()),
+    },
+    key_utils: KeyUtils::new_unimplemented(),
+};
+
+struct Verifier(Hmac<Sha256>);
+
+impl signature::Verifier<Vec<u8>> for Verifier {
+    fn verify(&self, message: &[u8], signature: &Vec<u8>) -> Result<(), signature::Error> {
+        let mac = self.0.clone().chain_update(message);
+        mac.verify_slice(signature).map_err(|_| signature::Error::new())
+    }
+}
+
+impl JwtVerifier for Verifier {
+    fn algorithm(&self) -> Algorithm {
+        Algorithm::HS256
+    }
+}

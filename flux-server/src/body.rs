@@ -1,0 +1,50 @@
+//! Reading a request's body: JSON, bounded in bytes and in time.
+
+use std::time::Duration;
+
+use bytes::Bytes;
+use http::header::{CONTENT_LENGTH, CONTENT_TYPE};
+use http::{HeaderMap, HeaderValue};
+use http_body_util::{BodyExt, LengthLimitError, Limited};
+use hyper::body::Body;
+
+use crate::answer::Failure;
+use crate::problem::Problem;
+
+/// Most bytes of a body, unless the call says otherwise.
+pub const BODY_MAX: usize = 64 * 1024;
+/// Most bytes of an item's definition.
+pub const ITEM_BODY_MAX: usize = 4 * 1024 * 1024;
+
+/// Reads a JSON body of at most `bytes_max` within `time_max`.
+pub async fn read<B>(
+    headers: &HeaderMap,
+    body: B,
+    bytes_max: usize,
+    time_max: Duration,
+) -> Result<Bytes, Problem>
+where
+    B: Body<Data = Bytes>,
+    B::Error: Into<Failure>,
+{
+    if !headers.get(CONTENT_TYPE).is_some_and(is_json) {
+        return Err(Problem::not_json());
+    }
+    let announced =
+        headers.get(CONTENT_LENGTH).and_then(|length| length.to_str().ok()?.parse().ok());
+    if announced.is_some_and(|length: u64| length > bytes_max as u64) {
+        return Err(Problem::body_too_large(bytes_max));
+    }
+    let reading = Limited::new(body, bytes_max).collect();
+    match tokio::time::timeout(time_max, reading).await {
+        Ok(Ok(read)) => Ok(read.to_bytes()),
+        Ok(Err(error)) if error.is::<LengthLimitError>() => Err(Problem::body_too_large(bytes_max)),
+        Ok(Err(_)) => Err(Problem::invalid("the body broke off")),
+        Err(_) => Err(Problem::timed_out()),
+    }
+}
+
+fn is_json(content_type: &HeaderValue) -> bool {
+    let essence = content_type.to_str().unwrap_or_default().split(';').next().unwrap_or_default();
+    essence.trim().eq_ignore_ascii_case("application/json")
+}

@@ -1,0 +1,259 @@
+//! Flags, environment and `.env`, in that order of precedence.
+
+use std::net::SocketAddr;
+use std::num::NonZeroU32;
+use std::path::PathBuf;
+use std::time::Duration;
+
+use clap::{Parser, ValueEnum};
+use flux_core::{InvalidInput, ItemSpec};
+
+const AFTER_HELP: &str = "\
+Secrets come from the environment or .env alone, where no list of processes shows them:
+  FLUX_OPERATOR_TOKEN    what operator calls must bring as a bearer token;
+                         without it they are for callers on this machine
+  FLUX_BUYER_JWT_SECRET  the key of the buyers' HS256 tokens; without it buyers
+                         need none
+Telemetry: RUST_LOG, OTEL_EXPORTER_OTLP_ENDPOINT.
+
+Example: flux-server --item ticket_1=100";
+
+/// Sells tickets over HTTP: each once, every buyer answered.
+#[derive(Parser)]
+#[command(version, about, after_help = AFTER_HELP)]
+pub struct Config {
+    /// Which half to run.
+    #[arg(value_enum, default_value_t = Half::Serve)]
+    pub half: Half,
+
+    /// Address to listen on. (A worker listens, for health and metrics, only
+    /// if this is given.) [default: 127.0.0.1:5000]
+    #[arg(long, env = "FLUX_LISTEN")]
+    pub listen: Option<SocketAddr>,
+
+    /// Where orders and items live. [default: embedded; aws where
+    /// SQS_QUEUE_URL and DYNAMODB_TABLE are set]
+    #[arg(long, env = "FLUX_BACKEND", value_enum)]
+    pub backend: Option<BackendKind>,
+
+    /// Directory of the embedded backend's files.
+    #[arg(long, env = "FLUX_DATA_DIR", default_value = "flux-data")]
+    pub data_dir: PathBuf,
+
+    /// A pool to put on sale if it is missing; may be repeated.
+    #[arg(long = "item", value_name = "ID=CAPACITY", value_parser = pool)]
+    pub items: Vec<ItemSpec>,
+
+    /// A TOML file of items to put on sale if they are missing: `[[item]]`
+    /// tables with `item_id` and the fields of `PUT /v1/items/{id}`.
+    #[arg(long, value_name = "FILE")]
+    pub catalog: Option<PathBuf>,
+
+    /// Origin whose pages may call /v1, or `*`.
+    #[arg(long, value_name = "ORIGIN", value_parser = origin)]
+    pub cors_origin: Option<http::HeaderValue>,
+
+    /// Requests a second of one buyer before 429. [default: no limit]
+    #[arg(long, value_name = "N")]
+    pub limit_per_buyer: Option<NonZeroU32>,
+
+    /// Requests a second from one address before 429. [default: no limit]
+    #[arg(long, value_name = "N")]
+    pub limit_per_peer: Option<NonZeroU32>,
+
+    /// Connections at once before 503.
+    #[arg(long, value_name = "N", default_value_t = 16_384)]
+    pub connections_max: usize,
+
+    /// Requests being answered at once before 503.
+    #[arg(long, value_name = "N", default_value_t = 8_192)]
+    pub requests_max: usize,
+
+    /// Event streams at once before 503.
+    #[arg(long, value_name = "N", default_value_t = 4_096)]
+    pub streams_max: usize,
+
+    /// Seconds a request's head may take.
+    #[arg(long, value_name = "SECONDS", default_value = "10", value_parser = seconds)]
+    pub head_timeout: Duration,
+
+    /// Seconds a request's body may take.
+    #[arg(long, value_name = "SECONDS", default_value = "10", value_parser = seconds)]
+    pub body_timeout: Duration,
+
+    /// Seconds a connection may be idle.
+    #[arg(long, value_name = "SECONDS", default_value = "75", value_parser = seconds)]
+    pub idle_timeout: Duration,
+
+    /// Seconds to finish in after SIGTERM or SIGINT.
+    #[arg(long, value_name = "SECONDS", default_value = "20", value_parser = seconds)]
+    pub drain: Duration,
+
+    /// How to write the log, which goes to standard error; RUST_LOG says how
+    /// much of it.
+    #[arg(long, value_enum, default_value_t = LogFormat::Text)]
+    pub log_format: LogFormat,
+}
+
+/// The halves of the server.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
+pub enum Half {
+    /// Accepts orders and decides them.
+    Serve,
+    /// Accepts orders; workers elsewhere decide them.
+    Api,
+    /// Decides orders accepted elsewhere.
+    Worker,
+}
+
+/// Where orders and items live.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
+pub enum BackendKind {
+    /// Files in a directory, for one process.
+    Embedded,
+    /// SQS, DynamoDB and Redis.
+    Aws,
+}
+
+/// How the log is written.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
+pub enum LogFormat {
+    /// For people.
+    Text,
+    /// One JSON object a line.
+    Json,
+}
+
+/// Text that is not to be shown.
+#[derive(Clone)]
+pub struct Secret(String);
+
+impl Secret {
+    /// An empty variable is one that is not set: templates of `.env` have them.
+    fn from_environment(name: &str) -> Option<Self> {
+        std::env::var(name).ok().filter(|text| !text.is_empty()).map(Self)
+    }
+
+    /// The text itself.
+    #[must_use]
+    pub fn reveal(&self) -> &str {
+        &self.0
+    }
+}
+
+impl std::fmt::Debug for Secret {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.write_str("Secret(…)")
+    }
+}
+
+impl Config {
+    /// Reads `.env` in the working directory if there is one, then the
+    /// environment and the flags. Ends the process with a message when they
+    /// can't be read.
+    ///
+    /// # Errors
+    /// When `.env` is there and malformed.
+    pub fn read() -> Result<Self, ConfigError> {
+        match dotenvy::from_path(".env") {
+            Err(error) if !error.not_found() => Err(ConfigError::DotEnv(error)),
+            _ => Ok(Self::parse()),
+        }
+    }
+
+    /// What operator calls must bring.
+    #[must_use]
+    pub fn operator_token(&self) -> Option<Secret> {
+        Secret::from_environment("FLUX_OPERATOR_TOKEN")
+    }
+
+    /// The key of the buyers' tokens.
+    #[must_use]
+    pub fn buyer_jwt_secret(&self) -> Option<Secret> {
+        Secret::from_environment("FLUX_BUYER_JWT_SECRET")
+    }
+
+    /// Where to listen, if at all.
+    #[must_use]
+    pub fn address(&self) -> Option<SocketAddr> {
+        match self.half {
+            Half::Worker => self.listen,
+            Half::Serve | Half::Api => {
+                Some(self.listen.unwrap_or_else(|| SocketAddr::from(([127, 0, 0, 1], 5000))))
+            }
+        }
+    }
+
+    /// Which backend to use.
+    #[must_use]
+    pub fn backend(&self) -> BackendKind {
+        let named = |name| std::env::var_os(name).is_some_and(|value| !value.is_empty());
+        match self.backend {
+            Some(kind) => kind,
+            None if named("SQS_QUEUE_URL") && named("DYNAMODB_TABLE") => BackendKind::Aws,
+            None => BackendKind::Embedded,
+        }
+    }
+}
+
+/// Why the configuration can't be used.
+#[derive(Debug, thiserror::Error)]
+#[non_exhaustive]
+pub enum ConfigError {
+    /// `.env` can't be read.
+    #[error("can't read .env: {0}")]
+    DotEnv(dotenvy::Error),
+}
+
+fn pool(text: &str) -> Result<ItemSpec, InvalidInput> {
+    // An id may have equals signs in it; a capacity may not.
+    let (id, capacity) = text
+        .rsplit_once('=')
+        .ok_or_else(|| InvalidInput::new("--item", "must be ID=CAPACITY, like ticket_1=100"))?;
+    let capacity = capacity
+        .parse()
+        .map_err(|_| InvalidInput::new("capacity", "must be a number, like ticket_1=100"))?;
+    ItemSpec::pool(id, capacity)
+}
+
+fn seconds(text: &str) -> Result<Duration, String> {
+    match text.parse::<f64>() {
+        Ok(seconds) if (0.001..=86_400.0).contains(&seconds) => {
+            Ok(Duration::from_secs_f64(seconds))
+        }
+        _ => Err("must be seconds, more than 0 and at most 86400".to_owned()),
+    }
+}
+
+fn origin(text: &str) -> Result<http::HeaderValue, String> {
+    let plausible = text == "*" || (text.contains("://") && !text.ends_with('/'));
+    text.parse()
+        .ok()
+        .filter(|_| plausible)
+        .ok_or_else(|| "must be like https://shop.example, or *".to_owned())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_flags_are_consistent() {
+        use clap::CommandFactory;
+        Config::command().debug_assert();
+    }
+
+    #[test]
+    fn an_item_is_split_at_the_last_equals_sign() {
+        let spec = pool("a=b=3").expect("an item");
+        assert_eq!((spec.id.as_str(), spec.capacity()), ("a=b", 3));
+        for bad in ["a", "a=", "=3", "a=-1", "a=10000001", "a b=1"] {
+            assert!(pool(bad).is_err(), "{bad}");
+        }
+    }
+
+    #[test]
+    fn a_secret_does_not_show() {
+        assert!(!format!("{:?}", Secret("hunter2".to_owned())).contains("hunter2"));
+    }
+}

@@ -1,0 +1,200 @@
+//! The first system's two calls, kept for its clients.
+
+use std::time::Duration;
+
+use bytes::Bytes;
+use flux_core::seams::{Cursor, OrderFilter, OrderPage};
+use flux_core::{
+    Ask, BuyerId, Error, ItemId, Line, Lines, Order, OrderId, OrderRequest, Quantity, Role,
+};
+use http::StatusCode;
+use http_body_util::Either;
+use http_body_util::channel::Channel;
+use hyper::body::Body;
+use serde::{Deserialize, Serialize};
+
+use crate::answer::{self, Answer, Failure};
+use crate::app::App;
+use crate::json;
+use crate::orders::{idempotency_key, refuse_while_draining};
+use crate::problem::Problem;
+use crate::service::Call;
+
+/// How long an order may take to be decided before it is queued instead.
+const DECIDED_WITHIN: Duration = Duration::from_secs(1);
+/// Orders read at once for the list of owners.
+const PAGE: usize = 1_000;
+
+#[derive(Deserialize)]
+struct BuyBody {
+    user_id: Option<String>,
+    item_id: Option<String>,
+}
+
+#[derive(Serialize)]
+struct Bought<'b> {
+    message: &'static str,
+    order: Sent<'b>,
+    order_id: String,
+}
+
+#[derive(Serialize)]
+struct Sent<'b> {
+    user_id: &'b BuyerId,
+    item_id: &'b ItemId,
+}
+
+#[derive(Serialize)]
+struct Refused<'r> {
+    error: &'r str,
+}
+
+/// `POST /buy`.
+pub async fn buy<B>(call: Call<B>) -> Result<Answer, Problem>
+where
+    B: Body<Data = Bytes, Error: Into<Failure>>,
+{
+    let caller = call.app.auth.buyer(&call.parts.headers)?;
+    let (app, parts, body) = call.body().await?;
+    let bought = async {
+        let body: BuyBody = json::read(&body)?;
+        let given = |field: Option<String>| field.filter(|text| !text.is_empty());
+        let (Some(user), Some(item)) = (given(body.user_id), given(body.item_id)) else {
+            return Err(Problem::invalid("Missing user_id or item_id"));
+        };
+        let buyer = BuyerId::new(user)?;
+        let item = ItemId::new(item)?;
+        caller.acts_for(&buyer)?;
+        app.limits.buyer(&buyer)?;
+        refuse_while_draining(&app)?;
+        let id = idempotency_key(&parts.headers)?
+            .map(|key| OrderId::from_idempotency_key(&buyer, key))
+            .transpose()?;
+        let line = Line { item: item.clone(), ask: Ask::Units(Quantity::MIN) };
+        let request = OrderRequest { id, buyer: buyer.clone(), lines: Lines::new(vec![line])? };
+        let order = match accept(&app, request).await {
+            Ok(order) => order,
+            Err(Error::SoldOut(_)) => return Ok(refused(StatusCode::CONFLICT, "Sold out")),
+            Err(Error::UnknownItem(_)) => {
+                return Ok(refused(StatusCode::NOT_FOUND, "No such item"));
+            }
+            Err(error) => return Err(error.into()),
+        };
+        let bought = Bought {
+            message: "Order received",
+            order: Sent { user_id: &buyer, item_id: &item },
+            order_id: order.id.to_string(),
+        };
+        Ok(answer::json(StatusCode::OK, &bought))
+    };
+    match bought.await {
+        Err(problem) if problem.status() == StatusCode::BAD_REQUEST => {
+            Ok(refused(StatusCode::BAD_REQUEST, problem.detail()))
+        }
+        bought => bought,
+    }
+}
+
+/// Makes an order durable the quickest way: a decision is written down once,
+/// an order that waits for one is written twice.
+async fn accept(app: &App, request: OrderRequest) -> Result<Order, Error> {
+    match app.role {
+        Role::Both => app.flux.place_within(request, DECIDED_WITHIN).await,
+        Role::AcceptOnly => app.flux.submit(request).await,
+    }
+}
+
+fn refused(status: StatusCode, error: &str) -> Answer {
+    answer::json(status, &Refused { error })
+}
+
+#[derive(Serialize)]
+struct Owned<'o> {
+    id: &'o str,
+    owner: &'o BuyerId,
+}
+
+/// `GET /inventory`. It reads every order, page by page as the caller takes it.
+pub async fn inventory<B>(call: Call<B>) -> Result<Answer, Problem> {
+    if call.app.auth.knows_buyers() {
+        call.app.auth.operator(&call.parts.headers, call.peer)?;
+    }
+    let place = call.app.stream()?;
+    // The first page tells whether it can be read at all.
+    let first = page(&call.app, None).await?;
+    let (mut parts, body) = Channel::<Bytes, Error>::new(2);
+    tokio::spawn(async move {
+        let mut page_of_orders = first;
+        let mut start = b"[".to_vec();
+        loop {
+            let written = write_owners(&page_of_orders.orders, &mut start);
+            let last = page_of_orders.next.is_none();
+            let chunk = if last { [written, b"]".to_vec()].concat() } else { written };
+            // The caller may have hung up.
+            if parts.send_data(chunk.into()).await.is_err() || last {
+                return;
+            }
+            match page(&call.app, page_of_orders.next.as_ref()).await {
+                Ok(next) => page_of_orders = next,
+                // Breaking off says that this is not all.
+                Err(error) => return parts.abort(error),
+            }
+        }
+    });
+    let parts = answer::Stream::new(body, place);
+    Ok(answer::of_type("application/json", Either::Right(parts)))
+}
+
+async fn page(app: &App, after: Option<&Cursor>) -> Result<OrderPage, Error> {
+    app.flux.orders(&OrderFilter::default(), after, PAGE).await
+}
+
+/// Writes an entry for each unit that is held or sold; `start` is what comes
+/// before the next entry.
+fn write_owners(orders: &[Order], start: &mut Vec<u8>) -> Vec<u8> {
+    let mut json = Vec::new();
+    if start == b"[" {
+        json.append(start);
+    }
+    for order in orders.iter().filter(|order| order.status().owns_stock()) {
+        for line in order.lines.iter() {
+            let mut own = |id: &str| {
+                json.append(start);
+                let owned = Owned { id, owner: &order.buyer };
+                serde_json::to_writer(&mut json, &owned).expect("a vector takes what is written");
+                start.push(b',');
+            };
+            match &line.ask {
+                Ask::Units(quantity) => (0..quantity.get()).for_each(|_| own(line.item.as_str())),
+                Ask::Seats(seats) => seats.iter().for_each(|seat| own(seat.as_str())),
+            }
+        }
+    }
+    json
+}
+
+#[cfg(test)]
+mod tests {
+    use flux_core::{Hold, OrderState, Timestamp};
+
+    use super::*;
+
+    #[test]
+    fn owners_over_several_pages_are_one_array() {
+        let held = |buyer: &str, quantity| {
+            let request = OrderRequest::units(buyer, "a", quantity).expect("a request");
+            let id = OrderId::from_uuid(uuid::Uuid::nil());
+            let order = Order::queued(id, request.buyer, request.lines, Timestamp::default());
+            let hold = Hold { decided_at: order.placed_at, expires_at: order.placed_at };
+            order.with_state(OrderState::Held(hold))
+        };
+        let mut start = b"[".to_vec();
+        let mut json = write_owners(&[], &mut start);
+        json.extend(write_owners(&[held("ann", 2)], &mut start));
+        json.extend(write_owners(&[held("bob", 1)], &mut start));
+        json.push(b']');
+        let owners: serde_json::Value = serde_json::from_slice(&json).expect("JSON");
+        let by: Vec<_> = owners.as_array().expect("an array").iter().map(|o| &o["owner"]).collect();
+        assert_eq!(by, ["ann", "ann", "bob"]);
+    }
+}

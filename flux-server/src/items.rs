@@ -1,0 +1,115 @@
+//! `/v1/items`.
+
+use bytes::Bytes;
+use flux_core::seams::PutOutcome;
+use flux_core::{Error, Item, ItemId, Timestamp};
+use http::StatusCode;
+use hyper::body::Body;
+use serde::ser::SerializeMap;
+use serde::{Serialize, Serializer};
+
+use crate::answer::{self, Answer, Failure};
+use crate::app::App;
+use crate::body::ITEM_BODY_MAX;
+use crate::cursor;
+use crate::json::{ItemBody, ItemJson, read};
+use crate::problem::Problem;
+use crate::query::{Query, decode};
+use crate::service::Call;
+
+/// `PUT /v1/items/{id}`.
+pub async fn put<B>(call: Call<B>, id: &str) -> Result<Answer, Problem>
+where
+    B: Body<Data = Bytes, Error: Into<Failure>>,
+{
+    call.app.auth.operator(&call.parts.headers, call.peer)?;
+    let id = id_to_change(id)?;
+    let (app, _, body) = call.body_of_at_most(ITEM_BODY_MAX).await?;
+    let spec = read::<ItemBody>(&body)?.spec(id.clone())?;
+    let flux = app.flux.clone();
+    let outcome = answer::finish(async move { flux.put_item(spec).await }).await?;
+    let status = match outcome {
+        PutOutcome::Created => StatusCode::CREATED,
+        _ => StatusCode::OK,
+    };
+    Ok(answer::json(status, &ItemJson(&known(&app, id).await?, now())))
+}
+
+/// `GET /v1/items/{id}`.
+pub async fn get<B>(call: Call<B>, id: &str) -> Result<Answer, Problem> {
+    let item = known(&call.app, id_to_read(id)?).await?;
+    Ok(answer::json(StatusCode::OK, &ItemJson(&item, now())))
+}
+
+#[derive(Serialize)]
+struct Page<'i> {
+    items: Vec<ItemJson<'i>>,
+    next_cursor: Option<String>,
+}
+
+const LIST: &str = "items";
+
+/// `GET /v1/items`.
+pub async fn list<B>(call: Call<B>) -> Result<Answer, Problem> {
+    let query = Query::of(&call.parts.uri, &["limit", "cursor"])?;
+    let limit = query.limit()?;
+    let after = query.get("cursor").map(|text| cursor::decode(LIST, text)).transpose()?;
+    let after = after.map(ItemId::new).transpose()?;
+    // One more than asked for tells whether there is a next page.
+    let mut items = call.app.flux.items(after.as_ref(), limit + 1).await?;
+    let more = items.len() > limit;
+    items.truncate(limit);
+    let last = items.last().filter(|_| more);
+    let next_cursor = last.map(|item| cursor::encode(LIST, item.spec.id.as_str()));
+    let now = now();
+    let items = items.iter().map(|item| ItemJson(item, now)).collect();
+    Ok(answer::json(StatusCode::OK, &Page { items, next_cursor }))
+}
+
+/// The seats of a hall by name.
+struct Seats(Vec<(flux_core::SeatId, bool)>);
+
+impl Serialize for Seats {
+    fn serialize<S: Serializer>(&self, to: S) -> Result<S::Ok, S::Error> {
+        let mut seats = to.serialize_map(Some(self.0.len()))?;
+        for (seat, taken) in &self.0 {
+            seats.serialize_entry(seat, if *taken { "taken" } else { "free" })?;
+        }
+        seats.end()
+    }
+}
+
+/// `GET /v1/items/{id}/seats`.
+pub async fn seats<B>(call: Call<B>, id: &str) -> Result<Answer, Problem> {
+    let id = id_to_read(id)?;
+    match call.app.flux.seats(&id).await? {
+        Some(seats) => Ok(answer::json(StatusCode::OK, &Seats(seats))),
+        None => Err(Problem::no_seats(format!("{id} is sold by quantity, it has no seats"))),
+    }
+}
+
+/// `GET /v1/events`.
+pub async fn events<B>(call: Call<B>) -> Result<Answer, Problem> {
+    let query = Query::of(&call.parts.uri, &["item_id"])?;
+    let _ = query;
+    Err(Problem::not_found("not yet"))
+}
+
+async fn known(app: &App, id: ItemId) -> Result<Item, Problem> {
+    Ok(app.flux.item(&id).await?.ok_or(Error::UnknownItem(id))?)
+}
+
+/// The item's id, for a call that reads.
+fn id_to_read(text: &str) -> Result<ItemId, Problem> {
+    id_to_change(text).map_err(|_| Problem::not_found("no item has such an id"))
+}
+
+/// The item's id, for a call that changes it.
+fn id_to_change(text: &str) -> Result<ItemId, Problem> {
+    let text = decode(text).ok_or_else(|| Problem::invalid("item_id: is not percent-encoded"))?;
+    Ok(ItemId::new(text)?)
+}
+
+fn now() -> Timestamp {
+    std::time::SystemTime::now().into()
+}

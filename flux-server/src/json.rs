@@ -1,0 +1,305 @@
+//! How orders and items are written, and what may be asked for.
+
+use std::fmt;
+use std::marker::PhantomData;
+
+use flux_core::{
+    Ask, BuyerCap, BuyerId, Capacity, Hall, HoldTime, InvalidInput, Item, ItemId, ItemKind,
+    ItemSpec, Line, Lines, Order, OrderId, PaymentRef, Quantity, SeatId, Timestamp,
+};
+use serde::de::value::MapAccessDeserializer;
+use serde::de::{DeserializeOwned, MapAccess, Visitor};
+use serde::ser::SerializeStruct;
+use serde::{Deserialize, Deserializer, Serialize, Serializer};
+
+use crate::problem::Problem;
+use crate::time::{read_time, write_time};
+
+/// Reads a body; what is wrong with it is said with the field's name.
+pub fn read<T: DeserializeOwned>(body: &[u8]) -> Result<T, Problem> {
+    let read = serde_json::from_slice::<Object<T>>(body);
+    read.map(|read| read.0).map_err(|wrong| Problem::invalid(explain::<T>(body, &wrong)))
+}
+
+/// A JSON object and nothing else: left to itself serde takes an array of the
+/// fields' values too.
+#[derive(Debug)]
+struct Object<T>(T);
+
+impl<'de, T: Deserialize<'de>> Deserialize<'de> for Object<T> {
+    fn deserialize<D: Deserializer<'de>>(from: D) -> Result<Self, D::Error> {
+        struct Members<T>(PhantomData<T>);
+        impl<'de, T: Deserialize<'de>> Visitor<'de> for Members<T> {
+            type Value = T;
+            fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+                f.write_str("an object")
+            }
+            fn visit_map<M: MapAccess<'de>>(self, members: M) -> Result<T, M::Error> {
+                T::deserialize(MapAccessDeserializer::new(members))
+            }
+        }
+        from.deserialize_map(Members(PhantomData)).map(Self)
+    }
+}
+
+/// Reads again, slower, to learn where it went wrong.
+fn explain<T: DeserializeOwned>(body: &[u8], wrong: &serde_json::Error) -> String {
+    let mut reader = serde_json::Deserializer::from_slice(body);
+    match serde_path_to_error::deserialize::<_, Object<T>>(&mut reader) {
+        Err(placed) if wrong.is_data() => {
+            let path = placed.path().to_string();
+            let what = wrong.to_string();
+            if path == "." || what.starts_with(&path) { what } else { format!("{path}: {what}") }
+        }
+        _ => format!("malformed JSON: {wrong}"),
+    }
+}
+
+/// A field that may be absent, and may not be null.
+fn given<'de, D: Deserializer<'de>, T: Deserialize<'de>>(from: D) -> Result<Option<T>, D::Error> {
+    T::deserialize(from).map(Some)
+}
+
+fn id<'de, D: Deserializer<'de>>(from: D) -> Result<Option<OrderId>, D::Error> {
+    let id = std::borrow::Cow::<str>::deserialize(from)?;
+    id.parse().map(Some).map_err(serde::de::Error::custom)
+}
+
+fn moment<'de, D: Deserializer<'de>>(from: D) -> Result<Option<Timestamp>, D::Error> {
+    let Some(text) = Option::<String>::deserialize(from)? else { return Ok(None) };
+    read_time(&text).map(Some).map_err(serde::de::Error::custom)
+}
+
+/// `POST /v1/orders`.
+#[derive(Debug, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct PlaceBody {
+    #[serde(default, deserialize_with = "id")]
+    pub order_id: Option<OrderId>,
+    pub buyer_id: BuyerId,
+    #[serde(default, deserialize_with = "given")]
+    lines: Option<Vec<Object<LineBody>>>,
+    #[serde(default, deserialize_with = "given")]
+    item_id: Option<ItemId>,
+    #[serde(default, deserialize_with = "given")]
+    quantity: Option<Quantity>,
+    #[serde(default, deserialize_with = "given")]
+    seats: Option<Vec<SeatId>>,
+}
+
+#[derive(Debug, Deserialize)]
+#[serde(deny_unknown_fields)]
+struct LineBody {
+    item_id: ItemId,
+    #[serde(default, deserialize_with = "given")]
+    quantity: Option<Quantity>,
+    #[serde(default, deserialize_with = "given")]
+    seats: Option<Vec<SeatId>>,
+}
+
+impl PlaceBody {
+    /// The buyer's lines, checked against each other.
+    pub fn lines(self) -> Result<(BuyerId, Lines), InvalidInput> {
+        let lines = match (self.lines, self.item_id) {
+            (Some(lines), None) if self.quantity.is_none() && self.seats.is_none() => {
+                lines.into_iter().map(|line| line.0.line()).collect::<Result<_, _>>()?
+            }
+            (None, Some(item_id)) => {
+                vec![LineBody { item_id, quantity: self.quantity, seats: self.seats }.line()?]
+            }
+            (None, None) => {
+                return Err(InvalidInput::new("item_id", "is missing; or give lines"));
+            }
+            _ => {
+                return Err(InvalidInput::new(
+                    "lines",
+                    "can't stand beside item_id, quantity or seats",
+                ));
+            }
+        };
+        let lines = Lines::new(lines)?;
+        for (at, line) in lines.iter().enumerate() {
+            if lines[..at].iter().any(|other| other.item == line.item) {
+                let rule = format!("has two lines on {}; join them", line.item);
+                return Err(InvalidInput::new("lines", rule));
+            }
+        }
+        Ok((self.buyer_id, lines))
+    }
+}
+
+impl LineBody {
+    fn line(self) -> Result<Line, InvalidInput> {
+        let ask = match (self.quantity, self.seats) {
+            (Some(_), Some(_)) => {
+                return Err(InvalidInput::new("seats", "can't stand beside quantity"));
+            }
+            (_, Some(seats)) => Ask::Seats(seats),
+            (quantity, None) => Ask::Units(quantity.unwrap_or(Quantity::MIN)),
+        };
+        Ok(Line { item: self.item_id, ask })
+    }
+}
+
+/// `POST /v1/orders/{id}/confirm`.
+#[derive(Debug, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct ConfirmBody {
+    pub payment_ref: PaymentRef,
+}
+
+/// `PUT /v1/items/{id}`, and a table of the catalogue.
+#[derive(Debug, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct ItemBody {
+    #[serde(default)]
+    name: Option<String>,
+    #[serde(default, deserialize_with = "given")]
+    capacity: Option<Capacity>,
+    #[serde(default, deserialize_with = "given")]
+    seats: Option<Hall>,
+    #[serde(default, deserialize_with = "given")]
+    hold_seconds: Option<HoldTime>,
+    #[serde(default)]
+    max_per_buyer: Option<BuyerCap>,
+    #[serde(default, deserialize_with = "moment")]
+    opens_at: Option<Timestamp>,
+    #[serde(default, deserialize_with = "moment")]
+    closes_at: Option<Timestamp>,
+}
+
+impl ItemBody {
+    /// The definition of the item called `id`.
+    pub fn spec(self, id: ItemId) -> Result<ItemSpec, InvalidInput> {
+        let kind = match (self.capacity, self.seats) {
+            (Some(capacity), None) => ItemKind::Pool(capacity),
+            (None, Some(hall)) => ItemKind::Seats(hall),
+            _ => return Err(InvalidInput::new("capacity", "or seats must be given, not both")),
+        };
+        let spec = ItemSpec {
+            id,
+            name: self.name,
+            kind,
+            hold: self.hold_seconds.unwrap_or(HoldTime::DEFAULT),
+            max_per_buyer: self.max_per_buyer,
+            opens_at: self.opens_at,
+            closes_at: self.closes_at,
+        };
+        spec.check()?;
+        Ok(spec)
+    }
+}
+
+/// An order as it is shown.
+pub struct OrderJson<'o>(pub &'o Order);
+
+impl Serialize for OrderJson<'_> {
+    fn serialize<S: Serializer>(&self, to: S) -> Result<S::Ok, S::Error> {
+        let order = self.0;
+        let hold = order.hold();
+        let mut fields = to.serialize_struct("Order", 9)?;
+        fields.serialize_field("order_id", order.id.as_uuid())?;
+        fields.serialize_field("buyer_id", &order.buyer)?;
+        fields.serialize_field("lines", &LinesJson(&order.lines))?;
+        fields.serialize_field("status", &order.status())?;
+        fields.serialize_field("reason", &order.reason())?;
+        fields.serialize_field("placed_at", &write_time(order.placed_at))?;
+        fields.serialize_field("decided_at", &order.decided_at().map(write_time))?;
+        fields.serialize_field("hold_expires_at", &hold.map(|hold| write_time(hold.expires_at)))?;
+        fields.serialize_field("payment_ref", &order.payment_ref())?;
+        fields.end()
+    }
+}
+
+struct LinesJson<'o>(&'o [Line]);
+
+impl Serialize for LinesJson<'_> {
+    fn serialize<S: Serializer>(&self, to: S) -> Result<S::Ok, S::Error> {
+        to.collect_seq(self.0.iter().map(LineJson))
+    }
+}
+
+struct LineJson<'o>(&'o Line);
+
+impl Serialize for LineJson<'_> {
+    fn serialize<S: Serializer>(&self, to: S) -> Result<S::Ok, S::Error> {
+        let mut fields = to.serialize_struct("Line", 2)?;
+        fields.serialize_field("item_id", &self.0.item)?;
+        match &self.0.ask {
+            Ask::Units(quantity) => fields.serialize_field("quantity", quantity)?,
+            Ask::Seats(seats) => fields.serialize_field("seats", seats)?,
+        }
+        fields.end()
+    }
+}
+
+/// An item as it is shown at `now`.
+pub struct ItemJson<'i>(pub &'i Item, pub Timestamp);
+
+impl Serialize for ItemJson<'_> {
+    fn serialize<S: Serializer>(&self, to: S) -> Result<S::Ok, S::Error> {
+        let Self(item, now) = self;
+        let spec = &item.spec;
+        let kind = match spec.kind {
+            ItemKind::Pool(_) => "pool",
+            ItemKind::Seats(_) => "seats",
+        };
+        let mut fields = to.serialize_struct("Item", 12)?;
+        fields.serialize_field("item_id", &spec.id)?;
+        fields.serialize_field("name", &spec.name)?;
+        fields.serialize_field("kind", kind)?;
+        fields.serialize_field("capacity", &spec.capacity())?;
+        fields.serialize_field("available", &item.available)?;
+        fields.serialize_field("held", &item.held)?;
+        fields.serialize_field("sold", &item.sold)?;
+        fields.serialize_field("state", &item.state(*now))?;
+        fields.serialize_field("hold_seconds", &spec.hold)?;
+        fields.serialize_field("max_per_buyer", &spec.max_per_buyer)?;
+        fields.serialize_field("opens_at", &spec.opens_at.map(write_time))?;
+        fields.serialize_field("closes_at", &spec.closes_at.map(write_time))?;
+        fields.end()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn wrong(body: &str) -> String {
+        let read =
+            read::<PlaceBody>(body.as_bytes()).and_then(|body| body.lines().map_err(Problem::from));
+        read.expect_err(body).detail().to_owned()
+    }
+
+    #[test]
+    fn what_is_wrong_with_an_order_is_said_with_the_field() {
+        for (body, field) in [
+            (r#"{"buyer_id":"b"}"#, "item_id"),
+            (r#"{"item_id":"i"}"#, "buyer_id"),
+            (r#"{"buyer_id":5,"item_id":"i"}"#, "buyer_id"),
+            (r#"{"buyer_id":"","item_id":"i"}"#, "buyer_id"),
+            (r#"{"buyer_id":"b","item_id":"i","quantity":0}"#, "quantity"),
+            (r#"{"buyer_id":"b","item_id":"i","quantity":-1}"#, "quantity"),
+            (r#"{"buyer_id":"b","item_id":"i","quantity":1.5}"#, "quantity"),
+            (r#"{"buyer_id":"b","item_id":"i","quantity":null}"#, "quantity"),
+            (r#"{"buyer_id":"b","item_id":"i","seats":[]}"#, "seats"),
+            (r#"{"buyer_id":"b","item_id":"i","seats":["A","A"]}"#, "seats"),
+            (r#"{"buyer_id":"b","item_id":"i","seats":["A"],"quantity":1}"#, "seats"),
+            (r#"{"buyer_id":"b","item_id":"i","colour":"red"}"#, "colour"),
+            (r#"{"buyer_id":"b","buyer_id":"b","item_id":"i"}"#, "buyer_id"),
+            (r#"{"buyer_id":"b","item_id":"i","order_id":"x"}"#, "order_id"),
+            (r#"{"buyer_id":"b","item_id":"i","order_id":null}"#, "order_id"),
+            (r#"{"buyer_id":"b","lines":[]}"#, "lines"),
+            (r#"{"buyer_id":"b","lines":[{"item_id":"i"}],"item_id":"i"}"#, "lines"),
+            (r#"{"buyer_id":"b","lines":[{"item_id":"i"},{"item_id":"i"}]}"#, "lines"),
+            (r#"{"buyer_id":"b","lines":[{"item_id":"i"},{"item_id":7}]}"#, "lines[1].item_id"),
+            (r#"{"buyer_id":"b","lines":[["i"]]}"#, "lines[0]"),
+        ] {
+            let detail = wrong(body);
+            assert!(detail.contains(field), "{body}: {detail}");
+        }
+        assert!(wrong("{").starts_with("malformed JSON"));
+        assert!(wrong("").starts_with("malformed JSON"));
+        assert!(wrong(r#"["b"]"#).contains("expected an object"));
+    }
+}

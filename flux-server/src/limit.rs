@@ -1,0 +1,71 @@
+//! How often one buyer or one peer may ask.
+
+use std::hash::Hash;
+use std::net::{IpAddr, Ipv6Addr};
+use std::num::NonZeroU32;
+
+use flux_core::BuyerId;
+use governor::clock::{Clock, DefaultClock};
+use governor::{DefaultKeyedRateLimiter, Quota, RateLimiter};
+
+use crate::problem::Problem;
+
+/// Requests a second, each for themselves.
+pub struct Limits {
+    buyers: Option<DefaultKeyedRateLimiter<BuyerId>>,
+    peers: Option<DefaultKeyedRateLimiter<IpAddr>>,
+}
+
+impl Limits {
+    /// Limits by second; `None` is no limit.
+    #[must_use]
+    pub fn new(per_buyer: Option<NonZeroU32>, per_peer: Option<NonZeroU32>) -> Self {
+        let limiter = |rate| Quota::per_second(rate);
+        Self {
+            buyers: per_buyer.map(|rate| RateLimiter::keyed(limiter(rate))),
+            peers: per_peer.map(|rate| RateLimiter::keyed(limiter(rate))),
+        }
+    }
+
+    /// Counts a request of `buyer`.
+    pub fn buyer(&self, buyer: &BuyerId) -> Result<(), Problem> {
+        check(self.buyers.as_ref(), buyer, "this buyer sends too many requests")
+    }
+
+    /// Counts a request from `peer`. An IPv6 subscriber has a /64 to choose
+    /// addresses from, so that counts as one.
+    pub fn peer(&self, peer: IpAddr) -> Result<(), Problem> {
+        let peer = match peer.to_canonical() {
+            IpAddr::V6(address) => {
+                IpAddr::V6(Ipv6Addr::from_bits(address.to_bits() & !u128::from(u64::MAX)))
+            }
+            address => address,
+        };
+        check(self.peers.as_ref(), &peer, "this address sends too many requests")
+    }
+
+    /// Forgets those who have been quiet for a second: called once a second, it
+    /// bounds what is remembered by what that second brings.
+    pub fn forget_the_quiet(&self) {
+        forget_quiet(self.buyers.as_ref());
+        forget_quiet(self.peers.as_ref());
+    }
+}
+
+fn forget_quiet<K: Hash + Eq + Clone>(limiter: Option<&DefaultKeyedRateLimiter<K>>) {
+    if let Some(limiter) = limiter {
+        limiter.retain_recent();
+    }
+}
+
+fn check<K: Hash + Eq + Clone>(
+    limiter: Option<&DefaultKeyedRateLimiter<K>>,
+    key: &K,
+    detail: &'static str,
+) -> Result<(), Problem> {
+    let Some(limiter) = limiter else { return Ok(()) };
+    let ruling = limiter.check_key(key);
+    ruling.map_err(|until| {
+        Problem::too_many_requests(detail, until.wait_time_from(DefaultClock::default().now()))
+    })
+}

@@ -1,0 +1,62 @@
+//! Health, and what is served from the binary itself.
+
+use std::time::Duration;
+
+use http::StatusCode;
+use http::header::{CONTENT_SECURITY_POLICY, HeaderValue};
+use serde::Serialize;
+
+use crate::answer::{self, Answer};
+use crate::app::App;
+use crate::problem::Problem;
+use crate::route::Route;
+
+/// A backend that takes longer to answer is not ready.
+const READY_WITHIN: Duration = Duration::from_secs(1);
+
+#[derive(Serialize)]
+struct Health {
+    status: &'static str,
+}
+
+/// What operations ask.
+pub async fn answer(app: &App, route: Route) -> Result<Answer, Problem> {
+    match route {
+        Route::Healthz => Ok(answer::json(StatusCode::OK, &Health { status: "alive" })),
+        Route::Readyz => {
+            ready(app).await?;
+            Ok(answer::json(StatusCode::OK, &Health { status: "ready" }))
+        }
+        _ => Err(Problem::not_found("not yet")),
+    }
+}
+
+async fn ready(app: &App) -> Result<(), Problem> {
+    if app.is_draining() {
+        return Err(Problem::unavailable("the server is stopping"));
+    }
+    let asked = async {
+        app.flux.items(None, 1).await?;
+        app.flux.depth().await
+    };
+    match tokio::time::timeout(READY_WITHIN, asked).await {
+        Ok(answered) => Ok(answered.map(|_| ())?),
+        Err(_) => Err(Problem::unavailable("the backends do not answer")),
+    }
+}
+
+/// What is served from the binary.
+pub async fn show(_app: &App, route: Route) -> Result<Answer, Problem> {
+    match route {
+        Route::OpenApi => Ok(answer::bytes("application/json", OPEN_API)),
+        _ => {
+            let mut answer = answer::bytes("text/html; charset=utf-8", PAGE);
+            answer.headers_mut().insert(CONTENT_SECURITY_POLICY, PAGE_MAY);
+            Ok(answer)
+        }
+    }
+}
+
+const OPEN_API: &str = "{}";
+const PAGE: &str = "";
+const PAGE_MAY: HeaderValue = HeaderValue::from_static("default-src 'none'");

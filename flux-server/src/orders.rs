@@ -1,0 +1,198 @@
+//! `/v1/orders`.
+
+use std::time::Duration;
+
+use bytes::Bytes;
+use flux_core::seams::{Cursor, OrderFilter};
+use flux_core::{Error, Order, OrderId, OrderRequest, OrderStatus};
+use http::header::{HeaderName, HeaderValue, LOCATION};
+use http::{HeaderMap, StatusCode};
+use hyper::body::Body;
+use serde::Serialize;
+
+use crate::answer::{self, Answer, Failure};
+use crate::app::App;
+use crate::auth::Caller;
+use crate::json::{ConfirmBody, OrderJson, PlaceBody, read};
+use crate::problem::Problem;
+use crate::query::{Query, decode};
+use crate::service::Call;
+use crate::{cursor, prefer};
+
+const PREFERENCE_APPLIED: HeaderName = HeaderName::from_static("preference-applied");
+const IDEMPOTENCY_KEY: HeaderName = HeaderName::from_static("idempotency-key");
+
+/// `POST /v1/orders`.
+pub async fn place<B>(call: Call<B>) -> Result<Answer, Problem>
+where
+    B: Body<Data = Bytes, Error: Into<Failure>>,
+{
+    let caller = call.app.auth.buyer(&call.parts.headers)?;
+    let (app, parts, body) = call.body().await?;
+    let body: PlaceBody = read(&body)?;
+    let chosen = body.order_id;
+    let (buyer, lines) = body.lines()?;
+    caller.acts_for(&buyer)?;
+    app.limits.buyer(&buyer)?;
+    let id = match (chosen, idempotency_key(&parts.headers)?) {
+        (Some(_), Some(_)) => {
+            return Err(Problem::invalid(
+                "order_id: can't stand beside the header Idempotency-Key",
+            ));
+        }
+        (Some(id), None) => Some(id),
+        (None, Some(key)) => Some(OrderId::from_idempotency_key(&buyer, key)?),
+        (None, None) => None,
+    };
+    refuse_while_draining(&app)?;
+    let request = OrderRequest { id, buyer, lines };
+    let wait = prefer::wait(&parts.headers);
+    let order = match wait {
+        Some(longest) if !longest.is_zero() => app.flux.place_within(request, longest).await?,
+        _ => app.flux.submit(request).await?,
+    };
+    let mut answer = match order.status() {
+        OrderStatus::Queued => with_location(StatusCode::ACCEPTED, &order),
+        OrderStatus::Rejected => Problem::rejected(order).into_answer(),
+        _ => with_location(StatusCode::CREATED, &order),
+    };
+    say_what_was_preferred(&mut answer, wait);
+    Ok(answer)
+}
+
+/// `GET /v1/orders/{id}`.
+pub async fn get<B>(call: Call<B>, id: &str) -> Result<Answer, Problem> {
+    let caller = call.app.auth.buyer_or_operator(&call.parts.headers)?;
+    let id = id_to_read(id)?;
+    let (app, wait) = (&call.app, prefer::wait(&call.parts.headers));
+    let known = app.flux.order(id).await?.filter(|order| caller.may_see(order));
+    let mut order = known.ok_or(Error::NotFound(id))?;
+    if let Some(longest) = wait
+        && order.status() == OrderStatus::Queued
+        && let Some(waited) = app.unless_draining(app.flux.wait(id, longest)).await
+    {
+        order = waited?;
+    }
+    let mut answer = answer::json(StatusCode::OK, &OrderJson(&order));
+    say_what_was_preferred(&mut answer, wait);
+    Ok(answer)
+}
+
+/// `POST /v1/orders/{id}/confirm`.
+pub async fn confirm<B>(call: Call<B>, id: &str) -> Result<Answer, Problem>
+where
+    B: Body<Data = Bytes, Error: Into<Failure>>,
+{
+    call.app.auth.operator(&call.parts.headers, call.peer)?;
+    let id = id_to_change(id)?;
+    let (app, _, body) = call.body().await?;
+    let ConfirmBody { payment_ref } = read(&body)?;
+    let flux = app.flux.clone();
+    // Money that came is ruled on, whoever hangs up.
+    let order = answer::finish(async move { flux.confirm(id, payment_ref).await }).await?;
+    Ok(answer::json(StatusCode::OK, &OrderJson(&order)))
+}
+
+/// `POST /v1/orders/{id}/release`.
+pub async fn release<B>(call: Call<B>, id: &str) -> Result<Answer, Problem> {
+    let caller = call.app.auth.buyer_or_operator(&call.parts.headers)?;
+    let id = id_to_change(id)?;
+    let flux = call.app.flux.clone();
+    if let Caller::Buyer(_) = caller {
+        let order = flux.order(id).await?.filter(|order| caller.may_see(order));
+        order.ok_or(Error::NotFound(id))?;
+    }
+    let order = answer::finish(async move { flux.release(id).await }).await?;
+    Ok(answer::json(StatusCode::OK, &OrderJson(&order)))
+}
+
+/// `POST /v1/orders/{id}/cancel`.
+pub async fn cancel<B>(call: Call<B>, id: &str) -> Result<Answer, Problem> {
+    call.app.auth.operator(&call.parts.headers, call.peer)?;
+    let id = id_to_change(id)?;
+    let flux = call.app.flux.clone();
+    let order = answer::finish(async move { flux.cancel(id).await }).await?;
+    Ok(answer::json(StatusCode::OK, &OrderJson(&order)))
+}
+
+#[derive(Serialize)]
+struct Page<'o> {
+    orders: Vec<OrderJson<'o>>,
+    next_cursor: Option<String>,
+}
+
+const LIST: &str = "orders";
+
+/// `GET /v1/orders`.
+pub async fn list<B>(call: Call<B>) -> Result<Answer, Problem> {
+    let caller = call.app.auth.operator_or_buyer(&call.parts.headers, call.peer)?;
+    let query = Query::of(&call.parts.uri, &["buyer_id", "item_id", "status", "limit", "cursor"])?;
+    let mut filter = OrderFilter {
+        buyer: query.parsed("buyer_id")?,
+        item: query.parsed("item_id")?,
+        status: query.get("status").map(status).transpose()?,
+    };
+    if let Caller::Buyer(own) = &caller {
+        caller.acts_for(filter.buyer.get_or_insert_with(|| own.clone()))?;
+    }
+    let after = query.get("cursor").map(|text| cursor::decode(LIST, text)).transpose()?.map(Cursor);
+    let page = call.app.flux.orders(&filter, after.as_ref(), query.limit()?).await?;
+    let page = Page {
+        orders: page.orders.iter().map(OrderJson).collect(),
+        next_cursor: page.next.map(|Cursor(place)| cursor::encode(LIST, &place)),
+    };
+    Ok(answer::json(StatusCode::OK, &page))
+}
+
+/// The order's id, for a call that reads.
+fn id_to_read(text: &str) -> Result<OrderId, Problem> {
+    id_to_change(text).map_err(|_| Problem::not_found("no order has such an id"))
+}
+
+/// The order's id, for a call that changes it.
+fn id_to_change(text: &str) -> Result<OrderId, Problem> {
+    let text = decode(text).ok_or_else(|| Problem::invalid("order_id: is not percent-encoded"))?;
+    Ok(text.parse()?)
+}
+
+fn status(text: &str) -> Result<OrderStatus, Problem> {
+    let known = serde::de::value::StrDeserializer::<serde::de::value::Error>::new(text);
+    serde::Deserialize::deserialize(known)
+        .map_err(|_| Problem::invalid("status: must be queued, held, confirmed, released, expired, cancelled, rejected or refund_due"))
+}
+
+/// The header `Idempotency-Key`, if there is one.
+pub fn idempotency_key(headers: &HeaderMap) -> Result<Option<&str>, Problem> {
+    let mut keys = headers.get_all(IDEMPOTENCY_KEY).iter();
+    let key = keys.next().map(HeaderValue::to_str).transpose();
+    match (key, keys.next()) {
+        (Ok(key), None) => Ok(key),
+        _ => {
+            Err(Problem::invalid("Idempotency-Key: must be one value of visible ASCII characters"))
+        }
+    }
+}
+
+/// Refuses what would be a new order once the server stops.
+pub fn refuse_while_draining(app: &App) -> Result<(), Problem> {
+    match app.is_draining() {
+        true => Err(Problem::unavailable("the server is stopping; nothing was accepted")),
+        false => Ok(()),
+    }
+}
+
+fn with_location(status: StatusCode, order: &Order) -> Answer {
+    let mut answer = answer::json(status, &OrderJson(order));
+    let place = format!("/v1/orders/{}", order.id);
+    let place = HeaderValue::try_from(place).expect("a UUID is a header's value");
+    answer.headers_mut().insert(LOCATION, place);
+    answer
+}
+
+fn say_what_was_preferred(answer: &mut Answer, wait: Option<Duration>) {
+    if let Some(wait) = wait {
+        let applied = format!("wait={}", wait.as_secs());
+        let applied = HeaderValue::try_from(applied).expect("digits are a header's value");
+        answer.headers_mut().insert(PREFERENCE_APPLIED, applied);
+    }
+}

@@ -1,0 +1,273 @@
+//! Every answer that is not what the caller hoped for: RFC 9457, one
+//! constructor for each problem type of the contract.
+
+use std::borrow::Cow;
+use std::time::Duration;
+
+use flux_core::seams::SeamError;
+use flux_core::{Error, InvalidInput, Order, PutItemError};
+use http::header::{ALLOW, CONNECTION, CONTENT_TYPE, RETRY_AFTER, WWW_AUTHENTICATE};
+use http::{HeaderValue, Response, StatusCode};
+use serde::Serialize;
+
+use crate::answer::{Answer, Body};
+use crate::json::OrderJson;
+
+/// What a caller is told instead of what it asked for.
+#[derive(Debug)]
+pub struct Problem {
+    status: StatusCode,
+    kind: Cow<'static, str>,
+    detail: Cow<'static, str>,
+    order: Option<Box<Order>>,
+    retry_after: Option<Duration>,
+    allow: Option<String>,
+    closes: bool,
+}
+
+#[derive(Serialize)]
+struct Wire<'p> {
+    r#type: String,
+    title: String,
+    status: u16,
+    detail: &'p str,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    order: Option<OrderJson<'p>>,
+}
+
+/// When to come back, unless somebody knows better.
+const RETRY_AFTER_DEFAULT: Duration = Duration::from_secs(1);
+
+impl Problem {
+    fn new(
+        status: StatusCode,
+        kind: impl Into<Cow<'static, str>>,
+        detail: impl Into<Cow<'static, str>>,
+    ) -> Self {
+        Self {
+            status,
+            kind: kind.into(),
+            detail: detail.into(),
+            order: None,
+            retry_after: None,
+            allow: None,
+            closes: false,
+        }
+    }
+
+    /// A field is missing, unknown, malformed or out of range; `detail` names it.
+    pub fn invalid(detail: impl Into<Cow<'static, str>>) -> Self {
+        Self::new(StatusCode::BAD_REQUEST, "invalid-request", detail)
+    }
+
+    /// No token, or one that proves nothing.
+    pub fn unauthorized(detail: &'static str) -> Self {
+        Self::new(StatusCode::UNAUTHORIZED, "unauthorized", detail)
+    }
+
+    /// The caller is known and may not.
+    pub fn forbidden(detail: &'static str) -> Self {
+        Self::new(StatusCode::FORBIDDEN, "forbidden", detail)
+    }
+
+    /// No such item, order or path.
+    pub fn not_found(detail: impl Into<Cow<'static, str>>) -> Self {
+        Self::new(StatusCode::NOT_FOUND, "not-found", detail)
+    }
+
+    /// The path exists, the method does not.
+    pub fn method_not_allowed(allow: String) -> Self {
+        let detail = format!("this path takes {allow}");
+        let problem = Self::new(StatusCode::METHOD_NOT_ALLOWED, "method-not-allowed", detail);
+        Self { allow: Some(allow), ..problem }
+    }
+
+    /// More bytes than a body may have.
+    pub fn body_too_large(bytes_max: usize) -> Self {
+        let detail = format!("the body may have at most {bytes_max} bytes");
+        Self::new(StatusCode::PAYLOAD_TOO_LARGE, "body-too-large", detail)
+    }
+
+    /// Another content type, or none.
+    pub fn not_json() -> Self {
+        let detail = "send the header Content-Type: application/json";
+        Self::new(StatusCode::UNSUPPORTED_MEDIA_TYPE, "not-json", detail)
+    }
+
+    /// The header block exceeds its bound.
+    pub fn head_too_large(bytes_max: usize) -> Self {
+        let detail = format!("the header block may have at most {bytes_max} bytes");
+        let status = StatusCode::REQUEST_HEADER_FIELDS_TOO_LARGE;
+        Self { closes: true, ..Self::new(status, "header-too-large", detail) }
+    }
+
+    /// The URI exceeds its bound.
+    pub fn uri_too_long(bytes_max: usize) -> Self {
+        let detail = format!("the URI may have at most {bytes_max} bytes");
+        Self { closes: true, ..Self::new(StatusCode::URI_TOO_LONG, "uri-too-long", detail) }
+    }
+
+    /// The body did not come in time.
+    pub fn timed_out() -> Self {
+        let detail = "the body did not arrive in time";
+        let problem = Self::new(StatusCode::REQUEST_TIMEOUT, "request-timeout", detail);
+        Self { closes: true, ..problem }
+    }
+
+    /// One buyer or peer asks too often.
+    pub fn too_many_requests(detail: &'static str, retry_after: Duration) -> Self {
+        let problem = Self::new(StatusCode::TOO_MANY_REQUESTS, "too-many-requests", detail);
+        Self { retry_after: Some(retry_after), ..problem }
+    }
+
+    /// Not now; nothing was accepted.
+    pub fn unavailable(detail: impl Into<Cow<'static, str>>) -> Self {
+        let problem = Self::new(StatusCode::SERVICE_UNAVAILABLE, "unavailable", detail);
+        Self { retry_after: Some(RETRY_AFTER_DEFAULT), ..problem }
+    }
+
+    /// A pool has no seats to show.
+    pub fn no_seats(detail: String) -> Self {
+        Self::new(StatusCode::CONFLICT, "not-seated", detail)
+    }
+
+    /// It failed and may have taken effect.
+    fn internal(detail: impl Into<Cow<'static, str>>) -> Self {
+        let problem = Self::new(StatusCode::INTERNAL_SERVER_ERROR, "internal", detail);
+        Self { retry_after: Some(RETRY_AFTER_DEFAULT), ..problem }
+    }
+
+    /// The order was decided, against the buyer.
+    pub fn rejected(order: Order) -> Self {
+        let reason = order.reason().map_or("rejected", |reason| reason.as_str());
+        let detail = match reason {
+            "sold_out" => "fewer units are left than were asked for",
+            "seat_taken" => "a seat that was asked for is taken",
+            "buyer_limit" => "the buyer would have more units than one buyer may",
+            "not_open" => "the sale is not open yet",
+            "closed" => "the sale is closed",
+            _ => "the order was turned down",
+        };
+        Self::conflict(reason.replace('_', "-"), detail).about(order)
+    }
+
+    fn conflict(kind: impl Into<Cow<'static, str>>, detail: impl Into<Cow<'static, str>>) -> Self {
+        Self::new(StatusCode::CONFLICT, kind, detail)
+    }
+
+    fn about(self, order: impl Into<Box<Order>>) -> Self {
+        Self { order: Some(order.into()), ..self }
+    }
+
+    /// What it says to a person.
+    #[must_use]
+    pub fn detail(&self) -> &str {
+        &self.detail
+    }
+
+    /// Its status.
+    #[must_use]
+    pub fn status(&self) -> StatusCode {
+        self.status
+    }
+
+    /// The headers that go with it whatever the body is.
+    fn headers(&self, answer: &mut Answer) {
+        let headers = answer.headers_mut();
+        if self.status == StatusCode::UNAUTHORIZED {
+            headers.insert(WWW_AUTHENTICATE, HeaderValue::from_static("Bearer"));
+        }
+        if let Some(after) = self.retry_after {
+            headers.insert(RETRY_AFTER, (after.as_secs_f64().ceil().max(1.0) as u64).into());
+        }
+        if let Some(allow) = self.allow.as_ref().and_then(|allow| allow.parse().ok()) {
+            headers.insert(ALLOW, allow);
+        }
+        if self.closes {
+            headers.insert(CONNECTION, HeaderValue::from_static("close"));
+        }
+    }
+
+    /// The problem as the contract writes it.
+    #[must_use]
+    pub fn into_answer(self) -> Answer {
+        let wire = Wire {
+            r#type: format!("/problems/{}", self.kind),
+            title: title(&self.kind),
+            status: self.status.as_u16(),
+            detail: &self.detail,
+            order: self.order.as_deref().map(OrderJson),
+        };
+        let body = serde_json::to_vec(&wire).expect("a problem is made of strings and numbers");
+        let mut answer = self.with_body(crate::answer::body(body));
+        let json = HeaderValue::from_static("application/problem+json");
+        answer.headers_mut().insert(CONTENT_TYPE, json);
+        answer
+    }
+
+    /// The problem with a body in another form.
+    #[must_use]
+    pub fn with_body(&self, body: Body) -> Answer {
+        let mut answer = Response::new(body);
+        *answer.status_mut() = self.status;
+        self.headers(&mut answer);
+        answer
+    }
+}
+
+/// "sold-out" is "Sold out".
+fn title(kind: &str) -> String {
+    let mut title = kind.replace('-', " ");
+    if let Some(first) = title.get_mut(..1) {
+        first.make_ascii_uppercase();
+    }
+    title
+}
+
+impl From<InvalidInput> for Problem {
+    fn from(wrong: InvalidInput) -> Self {
+        Self::invalid(wrong.to_string())
+    }
+}
+
+impl From<Error> for Problem {
+    fn from(error: Error) -> Self {
+        let detail = error.to_string();
+        match error {
+            Error::Invalid(_) => Self::invalid(detail),
+            Error::UnknownItem(_) | Error::NotFound(_) => Self::not_found(detail),
+            Error::SoldOut(_) => Self::conflict("sold-out", detail),
+            Error::IdReused(_) => {
+                Self::new(StatusCode::UNPROCESSABLE_ENTITY, "order-id-reused", detail)
+            }
+            Error::NotHeld(order) => Self::conflict("not-held", detail).about(order),
+            Error::NotConfirmed(order) => Self::conflict("not-confirmed", detail).about(order),
+            Error::RefundDue(order) => Self::conflict("refund-due", detail).about(order),
+            Error::PutItem(PutItemError::CapacityInUse { .. }) => {
+                Self::conflict("capacity-in-use", detail)
+            }
+            Error::PutItem(PutItemError::KindChange { .. }) => {
+                Self::conflict("kind-change", detail)
+            }
+            Error::PutItem(_) => Self::invalid(detail),
+            Error::Overloaded { retry_after } => {
+                Self { retry_after: Some(retry_after), ..Self::unavailable(detail) }
+            }
+            Error::ShuttingDown => Self::unavailable(detail),
+            Error::Backend(error) => error.into(),
+            _ => Self::internal(detail),
+        }
+    }
+}
+
+impl From<SeamError> for Problem {
+    fn from(error: SeamError) -> Self {
+        // What a backend says may name hosts and files: for the log only.
+        tracing::warn!(%error, "a backend failed");
+        if error.may_have_applied() {
+            Self::internal("a backend failed; it may have taken effect, repeating it is safe")
+        } else {
+            Self::unavailable("a backend is away; nothing was accepted")
+        }
+    }
+}

@@ -1,0 +1,220 @@
+//! Which call a request is: method and path, nothing else.
+
+use http::Method;
+
+/// The calls of the contract.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Route {
+    /// Place an order.
+    PlaceOrder,
+    /// List orders.
+    ListOrders,
+    /// Read one order.
+    GetOrder,
+    /// Pay an order.
+    ConfirmOrder,
+    /// Give an order back.
+    ReleaseOrder,
+    /// Take a paid order back.
+    CancelOrder,
+    /// Put an item on sale.
+    PutItem,
+    /// List items.
+    ListItems,
+    /// Read one item.
+    GetItem,
+    /// Read a hall's seats.
+    GetSeats,
+    /// Hear of items as they change.
+    Events,
+    /// The first system's order.
+    Buy,
+    /// The first system's list of owners.
+    Inventory,
+    /// Whether the process lives.
+    Healthz,
+    /// Whether it takes orders.
+    Readyz,
+    /// Figures for Prometheus.
+    Metrics,
+    /// This interface, for machines.
+    OpenApi,
+    /// The live page.
+    Page,
+    /// Rate and latency for the live page.
+    Pulse,
+}
+
+impl Route {
+    /// Every route there is.
+    pub const ALL: [Self; 19] = [
+        Self::PlaceOrder,
+        Self::ListOrders,
+        Self::GetOrder,
+        Self::ConfirmOrder,
+        Self::ReleaseOrder,
+        Self::CancelOrder,
+        Self::PutItem,
+        Self::ListItems,
+        Self::GetItem,
+        Self::GetSeats,
+        Self::Events,
+        Self::Buy,
+        Self::Inventory,
+        Self::Healthz,
+        Self::Readyz,
+        Self::Metrics,
+        Self::OpenApi,
+        Self::Page,
+        Self::Pulse,
+    ];
+
+    /// Method and path template, as in `openapi.json`.
+    #[must_use]
+    pub const fn name(self) -> &'static str {
+        match self {
+            Self::PlaceOrder => "POST /v1/orders",
+            Self::ListOrders => "GET /v1/orders",
+            Self::GetOrder => "GET /v1/orders/{order_id}",
+            Self::ConfirmOrder => "POST /v1/orders/{order_id}/confirm",
+            Self::ReleaseOrder => "POST /v1/orders/{order_id}/release",
+            Self::CancelOrder => "POST /v1/orders/{order_id}/cancel",
+            Self::PutItem => "PUT /v1/items/{item_id}",
+            Self::ListItems => "GET /v1/items",
+            Self::GetItem => "GET /v1/items/{item_id}",
+            Self::GetSeats => "GET /v1/items/{item_id}/seats",
+            Self::Events => "GET /v1/events",
+            Self::Buy => "POST /buy",
+            Self::Inventory => "GET /inventory",
+            Self::Healthz => "GET /healthz",
+            Self::Readyz => "GET /readyz",
+            Self::Metrics => "GET /metrics",
+            Self::OpenApi => "GET /openapi.json",
+            Self::Page => "GET /",
+            Self::Pulse => "GET /pulse",
+        }
+    }
+
+    /// What a process without the half that accepts orders answers too.
+    #[must_use]
+    pub const fn is_for_operations(self) -> bool {
+        matches!(self, Self::Healthz | Self::Readyz | Self::Metrics)
+    }
+
+    /// Whether browsers of any origin may call it.
+    #[must_use]
+    pub const fn is_of_the_first_system(self) -> bool {
+        matches!(self, Self::Buy | Self::Inventory)
+    }
+
+    fn answers(self, method: &Method) -> bool {
+        let own = self.name().split(' ').next().unwrap_or_default();
+        method.as_str() == own || (method == Method::HEAD && own == "GET")
+    }
+}
+
+/// A path of the contract.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Found<'p> {
+    /// The calls this path has, by method.
+    pub calls: &'static [Route],
+    /// The id in the path, still percent-encoded.
+    pub id: &'p str,
+}
+
+impl Found<'_> {
+    /// The call for `method`. `HEAD` is answered wherever `GET` is.
+    #[must_use]
+    pub fn call(&self, method: &Method) -> Option<Route> {
+        self.calls.iter().copied().find(|route| route.answers(method))
+    }
+
+    /// The methods this path has, for `Allow`.
+    #[must_use]
+    pub fn allowed(&self) -> String {
+        let mut methods = Vec::new();
+        for route in self.calls {
+            match route.name().split(' ').next() {
+                Some("GET") => methods.extend(["GET", "HEAD"]),
+                Some(method) => methods.push(method),
+                None => {}
+            }
+        }
+        if self.calls.iter().any(|route| route.is_of_the_first_system()) {
+            methods.push("OPTIONS");
+        }
+        methods.join(", ")
+    }
+}
+
+/// Finds a path, which is as it came: percent-encoded, without the query.
+#[must_use]
+pub fn find(path: &str) -> Option<Found<'_>> {
+    use Route::*;
+    let mut segments = path.strip_prefix('/')?.splitn(5, '/');
+    let at = [(); 5].map(|()| segments.next());
+    let (calls, id): (&[Route], _) = match at {
+        [Some("v1"), Some("orders"), None, ..] => (&[PlaceOrder, ListOrders], ""),
+        [Some("v1"), Some("orders"), Some(id), None, ..] => (&[GetOrder], id),
+        [Some("v1"), Some("orders"), Some(id), Some("confirm"), None] => (&[ConfirmOrder], id),
+        [Some("v1"), Some("orders"), Some(id), Some("release"), None] => (&[ReleaseOrder], id),
+        [Some("v1"), Some("orders"), Some(id), Some("cancel"), None] => (&[CancelOrder], id),
+        [Some("v1"), Some("items"), None, ..] => (&[ListItems], ""),
+        [Some("v1"), Some("items"), Some(id), None, ..] => (&[GetItem, PutItem], id),
+        [Some("v1"), Some("items"), Some(id), Some("seats"), None] => (&[GetSeats], id),
+        [Some("v1"), Some("events"), None, ..] => (&[Events], ""),
+        [Some("buy"), None, ..] => (&[Buy], ""),
+        [Some("inventory"), None, ..] => (&[Inventory], ""),
+        [Some("healthz"), None, ..] => (&[Healthz], ""),
+        [Some("readyz"), None, ..] => (&[Readyz], ""),
+        [Some("metrics"), None, ..] => (&[Metrics], ""),
+        [Some("openapi.json"), None, ..] => (&[OpenApi], ""),
+        [Some("pulse"), None, ..] => (&[Pulse], ""),
+        [Some(""), None, ..] => (&[Page], ""),
+        _ => return None,
+    };
+    Some(Found { calls, id })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn every_route_is_found_by_its_own_name() {
+        for route in Route::ALL {
+            let (method, path) = route.name().split_once(' ').expect("method and path");
+            let found = find(path).expect(path);
+            let method = Method::from_bytes(method.as_bytes()).expect("a method");
+            assert_eq!(found.call(&method), Some(route));
+            assert!(found.allowed().contains(method.as_str()));
+        }
+    }
+
+    #[test]
+    fn what_is_near_a_path_is_not_it() {
+        for path in [
+            "",
+            "*",
+            "/v1",
+            "/v1/",
+            "/v1/order",
+            "/buy/",
+            "//",
+            "/v1/orders/a/b",
+            "/v1/items/a/seats/b",
+        ] {
+            assert_eq!(find(path), None, "{path}");
+        }
+        assert_eq!(find("/v1/items/").map(|found| found.id), Some(""));
+    }
+
+    #[test]
+    fn head_goes_where_get_goes_and_nothing_else_does() {
+        let items = find("/v1/items/a").expect("a path");
+        assert_eq!(items.call(&Method::HEAD), Some(Route::GetItem));
+        assert_eq!(items.call(&Method::DELETE), None);
+        assert_eq!(items.allowed(), "GET, HEAD, PUT");
+        assert_eq!(find("/buy").expect("a path").allowed(), "POST, OPTIONS");
+    }
+}

@@ -1,0 +1,185 @@
+//! Connections: taken, bounded, served, and ended in order.
+
+use std::io;
+use std::net::IpAddr;
+use std::sync::Arc;
+use std::time::Duration;
+
+use http_body_util::Either;
+use hyper::server::conn::http1;
+use hyper::service::service_fn;
+use hyper_util::rt::TokioIo;
+use tokio::io::{AsyncRead, AsyncWrite, AsyncWriteExt};
+use tokio::net::{TcpListener, TcpSocket, TcpStream};
+use tokio::sync::Semaphore;
+use tokio::task::JoinSet;
+use tracing::{debug, warn};
+
+use crate::app::App;
+use crate::service;
+use crate::wire::{Busy, Patience, Wire};
+
+/// Bytes hyper keeps of one connection. More than a head may have, so that one
+/// that is too large is mostly answered as the contract says.
+const BUFFER_MAX: usize = 64 * 1024;
+/// Connections that wait to be taken.
+const BACKLOG: u32 = 4_096;
+/// Connections being turned away at once; more are just closed.
+const TURNED_AWAY_MAX: usize = 256;
+/// How long idle connections of a server that stops are left open, so that
+/// requests that are on their way get an answer.
+const CLOSING_AFTER: Duration = Duration::from_millis(500);
+
+const FULL: &[u8] = b"HTTP/1.1 503 Service Unavailable\r\n\
+    content-type: application/problem+json\r\ncontent-length: 121\r\n\
+    retry-after: 1\r\nconnection: close\r\n\r\n\
+    {\"type\":\"/problems/unavailable\",\"title\":\"Unavailable\",\"status\":503,\
+    \"detail\":\"too many connections; nothing was accepted\"}";
+
+/// Listens on an address.
+///
+/// # Errors
+/// When it can't be had.
+pub fn listen(address: std::net::SocketAddr) -> io::Result<TcpListener> {
+    let socket = if address.is_ipv4() { TcpSocket::new_v4()? } else { TcpSocket::new_v6()? };
+    socket.set_reuseaddr(true)?;
+    socket.bind(address)?;
+    socket.listen(BACKLOG)
+}
+
+/// Serves until the server drains and every connection has ended. Dropping the
+/// future ends what is left.
+pub async fn serve(app: Arc<App>, listener: TcpListener) {
+    let places = Arc::new(Semaphore::new(app.bounds.connections_max));
+    let turned_away = Arc::new(Semaphore::new(TURNED_AWAY_MAX));
+    let mut connections = JoinSet::new();
+    let take = |accepted: TcpStream, peer: IpAddr, connections: &mut JoinSet<()>| {
+        // Answers are small and complete: there is nothing to wait for.
+        if let Err(error) = accepted.set_nodelay(true) {
+            debug!(%error, "a connection was gone at once");
+        }
+        if let Ok(place) = Arc::clone(&places).try_acquire_owned() {
+            let app = Arc::clone(&app);
+            connections.spawn(async move {
+                connection(app, accepted, peer).await;
+                drop(place);
+            });
+        } else if let Ok(place) = Arc::clone(&turned_away).try_acquire_owned() {
+            let patience = patience(&app);
+            connections.spawn(async move {
+                turn_away(accepted, patience).await;
+                drop(place);
+            });
+        }
+    };
+    loop {
+        tokio::select! {
+            () = app.draining() => break,
+            accepted = listener.accept() => match accepted {
+                Ok((accepted, peer)) => take(accepted, peer.ip(), &mut connections),
+                Err(error) => recover(&error).await,
+            },
+            Some(_) = connections.join_next() => {}
+        }
+    }
+    // Those who connected before the stop are served, not reset.
+    while let Some(Ok((accepted, peer))) = now_or_never(listener.accept()).await {
+        take(accepted, peer.ip(), &mut connections);
+    }
+    drop(listener);
+    let closing = async {
+        tokio::time::sleep(CLOSING_AFTER).await;
+        app.start_closing();
+    };
+    tokio::join!(closing, async { while connections.join_next().await.is_some() {} });
+}
+
+/// Serves one connection to its end.
+pub async fn connection<S>(app: Arc<App>, socket: S, peer: IpAddr)
+where
+    S: AsyncRead + AsyncWrite + Unpin,
+{
+    let busy = Busy::default();
+    let wire = Wire::new(socket, patience(&app), busy.clone());
+    let closing = app.closing();
+    let answer = service_fn(move |request| {
+        let (app, answering) = (Arc::clone(&app), busy.start());
+        async move {
+            let mut answer = service::answer(app, peer, request).await?;
+            if let Either::Right(stream) = answer.body_mut() {
+                stream.keep(answering);
+            }
+            Ok::<_, std::convert::Infallible>(answer)
+        }
+    });
+    let mut http = http1::Builder::new();
+    // The wire has times of its own.
+    http.header_read_timeout(None).max_buf_size(BUFFER_MAX);
+    let serving = http.serve_connection(TokioIo::new(wire), answer);
+    tokio::pin!(serving, closing);
+    let served = tokio::select! {
+        biased;
+        served = &mut serving => served,
+        () = closing => {
+            serving.as_mut().graceful_shutdown();
+            serving.await
+        }
+    };
+    if let Err(error) = served {
+        debug!(%peer, error = %Chain(&error), "a connection broke off");
+    }
+}
+
+async fn turn_away(socket: TcpStream, patience: Patience) {
+    let mut wire = Wire::new(socket, patience, Busy::default());
+    if let Err(error) = async {
+        wire.write_all(FULL).await?;
+        wire.shutdown().await
+    }
+    .await
+    {
+        debug!(%error, "nobody heard that there are too many connections");
+    }
+}
+
+fn patience(app: &App) -> Patience {
+    Patience { head: app.bounds.head, idle: app.bounds.idle }
+}
+
+/// One connection's failure is nobody else's; anything else may pass.
+async fn recover(error: &io::Error) {
+    use io::ErrorKind::{ConnectionAborted, ConnectionRefused, ConnectionReset, Interrupted};
+    if !matches!(
+        error.kind(),
+        ConnectionAborted | ConnectionRefused | ConnectionReset | Interrupted
+    ) {
+        warn!(%error, "no connection could be taken; trying again in 100 ms");
+        tokio::time::sleep(Duration::from_millis(100)).await;
+    }
+}
+
+async fn now_or_never<T>(future: impl Future<Output = T>) -> Option<T> {
+    tokio::pin!(future);
+    std::future::poll_fn(|context| {
+        std::task::Poll::Ready(match future.as_mut().poll(context) {
+            std::task::Poll::Ready(done) => Some(done),
+            std::task::Poll::Pending => None,
+        })
+    })
+    .await
+}
+
+/// An error with its causes.
+struct Chain<'e>(&'e dyn std::error::Error);
+
+impl std::fmt::Display for Chain<'_> {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        write!(f, "{}", self.0)?;
+        let mut cause = self.0.source();
+        while let Some(error) = cause {
+            write!(f, ": {error}")?;
+            cause = error.source();
+        }
+        Ok(())
+    }
+}

@@ -1,0 +1,225 @@
+//! One request, from its head to its answer: what all calls have in common.
+
+use std::convert::Infallible;
+use std::net::IpAddr;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
+
+use bytes::Bytes;
+use http::header::{
+    ACCESS_CONTROL_ALLOW_HEADERS, ACCESS_CONTROL_ALLOW_METHODS, ACCESS_CONTROL_ALLOW_ORIGIN,
+    ACCESS_CONTROL_EXPOSE_HEADERS, ACCESS_CONTROL_MAX_AGE, CONNECTION, TRANSFER_ENCODING, VARY,
+};
+use http::request::Parts;
+use http::{HeaderMap, HeaderName, HeaderValue, Method, Request, Response, StatusCode};
+use hyper::body::Body;
+
+use crate::answer::{self, Answer, Failure};
+use crate::app::App;
+use crate::problem::Problem;
+use crate::route::{self, Found, Route};
+use crate::{body, first, items, ops, orders};
+
+/// Most bytes of a URI.
+const URI_MAX: usize = 8 * 1024;
+/// Most bytes of a header block.
+const HEAD_MAX: usize = 16 * 1024;
+
+const REQUEST_ID: HeaderName = HeaderName::from_static("x-request-id");
+const ALLOW_HEADERS: HeaderValue =
+    HeaderValue::from_static("authorization, content-type, idempotency-key, prefer, x-request-id");
+const EXPOSE_HEADERS: HeaderValue =
+    HeaderValue::from_static("location, preference-applied, retry-after, x-request-id");
+const A_DAY: HeaderValue = HeaderValue::from_static("86400");
+const ANY: HeaderValue = HeaderValue::from_static("*");
+const CLOSE: HeaderValue = HeaderValue::from_static("close");
+
+/// One call on its way to its handler.
+pub struct Call<B> {
+    /// The server.
+    pub app: Arc<App>,
+    /// Who asks, as far as the network knows.
+    pub peer: IpAddr,
+    /// The head.
+    pub parts: Parts,
+    body: B,
+}
+
+impl<B> Call<B>
+where
+    B: Body<Data = Bytes>,
+    B::Error: Into<Failure>,
+{
+    /// The JSON body.
+    pub async fn body(self) -> Result<(Arc<App>, Parts, Bytes), Problem> {
+        self.body_of_at_most(body::BODY_MAX).await
+    }
+
+    /// The JSON body, of at most so many bytes.
+    pub async fn body_of_at_most(
+        self,
+        bytes_max: usize,
+    ) -> Result<(Arc<App>, Parts, Bytes), Problem> {
+        let Self { app, parts, body, .. } = self;
+        let read = body::read(&parts.headers, body, bytes_max, app.bounds.body).await?;
+        Ok((app, parts, read))
+    }
+}
+
+/// Answers a request. Never fails: what goes wrong is an answer too.
+pub async fn answer<B>(
+    app: Arc<App>,
+    peer: IpAddr,
+    request: Request<B>,
+) -> Result<Answer, Infallible>
+where
+    B: Body<Data = Bytes>,
+    B::Error: Into<Failure>,
+{
+    let (parts, body) = request.into_parts();
+    let request_id = request_id(&parts.headers);
+    // A body of unknown length is where the framing check lets go.
+    let last = parts.headers.contains_key(TRANSFER_ENCODING);
+    let found = route::find(parts.uri.path());
+    let route = found.and_then(|found| found.call(&parts.method));
+    let cross = Cross::of(&app, &parts, found);
+
+    let answered = match (found, route) {
+        (Some(found), Some(route)) => {
+            handle(&app, peer, route, found.id.to_owned(), parts, body).await
+        }
+        _ => refuse(&parts, found, &cross),
+    };
+    let mut answer = answered.unwrap_or_else(Problem::into_answer);
+
+    let headers = answer.headers_mut();
+    headers.insert(REQUEST_ID, request_id);
+    cross.allow(headers);
+    if last || app.is_draining() {
+        headers.insert(CONNECTION, CLOSE);
+    }
+    Ok(answer)
+}
+
+fn refuse(parts: &Parts, found: Option<Found<'_>>, cross: &Cross) -> Result<Answer, Problem> {
+    let Some(found) = found else { return Err(Problem::not_found("there is no such path")) };
+    if parts.method == Method::OPTIONS && cross.is_allowed() {
+        let mut answer = Response::new(answer::body(Bytes::new()));
+        *answer.status_mut() = StatusCode::NO_CONTENT;
+        let allowed = found.allowed().parse().expect("methods are a header's value");
+        let headers = answer.headers_mut();
+        headers.insert(ACCESS_CONTROL_ALLOW_METHODS, allowed);
+        headers.insert(ACCESS_CONTROL_ALLOW_HEADERS, ALLOW_HEADERS);
+        headers.insert(ACCESS_CONTROL_MAX_AGE, A_DAY);
+        return Ok(answer);
+    }
+    Err(Problem::method_not_allowed(found.allowed()))
+}
+
+async fn handle<B>(
+    app: &Arc<App>,
+    peer: IpAddr,
+    route: Route,
+    id: String,
+    parts: Parts,
+    body: B,
+) -> Result<Answer, Problem>
+where
+    B: Body<Data = Bytes>,
+    B::Error: Into<Failure>,
+{
+    if parts.uri.path_and_query().map_or(0, |uri| uri.as_str().len()) > URI_MAX {
+        return Err(Problem::uri_too_long(URI_MAX));
+    }
+    let head: usize = parts.headers.iter().map(|(n, v)| n.as_str().len() + v.len() + 4).sum();
+    if head > HEAD_MAX {
+        return Err(Problem::head_too_large(HEAD_MAX));
+    }
+    if route.is_for_operations() {
+        return ops::answer(app, route).await;
+    }
+    if app.operations_only {
+        return Err(Problem::not_found(
+            "this is a worker; it answers /healthz, /readyz and /metrics",
+        ));
+    }
+    app.limits.peer(peer)?;
+    let _place = app.request()?;
+    let call = Call { app: Arc::clone(app), peer, parts, body };
+    match route {
+        Route::PlaceOrder => orders::place(call).await,
+        Route::ListOrders => orders::list(call).await,
+        Route::GetOrder => orders::get(call, &id).await,
+        Route::ConfirmOrder => orders::confirm(call, &id).await,
+        Route::ReleaseOrder => orders::release(call, &id).await,
+        Route::CancelOrder => orders::cancel(call, &id).await,
+        Route::PutItem => items::put(call, &id).await,
+        Route::ListItems => items::list(call).await,
+        Route::GetItem => items::get(call, &id).await,
+        Route::GetSeats => items::seats(call, &id).await,
+        Route::Events => items::events(call).await,
+        Route::Buy => first::buy(call).await,
+        Route::Inventory => first::inventory(call).await,
+        Route::OpenApi | Route::Page | Route::Pulse => ops::show(app, route).await,
+        Route::Healthz | Route::Readyz | Route::Metrics => ops::answer(app, route).await,
+    }
+}
+
+/// What a browser is told about pages of other origins.
+enum Cross {
+    /// Nothing.
+    No,
+    /// This origin may call; the second says if others may not.
+    Yes(HeaderValue, Varies),
+}
+
+#[derive(Clone, Copy, PartialEq)]
+enum Varies {
+    Yes,
+    No,
+}
+
+impl Cross {
+    fn of(app: &App, parts: &Parts, found: Option<Found<'_>>) -> Self {
+        let first = |found: Found<'_>| found.calls.iter().any(|r| r.is_of_the_first_system());
+        if found.is_some_and(first) {
+            return Self::Yes(ANY, Varies::No);
+        }
+        match &app.cors_origin {
+            Some(origin) if parts.uri.path().starts_with("/v1/") => {
+                let varies = if *origin == ANY { Varies::No } else { Varies::Yes };
+                Self::Yes(origin.clone(), varies)
+            }
+            _ => Self::No,
+        }
+    }
+
+    fn is_allowed(&self) -> bool {
+        matches!(self, Self::Yes(..))
+    }
+
+    fn allow(self, headers: &mut HeaderMap) {
+        let Self::Yes(origin, varies) = self else { return };
+        headers.insert(ACCESS_CONTROL_ALLOW_ORIGIN, origin);
+        headers.insert(ACCESS_CONTROL_EXPOSE_HEADERS, EXPOSE_HEADERS);
+        if varies == Varies::Yes {
+            headers.insert(VARY, HeaderValue::from_static("origin"));
+        }
+    }
+}
+
+/// The caller's id for this request if it is a decent one, else one of ours.
+fn request_id(headers: &HeaderMap) -> HeaderValue {
+    if let Some(id) = headers.get(REQUEST_ID)
+        && (1..=128).contains(&id.len())
+        && id.as_bytes().iter().all(u8::is_ascii_graphic)
+    {
+        return id.clone();
+    }
+    static COUNT: AtomicU64 = AtomicU64::new(0);
+    static PROCESS: std::sync::LazyLock<u64> =
+        std::sync::LazyLock::new(|| uuid::Uuid::now_v7().as_u64_pair().1);
+    let count = COUNT.fetch_add(1, Ordering::Relaxed);
+    let id = format!("{:016x}-{count:x}", *PROCESS);
+    HeaderValue::try_from(id).expect("hexadecimal digits are a header's value")
+}

@@ -1,0 +1,211 @@
+//! The socket under hyper: it ends what takes too long, and passes on no
+//! request whose end is in doubt.
+
+use std::io;
+use std::mem::MaybeUninit;
+use std::pin::Pin;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::task::{Context, Poll, ready};
+use std::time::Duration;
+
+use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
+use tokio::time::{Instant, Sleep, sleep_until};
+
+use crate::framing::Framing;
+
+/// How long a peer may go on sending after its connection was ended.
+const LINGER: Duration = Duration::from_secs(1);
+
+const LATE: &[u8] =
+    b"HTTP/1.1 408 Request Timeout\r\nconnection: close\r\ncontent-length: 0\r\n\r\n";
+
+/// Times after which a connection is ended.
+#[derive(Debug, Clone, Copy)]
+pub struct Patience {
+    /// From the first byte of a head to its last.
+    pub head: Duration,
+    /// Without a byte in either direction, or without taking any of an answer.
+    pub idle: Duration,
+}
+
+/// Whether a request is being answered: then nothing is late.
+#[derive(Debug, Clone, Default)]
+pub struct Busy(Arc<AtomicBool>);
+
+/// The connection is busy until this is dropped.
+#[derive(Debug)]
+pub struct Answering(Arc<AtomicBool>);
+
+impl Busy {
+    /// From now on.
+    #[must_use]
+    pub fn start(&self) -> Answering {
+        self.0.store(true, Ordering::Release);
+        Answering(Arc::clone(&self.0))
+    }
+}
+
+impl Drop for Answering {
+    fn drop(&mut self) {
+        self.0.store(false, Ordering::Release);
+    }
+}
+
+/// A socket that is watched.
+#[derive(Debug)]
+pub struct Wire<S> {
+    socket: S,
+    patience: Patience,
+    busy: Busy,
+    framing: Framing,
+    head_since: Option<Instant>,
+    moved_at: Instant,
+    alarm: Pin<Box<Sleep>>,
+    /// The peer sends no more.
+    ended: bool,
+    lingers: bool,
+}
+
+impl<S: AsyncRead + AsyncWrite + Unpin> Wire<S> {
+    /// Watches `socket`.
+    pub fn new(socket: S, patience: Patience, busy: Busy) -> Self {
+        let now = Instant::now();
+        Self {
+            socket,
+            patience,
+            busy,
+            framing: Framing::new(),
+            // A connection is made to send something.
+            head_since: Some(now),
+            moved_at: now,
+            alarm: Box::pin(sleep_until(now + patience.head)),
+            ended: false,
+            lingers: false,
+        }
+    }
+
+    fn moved(&mut self) {
+        self.moved_at = Instant::now();
+        if !self.framing.is_within_a_head() {
+            self.head_since = None;
+        } else if self.head_since.is_none() {
+            self.head_since = Some(self.moved_at);
+            // The alarm may be set for much later.
+            self.alarm.as_mut().reset(self.moved_at + self.patience.head);
+        }
+    }
+
+    /// Pending until `deadline` has passed; the alarm is only moved when it
+    /// rings, which costs less than moving it with each byte.
+    fn poll_late(&mut self, context: &mut Context<'_>, deadline: Instant) -> Poll<io::Error> {
+        while self.alarm.as_mut().poll(context).is_ready() {
+            let now = Instant::now();
+            if now >= deadline {
+                return Poll::Ready(io::ErrorKind::TimedOut.into());
+            }
+            self.alarm.as_mut().reset(deadline);
+        }
+        Poll::Pending
+    }
+}
+
+impl<S: AsyncRead + AsyncWrite + Unpin> AsyncRead for Wire<S> {
+    fn poll_read(
+        mut self: Pin<&mut Self>,
+        context: &mut Context<'_>,
+        buffer: &mut ReadBuf<'_>,
+    ) -> Poll<io::Result<()>> {
+        let before = buffer.filled().len();
+        match Pin::new(&mut self.socket).poll_read(context, buffer) {
+            Poll::Ready(Ok(())) => {
+                let new = &mut buffer.filled_mut()[before..];
+                self.ended = new.is_empty();
+                self.framing.pass(new);
+                self.moved();
+                Poll::Ready(Ok(()))
+            }
+            Poll::Ready(Err(error)) => {
+                self.ended = true;
+                Poll::Ready(Err(error))
+            }
+            Poll::Pending => {
+                let deadline = if self.busy.0.load(Ordering::Acquire) {
+                    Instant::now() + self.patience.idle
+                } else {
+                    match self.head_since {
+                        Some(since) => since + self.patience.head,
+                        None => self.moved_at + self.patience.idle,
+                    }
+                };
+                let late = self.poll_late(context, deadline);
+                if late.is_ready() && self.framing.is_within_a_head() {
+                    // There was nothing to answer, so there is room for this.
+                    let _ = Pin::new(&mut self.socket).poll_write(context, LATE);
+                }
+                late.map(Err)
+            }
+        }
+    }
+}
+
+impl<S: AsyncRead + AsyncWrite + Unpin> Wire<S> {
+    fn wrote(
+        &mut self,
+        context: &mut Context<'_>,
+        wrote: Poll<io::Result<usize>>,
+    ) -> Poll<io::Result<usize>> {
+        match wrote {
+            Poll::Ready(wrote) => {
+                self.moved_at = Instant::now();
+                Poll::Ready(wrote)
+            }
+            Poll::Pending => self.poll_late(context, self.moved_at + self.patience.idle).map(Err),
+        }
+    }
+}
+
+impl<S: AsyncRead + AsyncWrite + Unpin> AsyncWrite for Wire<S> {
+    fn poll_write(
+        mut self: Pin<&mut Self>,
+        context: &mut Context<'_>,
+        bytes: &[u8],
+    ) -> Poll<io::Result<usize>> {
+        let wrote = Pin::new(&mut self.socket).poll_write(context, bytes);
+        self.wrote(context, wrote)
+    }
+
+    fn poll_write_vectored(
+        mut self: Pin<&mut Self>,
+        context: &mut Context<'_>,
+        parts: &[io::IoSlice<'_>],
+    ) -> Poll<io::Result<usize>> {
+        let wrote = Pin::new(&mut self.socket).poll_write_vectored(context, parts);
+        self.wrote(context, wrote)
+    }
+
+    fn is_write_vectored(&self) -> bool {
+        self.socket.is_write_vectored()
+    }
+
+    fn poll_flush(mut self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<io::Result<()>> {
+        Pin::new(&mut self.socket).poll_flush(context)
+    }
+
+    /// Ends the connection in a way that lets the peer read its last answer: a
+    /// socket that is closed with bytes unread is reset.
+    fn poll_shutdown(mut self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<io::Result<()>> {
+        if !self.lingers {
+            ready!(Pin::new(&mut self.socket).poll_shutdown(context))?;
+            self.lingers = true;
+            self.alarm.as_mut().reset(Instant::now() + LINGER);
+        }
+        let mut unread = [MaybeUninit::uninit(); 4 * 1024];
+        while !self.ended && self.alarm.as_mut().poll(context).is_pending() {
+            let mut unread = ReadBuf::uninit(&mut unread);
+            ready!(Pin::new(&mut self.socket).poll_read(context, &mut unread))?;
+            self.ended = unread.filled().is_empty();
+        }
+        Poll::Ready(Ok(()))
+    }
+}
