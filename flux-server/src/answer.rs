@@ -4,44 +4,56 @@ use std::pin::Pin;
 use std::task::{Context, Poll};
 
 use bytes::Bytes;
-use http::header::{CONTENT_TYPE, HeaderValue};
+use http::header::{CACHE_CONTROL, CONTENT_TYPE, HeaderValue};
 use http::{Response, StatusCode};
-use http_body_util::combinators::BoxBody;
+use http_body_util::combinators::UnsyncBoxBody;
 use http_body_util::{BodyExt, Either, Full};
 use hyper::body::Frame;
 use serde::Serialize;
 use tokio::sync::OwnedSemaphorePermit;
 
+use crate::events::EventStream;
 use crate::wire::Answering;
 
 /// A body that is there, or one that comes by and by.
-pub type Body = Either<Full<Bytes>, Stream>;
+pub(crate) type Body = Either<Full<Bytes>, Stream>;
 
 /// Why a stream broke off.
-pub type Failure = Box<dyn std::error::Error + Send + Sync>;
+pub(crate) type Failure = Box<dyn std::error::Error + Send + Sync>;
 
 /// A response.
-pub type Answer = Response<Body>;
+pub(crate) type Answer = Response<Body>;
 
 /// A body from bytes.
-pub fn body(bytes: impl Into<Bytes>) -> Body {
+pub(crate) fn body(bytes: impl Into<Bytes>) -> Body {
     Either::Left(Full::new(bytes.into()))
 }
 
 /// Bytes of a type.
-pub fn bytes(content_type: &'static str, content: impl Into<Bytes>) -> Answer {
+pub(crate) fn bytes(content_type: &'static str, content: impl Into<Bytes>) -> Answer {
     of_type(content_type, body(content))
 }
 
 /// A body of a type.
-pub fn of_type(content_type: &'static str, body: Body) -> Answer {
+pub(crate) fn of_type(content_type: &'static str, body: Body) -> Answer {
     let mut answer = Response::new(body);
     answer.headers_mut().insert(CONTENT_TYPE, HeaderValue::from_static(content_type));
     answer
 }
 
+/// Server-Sent Events.
+pub(crate) fn events(events: EventStream, place: OwnedSemaphorePermit) -> Answer {
+    let body = Either::Right(Stream::new(events, place));
+    let mut answer = of_type("text/event-stream", body);
+    let headers = answer.headers_mut();
+    headers.insert(CACHE_CONTROL, HeaderValue::from_static("no-cache"));
+    // nginx gathers what it passes on, unless told not to.
+    headers.insert("x-accel-buffering", HeaderValue::from_static("no"));
+    answer
+}
+
 /// JSON.
-pub fn json(status: StatusCode, value: &impl Serialize) -> Answer {
+pub(crate) fn json(status: StatusCode, value: &impl Serialize) -> Answer {
     let content = serde_json::to_vec(value).expect("answers are made of strings and numbers");
     let mut answer = bytes("application/json", content);
     *answer.status_mut() = status;
@@ -49,23 +61,23 @@ pub fn json(status: StatusCode, value: &impl Serialize) -> Answer {
 }
 
 /// A body that comes by and by, and its place among the streams.
-pub struct Stream {
-    parts: BoxBody<Bytes, Failure>,
+pub(crate) struct Stream {
+    parts: UnsyncBoxBody<Bytes, Failure>,
     _place: OwnedSemaphorePermit,
     answering: Option<Answering>,
 }
 
 impl Stream {
     /// Streams `parts`.
-    pub fn new<B>(parts: B, place: OwnedSemaphorePermit) -> Self
+    pub(crate) fn new<B>(parts: B, place: OwnedSemaphorePermit) -> Self
     where
-        B: hyper::body::Body<Data = Bytes, Error: Into<Failure>> + Send + Sync + 'static,
+        B: hyper::body::Body<Data = Bytes, Error: Into<Failure>> + Send + 'static,
     {
-        Self { parts: parts.map_err(Into::into).boxed(), _place: place, answering: None }
+        Self { parts: parts.map_err(Into::into).boxed_unsync(), _place: place, answering: None }
     }
 
     /// Keeps the connection busy as long as this body goes on.
-    pub fn keep(&mut self, answering: Answering) {
+    pub(crate) fn keep(&mut self, answering: Answering) {
         self.answering = Some(answering);
     }
 }
@@ -86,7 +98,7 @@ impl hyper::body::Body for Stream {
 ///
 /// # Panics
 /// When `work` does.
-pub async fn finish<T: Send + 'static>(work: impl Future<Output = T> + Send + 'static) -> T {
+pub(crate) async fn finish<T: Send + 'static>(work: impl Future<Output = T> + Send + 'static) -> T {
     match tokio::spawn(work).await {
         Ok(done) => done,
         Err(failed) => match failed.try_into_panic() {

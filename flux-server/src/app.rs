@@ -4,77 +4,70 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::Duration;
 
-use flux_core::{Flux, Role};
+use flux_core::{Error, Flux, Role};
 use http::HeaderValue;
 use tokio::sync::{OwnedSemaphorePermit, Semaphore, watch};
 
 use crate::auth::Auth;
-use crate::config::{Config, Half};
+use crate::config::{Config, Half, Secret};
+use crate::events::Hub;
 use crate::limit::Limits;
 use crate::problem::Problem;
 
 /// One running server.
 pub struct App {
     /// The sale.
-    pub flux: Flux,
+    pub(crate) flux: Flux,
     /// Whether this process decides orders itself.
-    pub role: Role,
+    pub(crate) role: Role,
     /// Who may do what.
-    pub auth: Auth,
+    pub(crate) auth: Auth,
     /// How often.
-    pub limits: Limits,
+    pub(crate) limits: Limits,
+    /// Those who watch.
+    pub(crate) hub: Hub,
     /// Whose pages may call `/v1`.
-    pub cors_origin: Option<HeaderValue>,
+    pub(crate) cors_origin: Option<HeaderValue>,
     /// Bounds and times.
-    pub bounds: Bounds,
+    pub(crate) bounds: Bounds,
     /// Only health and metrics are answered.
-    pub operations_only: bool,
-    phase: watch::Sender<Phase>,
+    pub(crate) operations_only: bool,
+    draining: watch::Sender<bool>,
+    closing: watch::Sender<bool>,
     requests: AtomicUsize,
     streams: Arc<Semaphore>,
 }
 
-/// From the first connection to the last.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Phase {
-    /// Takes connections and orders.
-    Open,
-    /// Takes neither, answers what is there.
-    Draining,
-    /// Ends connections that wait for nothing.
-    Closing,
-}
-
 /// Bounds and times.
 #[derive(Debug, Clone, Copy)]
-pub struct Bounds {
+pub(crate) struct Bounds {
     /// Connections at once.
-    pub connections_max: usize,
+    pub(crate) connections_max: usize,
     /// Requests being answered at once.
-    pub requests_max: usize,
+    pub(crate) requests_max: usize,
     /// Time a request's head may take.
-    pub head: Duration,
+    pub(crate) head: Duration,
     /// Time a request's body may take.
-    pub body: Duration,
+    pub(crate) body: Duration,
     /// Time a connection may be idle, or a peer not read its answer.
-    pub idle: Duration,
+    pub(crate) idle: Duration,
 }
 
 /// Something of which there may be so many at once; given back when dropped.
 #[derive(Debug)]
-pub struct Place<'a>(&'a AtomicUsize);
+pub(crate) struct Place<'a>(&'a AtomicUsize);
 
 impl App {
     /// A server for `flux`.
     #[must_use]
     pub fn new(flux: Flux, config: &Config) -> Self {
+        let draining = watch::Sender::new(false);
         let (operator, buyers) = (config.operator_token(), config.buyer_jwt_secret());
         Self {
-            flux,
             role: if config.half == Half::Api { Role::AcceptOnly } else { Role::Both },
             auth: Auth::new(
-                operator.as_ref().map(|token| token.reveal()),
-                buyers.as_ref().map(|secret| secret.reveal()),
+                operator.as_ref().map(Secret::reveal),
+                buyers.as_ref().map(Secret::reveal),
             ),
             limits: Limits::new(config.limit_per_buyer, config.limit_per_peer),
             cors_origin: config.cors_origin.clone(),
@@ -86,7 +79,10 @@ impl App {
                 idle: config.idle_timeout,
             },
             operations_only: config.half == Half::Worker,
-            phase: watch::Sender::new(Phase::Open),
+            hub: Hub::start(flux.clone(), draining.subscribe()),
+            flux,
+            draining,
+            closing: watch::Sender::new(false),
             requests: AtomicUsize::new(0),
             streams: Arc::new(Semaphore::new(config.streams_max)),
         }
@@ -95,40 +91,32 @@ impl App {
     /// Turns new orders away: `/readyz` says so first, then waits and streams
     /// end, and each connection with its next answer.
     pub fn start_draining(&self) {
-        self.phase.send_replace(Phase::Draining);
+        self.draining.send_replace(true);
     }
 
     /// Ends the connections that are idle.
     pub fn start_closing(&self) {
-        self.phase.send_replace(Phase::Closing);
+        self.closing.send_replace(true);
     }
 
     /// Whether it is stopping.
     #[must_use]
     pub fn is_draining(&self) -> bool {
-        *self.phase.borrow() != Phase::Open
+        *self.draining.borrow()
     }
 
     /// Waits until it stops. Cancel-safe.
     pub fn draining(&self) -> impl Future<Output = ()> + use<> {
-        self.reached(|phase| phase != Phase::Open)
+        becomes_true(self.draining.subscribe())
     }
 
     /// Waits until connections that are idle are ended. Cancel-safe.
     pub fn closing(&self) -> impl Future<Output = ()> + use<> {
-        self.reached(|phase| phase == Phase::Closing)
-    }
-
-    fn reached(&self, here: fn(Phase) -> bool) -> impl Future<Output = ()> + use<> {
-        let mut phase = self.phase.subscribe();
-        async move {
-            // Without a sender there is no server left to stop.
-            let _ = phase.wait_for(|phase| here(*phase)).await.map(drop);
-        }
+        becomes_true(self.closing.subscribe())
     }
 
     /// `work`, or `None` once the server stops.
-    pub async fn unless_draining<T>(&self, work: impl Future<Output = T>) -> Option<T> {
+    pub(crate) async fn unless_draining<T>(&self, work: impl Future<Output = T>) -> Option<T> {
         tokio::select! {
             biased;
             done = work => Some(done),
@@ -136,14 +124,21 @@ impl App {
         }
     }
 
+    /// Counts an order that was turned away.
+    pub(crate) fn note(&self, error: &Error) {
+        if matches!(error, Error::SoldOut(_)) {
+            self.hub.turned_away();
+        }
+    }
+
     /// A place among the requests being answered.
-    pub fn request(&self) -> Result<Place<'_>, Problem> {
+    pub(crate) fn request(&self) -> Result<Place<'_>, Problem> {
         place(&self.requests, self.bounds.requests_max)
             .ok_or_else(|| Problem::unavailable("too many requests at once; nothing was accepted"))
     }
 
     /// A place among the streams.
-    pub fn stream(&self) -> Result<OwnedSemaphorePermit, Problem> {
+    pub(crate) fn stream(&self) -> Result<OwnedSemaphorePermit, Problem> {
         let place = Arc::clone(&self.streams).try_acquire_owned();
         place.map_err(|_| Problem::unavailable("too many streams at once"))
     }
@@ -153,6 +148,11 @@ impl App {
     pub fn requests(&self) -> usize {
         self.requests.load(Ordering::Relaxed)
     }
+}
+
+async fn becomes_true(mut told: watch::Receiver<bool>) {
+    // Without a sender there is no server left to wait for.
+    let _ = told.wait_for(|told| *told).await.map(drop);
 }
 
 fn place(taken: &AtomicUsize, most: usize) -> Option<Place<'_>> {

@@ -17,14 +17,14 @@ use subtle::ConstantTimeEq;
 use crate::problem::Problem;
 
 /// The secrets callers are held against.
-pub struct Auth {
+pub(crate) struct Auth {
     operator: Option<[u8; 32]>,
     buyers: Option<(DecodingKey, Validation)>,
 }
 
 /// Who calls.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub enum Caller {
+pub(crate) enum Caller {
     /// The holder of the operator's token.
     Operator,
     /// The buyer a token was made out to.
@@ -42,7 +42,7 @@ impl Auth {
     /// Holds callers against these secrets; without one, see
     /// [`operator`](Self::operator) and [`buyer`](Self::buyer).
     #[must_use]
-    pub fn new(operator_token: Option<&str>, buyer_jwt_secret: Option<&str>) -> Self {
+    pub(crate) fn new(operator_token: Option<&str>, buyer_jwt_secret: Option<&str>) -> Self {
         // Somebody else may have installed it before: one is as good as the other.
         let _ = HMAC_SHA_256.install_default();
         let buyers = buyer_jwt_secret.map(|secret| {
@@ -58,7 +58,7 @@ impl Auth {
 
     /// Lets the operator pass. Without a configured token, that is whoever
     /// calls from this machine.
-    pub fn operator(&self, headers: &HeaderMap, peer: IpAddr) -> Result<(), Problem> {
+    pub(crate) fn operator(&self, headers: &HeaderMap, peer: IpAddr) -> Result<(), Problem> {
         if self.operator.is_none() {
             return match peer.to_canonical().is_loopback() {
                 true => Ok(()),
@@ -77,7 +77,7 @@ impl Auth {
     }
 
     /// Lets a buyer pass, with a token if buyers need one.
-    pub fn buyer(&self, headers: &HeaderMap) -> Result<Caller, Problem> {
+    pub(crate) fn buyer(&self, headers: &HeaderMap) -> Result<Caller, Problem> {
         let Some((key, rules)) = &self.buyers else { return Ok(Caller::Anyone) };
         let token = bearer(headers).ok_or_else(|| {
             Problem::unauthorized("send a buyer's token: Authorization: Bearer …")
@@ -92,7 +92,7 @@ impl Auth {
     }
 
     /// Lets a buyer pass, or the operator.
-    pub fn buyer_or_operator(&self, headers: &HeaderMap) -> Result<Caller, Problem> {
+    pub(crate) fn buyer_or_operator(&self, headers: &HeaderMap) -> Result<Caller, Problem> {
         match bearer(headers) {
             Some(token) if self.is_operators(token) => Ok(Caller::Operator),
             _ => self.buyer(headers),
@@ -100,7 +100,11 @@ impl Auth {
     }
 
     /// Lets the operator pass, or a buyer where buyers have tokens.
-    pub fn operator_or_buyer(&self, headers: &HeaderMap, peer: IpAddr) -> Result<Caller, Problem> {
+    pub(crate) fn operator_or_buyer(
+        &self,
+        headers: &HeaderMap,
+        peer: IpAddr,
+    ) -> Result<Caller, Problem> {
         match bearer(headers) {
             Some(token) if self.buyers.is_some() && !self.is_operators(token) => {
                 self.buyer(headers)
@@ -111,7 +115,7 @@ impl Auth {
 
     /// Whether buyers need tokens.
     #[must_use]
-    pub fn knows_buyers(&self) -> bool {
+    pub(crate) fn knows_buyers(&self) -> bool {
         self.buyers.is_some()
     }
 
@@ -122,7 +126,7 @@ impl Auth {
 
 impl Caller {
     /// Whether this caller may act as `buyer`.
-    pub fn acts_for(&self, buyer: &BuyerId) -> Result<(), Problem> {
+    pub(crate) fn acts_for(&self, buyer: &BuyerId) -> Result<(), Problem> {
         match self {
             Self::Buyer(own) if own != buyer => {
                 Err(Problem::forbidden("the token is made out to another buyer"))
@@ -133,7 +137,7 @@ impl Caller {
 
     /// Whether this caller may see `order`.
     #[must_use]
-    pub fn may_see(&self, order: &Order) -> bool {
+    pub(crate) fn may_see(&self, order: &Order) -> bool {
         match self {
             Self::Buyer(own) => *own == order.buyer,
             Self::Operator | Self::Anyone => true,
@@ -158,7 +162,7 @@ static HMAC_SHA_256: CryptoProvider = CryptoProvider {
     signer_factory: |_, _| Err(ErrorKind::InvalidAlgorithm.into()),
     verifier_factory: |algorithm, key| match algorithm {
         Algorithm::HS256 => {
-            let secret = key.try_get_hmac_secret()?;
+            let secret = key.try_get_as_bytes()?;
             let keyed =
                 Hmac::<Sha256>::new_from_slice(secret).map_err(|_| ErrorKind::InvalidKeyFormat)?;
             Ok(Box::new(Verifier(keyed)))

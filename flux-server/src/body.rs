@@ -12,12 +12,12 @@ use crate::answer::Failure;
 use crate::problem::Problem;
 
 /// Most bytes of a body, unless the call says otherwise.
-pub const BODY_MAX: usize = 64 * 1024;
+pub(crate) const BODY_MAX: usize = 64 * 1024;
 /// Most bytes of an item's definition.
-pub const ITEM_BODY_MAX: usize = 4 * 1024 * 1024;
+pub(crate) const ITEM_BODY_MAX: usize = 4 * 1024 * 1024;
 
 /// Reads a JSON body of at most `bytes_max` within `time_max`.
-pub async fn read<B>(
+pub(crate) async fn read<B>(
     headers: &HeaderMap,
     body: B,
     bytes_max: usize,

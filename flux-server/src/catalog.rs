@@ -61,7 +61,7 @@ fn item(table: toml::Value) -> Result<ItemSpec, String> {
         _ => Err(InvalidInput::new("item_id", "must be given, as a string")),
     };
     // TOML has times of its own; the contract writes them as strings.
-    for (_, value) in table.iter_mut() {
+    for (_, value) in &mut table {
         if let toml::Value::Datetime(time) = value {
             *value = toml::Value::String(time.to_string());
         }

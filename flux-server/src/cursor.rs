@@ -6,14 +6,14 @@ use base64::prelude::BASE64_URL_SAFE_NO_PAD as BASE64;
 use flux_core::InvalidInput;
 
 /// What `place` is called by clients; `list` is the listing it belongs to.
-pub fn encode(list: &str, place: &str) -> String {
+pub(crate) fn encode(list: &str, place: &str) -> String {
     let mut bytes = checksum(list, place.as_bytes()).to_be_bytes().to_vec();
     bytes.extend_from_slice(place.as_bytes());
     BASE64.encode(bytes)
 }
 
 /// The place a client means.
-pub fn decode(list: &str, cursor: &str) -> Result<String, InvalidInput> {
+pub(crate) fn decode(list: &str, cursor: &str) -> Result<String, InvalidInput> {
     let wrong = || InvalidInput::new("cursor", "must be a next_cursor of this listing");
     let bytes = BASE64.decode(cursor).map_err(|_| wrong())?;
     let (sum, place) = bytes.split_first_chunk::<4>().ok_or_else(wrong)?;

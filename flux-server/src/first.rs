@@ -50,7 +50,7 @@ struct Refused<'r> {
 }
 
 /// `POST /buy`.
-pub async fn buy<B>(call: Call<B>) -> Result<Answer, Problem>
+pub(crate) async fn buy<B>(call: Call<B>) -> Result<Answer, Problem>
 where
     B: Body<Data = Bytes, Error: Into<Failure>>,
 {
@@ -72,7 +72,8 @@ where
             .transpose()?;
         let line = Line { item: item.clone(), ask: Ask::Units(Quantity::MIN) };
         let request = OrderRequest { id, buyer: buyer.clone(), lines: Lines::new(vec![line])? };
-        let order = match accept(&app, request).await {
+        let accepted = accept(&app, request).await.inspect_err(|error| app.note(error));
+        let order = match accepted {
             Ok(order) => order,
             Err(Error::SoldOut(_)) => return Ok(refused(StatusCode::CONFLICT, "Sold out")),
             Err(Error::UnknownItem(_)) => {
@@ -115,7 +116,7 @@ struct Owned<'o> {
 }
 
 /// `GET /inventory`. It reads every order, page by page as the caller takes it.
-pub async fn inventory<B>(call: Call<B>) -> Result<Answer, Problem> {
+pub(crate) async fn inventory<B>(call: Call<B>) -> Result<Answer, Problem> {
     if call.app.auth.knows_buyers() {
         call.app.auth.operator(&call.parts.headers, call.peer)?;
     }

@@ -18,7 +18,7 @@ use crate::query::{Query, decode};
 use crate::service::Call;
 
 /// `PUT /v1/items/{id}`.
-pub async fn put<B>(call: Call<B>, id: &str) -> Result<Answer, Problem>
+pub(crate) async fn put<B>(call: Call<B>, id: &str) -> Result<Answer, Problem>
 where
     B: Body<Data = Bytes, Error: Into<Failure>>,
 {
@@ -36,7 +36,7 @@ where
 }
 
 /// `GET /v1/items/{id}`.
-pub async fn get<B>(call: Call<B>, id: &str) -> Result<Answer, Problem> {
+pub(crate) async fn get<B>(call: Call<B>, id: &str) -> Result<Answer, Problem> {
     let item = known(&call.app, id_to_read(id)?).await?;
     Ok(answer::json(StatusCode::OK, &ItemJson(&item, now())))
 }
@@ -50,7 +50,7 @@ struct Page<'i> {
 const LIST: &str = "items";
 
 /// `GET /v1/items`.
-pub async fn list<B>(call: Call<B>) -> Result<Answer, Problem> {
+pub(crate) async fn list<B>(call: Call<B>) -> Result<Answer, Problem> {
     let query = Query::of(&call.parts.uri, &["limit", "cursor"])?;
     let limit = query.limit()?;
     let after = query.get("cursor").map(|text| cursor::decode(LIST, text)).transpose()?;
@@ -80,7 +80,7 @@ impl Serialize for Seats {
 }
 
 /// `GET /v1/items/{id}/seats`.
-pub async fn seats<B>(call: Call<B>, id: &str) -> Result<Answer, Problem> {
+pub(crate) async fn seats<B>(call: Call<B>, id: &str) -> Result<Answer, Problem> {
     let id = id_to_read(id)?;
     match call.app.flux.seats(&id).await? {
         Some(seats) => Ok(answer::json(StatusCode::OK, &Seats(seats))),
@@ -89,19 +89,27 @@ pub async fn seats<B>(call: Call<B>, id: &str) -> Result<Answer, Problem> {
 }
 
 /// `GET /v1/events`.
-pub async fn events<B>(call: Call<B>) -> Result<Answer, Problem> {
+pub(crate) async fn events<B>(call: Call<B>) -> Result<Answer, Problem> {
     let query = Query::of(&call.parts.uri, &["item_id"])?;
-    let _ = query;
-    Err(Problem::not_found("not yet"))
+    let id: Option<ItemId> =
+        query.get("item_id").map(ItemId::new).transpose().map_err(|_| unknown())?;
+    if let Some(id) = &id {
+        known(&call.app, id.clone()).await?;
+    }
+    Ok(answer::events(call.app.hub.items(id), call.app.stream()?))
 }
 
 async fn known(app: &App, id: ItemId) -> Result<Item, Problem> {
     Ok(app.flux.item(&id).await?.ok_or(Error::UnknownItem(id))?)
 }
 
+fn unknown() -> Problem {
+    Problem::not_found("no item has such an id")
+}
+
 /// The item's id, for a call that reads.
 fn id_to_read(text: &str) -> Result<ItemId, Problem> {
-    id_to_change(text).map_err(|_| Problem::not_found("no item has such an id"))
+    id_to_change(text).map_err(|_| unknown())
 }
 
 /// The item's id, for a call that changes it.

@@ -16,7 +16,7 @@ use crate::problem::Problem;
 use crate::time::{read_time, write_time};
 
 /// Reads a body; what is wrong with it is said with the field's name.
-pub fn read<T: DeserializeOwned>(body: &[u8]) -> Result<T, Problem> {
+pub(crate) fn read<T: DeserializeOwned>(body: &[u8]) -> Result<T, Problem> {
     let read = serde_json::from_slice::<Object<T>>(body);
     read.map(|read| read.0).map_err(|wrong| Problem::invalid(explain::<T>(body, &wrong)))
 }
@@ -73,10 +73,10 @@ fn moment<'de, D: Deserializer<'de>>(from: D) -> Result<Option<Timestamp>, D::Er
 /// `POST /v1/orders`.
 #[derive(Debug, Deserialize)]
 #[serde(deny_unknown_fields)]
-pub struct PlaceBody {
+pub(crate) struct PlaceBody {
     #[serde(default, deserialize_with = "id")]
-    pub order_id: Option<OrderId>,
-    pub buyer_id: BuyerId,
+    pub(crate) order_id: Option<OrderId>,
+    pub(crate) buyer_id: BuyerId,
     #[serde(default, deserialize_with = "given")]
     lines: Option<Vec<Object<LineBody>>>,
     #[serde(default, deserialize_with = "given")]
@@ -99,7 +99,7 @@ struct LineBody {
 
 impl PlaceBody {
     /// The buyer's lines, checked against each other.
-    pub fn lines(self) -> Result<(BuyerId, Lines), InvalidInput> {
+    pub(crate) fn lines(self) -> Result<(BuyerId, Lines), InvalidInput> {
         let lines = match (self.lines, self.item_id) {
             (Some(lines), None) if self.quantity.is_none() && self.seats.is_none() => {
                 lines.into_iter().map(|line| line.0.line()).collect::<Result<_, _>>()?
@@ -144,14 +144,14 @@ impl LineBody {
 /// `POST /v1/orders/{id}/confirm`.
 #[derive(Debug, Deserialize)]
 #[serde(deny_unknown_fields)]
-pub struct ConfirmBody {
-    pub payment_ref: PaymentRef,
+pub(crate) struct ConfirmBody {
+    pub(crate) payment_ref: PaymentRef,
 }
 
 /// `PUT /v1/items/{id}`, and a table of the catalogue.
 #[derive(Debug, Deserialize)]
 #[serde(deny_unknown_fields)]
-pub struct ItemBody {
+pub(crate) struct ItemBody {
     #[serde(default)]
     name: Option<String>,
     #[serde(default, deserialize_with = "given")]
@@ -170,7 +170,7 @@ pub struct ItemBody {
 
 impl ItemBody {
     /// The definition of the item called `id`.
-    pub fn spec(self, id: ItemId) -> Result<ItemSpec, InvalidInput> {
+    pub(crate) fn spec(self, id: ItemId) -> Result<ItemSpec, InvalidInput> {
         let kind = match (self.capacity, self.seats) {
             (Some(capacity), None) => ItemKind::Pool(capacity),
             (None, Some(hall)) => ItemKind::Seats(hall),
@@ -191,7 +191,7 @@ impl ItemBody {
 }
 
 /// An order as it is shown.
-pub struct OrderJson<'o>(pub &'o Order);
+pub(crate) struct OrderJson<'o>(pub &'o Order);
 
 impl Serialize for OrderJson<'_> {
     fn serialize<S: Serializer>(&self, to: S) -> Result<S::Ok, S::Error> {
@@ -233,8 +233,13 @@ impl Serialize for LineJson<'_> {
     }
 }
 
+/// The JSON of an item as it is shown at `now`.
+pub(crate) fn item(item: &Item, now: Timestamp) -> Vec<u8> {
+    serde_json::to_vec(&ItemJson(item, now)).expect("an item is made of strings and numbers")
+}
+
 /// An item as it is shown at `now`.
-pub struct ItemJson<'i>(pub &'i Item, pub Timestamp);
+pub(crate) struct ItemJson<'i>(pub &'i Item, pub Timestamp);
 
 impl Serialize for ItemJson<'_> {
     fn serialize<S: Serializer>(&self, to: S) -> Result<S::Ok, S::Error> {

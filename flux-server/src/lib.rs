@@ -7,7 +7,7 @@
 //! | connections, from the first byte to the last | `server`, `wire`, `framing` |
 //! | one request: its id, limits, and which call it is | `service`, `route`, `app` |
 //! | who may, and how often | `auth`, `limit` |
-//! | the calls | `orders`, `items`, `first`, `ops` |
+//! | the calls | `orders`, `items`, `first`, `events`, `ops` |
 //! | what is read and written | `json`, `query`, `prefer`, `cursor`, `time`, `body`, `answer`, `problem` |
 
 mod answer;
@@ -17,6 +17,7 @@ mod body;
 pub mod catalog;
 pub mod config;
 mod cursor;
+mod events;
 mod first;
 mod framing;
 mod items;

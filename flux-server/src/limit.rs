@@ -11,7 +11,7 @@ use governor::{DefaultKeyedRateLimiter, Quota, RateLimiter};
 use crate::problem::Problem;
 
 /// Requests a second, each for themselves.
-pub struct Limits {
+pub(crate) struct Limits {
     buyers: Option<DefaultKeyedRateLimiter<BuyerId>>,
     peers: Option<DefaultKeyedRateLimiter<IpAddr>>,
 }
@@ -19,7 +19,7 @@ pub struct Limits {
 impl Limits {
     /// Limits by second; `None` is no limit.
     #[must_use]
-    pub fn new(per_buyer: Option<NonZeroU32>, per_peer: Option<NonZeroU32>) -> Self {
+    pub(crate) fn new(per_buyer: Option<NonZeroU32>, per_peer: Option<NonZeroU32>) -> Self {
         let limiter = |rate| Quota::per_second(rate);
         Self {
             buyers: per_buyer.map(|rate| RateLimiter::keyed(limiter(rate))),
@@ -28,25 +28,25 @@ impl Limits {
     }
 
     /// Counts a request of `buyer`.
-    pub fn buyer(&self, buyer: &BuyerId) -> Result<(), Problem> {
+    pub(crate) fn buyer(&self, buyer: &BuyerId) -> Result<(), Problem> {
         check(self.buyers.as_ref(), buyer, "this buyer sends too many requests")
     }
 
     /// Counts a request from `peer`. An IPv6 subscriber has a /64 to choose
     /// addresses from, so that counts as one.
-    pub fn peer(&self, peer: IpAddr) -> Result<(), Problem> {
+    pub(crate) fn peer(&self, peer: IpAddr) -> Result<(), Problem> {
         let peer = match peer.to_canonical() {
             IpAddr::V6(address) => {
                 IpAddr::V6(Ipv6Addr::from_bits(address.to_bits() & !u128::from(u64::MAX)))
             }
-            address => address,
+            address @ IpAddr::V4(_) => address,
         };
         check(self.peers.as_ref(), &peer, "this address sends too many requests")
     }
 
     /// Forgets those who have been quiet for a second: called once a second, it
     /// bounds what is remembered by what that second brings.
-    pub fn forget_the_quiet(&self) {
+    pub(crate) fn forget_the_quiet(&self) {
         forget_quiet(self.buyers.as_ref());
         forget_quiet(self.peers.as_ref());
     }

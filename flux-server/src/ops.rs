@@ -20,7 +20,7 @@ struct Health {
 }
 
 /// What operations ask.
-pub async fn answer(app: &App, route: Route) -> Result<Answer, Problem> {
+pub(crate) async fn answer(app: &App, route: Route) -> Result<Answer, Problem> {
     match route {
         Route::Healthz => Ok(answer::json(StatusCode::OK, &Health { status: "alive" })),
         Route::Readyz => {
@@ -46,8 +46,9 @@ async fn ready(app: &App) -> Result<(), Problem> {
 }
 
 /// What is served from the binary.
-pub async fn show(_app: &App, route: Route) -> Result<Answer, Problem> {
+pub(crate) fn show(app: &App, route: Route) -> Result<Answer, Problem> {
     match route {
+        Route::Pulse => Ok(answer::events(app.hub.pulse(), app.stream()?)),
         Route::OpenApi => Ok(answer::bytes("application/json", OPEN_API)),
         _ => {
             let mut answer = answer::bytes("text/html; charset=utf-8", PAGE);

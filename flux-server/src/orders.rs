@@ -23,7 +23,7 @@ const PREFERENCE_APPLIED: HeaderName = HeaderName::from_static("preference-appli
 const IDEMPOTENCY_KEY: HeaderName = HeaderName::from_static("idempotency-key");
 
 /// `POST /v1/orders`.
-pub async fn place<B>(call: Call<B>) -> Result<Answer, Problem>
+pub(crate) async fn place<B>(call: Call<B>) -> Result<Answer, Problem>
 where
     B: Body<Data = Bytes, Error: Into<Failure>>,
 {
@@ -47,10 +47,11 @@ where
     refuse_while_draining(&app)?;
     let request = OrderRequest { id, buyer, lines };
     let wait = prefer::wait(&parts.headers);
-    let order = match wait {
-        Some(longest) if !longest.is_zero() => app.flux.place_within(request, longest).await?,
-        _ => app.flux.submit(request).await?,
+    let placed = match wait {
+        Some(longest) => app.flux.place_within(request, longest).await,
+        None => app.flux.submit(request).await,
     };
+    let order = placed.inspect_err(|error| app.note(error))?;
     let mut answer = match order.status() {
         OrderStatus::Queued => with_location(StatusCode::ACCEPTED, &order),
         OrderStatus::Rejected => Problem::rejected(order).into_answer(),
@@ -61,7 +62,7 @@ where
 }
 
 /// `GET /v1/orders/{id}`.
-pub async fn get<B>(call: Call<B>, id: &str) -> Result<Answer, Problem> {
+pub(crate) async fn get<B>(call: Call<B>, id: &str) -> Result<Answer, Problem> {
     let caller = call.app.auth.buyer_or_operator(&call.parts.headers)?;
     let id = id_to_read(id)?;
     let (app, wait) = (&call.app, prefer::wait(&call.parts.headers));
@@ -79,7 +80,7 @@ pub async fn get<B>(call: Call<B>, id: &str) -> Result<Answer, Problem> {
 }
 
 /// `POST /v1/orders/{id}/confirm`.
-pub async fn confirm<B>(call: Call<B>, id: &str) -> Result<Answer, Problem>
+pub(crate) async fn confirm<B>(call: Call<B>, id: &str) -> Result<Answer, Problem>
 where
     B: Body<Data = Bytes, Error: Into<Failure>>,
 {
@@ -94,7 +95,7 @@ where
 }
 
 /// `POST /v1/orders/{id}/release`.
-pub async fn release<B>(call: Call<B>, id: &str) -> Result<Answer, Problem> {
+pub(crate) async fn release<B>(call: Call<B>, id: &str) -> Result<Answer, Problem> {
     let caller = call.app.auth.buyer_or_operator(&call.parts.headers)?;
     let id = id_to_change(id)?;
     let flux = call.app.flux.clone();
@@ -107,7 +108,7 @@ pub async fn release<B>(call: Call<B>, id: &str) -> Result<Answer, Problem> {
 }
 
 /// `POST /v1/orders/{id}/cancel`.
-pub async fn cancel<B>(call: Call<B>, id: &str) -> Result<Answer, Problem> {
+pub(crate) async fn cancel<B>(call: Call<B>, id: &str) -> Result<Answer, Problem> {
     call.app.auth.operator(&call.parts.headers, call.peer)?;
     let id = id_to_change(id)?;
     let flux = call.app.flux.clone();
@@ -124,7 +125,7 @@ struct Page<'o> {
 const LIST: &str = "orders";
 
 /// `GET /v1/orders`.
-pub async fn list<B>(call: Call<B>) -> Result<Answer, Problem> {
+pub(crate) async fn list<B>(call: Call<B>) -> Result<Answer, Problem> {
     let caller = call.app.auth.operator_or_buyer(&call.parts.headers, call.peer)?;
     let query = Query::of(&call.parts.uri, &["buyer_id", "item_id", "status", "limit", "cursor"])?;
     let mut filter = OrderFilter {
@@ -162,7 +163,7 @@ fn status(text: &str) -> Result<OrderStatus, Problem> {
 }
 
 /// The header `Idempotency-Key`, if there is one.
-pub fn idempotency_key(headers: &HeaderMap) -> Result<Option<&str>, Problem> {
+pub(crate) fn idempotency_key(headers: &HeaderMap) -> Result<Option<&str>, Problem> {
     let mut keys = headers.get_all(IDEMPOTENCY_KEY).iter();
     let key = keys.next().map(HeaderValue::to_str).transpose();
     match (key, keys.next()) {
@@ -174,7 +175,7 @@ pub fn idempotency_key(headers: &HeaderMap) -> Result<Option<&str>, Problem> {
 }
 
 /// Refuses what would be a new order once the server stops.
-pub fn refuse_while_draining(app: &App) -> Result<(), Problem> {
+pub(crate) fn refuse_while_draining(app: &App) -> Result<(), Problem> {
     match app.is_draining() {
         true => Err(Problem::unavailable("the server is stopping; nothing was accepted")),
         false => Ok(()),

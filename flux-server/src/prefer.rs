@@ -9,7 +9,7 @@ const WAIT_MAX: u64 = 30;
 
 /// How long the caller will wait for a decision. The first `wait` counts; more
 /// than 30 seconds count as 30, an unreadable one as none.
-pub fn wait(headers: &HeaderMap) -> Option<Duration> {
+pub(crate) fn wait(headers: &HeaderMap) -> Option<Duration> {
     for header in headers.get_all("prefer") {
         for preference in header.to_str().unwrap_or_default().split(',') {
             // Parameters of a preference come after a semicolon.

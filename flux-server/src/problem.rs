@@ -15,7 +15,7 @@ use crate::json::OrderJson;
 
 /// What a caller is told instead of what it asked for.
 #[derive(Debug)]
-pub struct Problem {
+pub(crate) struct Problem {
     status: StatusCode,
     kind: Cow<'static, str>,
     detail: Cow<'static, str>,
@@ -56,78 +56,78 @@ impl Problem {
     }
 
     /// A field is missing, unknown, malformed or out of range; `detail` names it.
-    pub fn invalid(detail: impl Into<Cow<'static, str>>) -> Self {
+    pub(crate) fn invalid(detail: impl Into<Cow<'static, str>>) -> Self {
         Self::new(StatusCode::BAD_REQUEST, "invalid-request", detail)
     }
 
     /// No token, or one that proves nothing.
-    pub fn unauthorized(detail: &'static str) -> Self {
+    pub(crate) fn unauthorized(detail: &'static str) -> Self {
         Self::new(StatusCode::UNAUTHORIZED, "unauthorized", detail)
     }
 
     /// The caller is known and may not.
-    pub fn forbidden(detail: &'static str) -> Self {
+    pub(crate) fn forbidden(detail: &'static str) -> Self {
         Self::new(StatusCode::FORBIDDEN, "forbidden", detail)
     }
 
     /// No such item, order or path.
-    pub fn not_found(detail: impl Into<Cow<'static, str>>) -> Self {
+    pub(crate) fn not_found(detail: impl Into<Cow<'static, str>>) -> Self {
         Self::new(StatusCode::NOT_FOUND, "not-found", detail)
     }
 
     /// The path exists, the method does not.
-    pub fn method_not_allowed(allow: String) -> Self {
+    pub(crate) fn method_not_allowed(allow: String) -> Self {
         let detail = format!("this path takes {allow}");
         let problem = Self::new(StatusCode::METHOD_NOT_ALLOWED, "method-not-allowed", detail);
         Self { allow: Some(allow), ..problem }
     }
 
     /// More bytes than a body may have.
-    pub fn body_too_large(bytes_max: usize) -> Self {
+    pub(crate) fn body_too_large(bytes_max: usize) -> Self {
         let detail = format!("the body may have at most {bytes_max} bytes");
         Self::new(StatusCode::PAYLOAD_TOO_LARGE, "body-too-large", detail)
     }
 
     /// Another content type, or none.
-    pub fn not_json() -> Self {
+    pub(crate) fn not_json() -> Self {
         let detail = "send the header Content-Type: application/json";
         Self::new(StatusCode::UNSUPPORTED_MEDIA_TYPE, "not-json", detail)
     }
 
     /// The header block exceeds its bound.
-    pub fn head_too_large(bytes_max: usize) -> Self {
+    pub(crate) fn head_too_large(bytes_max: usize) -> Self {
         let detail = format!("the header block may have at most {bytes_max} bytes");
         let status = StatusCode::REQUEST_HEADER_FIELDS_TOO_LARGE;
         Self { closes: true, ..Self::new(status, "header-too-large", detail) }
     }
 
     /// The URI exceeds its bound.
-    pub fn uri_too_long(bytes_max: usize) -> Self {
+    pub(crate) fn uri_too_long(bytes_max: usize) -> Self {
         let detail = format!("the URI may have at most {bytes_max} bytes");
         Self { closes: true, ..Self::new(StatusCode::URI_TOO_LONG, "uri-too-long", detail) }
     }
 
     /// The body did not come in time.
-    pub fn timed_out() -> Self {
+    pub(crate) fn timed_out() -> Self {
         let detail = "the body did not arrive in time";
         let problem = Self::new(StatusCode::REQUEST_TIMEOUT, "request-timeout", detail);
         Self { closes: true, ..problem }
     }
 
     /// One buyer or peer asks too often.
-    pub fn too_many_requests(detail: &'static str, retry_after: Duration) -> Self {
+    pub(crate) fn too_many_requests(detail: &'static str, retry_after: Duration) -> Self {
         let problem = Self::new(StatusCode::TOO_MANY_REQUESTS, "too-many-requests", detail);
         Self { retry_after: Some(retry_after), ..problem }
     }
 
     /// Not now; nothing was accepted.
-    pub fn unavailable(detail: impl Into<Cow<'static, str>>) -> Self {
+    pub(crate) fn unavailable(detail: impl Into<Cow<'static, str>>) -> Self {
         let problem = Self::new(StatusCode::SERVICE_UNAVAILABLE, "unavailable", detail);
         Self { retry_after: Some(RETRY_AFTER_DEFAULT), ..problem }
     }
 
     /// A pool has no seats to show.
-    pub fn no_seats(detail: String) -> Self {
+    pub(crate) fn no_seats(detail: String) -> Self {
         Self::new(StatusCode::CONFLICT, "not-seated", detail)
     }
 
@@ -138,7 +138,7 @@ impl Problem {
     }
 
     /// The order was decided, against the buyer.
-    pub fn rejected(order: Order) -> Self {
+    pub(crate) fn rejected(order: Order) -> Self {
         let reason = order.reason().map_or("rejected", |reason| reason.as_str());
         let detail = match reason {
             "sold_out" => "fewer units are left than were asked for",
@@ -161,13 +161,13 @@ impl Problem {
 
     /// What it says to a person.
     #[must_use]
-    pub fn detail(&self) -> &str {
+    pub(crate) fn detail(&self) -> &str {
         &self.detail
     }
 
     /// Its status.
     #[must_use]
-    pub fn status(&self) -> StatusCode {
+    pub(crate) fn status(&self) -> StatusCode {
         self.status
     }
 
@@ -190,7 +190,7 @@ impl Problem {
 
     /// The problem as the contract writes it.
     #[must_use]
-    pub fn into_answer(self) -> Answer {
+    pub(crate) fn into_answer(self) -> Answer {
         let wire = Wire {
             r#type: format!("/problems/{}", self.kind),
             title: title(&self.kind),
@@ -207,7 +207,7 @@ impl Problem {
 
     /// The problem with a body in another form.
     #[must_use]
-    pub fn with_body(&self, body: Body) -> Answer {
+    pub(crate) fn with_body(&self, body: Body) -> Answer {
         let mut answer = Response::new(body);
         *answer.status_mut() = self.status;
         self.headers(&mut answer);

@@ -16,11 +16,11 @@ const LIMIT_MAX: usize = 1_000;
 
 /// The parameters a call knows; others are ignored.
 #[derive(Debug)]
-pub struct Query<'u>(Vec<(&'static str, Cow<'u, str>)>);
+pub(crate) struct Query<'u>(Vec<(&'static str, Cow<'u, str>)>);
 
 impl<'u> Query<'u> {
     /// Reads the `known` parameters of a URI.
-    pub fn of(uri: &'u Uri, known: &[&'static str]) -> Result<Self, Problem> {
+    pub(crate) fn of(uri: &'u Uri, known: &[&'static str]) -> Result<Self, Problem> {
         let mut read: Vec<(&'static str, Cow<'u, str>)> = Vec::new();
         let pairs = uri.query().unwrap_or_default().split('&').filter(|pair| !pair.is_empty());
         for pair in pairs {
@@ -37,17 +37,20 @@ impl<'u> Query<'u> {
     }
 
     /// A parameter as text.
-    pub fn get(&self, name: &str) -> Option<&str> {
+    pub(crate) fn get(&self, name: &str) -> Option<&str> {
         self.0.iter().find(|(known, _)| *known == name).map(|(_, value)| &**value)
     }
 
     /// A parameter as what it stands for.
-    pub fn parsed<T: FromStr<Err = InvalidInput>>(&self, name: &str) -> Result<Option<T>, Problem> {
+    pub(crate) fn parsed<T: FromStr<Err = InvalidInput>>(
+        &self,
+        name: &str,
+    ) -> Result<Option<T>, Problem> {
         Ok(self.get(name).map(str::parse).transpose()?)
     }
 
     /// How many entries a page may have.
-    pub fn limit(&self) -> Result<usize, Problem> {
+    pub(crate) fn limit(&self) -> Result<usize, Problem> {
         let Some(text) = self.get("limit") else { return Ok(LIMIT_DEFAULT) };
         let digits = !text.is_empty() && text.bytes().all(|byte| byte.is_ascii_digit());
         match text.parse() {
@@ -59,7 +62,7 @@ impl<'u> Query<'u> {
 
 /// Text out of a part of a URI. In a query a plus sign is a plus sign: ids may
 /// have one.
-pub fn decode(part: &str) -> Option<Cow<'_, str>> {
+pub(crate) fn decode(part: &str) -> Option<Cow<'_, str>> {
     let mut rest = part.as_bytes();
     while let Some(at) = rest.iter().position(|byte| *byte == b'%') {
         rest = rest.get(at + 1..)?;

@@ -72,9 +72,13 @@ pub async fn serve(app: Arc<App>, listener: TcpListener) {
             });
         }
     };
+    let mut second = tokio::time::interval(Duration::from_secs(1));
+    let draining = app.draining();
+    tokio::pin!(draining);
     loop {
         tokio::select! {
-            () = app.draining() => break,
+            () = &mut draining => break,
+            _ = second.tick() => app.limits.forget_the_quiet(),
             accepted = listener.accept() => match accepted {
                 Ok((accepted, peer)) => take(accepted, peer.ip(), &mut connections),
                 Err(error) => recover(&error).await,
@@ -92,6 +96,7 @@ pub async fn serve(app: Arc<App>, listener: TcpListener) {
         app.start_closing();
     };
     tokio::join!(closing, async { while connections.join_next().await.is_some() {} });
+    app.hub.finished().await;
 }
 
 /// Serves one connection to its end.

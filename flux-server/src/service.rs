@@ -35,13 +35,13 @@ const ANY: HeaderValue = HeaderValue::from_static("*");
 const CLOSE: HeaderValue = HeaderValue::from_static("close");
 
 /// One call on its way to its handler.
-pub struct Call<B> {
+pub(crate) struct Call<B> {
     /// The server.
-    pub app: Arc<App>,
+    pub(crate) app: Arc<App>,
     /// Who asks, as far as the network knows.
-    pub peer: IpAddr,
+    pub(crate) peer: IpAddr,
     /// The head.
-    pub parts: Parts,
+    pub(crate) parts: Parts,
     body: B,
 }
 
@@ -51,12 +51,12 @@ where
     B::Error: Into<Failure>,
 {
     /// The JSON body.
-    pub async fn body(self) -> Result<(Arc<App>, Parts, Bytes), Problem> {
+    pub(crate) async fn body(self) -> Result<(Arc<App>, Parts, Bytes), Problem> {
         self.body_of_at_most(body::BODY_MAX).await
     }
 
     /// The JSON body, of at most so many bytes.
-    pub async fn body_of_at_most(
+    pub(crate) async fn body_of_at_most(
         self,
         bytes_max: usize,
     ) -> Result<(Arc<App>, Parts, Bytes), Problem> {
@@ -67,7 +67,7 @@ where
 }
 
 /// Answers a request. Never fails: what goes wrong is an answer too.
-pub async fn answer<B>(
+pub(crate) async fn answer<B>(
     app: Arc<App>,
     peer: IpAddr,
     request: Request<B>,
@@ -84,8 +84,9 @@ where
     let route = found.and_then(|found| found.call(&parts.method));
     let cross = Cross::of(&app, &parts, found);
 
-    let answered = match (found, route) {
-        (Some(found), Some(route)) => {
+    let answered = match (check_size(&parts), found, route) {
+        (Err(problem), ..) => Err(problem),
+        (Ok(()), Some(found), Some(route)) => {
             handle(&app, peer, route, found.id.to_owned(), parts, body).await
         }
         _ => refuse(&parts, found, &cross),
@@ -99,6 +100,17 @@ where
         headers.insert(CONNECTION, CLOSE);
     }
     Ok(answer)
+}
+
+fn check_size(parts: &Parts) -> Result<(), Problem> {
+    if parts.uri.path_and_query().map_or(0, |uri| uri.as_str().len()) > URI_MAX {
+        return Err(Problem::uri_too_long(URI_MAX));
+    }
+    let head: usize = parts.headers.iter().map(|(n, v)| n.as_str().len() + v.len() + 4).sum();
+    if head > HEAD_MAX {
+        return Err(Problem::head_too_large(HEAD_MAX));
+    }
+    Ok(())
 }
 
 fn refuse(parts: &Parts, found: Option<Found<'_>>, cross: &Cross) -> Result<Answer, Problem> {
@@ -128,13 +140,6 @@ where
     B: Body<Data = Bytes>,
     B::Error: Into<Failure>,
 {
-    if parts.uri.path_and_query().map_or(0, |uri| uri.as_str().len()) > URI_MAX {
-        return Err(Problem::uri_too_long(URI_MAX));
-    }
-    let head: usize = parts.headers.iter().map(|(n, v)| n.as_str().len() + v.len() + 4).sum();
-    if head > HEAD_MAX {
-        return Err(Problem::head_too_large(HEAD_MAX));
-    }
     if route.is_for_operations() {
         return ops::answer(app, route).await;
     }
@@ -160,8 +165,8 @@ where
         Route::Events => items::events(call).await,
         Route::Buy => first::buy(call).await,
         Route::Inventory => first::inventory(call).await,
-        Route::OpenApi | Route::Page | Route::Pulse => ops::show(app, route).await,
-        Route::Healthz | Route::Readyz | Route::Metrics => ops::answer(app, route).await,
+        Route::OpenApi | Route::Page | Route::Pulse => ops::show(&call.app, route),
+        Route::Healthz | Route::Readyz | Route::Metrics => ops::answer(&call.app, route).await,
     }
 }
 

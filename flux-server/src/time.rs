@@ -6,7 +6,7 @@ use jiff::fmt::temporal::DateTimePrinter;
 static PRINTER: DateTimePrinter = DateTimePrinter::new().precision(Some(3));
 
 /// `2026-11-23T10:00:00.000Z`: UTC, with milliseconds.
-pub fn write_time(time: Timestamp) -> String {
+pub(crate) fn write_time(time: Timestamp) -> String {
     let mut text = String::with_capacity(24);
     let moment = i64::try_from(time.as_millis())
         .ok()
@@ -17,7 +17,7 @@ pub fn write_time(time: Timestamp) -> String {
 }
 
 /// Reads a date and time with an offset, of 1970 or later.
-pub fn read_time(text: &str) -> Result<Timestamp, InvalidInput> {
+pub(crate) fn read_time(text: &str) -> Result<Timestamp, InvalidInput> {
     let wrong = || {
         InvalidInput::new("time", "must be like 2026-11-23T10:00:00Z (RFC 3339), of 1970 or later")
     };

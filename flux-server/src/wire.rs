@@ -22,25 +22,25 @@ const LATE: &[u8] =
 
 /// Times after which a connection is ended.
 #[derive(Debug, Clone, Copy)]
-pub struct Patience {
+pub(crate) struct Patience {
     /// From the first byte of a head to its last.
-    pub head: Duration,
+    pub(crate) head: Duration,
     /// Without a byte in either direction, or without taking any of an answer.
-    pub idle: Duration,
+    pub(crate) idle: Duration,
 }
 
 /// Whether a request is being answered: then nothing is late.
 #[derive(Debug, Clone, Default)]
-pub struct Busy(Arc<AtomicBool>);
+pub(crate) struct Busy(Arc<AtomicBool>);
 
 /// The connection is busy until this is dropped.
 #[derive(Debug)]
-pub struct Answering(Arc<AtomicBool>);
+pub(crate) struct Answering(Arc<AtomicBool>);
 
 impl Busy {
     /// From now on.
     #[must_use]
-    pub fn start(&self) -> Answering {
+    pub(crate) fn start(&self) -> Answering {
         self.0.store(true, Ordering::Release);
         Answering(Arc::clone(&self.0))
     }
@@ -54,7 +54,7 @@ impl Drop for Answering {
 
 /// A socket that is watched.
 #[derive(Debug)]
-pub struct Wire<S> {
+pub(crate) struct Wire<S> {
     socket: S,
     patience: Patience,
     busy: Busy,
@@ -69,7 +69,7 @@ pub struct Wire<S> {
 
 impl<S: AsyncRead + AsyncWrite + Unpin> Wire<S> {
     /// Watches `socket`.
-    pub fn new(socket: S, patience: Patience, busy: Busy) -> Self {
+    pub(crate) fn new(socket: S, patience: Patience, busy: Busy) -> Self {
         let now = Instant::now();
         Self {
             socket,
