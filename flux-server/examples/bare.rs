@@ -16,7 +16,7 @@ use std::time::Duration;
 
 use bytes::Bytes;
 use clap::Parser;
-use http::header::{CONTENT_TYPE, HeaderName, HeaderValue, LOCATION};
+use http::header::{ACCESS_CONTROL_ALLOW_ORIGIN, CONTENT_TYPE, HeaderValue, LOCATION};
 use http::{Request, Response, StatusCode};
 use http_body_util::{BodyExt, Full};
 use hyper::body::Incoming;
@@ -103,6 +103,11 @@ struct Problem {
 }
 
 #[derive(Serialize)]
+struct Refused {
+    error: &'static str,
+}
+
+#[derive(Serialize)]
 struct Bought<'a> {
     message: &'static str,
     order: Sent<'a>,
@@ -122,43 +127,54 @@ async fn answer(
     let buy = request.uri().path() == "/buy";
     let body = request.into_body().collect().await?.to_bytes();
     let Ok(asked) = serde_json::from_slice::<Asked>(&body) else {
-        return Ok(reply(StatusCode::BAD_REQUEST, "text/plain", Vec::new(), None));
+        return Ok(reply(StatusCode::BAD_REQUEST, "text/plain", Vec::new()));
     };
     let json = "application/json";
-    if asked.item_id == GONE {
-        return Ok(if buy {
-            let body = br#"{"error":"Sold out"}"#.to_vec();
-            reply(StatusCode::CONFLICT, json, body, None)
-        } else {
-            let detail = format!("Item {} is sold out.", asked.item_id);
-            let problem =
-                Problem { r#type: "/problems/sold-out", title: "Sold out", status: 409, detail };
-            reply(StatusCode::CONFLICT, "application/problem+json", to_json(&problem), None)
-        });
-    }
-    let order_id = Uuid::now_v7();
-    if let Some(log) = log {
-        log.append(order_id, &asked).await;
-    }
-    Ok(if buy {
-        let order = Sent { user_id: asked.buyer_id, item_id: asked.item_id };
-        let bought = Bought { message: "Order received", order, order_id };
-        reply(StatusCode::OK, json, to_json(&bought), None)
+    let mut reply = if asked.item_id == GONE && buy {
+        reply(StatusCode::CONFLICT, json, to_json(&Refused { error: "Sold out" }))
+    } else if asked.item_id == GONE {
+        let detail = format!("{} is sold out", asked.item_id);
+        let problem =
+            Problem { r#type: "/problems/sold-out", title: "Sold out", status: 409, detail };
+        reply(StatusCode::CONFLICT, "application/problem+json", to_json(&problem))
     } else {
-        let order = Order {
-            order_id,
-            buyer_id: asked.buyer_id,
-            lines: [Line { item_id: asked.item_id, quantity: asked.quantity }],
-            status: "held",
-            reason: None,
-            placed_at: TIME,
-            decided_at: Some(TIME),
-            hold_expires_at: Some(TIME),
-            payment_ref: None,
-        };
-        let location = HeaderValue::try_from(format!("/v1/orders/{order_id}"));
-        reply(StatusCode::CREATED, json, to_json(&order), location.ok())
-    })
+        let order_id = Uuid::now_v7();
+        if let Some(log) = log {
+            log.append(order_id, &asked).await;
+        }
+        if buy {
+            let order = Sent { user_id: asked.buyer_id, item_id: asked.item_id };
+            let bought = Bought { message: "Order received", order, order_id };
+            reply(StatusCode::OK, json, to_json(&bought))
+        } else {
+            held(order_id, &asked)
+        }
+    };
+    if buy {
+        let headers = reply.headers_mut();
+        headers.insert(ACCESS_CONTROL_ALLOW_ORIGIN, HeaderValue::from_static("*"));
+    }
+    Ok(reply)
+}
+
+fn held(order_id: Uuid, asked: &Asked<'_>) -> Response<Full<Bytes>> {
+    let order = Order {
+        order_id,
+        buyer_id: asked.buyer_id,
+        lines: [Line { item_id: asked.item_id, quantity: asked.quantity }],
+        status: "held",
+        reason: None,
+        placed_at: TIME,
+        decided_at: Some(TIME),
+        hold_expires_at: Some(TIME),
+        payment_ref: None,
+    };
+    let mut reply = reply(StatusCode::CREATED, "application/json", to_json(&order));
+    let location = HeaderValue::try_from(format!("/v1/orders/{order_id}"));
+    let headers = reply.headers_mut();
+    headers.insert(LOCATION, location.expect("a UUID is a header's value"));
+    headers.insert("preference-applied", HeaderValue::from_static("wait=1"));
+    reply
 }
 
 fn to_json(value: &impl Serialize) -> Vec<u8> {
@@ -167,21 +183,12 @@ fn to_json(value: &impl Serialize) -> Vec<u8> {
     bytes
 }
 
-fn reply(
-    status: StatusCode,
-    kind: &'static str,
-    body: Vec<u8>,
-    location: Option<HeaderValue>,
-) -> Response<Full<Bytes>> {
+fn reply(status: StatusCode, kind: &'static str, body: Vec<u8>) -> Response<Full<Bytes>> {
     let mut response = Response::new(Full::new(Bytes::from(body)));
     *response.status_mut() = status;
     let headers = response.headers_mut();
     headers.insert(CONTENT_TYPE, HeaderValue::from_static(kind));
-    let id = HeaderValue::from_static("0198f0f3-5a4e-7c3e-8d10-0123456789ab");
-    headers.insert(HeaderName::from_static("x-request-id"), id);
-    if let Some(location) = location {
-        headers.insert(LOCATION, location);
-    }
+    headers.insert("x-request-id", HeaderValue::from_static("0123456789abcdef-012345"));
     response
 }
 
