@@ -8,6 +8,7 @@ use flux_core::backends::embedded::Embedded;
 use flux_core::{Flux, Role};
 use flux_server::app::App;
 use flux_server::config::{BackendKind, Config, Half};
+use flux_server::telemetry::Telemetry;
 use flux_server::{catalog, server};
 use tokio::signal::unix::{SignalKind, signal};
 use tracing::{info, warn};
@@ -29,7 +30,10 @@ fn start() -> Result<()> {
     // Before there are threads: it sets environment variables.
     let config = Config::read()?;
     let runtime = tokio::runtime::Builder::new_multi_thread().enable_all().build()?;
-    runtime.block_on(run(config))
+    let ran = runtime.block_on(run(config));
+    // Whatever still runs was given its time.
+    runtime.shutdown_background();
+    ran
 }
 
 async fn run(config: Config) -> Result<()> {
@@ -38,6 +42,7 @@ async fn run(config: Config) -> Result<()> {
     let mut terminate = signal(SignalKind::terminate())?;
     let mut interrupt = signal(SignalKind::interrupt())?;
 
+    let telemetry = Telemetry::start(config.log_format)?;
     let flux = open(&config).await?;
     let mut items = config.items.clone();
     if let Some(file) = &config.catalog {
@@ -45,7 +50,7 @@ async fn run(config: Config) -> Result<()> {
     }
     catalog::put_missing(&flux, items).await?;
 
-    let app = Arc::new(App::new(flux.clone(), &config));
+    let app = Arc::new(App::new(flux.clone(), &config, telemetry.figures()));
     let listener = match config.address() {
         Some(address) => {
             let listener = server::listen(address).with_context(|| {
@@ -69,15 +74,24 @@ async fn run(config: Config) -> Result<()> {
         _ = terminate.recv() => info!("SIGTERM: stopping"),
         _ = interrupt.recv() => info!("SIGINT: stopping"),
     }
+    tokio::spawn(async move {
+        tokio::select! {
+            _ = terminate.recv() => {}
+            _ = interrupt.recv() => {}
+        }
+        warn!("a second signal: ending at once");
+        std::process::exit(130);
+    });
     app.start_draining();
-    // A quarter of the time is the engine's.
-    if tokio::time::timeout(config.drain.mul_f64(0.75), serving).await.is_err() {
+    // The engine and the traces have the rest of the time.
+    if tokio::time::timeout(config.drain.mul_f64(0.7), serving).await.is_err() {
         warn!("some connections did not end in time");
     }
     if tokio::time::timeout(config.drain.mul_f64(0.2), flux.shutdown()).await.is_err() {
         warn!("the engine did not stop in time; what it left is found when it is opened again");
     }
     info!("stopped");
+    telemetry.finish(config.drain.mul_f64(0.05)).await;
     Ok(())
 }
 
