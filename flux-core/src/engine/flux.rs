@@ -16,6 +16,7 @@ use super::error::Error;
 use super::gate::Gate;
 use super::lane::Lane;
 use super::settings::Settings;
+use super::settle;
 use super::trails::Trails;
 use super::waiters::{Waiters, Waiting};
 use super::worker;
@@ -225,8 +226,9 @@ impl Flux {
         let ruled = self.core.backend.store.confirm(std::slice::from_ref(&asked)).await?;
         let order = match ruled.into_iter().next() {
             Some(ConfirmOutcome::Settled(order)) => {
-                let orders = vec![order.clone()];
-                self.core.publish(Arc::new(News { orders, levels: Vec::new() })).await;
+                let news = News { orders: vec![order.clone()], levels: Vec::new() };
+                settle::count(&news);
+                self.core.publish(Arc::new(news)).await;
                 order
             }
             Some(ConfirmOutcome::Late(_)) => {
