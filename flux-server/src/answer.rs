@@ -11,6 +11,7 @@ use http_body_util::{BodyExt, Either, Full};
 use hyper::body::Frame;
 use serde::Serialize;
 use tokio::sync::OwnedSemaphorePermit;
+use tracing::Instrument;
 
 use crate::events::EventStream;
 use crate::wire::Answering;
@@ -99,7 +100,7 @@ impl hyper::body::Body for Stream {
 /// # Panics
 /// When `work` does.
 pub(crate) async fn finish<T: Send + 'static>(work: impl Future<Output = T> + Send + 'static) -> T {
-    match tokio::spawn(work).await {
+    match tokio::spawn(work.in_current_span()).await {
         Ok(done) => done,
         Err(failed) => match failed.try_into_panic() {
             Ok(panic) => std::panic::resume_unwind(panic),

@@ -13,6 +13,8 @@ use crate::config::{Config, Half, Secret};
 use crate::events::Hub;
 use crate::limit::Limits;
 use crate::problem::Problem;
+use crate::route::Route;
+use crate::telemetry::{Figures, Http};
 
 /// One running server.
 pub struct App {
@@ -26,6 +28,10 @@ pub struct App {
     pub(crate) limits: Limits,
     /// Those who watch.
     pub(crate) hub: Hub,
+    /// What is counted of requests and connections.
+    pub(crate) http: Http,
+    /// What `/metrics` tells.
+    pub(crate) figures: Figures,
     /// Whose pages may call `/v1`.
     pub(crate) cors_origin: Option<HeaderValue>,
     /// Bounds and times.
@@ -60,7 +66,7 @@ pub(crate) struct Place<'a>(&'a AtomicUsize);
 impl App {
     /// A server for `flux`.
     #[must_use]
-    pub fn new(flux: Flux, config: &Config) -> Self {
+    pub fn new(flux: Flux, config: &Config, figures: Figures) -> Self {
         let draining = watch::Sender::new(false);
         let (operator, buyers) = (config.operator_token(), config.buyer_jwt_secret());
         Self {
@@ -79,6 +85,8 @@ impl App {
                 idle: config.idle_timeout,
             },
             operations_only: config.half == Half::Worker,
+            http: Http::new(Route::ALL.map(Route::name)),
+            figures,
             hub: Hub::start(flux.clone(), draining.subscribe()),
             flux,
             draining,

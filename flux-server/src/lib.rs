@@ -7,6 +7,7 @@
 //! | connections, from the first byte to the last | `server`, `wire`, `framing`, `refusal` |
 //! | one request: its id, limits, and which call it is | `service`, `route`, `app` |
 //! | who may, and how often | `auth`, `limit` |
+//! | the log, figures and traces | `telemetry` |
 //! | the calls | `orders`, `items`, `first`, `events`, `ops` |
 //! | what is read and written | `json`, `query`, `prefer`, `cursor`, `time`, `body`, `answer`, `problem` |
 
@@ -32,5 +33,6 @@ mod refusal;
 pub mod route;
 pub mod server;
 mod service;
+pub mod telemetry;
 mod time;
 mod wire;

@@ -8,6 +8,7 @@ use flux_core::backends::embedded::Embedded;
 use flux_core::{Flux, Role};
 use flux_server::app::App;
 use flux_server::config::{BackendKind, Config, Half};
+use flux_server::telemetry::Telemetry;
 use flux_server::{catalog, server};
 use tokio::signal::unix::{SignalKind, signal};
 use tracing::{info, warn};
@@ -38,6 +39,7 @@ async fn run(config: Config) -> Result<()> {
     let mut terminate = signal(SignalKind::terminate())?;
     let mut interrupt = signal(SignalKind::interrupt())?;
 
+    let telemetry = Telemetry::start(config.log_format)?;
     let flux = open(&config).await?;
     let mut items = config.items.clone();
     if let Some(file) = &config.catalog {
@@ -45,7 +47,7 @@ async fn run(config: Config) -> Result<()> {
     }
     catalog::put_missing(&flux, items).await?;
 
-    let app = Arc::new(App::new(flux.clone(), &config));
+    let app = Arc::new(App::new(flux.clone(), &config, telemetry.figures()));
     let listener = match config.address() {
         Some(address) => {
             let listener = server::listen(address).with_context(|| {
@@ -78,6 +80,7 @@ async fn run(config: Config) -> Result<()> {
         warn!("the engine did not stop in time; what it left is found when it is opened again");
     }
     info!("stopped");
+    telemetry.finish(config.drain.mul_f64(0.05)).await;
     Ok(())
 }
 

@@ -14,6 +14,9 @@ use crate::route::Route;
 /// A backend that takes longer to answer is not ready.
 const READY_WITHIN: Duration = Duration::from_secs(1);
 
+/// Prometheus' text format.
+const TEXT: &str = "text/plain; version=0.0.4; charset=utf-8";
+
 #[derive(Serialize)]
 struct Health {
     status: &'static str,
@@ -27,7 +30,7 @@ pub(crate) async fn answer(app: &App, route: Route) -> Result<Answer, Problem> {
             ready(app).await?;
             Ok(answer::json(StatusCode::OK, &Health { status: "ready" }))
         }
-        _ => Err(Problem::not_found("not yet")),
+        _ => Ok(answer::bytes(TEXT, app.figures.render(app).await)),
     }
 }
 

@@ -104,6 +104,8 @@ pub async fn connection<S>(app: Arc<App>, socket: S, peer: IpAddr)
 where
     S: AsyncRead + AsyncWrite + Unpin,
 {
+    let open = Arc::clone(&app);
+    let _open = open.http.open();
     let busy = Busy::default();
     let wire = Wire::new(socket, patience(&app), busy.clone());
     let closing = app.closing();

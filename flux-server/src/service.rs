@@ -13,12 +13,13 @@ use http::header::{
 use http::request::Parts;
 use http::{HeaderMap, HeaderName, HeaderValue, Method, Request, Response, StatusCode};
 use hyper::body::Body;
+use tracing::Instrument;
 
 use crate::answer::{self, Answer, Failure};
 use crate::app::App;
 use crate::problem::Problem;
 use crate::route::{self, Found, Route};
-use crate::{body, first, items, ops, orders};
+use crate::{body, first, items, ops, orders, telemetry};
 
 /// Most bytes of a URI.
 const URI_MAX: usize = 8 * 1024;
@@ -76,6 +77,7 @@ where
     B: Body<Data = Bytes>,
     B::Error: Into<Failure>,
 {
+    let asked = app.http.start();
     let (parts, body) = request.into_parts();
     let request_id = request_id(&parts.headers);
     // A body of unknown length is where the framing check lets go.
@@ -83,16 +85,20 @@ where
     let found = route::find(parts.uri.path());
     let route = found.and_then(|found| found.call(&parts.method));
     let cross = Cross::of(&app, &parts, found);
+    let span = telemetry::request_span(&parts, route.map_or("none", Route::name), &request_id);
 
     let answered = match (check_size(&parts), found, route) {
         (Err(problem), ..) => Err(problem),
         (Ok(()), Some(found), Some(route)) => {
-            handle(&app, peer, route, found.id.to_owned(), parts, body).await
+            let id = found.id.to_owned();
+            handle(&app, peer, route, id, parts, body).instrument(span.clone()).await
         }
         _ => refuse(&parts, found, &cross),
     };
     let mut answer = answered.unwrap_or_else(Problem::into_answer);
 
+    telemetry::answered(&span, answer.status());
+    asked.answered(route.map(|route| route as usize), answer.status());
     let headers = answer.headers_mut();
     headers.insert(REQUEST_ID, request_id);
     cross.allow(headers);

@@ -1,0 +1,185 @@
+//! The recorder behind `/metrics`, and what is looked up when it is asked.
+
+use std::time::{Duration, SystemTime, UNIX_EPOCH};
+
+use flux_core::Flux;
+use metrics_exporter_prometheus::{Matcher, PrometheusBuilder, PrometheusHandle};
+use tokio::time::{MissedTickBehavior, interval, timeout};
+use tracing::debug;
+
+use super::TelemetryError;
+use super::text::Text;
+use crate::app::App;
+
+/// Upper bounds of times, in seconds. An order may wait for half a minute.
+const SECONDS: [f64; 17] = [
+    0.000_1, 0.000_25, 0.000_5, 0.001, 0.002_5, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5,
+    5.0, 10.0, 30.0,
+];
+/// Upper bounds of orders in a batch.
+const ORDERS: [f64; 13] =
+    [1.0, 2.0, 4.0, 8.0, 16.0, 32.0, 64.0, 128.0, 256.0, 512.0, 1024.0, 2048.0, 4096.0];
+/// How often samples are put into their buckets; until then each takes memory.
+const UPKEEP_EVERY: Duration = Duration::from_secs(1);
+/// Items whose units are told; each has series of its own.
+const ITEMS_MAX: usize = 100;
+/// A backend that takes longer is left out.
+const LOOK_WITHIN: Duration = Duration::from_secs(2);
+
+const COUNTERS: [(&str, &str); 10] = [
+    ("flux_orders_total", "Orders that came to have a status."),
+    ("flux_gate_turned_away_total", "Calls told sold out before any I/O."),
+    ("flux_fenced_total", "Commits refused because another worker claimed the item."),
+    ("flux_conflicts_total", "Commits refused because an order was decided or a buyer over a cap."),
+    ("flux_unknown_commits_total", "Commits whose answer was lost."),
+    ("flux_unlocked_total", "Claims made without a lock service."),
+    ("flux_unpublished_total", "News that was not published."),
+    ("flux_untold_total", "Rounds whose news or acknowledgements were dropped."),
+    ("flux_buried_total", "Messages given up."),
+    ("flux_http_requests_total", "Requests by route and status."),
+];
+const HISTOGRAMS: [(&str, &str); 7] = [
+    ("flux_accept_seconds", "From past the gate to an order's durable acceptance in the queue."),
+    (
+        "flux_decide_seconds",
+        "From past the gate, or into the queue, to an order's durable decision.",
+    ),
+    ("flux_round_orders", "Messages decided together."),
+    ("flux_round_seconds", "How long deciding them took."),
+    ("flux_commit_orders", "Orders in one write of the store."),
+    ("flux_commit_seconds", "How long a write of the store took."),
+    ("flux_http_request_seconds", "From a request's head to its answer, by route."),
+];
+const STATUSES: [&str; 7] =
+    ["held", "rejected", "confirmed", "released", "expired", "cancelled", "refund_due"];
+
+/// The figures of this process. Cheap to clone.
+#[derive(Debug, Clone)]
+pub struct Figures {
+    recorded: PrometheusHandle,
+    started: SystemTime,
+}
+
+impl Figures {
+    /// Installs the process's recorder.
+    pub(super) fn install() -> Result<Self, TelemetryError> {
+        let suffix = |suffix: &str| Matcher::Suffix(suffix.to_owned());
+        let recorder = PrometheusBuilder::new()
+            .set_buckets_for_metric(suffix("_seconds"), &SECONDS)
+            .and_then(|b| b.set_buckets_for_metric(suffix("_orders"), &ORDERS))
+            .expect("there are buckets")
+            .build_recorder();
+        let recorded = recorder.handle();
+        metrics::set_global_recorder(recorder)
+            .map_err(|error| TelemetryError::Twice(error.to_string()))?;
+        for (name, help) in COUNTERS {
+            metrics::describe_counter!(name, help);
+        }
+        for (name, help) in HISTOGRAMS {
+            metrics::describe_histogram!(name, help);
+        }
+        // A series that begins with its first event hides that event from
+        // `rate`, so those that are known begin here.
+        for status in STATUSES {
+            metrics::counter!("flux_orders_total", "status" => status).increment(0);
+        }
+        let of_http = |name: &str| name.starts_with("flux_http_");
+        for (name, _) in COUNTERS.iter().skip(1).filter(|(name, _)| !of_http(name)) {
+            metrics::counter!(*name).increment(0);
+        }
+        for (name, _) in HISTOGRAMS.iter().filter(|(name, _)| !of_http(name)) {
+            drop(metrics::histogram!(*name));
+        }
+        Ok(Self { recorded, started: SystemTime::now() })
+    }
+
+    /// Sorts samples into buckets for ever.
+    pub(super) async fn keep_up(self) {
+        let mut again = interval(UPKEEP_EVERY);
+        again.set_missed_tick_behavior(MissedTickBehavior::Delay);
+        loop {
+            again.tick().await;
+            self.recorded.run_upkeep();
+        }
+    }
+
+    /// All figures as Prometheus reads them. What a backend does not tell in
+    /// time is left out. Cancel-safe.
+    pub async fn render(&self, app: &App) -> String {
+        let mut text = Text(self.recorded.render());
+        text.one(
+            "flux_http_connections",
+            "gauge",
+            "Connections that are open.",
+            app.http.connections(),
+        );
+        text.one(
+            "flux_http_requests_in_flight",
+            "gauge",
+            "Requests being answered.",
+            app.requests(),
+        );
+        let looked = async {
+            queue(&mut text, &app.flux).await?;
+            items(&mut text, &app.flux).await
+        };
+        match timeout(LOOK_WITHIN, looked).await {
+            Ok(Ok(())) => {}
+            Ok(Err(error)) => debug!(%error, "some figures could not be looked up"),
+            Err(_) => debug!("some figures were not told in time"),
+        }
+        self.process(&mut text);
+        text.0
+    }
+
+    fn process(&self, text: &mut Text) {
+        text.metric("flux_build_info", "gauge", "What runs.");
+        text.value("flux_build_info", &[("version", env!("CARGO_PKG_VERSION"))], 1);
+        let started = self.started.duration_since(UNIX_EPOCH).unwrap_or_default();
+        let name = "process_start_time_seconds";
+        text.one(name, "gauge", "When it was started.", started.as_secs_f64());
+        if let Some(bytes) = resident_bytes() {
+            text.one("process_resident_memory_bytes", "gauge", "Memory in use.", bytes);
+        }
+        if let Some(files) = open_files() {
+            text.one("process_open_fds", "gauge", "Open files and sockets.", files);
+        }
+    }
+}
+
+async fn queue(text: &mut Text, flux: &Flux) -> Result<(), flux_core::Error> {
+    let depth = flux.depth().await?;
+    let name = "flux_queue_messages";
+    text.metric(name, "gauge", "Messages in the queue and the worker's lane.");
+    text.value(name, &[("state", "waiting")], depth.waiting);
+    text.value(name, &[("state", "in_flight")], depth.in_flight);
+    text.value(name, &[("state", "dead")], depth.dead);
+    let age = depth.oldest.as_secs_f64();
+    text.one("flux_queue_oldest_seconds", "gauge", "Age of the oldest message.", age);
+    Ok(())
+}
+
+async fn items(text: &mut Text, flux: &Flux) -> Result<(), flux_core::Error> {
+    let items = flux.items(None, ITEMS_MAX).await?;
+    let name = "flux_item_units";
+    text.metric(name, "gauge", "Where an item's units are; the first 100 items.");
+    for item in &items {
+        let id = item.spec.id.as_str();
+        let states = [("available", item.available), ("held", item.held), ("sold", item.sold)];
+        for (state, units) in states {
+            text.value(name, &[("item", id), ("state", state)], units);
+        }
+    }
+    Ok(())
+}
+
+fn resident_bytes() -> Option<u64> {
+    let status = std::fs::read_to_string("/proc/self/status").ok()?;
+    let line = status.lines().find_map(|line| line.strip_prefix("VmRSS:"))?;
+    Some(line.trim().strip_suffix(" kB")?.parse::<u64>().ok()? * 1024)
+}
+
+/// Linux tells the number as the directory's size, from 6.2 on.
+fn open_files() -> Option<u64> {
+    std::fs::metadata("/proc/self/fd").ok().map(|files| files.len()).filter(|files| *files > 0)
+}
