@@ -50,6 +50,12 @@ impl Framing {
         self.next == Next::Head && (self.said.lines > 0 || !self.line.is_empty())
     }
 
+    /// Whether the head has not got past its first line.
+    #[must_use]
+    pub(crate) fn is_within_a_request_line(&self) -> bool {
+        self.next == Next::Head && self.said.lines == 0
+    }
+
     /// Looks at the bytes that came next, and overwrites those of a request
     /// that is refused.
     pub(crate) fn pass(&mut self, bytes: &mut [u8]) {

@@ -4,7 +4,9 @@ use bytes::Bytes;
 use flux_core::seams::PutOutcome;
 use flux_core::{Error, Item, ItemId, Timestamp};
 use http::StatusCode;
+use http::header::{HeaderValue, LOCATION};
 use hyper::body::Body;
+use percent_encoding::{AsciiSet, NON_ALPHANUMERIC, utf8_percent_encode};
 use serde::ser::SerializeMap;
 use serde::{Serialize, Serializer};
 
@@ -17,6 +19,9 @@ use crate::problem::Problem;
 use crate::query::{Query, decode};
 use crate::service::Call;
 
+/// What stands for itself in a path (RFC 3986 §2.3) does not need encoding.
+const RESERVED: &AsciiSet = &NON_ALPHANUMERIC.remove(b'-').remove(b'.').remove(b'_').remove(b'~');
+
 /// `PUT /v1/items/{id}`.
 pub(crate) async fn put<B>(call: Call<B>, id: &str) -> Result<Answer, Problem>
 where
@@ -28,11 +33,15 @@ where
     let spec = read::<ItemBody>(&body)?.spec(id.clone())?;
     let flux = app.flux.clone();
     let outcome = answer::finish(async move { flux.put_item(spec).await }).await?;
-    let status = match outcome {
-        PutOutcome::Created => StatusCode::CREATED,
-        _ => StatusCode::OK,
-    };
-    Ok(answer::json(status, &ItemJson(&known(&app, id).await?, now())))
+    let item = known(&app, id).await?;
+    let mut answer = answer::json(StatusCode::OK, &ItemJson(&item, now()));
+    if outcome == PutOutcome::Created {
+        *answer.status_mut() = StatusCode::CREATED;
+        let place = format!("/v1/items/{}", utf8_percent_encode(item.spec.id.as_str(), RESERVED));
+        let place = HeaderValue::try_from(place).expect("an id is visible ASCII");
+        answer.headers_mut().insert(LOCATION, place);
+    }
+    Ok(answer)
 }
 
 /// `GET /v1/items/{id}`.
@@ -91,8 +100,7 @@ pub(crate) async fn seats<B>(call: Call<B>, id: &str) -> Result<Answer, Problem>
 /// `GET /v1/events`.
 pub(crate) async fn events<B>(call: Call<B>) -> Result<Answer, Problem> {
     let query = Query::of(&call.parts.uri, &["item_id"])?;
-    let id: Option<ItemId> =
-        query.get("item_id").map(ItemId::new).transpose().map_err(|_| unknown())?;
+    let id: Option<ItemId> = query.parsed("item_id")?;
     if let Some(id) = &id {
         known(&call.app, id.clone()).await?;
     }

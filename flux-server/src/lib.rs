@@ -4,11 +4,12 @@
 //! | part | file |
 //! |---|---|
 //! | flags, environment, the items to start with | `config`, `catalog` |
-//! | connections, from the first byte to the last | `server`, `wire`, `framing` |
+//! | connections, from the first byte to the last | `server`, `wire`, `framing`, `refusal` |
 //! | one request: its id, limits, and which call it is | `service`, `route`, `app` |
 //! | who may, and how often | `auth`, `limit` |
 //! | the log, figures and traces | `telemetry` |
 //! | the calls | `orders`, `items`, `first`, `events`, `ops` |
+//! | the live page | `page` |
 //! | what is read and written | `json`, `query`, `prefer`, `cursor`, `time`, `body`, `answer`, `problem` |
 
 mod answer;
@@ -26,9 +27,11 @@ mod json;
 mod limit;
 mod ops;
 mod orders;
+mod page;
 mod prefer;
 mod problem;
 mod query;
+mod refusal;
 pub mod route;
 pub mod server;
 mod service;

@@ -11,7 +11,7 @@ const WAIT_MAX: u64 = 30;
 /// than 30 seconds count as 30, an unreadable one as none.
 pub(crate) fn wait(headers: &HeaderMap) -> Option<Duration> {
     for header in headers.get_all("prefer") {
-        for preference in header.to_str().unwrap_or_default().split(',') {
+        for preference in split(header.to_str().unwrap_or_default()) {
             // Parameters of a preference come after a semicolon.
             let (name, value) = preference.split(';').next()?.split_once('=').unwrap_or_default();
             if name.trim().eq_ignore_ascii_case("wait") {
@@ -20,6 +20,20 @@ pub(crate) fn wait(headers: &HeaderMap) -> Option<Duration> {
         }
     }
     None
+}
+
+/// Splits at commas, though not at those within a quoted string.
+fn split(header: &str) -> impl Iterator<Item = &str> {
+    let (mut quoted, mut escaped) = (false, false);
+    header.split(move |character| {
+        let is_escaped = std::mem::take(&mut escaped);
+        match character {
+            '"' if !is_escaped => quoted = !quoted,
+            '\\' if quoted && !is_escaped => escaped = true,
+            _ => {}
+        }
+        character == ',' && !quoted
+    })
 }
 
 fn seconds(value: &str) -> Option<u64> {
@@ -46,6 +60,7 @@ mod tests {
             ("wait=31", Some(30)),
             ("wait=99999999999999999999999", Some(30)),
             ("wait=1, wait=2", Some(1)),
+            (r#"x="wait=1, \", wait=1, ", wait=2"#, Some(2)),
             ("wait=-1", None),
             ("wait=1.5", None),
             ("wait=soon", None),

@@ -25,6 +25,8 @@ impl<'u> Query<'u> {
         let pairs = uri.query().unwrap_or_default().split('&').filter(|pair| !pair.is_empty());
         for pair in pairs {
             let (name, value) = pair.split_once('=').unwrap_or((pair, ""));
+            // Parameters with names that can't be read are not known.
+            let name = decode(name).unwrap_or_default();
             let Some(&name) = known.iter().find(|known| **known == name) else { continue };
             if read.iter().any(|(earlier, _)| *earlier == name) {
                 return Err(Problem::invalid(format!("{name}: is given twice")));
@@ -88,7 +90,7 @@ mod tests {
         assert_eq!(limit(""), Some(100));
         assert_eq!(limit("limit=1&x=y"), Some(1));
         assert_eq!(limit("limit=1000"), Some(1000));
-        assert_eq!(limit("limit=%31"), Some(1));
+        assert_eq!(limit("%6cimit=%31&%=2"), Some(1));
         for nonsense in [
             "limit=0",
             "limit=1001",

@@ -13,6 +13,7 @@ use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 use tokio::time::{Instant, Sleep, sleep_until};
 
 use crate::framing::Framing;
+use crate::refusal;
 
 /// How long a peer may go on sending after its connection was ended.
 const LINGER: Duration = Duration::from_secs(1);
@@ -59,6 +60,8 @@ pub(crate) struct Wire<S> {
     patience: Patience,
     busy: Busy,
     framing: Framing,
+    /// What goes out instead of what was to be written, and how far it got.
+    instead: Option<(Vec<u8>, usize)>,
     head_since: Option<Instant>,
     moved_at: Instant,
     alarm: Pin<Box<Sleep>>,
@@ -76,6 +79,7 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Wire<S> {
             patience,
             busy,
             framing: Framing::new(),
+            instead: None,
             // A connection is made to send something.
             head_since: Some(now),
             moved_at: now,
@@ -163,6 +167,31 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Wire<S> {
             Poll::Pending => self.poll_late(context, self.moved_at + self.patience.idle).map(Err),
         }
     }
+
+    /// Writes another answer where hyper gives one of its own: `None` where it
+    /// doesn't, else how many of `bytes` count as written.
+    fn write_instead(
+        &mut self,
+        context: &mut Context<'_>,
+        bytes: &[u8],
+    ) -> Option<Poll<io::Result<usize>>> {
+        if self.instead.is_none() {
+            let answer = refusal::instead_of(bytes, self.framing.is_within_a_request_line())?;
+            self.instead = Some((answer, 0));
+        }
+        while let Some((answer, sent)) = &mut self.instead
+            && *sent < answer.len()
+        {
+            let wrote = Pin::new(&mut self.socket).poll_write(context, &answer[*sent..]);
+            match wrote {
+                Poll::Ready(Ok(new)) if new > 0 => *sent += new,
+                Poll::Ready(Ok(_)) => return Some(Poll::Ready(Ok(0))),
+                wrote => return Some(self.wrote(context, wrote)),
+            }
+        }
+        self.instead = None;
+        Some(self.wrote(context, Poll::Ready(Ok(bytes.len()))))
+    }
 }
 
 impl<S: AsyncRead + AsyncWrite + Unpin> AsyncWrite for Wire<S> {
@@ -171,6 +200,9 @@ impl<S: AsyncRead + AsyncWrite + Unpin> AsyncWrite for Wire<S> {
         context: &mut Context<'_>,
         bytes: &[u8],
     ) -> Poll<io::Result<usize>> {
+        if let Some(wrote) = self.write_instead(context, bytes) {
+            return wrote;
+        }
         let wrote = Pin::new(&mut self.socket).poll_write(context, bytes);
         self.wrote(context, wrote)
     }
@@ -180,6 +212,11 @@ impl<S: AsyncRead + AsyncWrite + Unpin> AsyncWrite for Wire<S> {
         context: &mut Context<'_>,
         parts: &[io::IoSlice<'_>],
     ) -> Poll<io::Result<usize>> {
+        if let [only] = parts
+            && let Some(wrote) = self.write_instead(context, only)
+        {
+            return wrote;
+        }
         let wrote = Pin::new(&mut self.socket).poll_write_vectored(context, parts);
         self.wrote(context, wrote)
     }

@@ -1,0 +1,39 @@
+//! The HTTP contract, sentence by sentence, against the real binary.
+
+#[path = "../harness/mod.rs"]
+mod harness;
+
+mod auth;
+mod document;
+mod events;
+mod first;
+mod http;
+mod idempotency;
+mod items;
+mod lifecycle;
+mod limits;
+mod listing;
+mod orders;
+mod protection;
+mod requests;
+mod running;
+mod tokens;
+
+/// A fresh order id.
+fn new_id() -> String {
+    uuid::Uuid::now_v7().to_string()
+}
+
+/// Milliseconds since 1970 of a time the server gave.
+#[track_caller]
+fn millis(time: &serde_json::Value) -> i64 {
+    let text = time.as_str().unwrap_or_else(|| panic!("{time} is no time"));
+    let time: jiff::Timestamp = text.parse().unwrap_or_else(|error| panic!("{text}: {error}"));
+    time.as_millisecond()
+}
+
+/// A moment some seconds from now, as a client would write it.
+fn from_now(seconds: i64) -> String {
+    let now = jiff::Timestamp::now().as_millisecond();
+    jiff::Timestamp::from_millisecond(now + seconds * 1000).expect("in range").to_string()
+}

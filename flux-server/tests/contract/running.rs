@@ -1,0 +1,208 @@
+//! Starting, configuring, watching and stopping it.
+
+use std::time::{Duration, Instant};
+
+use serde_json::json;
+
+use crate::from_now;
+use crate::harness::{Server, Setup, until};
+
+#[test]
+fn it_is_alive_ready_and_measured() {
+    let server = Server::start(&["--item", "t=5"]);
+    server.get("/healthz").is(200);
+    server.get("/readyz").is(200);
+    server.held(&json!({"buyer_id": "ann", "item_id": "t"}));
+    let metrics = server.get("/metrics").is(200);
+    assert!(metrics.header("content-type").starts_with("text/plain"));
+    let text = metrics.text();
+    assert!(text.contains("flux_orders_total{status=\"held\"} 1"), "{text}");
+    for line in text.lines().filter(|line| !line.starts_with('#') && !line.is_empty()) {
+        let value = line.rsplit(' ').next().expect("a value");
+        assert!(value.parse::<f64>().is_ok(), "{line:?} is no sample");
+    }
+    let page = server.get("/").is(200);
+    assert!(page.header("content-type").starts_with("text/html"));
+}
+
+#[test]
+fn the_default_is_the_embedded_backend_in_flux_data() {
+    let server = Server::start(&["--item", "t=5"]);
+    assert!(server.file("flux-data").is_dir());
+    let (status, help) = Setup::new().without_listen().args(&["--help"]).run_to_end();
+    assert!(status.success());
+    assert!(help.contains("127.0.0.1:5000"), "{help}");
+    for flag in [
+        "--listen",
+        "--backend",
+        "--data-dir",
+        "--item",
+        "--catalog",
+        "--drain",
+        "--limit-per-buyer",
+        "--limit-per-peer",
+        "--cors-origin",
+        "--log-format",
+    ] {
+        assert!(help.contains(flag), "{flag} in {help}");
+    }
+}
+
+#[test]
+fn a_flag_beats_the_environment_and_that_beats_the_file() {
+    let token = |server: &Server, token: &str| {
+        server.call("GET", "/v1/orders").bearer(token).send().status == 200
+    };
+    let file = "FLUX_OPERATOR_TOKEN=file\nFLUX_DATA_DIR=\"by file\"\nFLUX_LISTEN=127.0.0.1:0\n";
+    let server = Setup::new().without_listen().file(".env", file).start();
+    assert!(token(&server, "file"));
+    assert!(server.file("by file").is_dir());
+
+    let setup = Setup::new().without_listen().file(".env", file);
+    let server = setup.env("FLUX_OPERATOR_TOKEN", "env").env("FLUX_DATA_DIR", "by-env").start();
+    assert!(token(&server, "env") && !token(&server, "file"));
+    assert!(server.file("by-env").is_dir() && !server.file("by file").exists());
+
+    let setup = Setup::new().file(".env", "FLUX_LISTEN=nonsense\nFLUX_DATA_DIR=by-file\n");
+    let setup = setup.env("FLUX_LISTEN", "nonsense too").env("FLUX_DATA_DIR", "by-env");
+    let server = setup.args(&["--data-dir", "by-flag"]).start();
+    assert!(server.file("by-flag").is_dir());
+    assert!(!server.file("by-env").exists() && !server.file("by-file").exists());
+    assert!(server.home().join(".env").exists());
+}
+
+#[test]
+fn serve_is_the_default_and_may_be_said() {
+    let server = Server::start(&["serve", "--item", "t=5"]);
+    server.held(&json!({"buyer_id": "ann", "item_id": "t"}));
+}
+
+#[test]
+fn items_are_made_at_start_if_they_are_missing() {
+    let catalog = format!(
+        "[[item]]\nitem_id = \"hall\"\nname = \"Hall\"\nseats = [\"A1\", \"A2\"]\nhold_seconds = 60\n\
+         max_per_buyer = 2\nopens_at = \"{}\"\ncloses_at = \"{}\"\n\n\
+         [[item]]\nitem_id = \"pool\"\ncapacity = 3\n",
+        from_now(-60),
+        from_now(60)
+    );
+    let args = ["--item", "t=5", "--item", "a=b=7", "--catalog", "sale.toml"];
+    let server = Setup::new().file("sale.toml", &catalog).args(&args).start();
+    assert_eq!(server.item("t")["capacity"], 5);
+    assert_eq!(server.item("a=b")["capacity"], 7);
+    assert_eq!(server.item("pool")["capacity"], 3);
+    let hall = server.item("hall");
+    assert_eq!((&hall["kind"], &hall["name"]), (&json!("seats"), &json!("Hall")));
+    assert_eq!((&hall["hold_seconds"], &hall["max_per_buyer"]), (&json!(60), &json!(2)));
+    assert_eq!(hall["state"], "open");
+    server.held(&json!({"buyer_id": "ann", "item_id": "hall", "seats": ["A2"]}));
+    server.put("/v1/items/t", &json!({"capacity": 50, "name": "changed"})).is(200);
+
+    let server = server.crash().args(&args).start();
+    let item = server.item("t");
+    assert_eq!((&item["capacity"], &item["name"]), (&json!(50), &json!("changed")));
+    assert_eq!(server.item("hall")["available"], 1);
+}
+
+#[test]
+fn a_wrong_configuration_is_refused_and_explained() {
+    let wrong = |setup: Setup, says: &str| {
+        let (status, log) = setup.run_to_end();
+        assert!(!status.success(), "{log}");
+        assert!(log.contains(says), "{log:?} does not say {says}");
+        assert!(!log.contains("panicked"), "{log}");
+    };
+    let args = |args: &[&str]| Setup::new().args(args);
+    wrong(args(&["--item", "t"]), "--item");
+    wrong(args(&["--item", "t=lots"]), "--item");
+    wrong(args(&["--item", "t=10000001"]), "capacity");
+    wrong(args(&["--item", "a b=1"]), "item_id");
+    wrong(args(&["--surprise"]), "--surprise");
+    wrong(args(&["--backend", "paper"]), "--backend");
+    wrong(args(&["--log-format", "xml"]), "--log-format");
+    wrong(args(&["--catalog", "nowhere.toml"]), "nowhere.toml");
+    wrong(Setup::new().listen("nonsense"), "--listen");
+    let catalog = |text: &str| Setup::new().file("c.toml", text).args(&["--catalog", "c.toml"]);
+    wrong(catalog("[[item]]\nitem_id = \"t\"\n"), "capacity");
+    wrong(catalog("[[item]]\ncapacity = 1\n"), "item_id");
+    wrong(catalog("[[item]]\nitem_id = \"t\"\ncapacity = 1\nsurprise = 1\n"), "surprise");
+    wrong(catalog("[[items]]\nitem_id = \"t\"\ncapacity = 1\n"), "items");
+    wrong(catalog("[[item"), "c.toml");
+    let running = Server::start(&[]);
+    let taken = running.address().to_string();
+    wrong(Setup::new().listen(&taken), &taken);
+}
+
+#[test]
+fn logs_are_json_where_asked() {
+    let server = Server::start(&["--item", "t=5", "--log-format", "json"]);
+    server.held(&json!({"buyer_id": "ann", "item_id": "t"}));
+    let log = server.log();
+    let mut lines = log.lines().filter(|line| !line.starts_with("listening on ")).peekable();
+    assert!(lines.peek().is_some());
+    for line in lines {
+        assert!(serde_json::from_str::<serde_json::Value>(line).is_ok(), "{line:?} is not JSON");
+    }
+}
+
+#[test]
+fn each_signal_stops_it_with_exit_code_0() {
+    for signal in ["TERM", "INT"] {
+        let mut server = Server::start(&["--item", "t=5", "--drain", "2"]);
+        let id = server.held(&json!({"buyer_id": "ann", "item_id": "t"}));
+        // Idle connections do not hold it up.
+        let mut idle = server.connect();
+        idle.send("GET /healthz HTTP/1.1\r\nHost: t\r\n\r\n");
+        idle.answer("GET").expect("an answer").is(200);
+        let mut half = server.connect();
+        half.send("GET /heal");
+        let started = Instant::now();
+        server.signal(signal);
+        assert!(server.end().success(), "{}", server.log());
+        // With time for the disk where much else runs.
+        assert!(started.elapsed() < Duration::from_secs(8), "{:?}", started.elapsed());
+        let server = server.crash().start();
+        assert_eq!(server.read_order(&id)["status"], "held");
+    }
+}
+
+#[test]
+fn what_is_in_flight_is_answered_before_it_stops() {
+    let mut server = Server::start(&["--item", "t=5"]);
+    let body = r#"{"buyer_id":"a","item_id":"t"}"#;
+    let mut wire = server.connect();
+    wire.send(format!(
+        "POST /v1/orders HTTP/1.1\r\nHost: t\r\nPrefer: wait=10\r\nExpect: 100-continue\r\n\
+         Content-Type: application/json\r\nContent-Length: {}\r\n\r\n",
+        body.len()
+    ));
+    // Asked for its body, its head has been read.
+    assert_eq!(wire.head().expect("an interim answer").status, 100);
+    server.signal("TERM");
+    until("no new connection is accepted", Duration::from_secs(5), || {
+        std::net::TcpStream::connect(server.address()).is_err().then_some(())
+    });
+    assert!(server.is_running());
+    wire.send(body);
+    let answer = wire.checked("POST", "/v1/orders");
+    assert!(matches!(answer.status, 201 | 503), "{}", answer.text());
+    assert!(server.end().success(), "{}", server.log());
+    let accepted = answer.status == 201;
+    let server = server.crash().start();
+    assert_eq!(server.item("t")["available"], if accepted { 4 } else { 5 });
+}
+
+#[test]
+fn it_does_not_wait_longer_than_the_drain() {
+    let mut server = Server::start(&["--item", "t=5", "--drain", "1"]);
+    let mut wire = server.connect();
+    wire.send(
+        "POST /v1/orders HTTP/1.1\r\nHost: t\r\nExpect: 100-continue\r\n\
+         Content-Type: application/json\r\nContent-Length: 30\r\n\r\n",
+    );
+    assert_eq!(wire.head().expect("an interim answer").status, 100);
+    let started = Instant::now();
+    server.signal("TERM");
+    assert!(server.end().success(), "{}", server.log());
+    assert!(started.elapsed() < Duration::from_secs(5), "{:?}", started.elapsed());
+}

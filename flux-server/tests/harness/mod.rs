@@ -1,0 +1,12 @@
+//! Runs the real binary in a directory of its own and talks to it over
+//! loopback; every answer is held against openapi.json.
+
+mod call;
+mod document;
+mod raw;
+mod server;
+
+pub(crate) use call::{Answer, Call};
+pub(crate) use document::{DOCUMENT, check, matches};
+pub(crate) use raw::Wire;
+pub(crate) use server::{Server, Setup, until};
