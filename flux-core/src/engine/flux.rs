@@ -65,7 +65,8 @@ pub enum Role {
 
 #[bon]
 impl Flux {
-    /// Starts an engine on `backend`. Must be called within a tokio runtime.
+    /// Starts an engine on `backend`. Must be called within a tokio runtime,
+    /// and after the application installed its metrics recorder.
     #[builder(finish_fn = start)]
     pub fn builder(
         #[builder(start_fn)] backend: Backend,
@@ -81,6 +82,7 @@ impl Flux {
             lane: Lane::new(settings.round_max, settings.waiting_max),
             waiters: Waiters::new(settings.waiters_max),
             trails: Trails::default(),
+            turned_away: metrics::counter!("flux_gate_turned_away_total"),
             settings,
         });
         let (stop, stopped) = watch::channel(false);

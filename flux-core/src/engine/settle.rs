@@ -248,6 +248,7 @@ mod tests {
             lane: Lane::new(8, 8),
             waiters: Waiters::new(8),
             trails: Trails::default(),
+            turned_away: metrics::Counter::noop(),
         }
     }
 

@@ -21,7 +21,7 @@ use prost::Message;
 use tokio::net::TcpListener;
 use tokio::sync::oneshot;
 
-use super::server::until;
+use super::until;
 
 /// A span as it came.
 #[derive(Debug, Clone)]
@@ -30,7 +30,7 @@ pub(crate) struct Span {
     pub(crate) id: String,
     pub(crate) parent: String,
     pub(crate) name: String,
-    pub(crate) took_nanos: u64,
+    pub(crate) ended_nanos: u64,
     pub(crate) attributes: HashMap<String, String>,
 }
 
@@ -48,7 +48,7 @@ impl From<otlp::Span> for Span {
             id: hex(&span.span_id),
             parent: hex(&span.parent_span_id),
             name: span.name,
-            took_nanos: span.end_time_unix_nano - span.start_time_unix_nano,
+            ended_nanos: span.end_time_unix_nano,
             attributes: span.attributes.into_iter().map(attribute).collect(),
         }
     }
