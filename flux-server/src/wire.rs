@@ -26,7 +26,7 @@ const LATE: &[u8] =
 pub(crate) struct Patience {
     /// From the first byte of a head to its last.
     pub(crate) head: Duration,
-    /// Without a byte in either direction, or without taking any of an answer.
+    /// From an answer to the next head, or without taking any of an answer.
     pub(crate) idle: Duration,
 }
 
@@ -63,8 +63,10 @@ pub(crate) struct Wire<S> {
     /// What goes out instead of what was to be written, and how far it got.
     instead: Option<(Vec<u8>, usize)>,
     head_since: Option<Instant>,
-    moved_at: Instant,
+    wrote_at: Instant,
     alarm: Pin<Box<Sleep>>,
+    /// The alarm wakes this task.
+    armed: bool,
     /// The peer sends no more.
     ended: bool,
     lingers: bool,
@@ -82,34 +84,49 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Wire<S> {
             instead: None,
             // A connection is made to send something.
             head_since: Some(now),
-            moved_at: now,
-            alarm: Box::pin(sleep_until(now + patience.head)),
+            wrote_at: now,
+            // Never later than the next deadline there may be.
+            alarm: Box::pin(sleep_until(now + patience.head.min(patience.idle))),
+            armed: false,
             ended: false,
             lingers: false,
         }
     }
 
-    fn moved(&mut self) {
-        self.moved_at = Instant::now();
-        if !self.framing.is_within_a_head() {
-            self.head_since = None;
-        } else if self.head_since.is_none() {
-            self.head_since = Some(self.moved_at);
-            // The alarm may be set for much later.
-            self.alarm.as_mut().reset(self.moved_at + self.patience.head);
+    /// When the peer is late, unless it is us it waits for.
+    fn deadline(&self) -> Option<Instant> {
+        match self.head_since {
+            _ if self.busy.0.load(Ordering::Acquire) => None,
+            Some(since) => Some(since + self.patience.head),
+            None => Some(self.wrote_at + self.patience.idle),
         }
     }
 
-    /// Pending until `deadline` has passed; the alarm is only moved when it
-    /// rings, which costs less than moving it with each byte.
-    fn poll_late(&mut self, context: &mut Context<'_>, deadline: Instant) -> Poll<io::Error> {
+    /// Pending until `deadline` has passed. Moving the alarm with each request
+    /// would cost more than all else here, so one that is set too early rings
+    /// in vain, and is then moved.
+    fn poll_late(
+        &mut self,
+        context: &mut Context<'_>,
+        deadline: Option<Instant>,
+    ) -> Poll<io::Error> {
+        if let Some(deadline) = deadline
+            && self.alarm.deadline() > deadline
+        {
+            self.alarm.as_mut().reset(deadline);
+            self.armed = false;
+        }
+        if self.armed && !self.alarm.is_elapsed() {
+            return Poll::Pending;
+        }
         while self.alarm.as_mut().poll(context).is_ready() {
             let now = Instant::now();
-            if now >= deadline {
+            if deadline.is_some_and(|deadline| deadline <= now) {
                 return Poll::Ready(io::ErrorKind::TimedOut.into());
             }
-            self.alarm.as_mut().reset(deadline);
+            self.alarm.as_mut().reset(deadline.unwrap_or(now + self.patience.idle));
         }
+        self.armed = true;
         Poll::Pending
     }
 }
@@ -126,7 +143,11 @@ impl<S: AsyncRead + AsyncWrite + Unpin> AsyncRead for Wire<S> {
                 let new = &mut buffer.filled_mut()[before..];
                 self.ended = new.is_empty();
                 self.framing.pass(new);
-                self.moved();
+                if !self.framing.is_within_a_head() {
+                    self.head_since = None;
+                } else if self.head_since.is_none() {
+                    self.head_since = Some(Instant::now());
+                }
                 Poll::Ready(Ok(()))
             }
             Poll::Ready(Err(error)) => {
@@ -134,14 +155,7 @@ impl<S: AsyncRead + AsyncWrite + Unpin> AsyncRead for Wire<S> {
                 Poll::Ready(Err(error))
             }
             Poll::Pending => {
-                let deadline = if self.busy.0.load(Ordering::Acquire) {
-                    Instant::now() + self.patience.idle
-                } else {
-                    match self.head_since {
-                        Some(since) => since + self.patience.head,
-                        None => self.moved_at + self.patience.idle,
-                    }
-                };
+                let deadline = self.deadline();
                 let late = self.poll_late(context, deadline);
                 if late.is_ready() && self.framing.is_within_a_head() {
                     // There was nothing to answer, so there is room for this.
@@ -161,10 +175,12 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Wire<S> {
     ) -> Poll<io::Result<usize>> {
         match wrote {
             Poll::Ready(wrote) => {
-                self.moved_at = Instant::now();
+                self.wrote_at = Instant::now();
                 Poll::Ready(wrote)
             }
-            Poll::Pending => self.poll_late(context, self.moved_at + self.patience.idle).map(Err),
+            Poll::Pending => {
+                self.poll_late(context, Some(self.wrote_at + self.patience.idle)).map(Err)
+            }
         }
     }
 
