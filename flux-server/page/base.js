@@ -72,6 +72,7 @@ async function call(method, path, { body, wait } = {}) {
 }
 
 function askToken(refused) {
+  if (!$("token").hidden) return;
   write($("why"), refused
     ? "This token is for another buyer, or has ended. Paste the token you were given for this sale:"
     : "This sale wants to know who buys. Paste the token you were given:");

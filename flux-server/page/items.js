@@ -8,8 +8,11 @@ function showItem(item) {
   if (!card) {
     card = newCard(item);
     cards.set(item.item_id, card);
-    const after = [...cards.keys()].filter(id => id > item.item_id).sort()[0];
-    $("cards").insertBefore(card.root, after === undefined ? null : cards.get(after).root);
+    card.root.dataset.item = item.item_id;
+    // They come in order, so the place is nearly always the last.
+    let [last, next] = [$("cards").lastElementChild, null];
+    for (; last && last.dataset.item > item.item_id; last = last.previousElementSibling) next = last;
+    $("cards").insertBefore(card.root, next);
     $("blank").hidden = true;
     $("filter").hidden = cards.size < 8;
   }
@@ -17,6 +20,8 @@ function showItem(item) {
   card.item = item;
   const { available, held, sold, capacity, state, max_per_buyer: cap } = item;
   write(card.name, item.name ?? item.item_id);
+  card.root.setAttribute("aria-label", item.name ?? item.item_id);
+  sift(card);
   const facts = [item.name && item.item_id, item.kind === "seats" && "seats", `${span(item.hold_seconds)} to pay`, cap && `at most ${number(cap)} each`, item.closes_at && state !== "closed" && `closes ${clock(item.closes_at)}`];
   write(card.sub, facts.filter(Boolean).join(" · "));
   write(card.left, number(available));
@@ -70,10 +75,10 @@ function showQuantity(card) {
 
 let opening;
 
-/** The only hall there is may as well stand open. */
+/** A hall that is all there is may as well stand open; it moves nothing away. */
 function openOnlyHall() {
-  const halls = [...cards.values()].filter(card => card.item.kind === "seats");
-  if (halls.length === 1 && !halls[0].hall) toggleHall(halls[0]);
+  const [card] = cards.values();
+  if (cards.size === 1 && !card.hall) toggleHall(card);
 }
 
 function newCard(item) {
@@ -105,9 +110,9 @@ function newCard(item) {
   return card;
 }
 
-$("filter").addEventListener("input", () => {
+function sift({ root, item }) {
   const sought = $("filter").value.toLowerCase();
-  for (const { root, item } of cards.values()) {
-    root.hidden = !`${item.item_id} ${item.name ?? ""}`.toLowerCase().includes(sought);
-  }
-});
+  root.hidden = !`${item.item_id} ${item.name ?? ""}`.toLowerCase().includes(sought);
+}
+
+$("filter").addEventListener("input", () => cards.forEach(sift));

@@ -3,7 +3,7 @@
 const SAYS = {
   sending: "Sending…",
   token: "Waiting for your token, above.",
-  unsent: "The server could not be reached. Trying again uses the same order number, so nothing is bought twice.",
+  unsent: "The server did not take it. Trying again uses the same order number, so nothing is bought twice.",
   lost: "The server does not know this order: it never arrived, or its sale is over.",
   queued: "In the queue: it will be decided in its turn.",
   held: "Held for you. Pay before the time is up.",
@@ -85,7 +85,7 @@ async function send(entry) {
       continue;
     }
     const { status, content, after } = answer;
-    if (status === 503 || status === 429) {
+    if (status >= 500 || status === 429) {
       setStatus(entry, "sending", `The server is busy. Trying again in ${units(after, "second")}…`);
       await pause(after * 1000 * (1 + Math.random() / 4));
     } else if (status === 401 || status === 403) {
@@ -125,6 +125,7 @@ function setStatus(entry, status, note, aloud) {
 
 async function look(entry) {
   entry.busy = true;
+  entry.look = now() + 8000;
   try {
     const wait = entry.status === "queued" ? 5 : 0;
     const { status, content } = await call("GET", `/v1/orders/${entry.id}`, { wait });
@@ -132,10 +133,7 @@ async function look(entry) {
     else if (status === 404 && session.get("flux-token") && entry.buyer !== $("buyer").value) entry.look = now() + 60_000;
     else if (status === 404) setStatus(entry, "lost");
     else if (status === 401) askToken(true);
-    else entry.look = now() + 5000;
-  } catch {
-    entry.look = now() + 3000;
-  }
+  } catch { /* looked for again soon */ }
   entry.busy = false;
 }
 
