@@ -9,6 +9,7 @@
 //! | who may, and how often | `auth`, `limit` |
 //! | the log, figures and traces | `telemetry` |
 //! | the calls | `orders`, `items`, `first`, `events`, `ops` |
+//! | the live page | `page` |
 //! | what is read and written | `json`, `query`, `prefer`, `cursor`, `time`, `body`, `answer`, `problem` |
 
 mod answer;
@@ -26,6 +27,7 @@ mod json;
 mod limit;
 mod ops;
 mod orders;
+mod page;
 mod prefer;
 mod problem;
 mod query;

@@ -30,7 +30,10 @@ fn start() -> Result<()> {
     // Before there are threads: it sets environment variables.
     let config = Config::read()?;
     let runtime = tokio::runtime::Builder::new_multi_thread().enable_all().build()?;
-    runtime.block_on(run(config))
+    let ran = runtime.block_on(run(config));
+    // Whatever still runs was given its time.
+    runtime.shutdown_background();
+    ran
 }
 
 async fn run(config: Config) -> Result<()> {
@@ -71,9 +74,17 @@ async fn run(config: Config) -> Result<()> {
         _ = terminate.recv() => info!("SIGTERM: stopping"),
         _ = interrupt.recv() => info!("SIGINT: stopping"),
     }
+    tokio::spawn(async move {
+        tokio::select! {
+            _ = terminate.recv() => {}
+            _ = interrupt.recv() => {}
+        }
+        warn!("a second signal: ending at once");
+        std::process::exit(130);
+    });
     app.start_draining();
-    // A quarter of the time is the engine's.
-    if tokio::time::timeout(config.drain.mul_f64(0.75), serving).await.is_err() {
+    // The engine and the traces have the rest of the time.
+    if tokio::time::timeout(config.drain.mul_f64(0.7), serving).await.is_err() {
         warn!("some connections did not end in time");
     }
     if tokio::time::timeout(config.drain.mul_f64(0.2), flux.shutdown()).await.is_err() {

@@ -3,11 +3,12 @@
 use std::time::Duration;
 
 use http::StatusCode;
-use http::header::{CONTENT_SECURITY_POLICY, HeaderValue};
+use http::header::CONTENT_SECURITY_POLICY;
 use serde::Serialize;
 
 use crate::answer::{self, Answer};
 use crate::app::App;
+use crate::page;
 use crate::problem::Problem;
 use crate::route::Route;
 
@@ -54,13 +55,11 @@ pub(crate) fn show(app: &App, route: Route) -> Result<Answer, Problem> {
         Route::Pulse => Ok(answer::events(app.hub.pulse(), app.stream()?)),
         Route::OpenApi => Ok(answer::bytes("application/json", OPEN_API)),
         _ => {
-            let mut answer = answer::bytes("text/html; charset=utf-8", PAGE);
-            answer.headers_mut().insert(CONTENT_SECURITY_POLICY, PAGE_MAY);
+            let mut answer = answer::bytes("text/html; charset=utf-8", page::PAGE);
+            answer.headers_mut().insert(CONTENT_SECURITY_POLICY, page::may());
             Ok(answer)
         }
     }
 }
 
 const OPEN_API: &str = include_str!("../openapi.json");
-const PAGE: &str = "";
-const PAGE_MAY: HeaderValue = HeaderValue::from_static("default-src 'none'");
