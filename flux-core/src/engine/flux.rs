@@ -237,7 +237,8 @@ impl Flux {
                 let ruled = |order: &Order| {
                     !matches!(order.status(), OrderStatus::Held | OrderStatus::Expired)
                 };
-                self.rule(Message::LatePayment(id, payment.clone()), ruled, &Span::none()).await?
+                self.rule(Message::LatePayment(id, payment.clone()), ruled, &Span::current())
+                    .await?
             }
             Some(ConfirmOutcome::NotHeld(order)) => return Err(Error::NotHeld(Box::new(order))),
             Some(ConfirmOutcome::NotFound) | None => {
@@ -266,7 +267,7 @@ impl Flux {
             OrderStatus::Queued => return Err(Error::Unsettled(id)),
             OrderStatus::Held => {
                 let ruled = |order: &Order| order.status() != OrderStatus::Held;
-                self.rule(Message::Release(id), ruled, &Span::none()).await?
+                self.rule(Message::Release(id), ruled, &Span::current()).await?
             }
             _ => order,
         };
@@ -286,7 +287,7 @@ impl Flux {
         let order = match order.status() {
             OrderStatus::Confirmed => {
                 let ruled = |order: &Order| order.status() != OrderStatus::Confirmed;
-                self.rule(Message::Cancel(id), ruled, &Span::none()).await?
+                self.rule(Message::Cancel(id), ruled, &Span::current()).await?
             }
             _ => order,
         };

@@ -196,6 +196,12 @@ fn one_trace_covers_the_request_and_the_decision() {
     let goes = collector.request("goes");
     decision(&collector, &goes, "submit", &queued);
     assert_ne!(goes.trace, waits.trace);
+
+    let release = format!("/v1/orders/{}/release", held.field("order_id"));
+    server.call("POST", release).header("x-request-id", "returns").send().is(200);
+    let returns = collector.request("returns");
+    let ruling = collector.child(&returns.id, "decide");
+    assert_eq!((ruling.trace, ruling.attributes["status"].as_str()), (returns.trace, "released"));
 }
 
 #[test]
