@@ -50,10 +50,10 @@ impl Framing {
         self.next == Next::Head && (self.said.lines > 0 || !self.line.is_empty())
     }
 
-    /// Whether the head has not got past its first line.
+    /// Whether a head has begun and not got past its first line.
     #[must_use]
     pub(crate) fn is_within_a_request_line(&self) -> bool {
-        self.next == Next::Head && self.said.lines == 0
+        self.is_within_a_head() && self.said.lines == 0
     }
 
     /// Looks at the bytes that came next, and overwrites those of a request
