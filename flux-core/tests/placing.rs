@@ -18,7 +18,8 @@ const MINUTE: Duration = Duration::from_secs(60);
 #[derive(Debug, Clone, Copy)]
 enum Trouble {
     Slow(Duration),
-    Away,
+    /// Gone, which takes so long to find out.
+    Away(Duration),
 }
 
 #[derive(Debug, Clone, Default)]
@@ -44,7 +45,10 @@ impl Layer for Troubles {
         let trouble = self.0.lock().expect("no panic").get(&call.operation).copied();
         match trouble {
             Some(Trouble::Slow(time)) => tokio::time::sleep(time).await,
-            Some(Trouble::Away) => return Err(SeamError::unavailable("it")),
+            Some(Trouble::Away(time)) => {
+                tokio::time::sleep(time).await;
+                return Err(SeamError::unavailable("it"));
+            }
             None => {}
         }
         run().await
@@ -109,7 +113,7 @@ async fn an_order_that_takes_too_long_is_queued_and_decided_once() -> Result {
 async fn nothing_was_accepted_is_not_said_of_an_order_the_worker_has() -> Result {
     let (flux, troubles) = sale(1).await?;
     troubles.set(Operation::Commit, Trouble::Slow(10 * SECOND));
-    troubles.set(Operation::Send, Trouble::Away);
+    troubles.set(Operation::Send, Trouble::Away(Duration::ZERO));
     let request = one("ann").with_id(id(1));
     let unsettled = flux.place_within(request.clone(), SECOND).await;
     assert!(matches!(unsettled, Err(Error::Unsettled(order)) if order == id(1)), "{unsettled:?}");
@@ -123,13 +127,16 @@ async fn nothing_was_accepted_is_not_said_of_an_order_the_worker_has() -> Result
 
 #[tokio::test(start_paused = true)]
 async fn an_order_decided_while_it_is_queued_as_well_is_told_so() -> Result {
-    let (flux, troubles) = sale(1).await?;
-    troubles.set(Operation::Commit, Trouble::Slow(2 * SECOND));
-    // The queue takes its time, and then fails; the worker is faster.
-    troubles.set(Operation::Find, Trouble::Slow(5 * SECOND));
-    troubles.set(Operation::Send, Trouble::Away);
-    let decided = flux.place_within(one("ann"), SECOND).await?;
-    assert_eq!(decided.status(), OrderStatus::Held);
+    // The queue takes its time and then fails; the worker is faster.
+    let slow = (Operation::Find, Trouble::Slow(5 * SECOND));
+    for queue in [slow, (Operation::Send, Trouble::Away(5 * SECOND))] {
+        let (flux, troubles) = sale(1).await?;
+        troubles.set(Operation::Commit, Trouble::Slow(2 * SECOND));
+        troubles.set(Operation::Send, Trouble::Away(Duration::ZERO));
+        troubles.set(queue.0, queue.1);
+        let decided = flux.place_within(one("ann"), SECOND).await?;
+        assert_eq!(decided.status(), OrderStatus::Held);
+    }
     Ok(())
 }
 

@@ -186,3 +186,21 @@ impl JwtVerifier for Verifier {
         Algorithm::HS256
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn without_a_token_only_this_machine_is_the_operator() {
+        let auth = Auth::new(None, None);
+        let may = |peer: &str| auth.operator(&HeaderMap::new(), peer.parse().expect("an address"));
+        for here in ["127.0.0.1", "127.8.9.1", "::1", "::ffff:127.0.0.1"] {
+            assert!(may(here).is_ok(), "{here}");
+        }
+        for elsewhere in ["192.0.2.1", "10.0.0.1", "0.0.0.0", "::", "fe80::1", "::ffff:192.0.2.1"] {
+            let refused = may(elsewhere).expect_err(elsewhere);
+            assert_eq!(refused.status(), http::StatusCode::FORBIDDEN);
+        }
+    }
+}

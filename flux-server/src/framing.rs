@@ -50,6 +50,12 @@ impl Framing {
         self.next == Next::Head && (self.said.lines > 0 || !self.line.is_empty())
     }
 
+    /// Whether a head has begun and not got past its first line.
+    #[must_use]
+    pub(crate) fn is_within_a_request_line(&self) -> bool {
+        self.is_within_a_head() && self.said.lines == 0
+    }
+
     /// Looks at the bytes that came next, and overwrites those of a request
     /// that is refused.
     pub(crate) fn pass(&mut self, bytes: &mut [u8]) {

@@ -4,7 +4,7 @@
 //! | part | file |
 //! |---|---|
 //! | flags, environment, the items to start with | `config`, `catalog` |
-//! | connections, from the first byte to the last | `server`, `wire`, `framing` |
+//! | connections, from the first byte to the last | `server`, `wire`, `framing`, `refusal` |
 //! | one request: its id, limits, and which call it is | `service`, `route`, `app` |
 //! | who may, and how often | `auth`, `limit` |
 //! | the log, figures and traces | `telemetry` |
@@ -31,6 +31,7 @@ mod page;
 mod prefer;
 mod problem;
 mod query;
+mod refusal;
 pub mod route;
 pub mod server;
 mod service;

@@ -4,11 +4,12 @@ use std::time::Duration;
 
 use bytes::Bytes;
 use flux_core::seams::{Cursor, OrderFilter};
-use flux_core::{Error, Order, OrderId, OrderRequest, OrderStatus};
+use flux_core::{Error, Order, OrderId, OrderRequest, OrderStatus, Role};
 use http::header::{HeaderName, HeaderValue, LOCATION};
 use http::{HeaderMap, StatusCode};
 use hyper::body::Body;
 use serde::Serialize;
+use tracing::debug;
 
 use crate::answer::{self, Answer, Failure};
 use crate::app::App;
@@ -48,6 +49,7 @@ where
     let request = OrderRequest { id, buyer, lines };
     let wait = prefer::wait(&parts.headers);
     let placed = match wait {
+        Some(longest) if app.role == Role::AcceptOnly => accept(&app, request, longest).await,
         Some(longest) => app.flux.place_within(request, longest).await,
         None => app.flux.submit(request).await,
     };
@@ -59,6 +61,24 @@ where
     };
     say_what_was_preferred(&mut answer, wait);
     Ok(answer)
+}
+
+/// As `place_within` does where the deciding is done elsewhere; but a server
+/// that stops does not wait for it.
+async fn accept(app: &App, request: OrderRequest, longest: Duration) -> Result<Order, Error> {
+    let accepted = app.flux.submit(request).await?;
+    if accepted.status() != OrderStatus::Queued {
+        return Ok(accepted);
+    }
+    match app.unless_draining(app.flux.wait(accepted.id, longest)).await {
+        Some(Ok(order)) if !order.asks_the_same_as(&accepted) => Err(Error::IdReused(order.id)),
+        Some(Ok(order)) => Ok(order),
+        Some(Err(error)) => {
+            debug!(%error, "an order is accepted and could not be waited for");
+            Ok(accepted)
+        }
+        None => Ok(accepted),
+    }
 }
 
 /// `GET /v1/orders/{id}`.

@@ -86,11 +86,13 @@ pub async fn serve(app: Arc<App>, listener: TcpListener) {
             Some(_) = connections.join_next() => {}
         }
     }
-    // Those who connected before the stop are served, not reset.
-    while let Some(Ok((accepted, peer))) = now_or_never(listener.accept()).await {
-        take(accepted, peer.ip(), &mut connections);
+    let waiting = stop_listening(listener).unwrap_or_else(|error| {
+        warn!(%error, "those who waited to be accepted were not");
+        Vec::new()
+    });
+    for (accepted, peer) in waiting {
+        take(accepted, peer, &mut connections);
     }
-    drop(listener);
     let closing = async {
         tokio::time::sleep(CLOSING_AFTER).await;
         app.start_closing();
@@ -153,27 +155,39 @@ fn patience(app: &App) -> Patience {
     Patience { head: app.bounds.head, idle: app.bounds.idle }
 }
 
+fn is_of_one_connection(error: &io::Error) -> bool {
+    use io::ErrorKind::{ConnectionAborted, ConnectionRefused, ConnectionReset, Interrupted};
+    matches!(error.kind(), ConnectionAborted | ConnectionRefused | ConnectionReset | Interrupted)
+}
+
 /// One connection's failure is nobody else's; anything else may pass.
 async fn recover(error: &io::Error) {
-    use io::ErrorKind::{ConnectionAborted, ConnectionRefused, ConnectionReset, Interrupted};
-    if !matches!(
-        error.kind(),
-        ConnectionAborted | ConnectionRefused | ConnectionReset | Interrupted
-    ) {
+    if !is_of_one_connection(error) {
         warn!(%error, "no connection could be taken; trying again in 100 ms");
         tokio::time::sleep(Duration::from_millis(100)).await;
     }
 }
 
-async fn now_or_never<T>(future: impl Future<Output = T>) -> Option<T> {
-    tokio::pin!(future);
-    std::future::poll_fn(|context| {
-        std::task::Poll::Ready(match future.as_mut().poll(context) {
-            std::task::Poll::Ready(done) => Some(done),
-            std::task::Poll::Pending => None,
-        })
-    })
-    .await
+/// Closes the listener, and returns those who had connected: they are served,
+/// not reset. The system is asked itself, as the runtime hears of connections
+/// only by and by.
+fn stop_listening(listener: TcpListener) -> io::Result<Vec<(TcpStream, IpAddr)>> {
+    let listener = listener.into_std()?;
+    let mut accepted = Vec::new();
+    loop {
+        match listener.accept() {
+            Ok((stream, peer)) => accepted.push((stream, peer.ip())),
+            Err(error) if error.kind() == io::ErrorKind::WouldBlock => break,
+            Err(error) if is_of_one_connection(&error) => {}
+            Err(error) => return Err(error),
+        }
+    }
+    drop(listener);
+    let known_to_tokio = |(stream, peer): (std::net::TcpStream, IpAddr)| {
+        stream.set_nonblocking(true)?;
+        Ok((TcpStream::from_std(stream)?, peer))
+    };
+    accepted.into_iter().map(known_to_tokio).collect()
 }
 
 /// An error with its causes.

@@ -13,6 +13,7 @@ use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 use tokio::time::{Instant, Sleep, sleep_until};
 
 use crate::framing::Framing;
+use crate::refusal;
 
 /// How long a peer may go on sending after its connection was ended.
 const LINGER: Duration = Duration::from_secs(1);
@@ -25,7 +26,7 @@ const LATE: &[u8] =
 pub(crate) struct Patience {
     /// From the first byte of a head to its last.
     pub(crate) head: Duration,
-    /// Without a byte in either direction, or without taking any of an answer.
+    /// From an answer to the next head, or without taking any of an answer.
     pub(crate) idle: Duration,
 }
 
@@ -59,9 +60,13 @@ pub(crate) struct Wire<S> {
     patience: Patience,
     busy: Busy,
     framing: Framing,
+    /// What goes out instead of what was to be written, and how far it got.
+    instead: Option<(Vec<u8>, usize)>,
     head_since: Option<Instant>,
-    moved_at: Instant,
+    wrote_at: Instant,
     alarm: Pin<Box<Sleep>>,
+    /// The alarm wakes this task.
+    armed: bool,
     /// The peer sends no more.
     ended: bool,
     lingers: bool,
@@ -76,36 +81,52 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Wire<S> {
             patience,
             busy,
             framing: Framing::new(),
+            instead: None,
             // A connection is made to send something.
             head_since: Some(now),
-            moved_at: now,
-            alarm: Box::pin(sleep_until(now + patience.head)),
+            wrote_at: now,
+            // Never later than the next deadline there may be.
+            alarm: Box::pin(sleep_until(now + patience.head.min(patience.idle))),
+            armed: false,
             ended: false,
             lingers: false,
         }
     }
 
-    fn moved(&mut self) {
-        self.moved_at = Instant::now();
-        if !self.framing.is_within_a_head() {
-            self.head_since = None;
-        } else if self.head_since.is_none() {
-            self.head_since = Some(self.moved_at);
-            // The alarm may be set for much later.
-            self.alarm.as_mut().reset(self.moved_at + self.patience.head);
+    /// When the peer is late, unless it is us it waits for.
+    fn deadline(&self) -> Option<Instant> {
+        match self.head_since {
+            _ if self.busy.0.load(Ordering::Acquire) => None,
+            Some(since) => Some(since + self.patience.head),
+            None => Some(self.wrote_at + self.patience.idle),
         }
     }
 
-    /// Pending until `deadline` has passed; the alarm is only moved when it
-    /// rings, which costs less than moving it with each byte.
-    fn poll_late(&mut self, context: &mut Context<'_>, deadline: Instant) -> Poll<io::Error> {
+    /// Pending until `deadline` has passed. Moving the alarm with each request
+    /// would cost more than all else here, so one that is set too early rings
+    /// in vain, and is then moved.
+    fn poll_late(
+        &mut self,
+        context: &mut Context<'_>,
+        deadline: Option<Instant>,
+    ) -> Poll<io::Error> {
+        if let Some(deadline) = deadline
+            && self.alarm.deadline() > deadline
+        {
+            self.alarm.as_mut().reset(deadline);
+            self.armed = false;
+        }
+        if self.armed && !self.alarm.is_elapsed() {
+            return Poll::Pending;
+        }
         while self.alarm.as_mut().poll(context).is_ready() {
             let now = Instant::now();
-            if now >= deadline {
+            if deadline.is_some_and(|deadline| deadline <= now) {
                 return Poll::Ready(io::ErrorKind::TimedOut.into());
             }
-            self.alarm.as_mut().reset(deadline);
+            self.alarm.as_mut().reset(deadline.unwrap_or(now + self.patience.idle));
         }
+        self.armed = true;
         Poll::Pending
     }
 }
@@ -122,7 +143,11 @@ impl<S: AsyncRead + AsyncWrite + Unpin> AsyncRead for Wire<S> {
                 let new = &mut buffer.filled_mut()[before..];
                 self.ended = new.is_empty();
                 self.framing.pass(new);
-                self.moved();
+                if !self.framing.is_within_a_head() {
+                    self.head_since = None;
+                } else if self.head_since.is_none() {
+                    self.head_since = Some(Instant::now());
+                }
                 Poll::Ready(Ok(()))
             }
             Poll::Ready(Err(error)) => {
@@ -130,14 +155,7 @@ impl<S: AsyncRead + AsyncWrite + Unpin> AsyncRead for Wire<S> {
                 Poll::Ready(Err(error))
             }
             Poll::Pending => {
-                let deadline = if self.busy.0.load(Ordering::Acquire) {
-                    Instant::now() + self.patience.idle
-                } else {
-                    match self.head_since {
-                        Some(since) => since + self.patience.head,
-                        None => self.moved_at + self.patience.idle,
-                    }
-                };
+                let deadline = self.deadline();
                 let late = self.poll_late(context, deadline);
                 if late.is_ready() && self.framing.is_within_a_head() {
                     // There was nothing to answer, so there is room for this.
@@ -157,11 +175,38 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Wire<S> {
     ) -> Poll<io::Result<usize>> {
         match wrote {
             Poll::Ready(wrote) => {
-                self.moved_at = Instant::now();
+                self.wrote_at = Instant::now();
                 Poll::Ready(wrote)
             }
-            Poll::Pending => self.poll_late(context, self.moved_at + self.patience.idle).map(Err),
+            Poll::Pending => {
+                self.poll_late(context, Some(self.wrote_at + self.patience.idle)).map(Err)
+            }
         }
+    }
+
+    /// Writes another answer where hyper gives one of its own: `None` where it
+    /// doesn't, else how many of `bytes` count as written.
+    fn write_instead(
+        &mut self,
+        context: &mut Context<'_>,
+        bytes: &[u8],
+    ) -> Option<Poll<io::Result<usize>>> {
+        if self.instead.is_none() {
+            let answer = refusal::instead_of(bytes, self.framing.is_within_a_request_line())?;
+            self.instead = Some((answer, 0));
+        }
+        while let Some((answer, sent)) = &mut self.instead
+            && *sent < answer.len()
+        {
+            let wrote = Pin::new(&mut self.socket).poll_write(context, &answer[*sent..]);
+            match wrote {
+                Poll::Ready(Ok(new)) if new > 0 => *sent += new,
+                Poll::Ready(Ok(_)) => return Some(Poll::Ready(Ok(0))),
+                wrote => return Some(self.wrote(context, wrote)),
+            }
+        }
+        self.instead = None;
+        Some(self.wrote(context, Poll::Ready(Ok(bytes.len()))))
     }
 }
 
@@ -171,6 +216,9 @@ impl<S: AsyncRead + AsyncWrite + Unpin> AsyncWrite for Wire<S> {
         context: &mut Context<'_>,
         bytes: &[u8],
     ) -> Poll<io::Result<usize>> {
+        if let Some(wrote) = self.write_instead(context, bytes) {
+            return wrote;
+        }
         let wrote = Pin::new(&mut self.socket).poll_write(context, bytes);
         self.wrote(context, wrote)
     }
@@ -180,6 +228,11 @@ impl<S: AsyncRead + AsyncWrite + Unpin> AsyncWrite for Wire<S> {
         context: &mut Context<'_>,
         parts: &[io::IoSlice<'_>],
     ) -> Poll<io::Result<usize>> {
+        if let [only] = parts
+            && let Some(wrote) = self.write_instead(context, only)
+        {
+            return wrote;
+        }
         let wrote = Pin::new(&mut self.socket).poll_write_vectored(context, parts);
         self.wrote(context, wrote)
     }

@@ -26,6 +26,8 @@ pub(super) struct Core {
     pub(super) lane: Lane,
     pub(super) waiters: Waiters,
     pub(super) trails: Trails,
+    /// Kept, because looking it up costs as much as the gate's answer.
+    pub(super) turned_away: metrics::Counter,
 }
 
 impl Core {

@@ -16,6 +16,7 @@ use super::error::Error;
 use super::gate::Gate;
 use super::lane::Lane;
 use super::settings::Settings;
+use super::settle;
 use super::trails::Trails;
 use super::waiters::{Waiters, Waiting};
 use super::worker;
@@ -64,7 +65,8 @@ pub enum Role {
 
 #[bon]
 impl Flux {
-    /// Starts an engine on `backend`. Must be called within a tokio runtime.
+    /// Starts an engine on `backend`. Must be called within a tokio runtime,
+    /// and after the application installed its metrics recorder.
     #[builder(finish_fn = start)]
     pub fn builder(
         #[builder(start_fn)] backend: Backend,
@@ -80,6 +82,7 @@ impl Flux {
             lane: Lane::new(settings.round_max, settings.waiting_max),
             waiters: Waiters::new(settings.waiters_max),
             trails: Trails::default(),
+            turned_away: metrics::counter!("flux_gate_turned_away_total"),
             settings,
         });
         let (stop, stopped) = watch::channel(false);
@@ -225,15 +228,17 @@ impl Flux {
         let ruled = self.core.backend.store.confirm(std::slice::from_ref(&asked)).await?;
         let order = match ruled.into_iter().next() {
             Some(ConfirmOutcome::Settled(order)) => {
-                let orders = vec![order.clone()];
-                self.core.publish(Arc::new(News { orders, levels: Vec::new() })).await;
+                let news = News { orders: vec![order.clone()], levels: Vec::new() };
+                settle::count(&news);
+                self.core.publish(Arc::new(news)).await;
                 order
             }
             Some(ConfirmOutcome::Late(_)) => {
                 let ruled = |order: &Order| {
                     !matches!(order.status(), OrderStatus::Held | OrderStatus::Expired)
                 };
-                self.rule(Message::LatePayment(id, payment.clone()), ruled, &Span::none()).await?
+                self.rule(Message::LatePayment(id, payment.clone()), ruled, &Span::current())
+                    .await?
             }
             Some(ConfirmOutcome::NotHeld(order)) => return Err(Error::NotHeld(Box::new(order))),
             Some(ConfirmOutcome::NotFound) | None => {
@@ -262,7 +267,7 @@ impl Flux {
             OrderStatus::Queued => return Err(Error::Unsettled(id)),
             OrderStatus::Held => {
                 let ruled = |order: &Order| order.status() != OrderStatus::Held;
-                self.rule(Message::Release(id), ruled, &Span::none()).await?
+                self.rule(Message::Release(id), ruled, &Span::current()).await?
             }
             _ => order,
         };
@@ -282,7 +287,7 @@ impl Flux {
         let order = match order.status() {
             OrderStatus::Confirmed => {
                 let ruled = |order: &Order| order.status() != OrderStatus::Confirmed;
-                self.rule(Message::Cancel(id), ruled, &Span::none()).await?
+                self.rule(Message::Cancel(id), ruled, &Span::current()).await?
             }
             _ => order,
         };

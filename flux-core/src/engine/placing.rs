@@ -123,7 +123,7 @@ impl Flux {
             return same(&order, known).map(Admitted::Known);
         }
         if matches!(refusal, Error::SoldOut(_)) {
-            metrics::counter!("flux_gate_turned_away_total").increment(1);
+            self.core.turned_away.increment(1);
         }
         Err(refusal)
     }

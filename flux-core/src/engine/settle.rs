@@ -201,7 +201,8 @@ async fn acknowledge(core: &Core, delivered: Vec<(Receipt, Answer)>, retry_after
     }
 }
 
-fn count(news: &News) {
+/// Counts what became of orders.
+pub(super) fn count(news: &News) {
     let mut counts = [0u64; 8];
     for order in &news.orders {
         counts[order.status() as usize] += 1;
@@ -247,6 +248,7 @@ mod tests {
             lane: Lane::new(8, 8),
             waiters: Waiters::new(8),
             trails: Trails::default(),
+            turned_away: metrics::Counter::noop(),
         }
     }
 

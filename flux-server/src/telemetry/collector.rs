@@ -36,7 +36,7 @@ impl Collector {
 #[async_trait]
 impl HttpClient for Collector {
     async fn send_bytes(&self, request: Request<Bytes>) -> Result<Response<Bytes>, HttpError> {
-        let sending = self.runtime.spawn(timeout(ANSWER_WITHIN, send(request)));
+        let sending = self.runtime.spawn(async { timeout(ANSWER_WITHIN, send(request)).await });
         let answered = match sending.await {
             Ok(Ok(answered)) => answered,
             Ok(Err(late)) => Err(late.into()),

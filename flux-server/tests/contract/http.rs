@@ -171,6 +171,7 @@ fn a_request_that_cannot_be_framed_is_400_and_the_connection_closed() {
         ));
         let answer = wire.answer("POST").unwrap_or_else(|| panic!("{framing:?}: no answer"));
         assert_eq!(answer.status, 400, "{framing:?}: {}", answer.text());
+        answer.problem(400, "invalid-request");
         assert!(wire.is_closed(), "{framing:?}: still open");
     }
     assert_eq!(server.item("t")["available"], 5);

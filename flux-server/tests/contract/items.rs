@@ -96,6 +96,8 @@ fn every_field_out_of_bounds_is_400_and_named() {
     }
     refused.push(item("capacity", Value::Null));
     refused.push(item("hold_seconds", Value::Null));
+    refused.push(item("seats", Value::Null));
+    refused.push(("capacity".to_owned(), json!({"seats": ["a"], "capacity": null})));
     for (field, body) in refused {
         server.put("/v1/items/t", &body).names(&field);
     }

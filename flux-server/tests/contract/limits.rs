@@ -109,14 +109,19 @@ fn a_header_block_is_at_most_16_kib() {
     };
     for lines in [1, 5, 40] {
         get(15 * 1024, lines).is(200);
-        get(17 * 1024, lines).is(431);
-        get(200 * 1024, lines).is(431);
+        get(17 * 1024, lines).problem(431, "header-too-large");
+        get(200 * 1024, lines).problem(431, "header-too-large");
     }
+    // More lines than are read, though few bytes.
+    let lines = "x: y\r\n".repeat(200);
+    server
+        .raw(format!("GET /v1/items/t HTTP/1.1\r\nHost: t\r\n{lines}\r\n"))
+        .problem(431, "header-too-large");
     // One line that never ends.
     let mut wire = server.connect();
     wire.send("GET /v1/items/t HTTP/1.1\r\nHost: t\r\nx-long: ");
     wire.send("v".repeat(100 * 1024));
-    wire.answer("GET").expect("an answer").is(431);
+    wire.answer("GET").expect("an answer").problem(431, "header-too-large");
 }
 
 #[test]
@@ -127,13 +132,13 @@ fn a_uri_is_at_most_8_kib() {
         server.raw(format!("GET {uri} HTTP/1.1\r\nHost: t\r\n\r\n"))
     };
     get(8 * 1024).is(200);
-    get(8 * 1024 + 1).is(414);
-    get(12 * 1024).is(414);
-    get(200 * 1024).is(414);
+    get(8 * 1024 + 1).problem(414, "uri-too-long");
+    get(12 * 1024).problem(414, "uri-too-long");
+    get(200 * 1024).problem(414, "uri-too-long");
     // A request line that never ends.
     let mut wire = server.connect();
     wire.send(format!("GET /{}", "x".repeat(100 * 1024)));
-    wire.answer("GET").expect("an answer").is(414);
+    wire.answer("GET").expect("an answer").problem(414, "uri-too-long");
     // Both at their limits at once.
     let uri = format!("/v1/items/t?q={}", "x".repeat(8 * 1024 - 14));
     let value = "v".repeat(15 * 1024);

@@ -15,6 +15,7 @@ mod limits;
 mod listing;
 mod orders;
 mod protection;
+mod queued;
 mod requests;
 mod running;
 mod tokens;

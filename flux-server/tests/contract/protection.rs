@@ -5,6 +5,7 @@ use std::time::{Duration, Instant};
 use serde_json::json;
 
 use crate::harness::{Answer, Server, until};
+use crate::new_id;
 
 fn refused(answer: &Answer) -> bool {
     if answer.status == 429 {
@@ -58,23 +59,40 @@ fn without_a_limit_there_is_none() {
 }
 
 #[test]
-fn money_that_came_is_ruled_on_whoever_hangs_up() {
+fn who_hangs_up_and_asks_again_has_one_order() {
     let server = Server::start(&["--item", "t=1000"]);
-    let order = |n| server.held(&json!({"buyer_id": format!("b{n}"), "item_id": "t"}));
-    let ids: Vec<_> = (0..20).map(order).collect();
-    for id in &ids {
-        let body = r#"{"payment_ref":"p"}"#;
+    for n in 0..20 {
+        let order = json!({"order_id": new_id(), "buyer_id": format!("b{n}"), "item_id": "t"});
+        let body = order.to_string();
         let mut wire = server.connect();
         wire.send(format!(
-            "POST /v1/orders/{id}/confirm HTTP/1.1\r\nHost: t\r\n\
+            "POST /v1/orders HTTP/1.1\r\nHost: t\r\nPrefer: wait=10\r\n\
              Content-Type: application/json\r\nContent-Length: {}\r\n\r\n{body}",
             body.len()
         ));
         drop(wire);
+        server.order(&order).is(201);
     }
-    until("all are confirmed", Duration::from_secs(10), || {
-        (server.item("t")["sold"] == 20).then_some(())
-    });
+    let item = server.item("t");
+    assert_eq!((&item["available"], &item["held"]), (&json!(980), &json!(20)));
+}
+
+#[test]
+fn a_slow_body_is_408_and_a_slow_head_ends_the_connection() {
+    let server = Server::start(&["--item", "t=5", "--body-timeout", "1", "--head-timeout", "1"]);
+    let mut wire = server.connect();
+    wire.send(
+        "POST /v1/orders HTTP/1.1\r\nHost: t\r\nContent-Type: application/json\r\n\
+         Content-Length: 30\r\n\r\n{",
+    );
+    wire.checked("POST", "/v1/orders").problem(408, "request-timeout");
+    assert!(wire.is_closed());
+    let mut wire = server.connect();
+    wire.send("GET /v1/items/t HTTP/1.1\r\nHo");
+    if let Some(answer) = wire.answer("GET") {
+        assert_eq!(answer.status, 408);
+    }
+    assert!(wire.is_closed());
 }
 
 #[test]
@@ -93,4 +111,68 @@ fn a_body_that_ends_early_orders_nothing() {
     }
     assert_eq!(server.get("/v1/orders").is(200).json()["orders"], json!([]));
     assert_eq!(server.item("t")["available"], 1000);
+}
+
+fn unavailable(answer: &Answer) {
+    let seconds: u64 = answer.header("retry-after").parse().expect("seconds");
+    assert!(seconds >= 1);
+    answer.clone().problem(503, "unavailable");
+}
+
+#[test]
+fn one_connection_too_many_is_503() {
+    let server = Server::start(&["--item", "t=5", "--connections-max", "2"]);
+    let get = "GET /v1/items/t HTTP/1.1\r\nHost: t\r\n\r\n";
+    let mut kept = [server.connect(), server.connect()];
+    for wire in &mut kept {
+        wire.send(get);
+        wire.checked("GET", "/v1/items/t").is(200);
+    }
+    let mut wire = server.connect();
+    wire.send(get);
+    unavailable(&wire.answer("GET").expect("an answer"));
+    assert!(wire.is_closed());
+    drop(kept);
+    until("room again", Duration::from_secs(5), || {
+        let mut wire = server.connect();
+        wire.send(get);
+        (wire.answer("GET")?.status == 200).then_some(())
+    });
+}
+
+#[test]
+fn one_stream_too_many_is_503() {
+    let server = Server::start(&["--item", "t=5", "--streams-max", "1"]);
+    let path = "/v1/events?item_id=t";
+    let mut wire = server.connect();
+    wire.send(format!("GET {path} HTTP/1.1\r\nHost: t\r\n\r\n"));
+    wire.head().expect("a head").is(200);
+    unavailable(&server.get(path));
+    unavailable(&server.get("/pulse"));
+    drop(wire);
+    until("room again", Duration::from_secs(30), || {
+        let mut wire = server.connect();
+        wire.send(format!("GET {path} HTTP/1.1\r\nHost: t\r\n\r\n"));
+        (wire.head()?.status == 200).then_some(())
+    });
+}
+
+#[test]
+fn one_request_too_many_is_503() {
+    let server = Server::start(&["--item", "t=5", "--requests-max", "1"]);
+    let body = r#"{"buyer_id":"a","item_id":"t"}"#;
+    let mut wire = server.connect();
+    wire.send(format!(
+        "POST /v1/orders HTTP/1.1\r\nHost: t\r\nPrefer: wait=10\r\nExpect: 100-continue\r\n\
+         Content-Type: application/json\r\nContent-Length: {}\r\n\r\n",
+        body.len()
+    ));
+    assert_eq!(wire.head().expect("an interim answer").status, 100);
+    unavailable(&server.get("/v1/items/t"));
+    // Health is asked all the more then.
+    server.get("/healthz").is(200);
+    server.get("/readyz").is(200);
+    wire.send(body);
+    wire.checked("POST", "/v1/orders").is(201);
+    server.get("/v1/items/t").is(200);
 }

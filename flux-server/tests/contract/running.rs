@@ -148,7 +148,7 @@ fn logs_are_json_where_asked() {
 #[test]
 fn each_signal_stops_it_with_exit_code_0() {
     for signal in ["TERM", "INT"] {
-        let mut server = Server::start(&["--item", "t=5", "--drain", "4"]);
+        let mut server = Server::start(&["--item", "t=5", "--drain", "2"]);
         let id = server.held(&json!({"buyer_id": "ann", "item_id": "t"}));
         // Idle connections do not hold it up.
         let mut idle = server.connect();
@@ -159,7 +159,8 @@ fn each_signal_stops_it_with_exit_code_0() {
         let started = Instant::now();
         server.signal(signal);
         assert!(server.end().success(), "{}", server.log());
-        assert!(started.elapsed() < Duration::from_secs(5), "{:?}", started.elapsed());
+        // With time for the disk where much else runs.
+        assert!(started.elapsed() < Duration::from_secs(8), "{:?}", started.elapsed());
         let server = server.crash().start();
         assert_eq!(server.read_order(&id)["status"], "held");
     }
@@ -204,4 +205,47 @@ fn it_does_not_wait_longer_than_the_drain() {
     server.signal("TERM");
     assert!(server.end().success(), "{}", server.log());
     assert!(started.elapsed() < Duration::from_secs(5), "{:?}", started.elapsed());
+}
+
+#[test]
+fn while_it_stops_it_is_alive_but_not_ready() {
+    let mut server = Server::start(&["--item", "t=5"]);
+    let mut wires: Vec<_> = (0..60).map(|_| server.connect()).collect();
+    let ask = "GET /healthz HTTP/1.1\r\nHost: t\r\n\r\n";
+    for wire in &mut wires {
+        wire.send(ask);
+        wire.checked("GET", "/healthz").is(200);
+    }
+    server.signal("TERM");
+    let mut wires = wires.into_iter();
+    let said = wires.find_map(|mut wire| {
+        wire.send("GET /readyz HTTP/1.1\r\nHost: t\r\n\r\n");
+        let answer = wire.checked("GET", "/readyz");
+        (answer.status == 503).then_some(answer)
+    });
+    said.expect("it is not ready any more").problem(503, "unavailable");
+    let mut wire = wires.next().expect("enough connections");
+    wire.send(ask);
+    wire.checked("GET", "/healthz").is(200);
+    let body = r#"{"buyer_id":"a","item_id":"t"}"#;
+    let mut wire = wires.next().expect("enough connections");
+    wire.send(format!(
+        "POST /v1/orders HTTP/1.1\r\nHost: t\r\nContent-Type: application/json\r\n\
+         Content-Length: {}\r\n\r\n{body}",
+        body.len()
+    ));
+    wire.checked("POST", "/v1/orders").problem(503, "unavailable");
+    assert!(server.end().success(), "{}", server.log());
+    let server = server.crash().start();
+    assert_eq!(server.item("t")["available"], 5);
+}
+
+#[test]
+fn a_named_backend_beats_the_names_of_aws() {
+    let aws = |setup: Setup| setup.env("SQS_QUEUE_URL", "http://127.0.0.1:1/q");
+    let server = aws(Setup::new()).args(&["--item", "t=5"]).start();
+    assert_eq!(server.item("t")["available"], 5, "one name alone is not enough");
+    let both = aws(Setup::new()).env("DYNAMODB_TABLE", "t");
+    let server = both.args(&["--backend", "embedded", "--item", "t=5"]).start();
+    assert_eq!(server.item("t")["available"], 5);
 }

@@ -64,7 +64,8 @@ fn template(path: &str) -> Option<&'static str> {
             match (left.next(), right.next()) {
                 (None, None) => return true,
                 (Some(name), Some(part)) if name == part => {}
-                (Some(name), Some(part)) if name.starts_with('{') && !part.is_empty() => {}
+                // An id of no characters is malformed, not absent.
+                (Some(name), Some(_)) if name.starts_with('{') => {}
                 _ => return false,
             }
         }
@@ -81,8 +82,12 @@ fn documented(method: &str, path: &str, status: u16, context: &str) -> Option<St
         }
         Some(template) => format!("/paths/{}", escape(template)),
     };
-    // Each GET answers HEAD too.
-    let key = if method == "HEAD" { "get".to_owned() } else { method.to_ascii_lowercase() };
+    // Each GET answers HEAD too. Methods are told apart by case.
+    let key = match method {
+        "HEAD" => "get".to_owned(),
+        _ if method.bytes().any(|byte| byte.is_ascii_lowercase()) => "no method".to_owned(),
+        _ => method.to_ascii_lowercase(),
+    };
     let operation = format!("{found}/{key}");
     if DOCUMENT.pointer(&operation).is_none() {
         // With `--cors-origin` a path under /v1 answers OPTIONS.

@@ -56,6 +56,7 @@ impl Wire {
                 self.read.extend_from_slice(&buffer[..n]);
                 true
             }
+            Err(error) if error.kind() == ErrorKind::Interrupted => true,
             Err(error) if error.kind() == ErrorKind::ConnectionReset => false,
             Err(error) => panic!("reading an answer: {error}"),
         }
