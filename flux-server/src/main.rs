@@ -74,14 +74,6 @@ async fn run(config: Config) -> Result<()> {
         _ = terminate.recv() => info!("SIGTERM: stopping"),
         _ = interrupt.recv() => info!("SIGINT: stopping"),
     }
-    tokio::spawn(async move {
-        tokio::select! {
-            _ = terminate.recv() => {}
-            _ = interrupt.recv() => {}
-        }
-        warn!("a second signal: ending at once");
-        std::process::exit(130);
-    });
     app.start_draining();
     // The engine and the traces have the rest of the time.
     if tokio::time::timeout(config.drain.mul_f64(0.7), serving).await.is_err() {

@@ -182,6 +182,9 @@ fn what_is_in_flight_is_answered_before_it_stops() {
     until("no new connection is accepted", Duration::from_secs(5), || {
         std::net::TcpStream::connect(server.address()).is_err().then_some(())
     });
+    // A terminal's Ctrl-C comes from a wrapper once more.
+    server.signal("INT");
+    server.signal("TERM");
     assert!(server.is_running());
     wire.send(body);
     let answer = wire.checked("POST", "/v1/orders");
