@@ -62,13 +62,12 @@ async fn run(config: Config) -> Result<()> {
         }
         None => None,
     };
-    let serving = async {
+    let mut serving = Box::pin(async {
         match listener {
             Some(listener) => server::serve(Arc::clone(&app), listener).await,
             None => app.draining().await,
         }
-    };
-    tokio::pin!(serving);
+    });
     tokio::select! {
         () = &mut serving => {}
         _ = terminate.recv() => info!("SIGTERM: stopping"),

@@ -23,7 +23,7 @@ struct Health {
     status: &'static str,
 }
 
-/// What operations ask.
+/// What operations ask, and what is served from the binary.
 pub(crate) async fn answer(app: &App, route: Route) -> Result<Answer, Problem> {
     match route {
         Route::Healthz => Ok(answer::json(StatusCode::OK, &Health { status: "alive" })),
@@ -31,7 +31,14 @@ pub(crate) async fn answer(app: &App, route: Route) -> Result<Answer, Problem> {
             ready(app).await?;
             Ok(answer::json(StatusCode::OK, &Health { status: "ready" }))
         }
-        _ => Ok(answer::bytes(TEXT, app.figures.render(app).await)),
+        Route::Metrics => Ok(answer::bytes(TEXT, app.figures.render(app).await)),
+        Route::Pulse => Ok(answer::events(app.hub.pulse(), app.stream()?)),
+        Route::OpenApi => Ok(answer::bytes("application/json", OPEN_API)),
+        _ => {
+            let mut answer = answer::bytes("text/html; charset=utf-8", page::PAGE);
+            answer.headers_mut().insert(CONTENT_SECURITY_POLICY, page::may());
+            Ok(answer)
+        }
     }
 }
 
@@ -46,19 +53,6 @@ async fn ready(app: &App) -> Result<(), Problem> {
     match tokio::time::timeout(READY_WITHIN, asked).await {
         Ok(answered) => Ok(answered.map(|_| ())?),
         Err(_) => Err(Problem::unavailable("the backends do not answer")),
-    }
-}
-
-/// What is served from the binary.
-pub(crate) fn show(app: &App, route: Route) -> Result<Answer, Problem> {
-    match route {
-        Route::Pulse => Ok(answer::events(app.hub.pulse(), app.stream()?)),
-        Route::OpenApi => Ok(answer::bytes("application/json", OPEN_API)),
-        _ => {
-            let mut answer = answer::bytes("text/html; charset=utf-8", page::PAGE);
-            answer.headers_mut().insert(CONTENT_SECURITY_POLICY, page::may());
-            Ok(answer)
-        }
     }
 }
 

@@ -6,11 +6,11 @@ use std::time::Duration;
 
 use flux_core::seams::SeamError;
 use flux_core::{Error, InvalidInput, Order, PutItemError};
-use http::header::{ALLOW, CONNECTION, CONTENT_TYPE, RETRY_AFTER, WWW_AUTHENTICATE};
-use http::{HeaderValue, Response, StatusCode};
+use http::header::{ALLOW, CONNECTION, RETRY_AFTER, WWW_AUTHENTICATE};
+use http::{HeaderValue, StatusCode};
 use serde::Serialize;
 
-use crate::answer::{Answer, Body};
+use crate::answer::Answer;
 use crate::json::OrderJson;
 
 /// What a caller is told instead of what it asked for.
@@ -171,7 +171,7 @@ impl Problem {
         self.status
     }
 
-    /// The headers that go with it whatever the body is.
+    /// The headers that go with it.
     fn headers(&self, answer: &mut Answer) {
         let headers = answer.headers_mut();
         if self.status == StatusCode::UNAUTHORIZED {
@@ -199,16 +199,7 @@ impl Problem {
             order: self.order.as_deref().map(OrderJson),
         };
         let body = serde_json::to_vec(&wire).expect("a problem is made of strings and numbers");
-        let mut answer = self.with_body(crate::answer::body(body));
-        let json = HeaderValue::from_static("application/problem+json");
-        answer.headers_mut().insert(CONTENT_TYPE, json);
-        answer
-    }
-
-    /// The problem with a body in another form.
-    #[must_use]
-    pub(crate) fn with_body(&self, body: Body) -> Answer {
-        let mut answer = Response::new(body);
+        let mut answer = crate::answer::bytes("application/problem+json", body);
         *answer.status_mut() = self.status;
         self.headers(&mut answer);
         answer
