@@ -2,6 +2,7 @@
 
 use std::time::Duration;
 
+use flux_core::Error;
 use http::StatusCode;
 use http::header::CONTENT_SECURITY_POLICY;
 use serde::Serialize;
@@ -9,7 +10,7 @@ use serde::Serialize;
 use crate::answer::{self, Answer};
 use crate::app::App;
 use crate::page;
-use crate::problem::Problem;
+use crate::problem::{Problem, note};
 use crate::route::Route;
 
 /// A backend that takes longer to answer is not ready.
@@ -50,8 +51,15 @@ async fn ready(app: &App) -> Result<(), Problem> {
         app.flux.items(None, 1).await?;
         app.flux.depth().await
     };
+    // Nothing was to take effect, so no failure leaves that open.
     match tokio::time::timeout(READY_WITHIN, asked).await {
-        Ok(answered) => Ok(answered.map(|_| ())?),
+        Ok(Ok(_)) => Ok(()),
+        Ok(Err(error)) => {
+            if let Error::Backend(error) = &error {
+                note(error);
+            }
+            Err(Problem::unavailable("the backends do not work"))
+        }
         Err(_) => Err(Problem::unavailable("the backends do not answer")),
     }
 }
