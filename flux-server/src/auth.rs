@@ -14,6 +14,7 @@ use serde::Deserialize;
 use sha2::{Digest, Sha256};
 use subtle::ConstantTimeEq;
 
+use crate::json::buyer_of;
 use crate::problem::Problem;
 
 /// The secrets callers are held against.
@@ -83,11 +84,13 @@ impl Auth {
             Problem::unauthorized("send a buyer's token: Authorization: Bearer …")
         })?;
         match jsonwebtoken::decode::<Claims>(token, key, rules) {
-            Ok(read) => Ok(Caller::Buyer(read.claims.sub)),
+            // What a token declares critical and nobody here understands is
+            // not to be passed over (RFC 7515, 4.1.11).
+            Ok(read) if read.header.crit.is_none() => Ok(Caller::Buyer(read.claims.sub)),
             Err(wrong) if matches!(wrong.kind(), ErrorKind::ExpiredSignature) => {
                 Err(Problem::unauthorized("the token has ended; get a fresh one"))
             }
-            Err(_) => Err(Problem::unauthorized("the token is not valid here")),
+            _ => Err(Problem::unauthorized("the token is not valid here")),
         }
     }
 
@@ -133,6 +136,13 @@ impl Caller {
             }
             _ => Ok(()),
         }
+    }
+
+    /// What to answer to a body in which something is `wrong`: that it is
+    /// another buyer's comes first.
+    pub(crate) fn judge(&self, body: &[u8], wrong: Problem) -> Problem {
+        let forbidden = buyer_of(body).and_then(|buyer| self.acts_for(&buyer).err());
+        forbidden.unwrap_or(wrong)
     }
 
     /// Whether this caller may see `order`.

@@ -30,10 +30,10 @@ where
 {
     let caller = call.app.auth.buyer(&call.parts.headers)?;
     let (app, parts, body) = call.body().await?;
-    let body: PlaceBody = read(&body)?;
+    let body: PlaceBody = read(&body).map_err(|wrong| caller.judge(&body, wrong))?;
+    caller.acts_for(&body.buyer_id)?;
     let chosen = body.order_id;
     let (buyer, lines) = body.lines()?;
-    caller.acts_for(&buyer)?;
     app.limits.buyer(&buyer)?;
     let id = match (chosen, idempotency_key(&parts.headers)?) {
         (Some(_), Some(_)) => {
