@@ -94,6 +94,15 @@ async fn open(config: &Config) -> Result<Flux> {
     let data_dir = config.data_dir.clone();
     let opened = tokio::task::spawn_blocking(move || Embedded::open(data_dir)).await?;
     let embedded = opened.with_context(|| format!("can't open {}", config.data_dir.display()))?;
+    match config.half {
+        Half::Serve => {}
+        Half::Api => warn!(
+            "api with the embedded backend: orders are accepted and nobody decides them, as no worker can open this data directory; run `serve` to have both"
+        ),
+        Half::Worker => warn!(
+            "worker with the embedded backend: it decides what this data directory has and no more, as nothing that accepts orders can open it; run `serve` to have both"
+        ),
+    }
     Ok(Flux::builder(embedded.backend()).role(role).start())
 }
 
@@ -118,11 +127,6 @@ fn warn_of_risks(config: &Config, loopback: bool, files: u64) {
     }
     if config.cors_origin.as_ref().is_some_and(|origin| origin == "*") {
         warn!("--cors-origin *: pages of any origin may call /v1");
-    }
-    if config.half != Half::Serve && config.backend() == BackendKind::Embedded {
-        warn!(
-            "the embedded backend belongs to one process: the other half can't run beside this one"
-        );
     }
     if files < config.connections_max as u64 + OTHER_FILES {
         warn!(
