@@ -5,8 +5,9 @@ use std::net::IpAddr;
 
 use flux_core::{BuyerId, Order};
 use hmac::{Hmac, KeyInit, Mac};
-use http::HeaderMap;
-use http::header::AUTHORIZATION;
+use http::header::{AUTHORIZATION, FORWARDED, HOST, ORIGIN, VIA};
+use http::uri::Authority;
+use http::{HeaderMap, HeaderName};
 use jsonwebtoken::crypto::{CryptoProvider, JwtVerifier, KeyUtils};
 use jsonwebtoken::errors::ErrorKind;
 use jsonwebtoken::{Algorithm, DecodingKey, Validation};
@@ -14,6 +15,7 @@ use serde::Deserialize;
 use sha2::{Digest, Sha256};
 use subtle::ConstantTimeEq;
 
+use crate::json::buyer_of;
 use crate::problem::Problem;
 
 /// The secrets callers are held against.
@@ -57,13 +59,14 @@ impl Auth {
     }
 
     /// Lets the operator pass. Without a configured token, that is whoever
-    /// calls from this machine.
+    /// calls from this machine, by one of its own names, and is no proxy and no
+    /// other site's page in a browser.
     pub(crate) fn operator(&self, headers: &HeaderMap, peer: IpAddr) -> Result<(), Problem> {
         if self.operator.is_none() {
-            return match peer.to_canonical().is_loopback() {
+            return match peer.to_canonical().is_loopback() && is_local(headers) {
                 true => Ok(()),
                 false => Err(Problem::forbidden(
-                    "no operator token is configured, so this call is for callers on the server's own machine",
+                    "no operator token is configured, so this call is for callers on the server's own machine, by the name localhost or a loopback address and without a proxy",
                 )),
             };
         }
@@ -83,11 +86,13 @@ impl Auth {
             Problem::unauthorized("send a buyer's token: Authorization: Bearer …")
         })?;
         match jsonwebtoken::decode::<Claims>(token, key, rules) {
-            Ok(read) => Ok(Caller::Buyer(read.claims.sub)),
+            // What a token declares critical and nobody here understands is
+            // not to be passed over (RFC 7515, 4.1.11).
+            Ok(read) if read.header.crit.is_none() => Ok(Caller::Buyer(read.claims.sub)),
             Err(wrong) if matches!(wrong.kind(), ErrorKind::ExpiredSignature) => {
                 Err(Problem::unauthorized("the token has ended; get a fresh one"))
             }
-            Err(_) => Err(Problem::unauthorized("the token is not valid here")),
+            _ => Err(Problem::unauthorized("the token is not valid here")),
         }
     }
 
@@ -135,6 +140,13 @@ impl Caller {
         }
     }
 
+    /// What to answer to a body in which something is `wrong`: that it is
+    /// another buyer's comes first.
+    pub(crate) fn judge(&self, body: &[u8], wrong: Problem) -> Problem {
+        let forbidden = buyer_of(body).and_then(|buyer| self.acts_for(&buyer).err());
+        forbidden.unwrap_or(wrong)
+    }
+
     /// Whether this caller may see `order`.
     #[must_use]
     pub(crate) fn may_see(&self, order: &Order) -> bool {
@@ -143,6 +155,38 @@ impl Caller {
             Self::Operator | Self::Anyone => true,
         }
     }
+}
+
+/// Whether a request from this machine was meant for it. A page may have its
+/// own name resolve to a loopback address, and a proxy passes on what comes from
+/// elsewhere.
+fn is_local(headers: &HeaderMap) -> bool {
+    let passed_on = |name: &HeaderName| {
+        *name == FORWARDED || *name == VIA || name.as_str().starts_with("x-forwarded-")
+    };
+    let Some(host) = only(headers, HOST) else { return false };
+    let own_page = match headers.contains_key(ORIGIN) {
+        true => only(headers, ORIGIN)
+            .and_then(|origin| origin.strip_prefix("http://"))
+            .is_some_and(|origin| origin.eq_ignore_ascii_case(host)),
+        false => true,
+    };
+    own_page && names_loopback(host) && !headers.keys().any(passed_on)
+}
+
+fn names_loopback(host: &str) -> bool {
+    let Ok(authority) = host.parse::<Authority>() else { return false };
+    let name = authority.host();
+    let address = name.trim_start_matches('[').trim_end_matches(']').parse::<IpAddr>();
+    name.eq_ignore_ascii_case("localhost")
+        || address.is_ok_and(|address| address.to_canonical().is_loopback())
+}
+
+/// The value of a header that stands there once.
+fn only(headers: &HeaderMap, name: HeaderName) -> Option<&str> {
+    let mut values = headers.get_all(name).iter();
+    let value = values.next()?.to_str().ok()?;
+    values.next().is_none().then_some(value)
 }
 
 fn bearer(headers: &HeaderMap) -> Option<&str> {
@@ -191,16 +235,49 @@ impl JwtVerifier for Verifier {
 mod tests {
     use super::*;
 
+    fn may(peer: &str, headers: &[(&str, &str)]) -> bool {
+        let mut map = HeaderMap::new();
+        for (name, value) in headers {
+            let name = HeaderName::from_bytes(name.as_bytes()).expect("a name");
+            map.append(name, value.parse().expect("a value"));
+        }
+        let ruled = Auth::new(None, None).operator(&map, peer.parse().expect("an address"));
+        ruled.map_err(|refused| assert_eq!(refused.status(), http::StatusCode::FORBIDDEN)).is_ok()
+    }
+
     #[test]
     fn without_a_token_only_this_machine_is_the_operator() {
-        let auth = Auth::new(None, None);
-        let may = |peer: &str| auth.operator(&HeaderMap::new(), peer.parse().expect("an address"));
+        let host = [("host", "localhost:5000")];
         for here in ["127.0.0.1", "127.8.9.1", "::1", "::ffff:127.0.0.1"] {
-            assert!(may(here).is_ok(), "{here}");
+            assert!(may(here, &host), "{here}");
         }
         for elsewhere in ["192.0.2.1", "10.0.0.1", "0.0.0.0", "::", "fe80::1", "::ffff:192.0.2.1"] {
-            let refused = may(elsewhere).expect_err(elsewhere);
-            assert_eq!(refused.status(), http::StatusCode::FORBIDDEN);
+            assert!(!may(elsewhere, &host), "{elsewhere}");
+        }
+    }
+
+    #[test]
+    fn without_a_token_neither_a_proxy_nor_a_page_is_the_operator() {
+        for host in ["localhost", "LOCALHOST:80", "127.0.0.1:5000", "127.1.2.3", "[::1]:5000"] {
+            assert!(may("127.0.0.1", &[("host", host)]), "{host}");
+            let own = [("host", host), ("origin", &format!("http://{host}"))];
+            assert!(may("::1", &own), "{host}");
+        }
+        for host in ["evil.example", "localhost.evil.example", "192.0.2.1", "", "[::2]", "a@b:c"] {
+            assert!(!may("127.0.0.1", &[("host", host)]), "{host}");
+        }
+        assert!(!may("127.0.0.1", &[]));
+        assert!(!may("127.0.0.1", &[("host", "localhost"), ("host", "localhost")]));
+        for more in [
+            ("forwarded", "for=192.0.2.1"),
+            ("x-forwarded-for", "127.0.0.1"),
+            ("x-forwarded-host", "localhost"),
+            ("via", "1.1 proxy"),
+            ("origin", "null"),
+            ("origin", "https://evil.example"),
+            ("origin", "http://localhost:3000"),
+        ] {
+            assert!(!may("127.0.0.1", &[("host", "localhost:5000"), more]), "{more:?}");
         }
     }
 }

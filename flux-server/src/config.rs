@@ -1,12 +1,25 @@
 //! Flags, environment and `.env`, in that order of precedence.
 
+use std::env::VarError;
 use std::net::SocketAddr;
 use std::num::NonZeroU32;
 use std::path::PathBuf;
 use std::time::Duration;
 
-use clap::{Parser, ValueEnum};
+use clap::builder::Resettable;
+use clap::{CommandFactory, FromArgMatches, Parser, ValueEnum};
 use flux_core::{InvalidInput, ItemSpec};
+
+use crate::dotenv;
+
+const LISTEN: &str = "FLUX_LISTEN";
+const BACKEND: &str = "FLUX_BACKEND";
+const DATA_DIR: &str = "FLUX_DATA_DIR";
+const OPERATOR_TOKEN: &str = "FLUX_OPERATOR_TOKEN";
+const BUYER_JWT_SECRET: &str = "FLUX_BUYER_JWT_SECRET";
+
+/// What no message may show.
+pub(crate) const SECRETS: [&str; 2] = [OPERATOR_TOKEN, BUYER_JWT_SECRET];
 
 const AFTER_HELP: &str = "\
 Secrets come from the environment or .env alone, where no list of processes shows them:
@@ -28,16 +41,16 @@ pub struct Config {
 
     /// Address to listen on. (A worker listens, for health and metrics, only
     /// if this is given.) [default: 127.0.0.1:5000]
-    #[arg(long, env = "FLUX_LISTEN")]
+    #[arg(long, env = LISTEN)]
     pub listen: Option<SocketAddr>,
 
     /// Where orders and items live. [default: embedded; aws where
     /// SQS_QUEUE_URL and DYNAMODB_TABLE are set]
-    #[arg(long, env = "FLUX_BACKEND", value_enum)]
+    #[arg(long, env = BACKEND, value_enum)]
     pub backend: Option<BackendKind>,
 
     /// Directory of the embedded backend's files.
-    #[arg(long, env = "FLUX_DATA_DIR", default_value = "flux-data")]
+    #[arg(long, env = DATA_DIR, default_value = "flux-data")]
     pub data_dir: PathBuf,
 
     /// A pool to put on sale if it is missing; may be repeated.
@@ -153,24 +166,37 @@ impl Config {
     /// can't be read.
     ///
     /// # Errors
-    /// When `.env` is there and malformed.
+    /// When `.env` is there and malformed, and when a secret is not what it
+    /// seems to be.
     pub fn read() -> Result<Self, ConfigError> {
-        match dotenvy::from_path(".env") {
-            Err(error) if !error.not_found() => Err(ConfigError::DotEnv(error)),
-            _ => Ok(Self::parse()),
+        // First, as one that is no text would be replaced by the file's.
+        for name in SECRETS {
+            if let Err(VarError::NotUnicode(_)) = std::env::var(name) {
+                return Err(ConfigError::NotText(name));
+            }
         }
+        dotenv::load()?;
+        let mut command = Self::command();
+        // As with the secrets, an empty variable is one that is not set.
+        for (flag, name) in [("listen", LISTEN), ("backend", BACKEND), ("data_dir", DATA_DIR)] {
+            if std::env::var_os(name).is_some_and(|value| value.is_empty()) {
+                command = command.mut_arg(flag, |arg| arg.env(Resettable::Reset));
+            }
+        }
+        let matches = command.get_matches();
+        Self::from_arg_matches(&matches).or_else(|wrong| wrong.exit())
     }
 
     /// What operator calls must bring.
     #[must_use]
     pub fn operator_token(&self) -> Option<Secret> {
-        Secret::from_environment("FLUX_OPERATOR_TOKEN")
+        Secret::from_environment(OPERATOR_TOKEN)
     }
 
     /// The key of the buyers' tokens.
     #[must_use]
     pub fn buyer_jwt_secret(&self) -> Option<Secret> {
-        Secret::from_environment("FLUX_BUYER_JWT_SECRET")
+        Secret::from_environment(BUYER_JWT_SECRET)
     }
 
     /// Where to listen, if at all.
@@ -202,7 +228,16 @@ impl Config {
 pub enum ConfigError {
     /// `.env` can't be read.
     #[error("can't read .env: {0}")]
-    DotEnv(dotenvy::Error),
+    Unreadable(std::io::Error),
+    /// `.env` can't be understood. The line is not shown: it may be a secret's.
+    #[error("can't understand .env{}", .0.map(|line| format!(", line {line}")).unwrap_or_default())]
+    Malformed(Option<usize>),
+    /// What stands in `.env` is not what would be used.
+    #[error("{0} in .env would not be used as it stands there; write it in single quotes")]
+    Changed(&'static str),
+    /// A secret is not UTF-8.
+    #[error("{0} is not UTF-8 text")]
+    NotText(&'static str),
 }
 
 fn pool(text: &str) -> Result<ItemSpec, InvalidInput> {
@@ -239,7 +274,6 @@ mod tests {
 
     #[test]
     fn the_flags_are_consistent() {
-        use clap::CommandFactory;
         Config::command().debug_assert();
     }
 

@@ -14,13 +14,17 @@ pub(crate) fn encode(list: &str, place: &str) -> String {
 
 /// The place a client means.
 pub(crate) fn decode(list: &str, cursor: &str) -> Result<String, InvalidInput> {
-    let wrong = || InvalidInput::new("cursor", "must be a next_cursor of this listing");
     let bytes = BASE64.decode(cursor).map_err(|_| wrong())?;
     let (sum, place) = bytes.split_first_chunk::<4>().ok_or_else(wrong)?;
     if *sum != checksum(list, place).to_be_bytes() {
         return Err(wrong());
     }
     String::from_utf8(place.to_vec()).map_err(|_| wrong())
+}
+
+/// What is said of a cursor that is none.
+pub(crate) fn wrong() -> InvalidInput {
+    InvalidInput::new("cursor", "must be a next_cursor of this listing")
 }
 
 fn checksum(list: &str, place: &[u8]) -> u32 {

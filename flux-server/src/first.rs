@@ -57,13 +57,7 @@ where
     let caller = call.app.auth.buyer(&call.parts.headers)?;
     let (app, parts, body) = call.body().await?;
     let bought = async {
-        let body: BuyBody = json::read(&body)?;
-        let given = |field: Option<String>| field.filter(|text| !text.is_empty());
-        let (Some(user), Some(item)) = (given(body.user_id), given(body.item_id)) else {
-            return Err(Problem::invalid("Missing user_id or item_id"));
-        };
-        let buyer = BuyerId::new(user)?;
-        let item = ItemId::new(item)?;
+        let (buyer, item) = asked(&body).map_err(|wrong| caller.judge(&body, wrong))?;
         caller.acts_for(&buyer)?;
         app.limits.buyer(&buyer)?;
         refuse_while_draining(&app)?;
@@ -86,7 +80,7 @@ where
             order: Sent { user_id: &buyer, item_id: &item },
             order_id: order.id.to_string(),
         };
-        Ok(answer::json(StatusCode::OK, &bought))
+        Ok::<_, Problem>(answer::json(StatusCode::OK, &bought))
     };
     match bought.await {
         Err(problem) if problem.status() == StatusCode::BAD_REQUEST => {
@@ -94,6 +88,16 @@ where
         }
         bought => bought,
     }
+}
+
+/// Who wants what.
+fn asked(body: &[u8]) -> Result<(BuyerId, ItemId), Problem> {
+    let body: BuyBody = json::read(body)?;
+    let given = |field: Option<String>| field.filter(|text| !text.is_empty());
+    let (Some(user), Some(item)) = (given(body.user_id), given(body.item_id)) else {
+        return Err(Problem::invalid("Missing user_id or item_id"));
+    };
+    Ok((BuyerId::new(user)?, ItemId::new(item)?))
 }
 
 /// Makes an order durable the quickest way: a decision is written down once,

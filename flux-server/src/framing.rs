@@ -6,7 +6,8 @@
 //! looked at as they pass. A head that is refused is overwritten with zeros,
 //! which hyper answers with 400 and a closed connection, when its turn comes.
 
-/// Bytes of an unfinished line that are kept; no line that matters is longer.
+/// Bytes of an unfinished line that are kept; one that matters and is longer is
+/// refused.
 const LINE_MAX: usize = 256;
 
 /// Follows one connection's requests.
@@ -109,6 +110,7 @@ impl Framing {
 impl Said {
     /// Takes in a line and says what follows it.
     fn hear(&mut self, line: &[u8]) -> Next {
+        let may_be_cut = line.len() >= LINE_MAX;
         let line = line.strip_suffix(b"\r").unwrap_or(line);
         if line.is_empty() {
             // Empty lines before a request are skipped.
@@ -128,7 +130,9 @@ impl Said {
             self.coded = true;
         } else if name.eq_ignore_ascii_case(b"content-length") {
             match read_length(value) {
-                Some(length) if self.length.is_none_or(|earlier| earlier == length) => {
+                Some(length)
+                    if !may_be_cut && self.length.is_none_or(|earlier| earlier == length) =>
+                {
                     self.length = Some(length);
                 }
                 _ => return Next::Refused,
@@ -168,6 +172,7 @@ mod tests {
             "POST /b HTTP/1.1\nTransfer-Encoding: gzip\nContent-Length: 1\n\n",
             "POST /b HTTP/1.1\r\nContent-Length: 5\r\nContent-Length: 6\r\n\r\n",
             "POST /b HTTP/1.1\r\nContent-Length: +5\r\n\r\n",
+            &format!("POST /b HTTP/1.1\r\nContent-Length: {}5\r\n\r\n", "0".repeat(300)),
         ] {
             let both = format!("{first}{bad}");
             for cut in 0..both.len() {
@@ -201,5 +206,13 @@ mod tests {
             framing.pass(&mut [b'a'; 100]);
         }
         assert!(framing.line.len() <= LINE_MAX && framing.is_within_a_head());
+        assert!(framing.is_within_a_request_line());
+    }
+
+    #[test]
+    fn a_head_that_came_whole_is_past_its_first_line() {
+        let mut framing = Framing::new();
+        framing.pass(&mut b"GET / HTTP/1.1\r\nx: y\r\n\r\n".to_vec());
+        assert!(!framing.is_within_a_request_line());
     }
 }

@@ -21,6 +21,16 @@ pub(crate) fn read<T: DeserializeOwned>(body: &[u8]) -> Result<T, Problem> {
     read.map(|read| read.0).map_err(|wrong| Problem::invalid(explain::<T>(body, &wrong)))
 }
 
+/// Whose order a body is, whatever is wrong with the rest of it.
+pub(crate) fn buyer_of(body: &[u8]) -> Option<BuyerId> {
+    #[derive(Deserialize)]
+    struct Bare {
+        #[serde(alias = "user_id")]
+        buyer_id: BuyerId,
+    }
+    serde_json::from_slice::<Object<Bare>>(body).ok().map(|read| read.0.buyer_id)
+}
+
 /// A JSON object and nothing else: left to itself serde takes an array of the
 /// fields' values too.
 #[derive(Debug)]

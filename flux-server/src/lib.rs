@@ -3,7 +3,7 @@
 //!
 //! | part | file |
 //! |---|---|
-//! | flags, environment, the items to start with | `config`, `catalog` |
+//! | flags, environment, the items to start with | `config`, `dotenv`, `catalog` |
 //! | connections, from the first byte to the last | `server`, `wire`, `framing`, `refusal` |
 //! | one request: its id, limits, and which call it is | `service`, `route`, `app` |
 //! | who may, and how often | `auth`, `limit` |
@@ -19,6 +19,7 @@ mod body;
 pub mod catalog;
 pub mod config;
 mod cursor;
+mod dotenv;
 mod events;
 mod first;
 mod framing;

@@ -62,26 +62,17 @@ async fn run(config: Config) -> Result<()> {
         }
         None => None,
     };
-    let serving = async {
+    let mut serving = Box::pin(async {
         match listener {
             Some(listener) => server::serve(Arc::clone(&app), listener).await,
             None => app.draining().await,
         }
-    };
-    tokio::pin!(serving);
+    });
     tokio::select! {
         () = &mut serving => {}
         _ = terminate.recv() => info!("SIGTERM: stopping"),
         _ = interrupt.recv() => info!("SIGINT: stopping"),
     }
-    tokio::spawn(async move {
-        tokio::select! {
-            _ = terminate.recv() => {}
-            _ = interrupt.recv() => {}
-        }
-        warn!("a second signal: ending at once");
-        std::process::exit(130);
-    });
     app.start_draining();
     // The engine and the traces have the rest of the time.
     if tokio::time::timeout(config.drain.mul_f64(0.7), serving).await.is_err() {
@@ -103,6 +94,15 @@ async fn open(config: &Config) -> Result<Flux> {
     let data_dir = config.data_dir.clone();
     let opened = tokio::task::spawn_blocking(move || Embedded::open(data_dir)).await?;
     let embedded = opened.with_context(|| format!("can't open {}", config.data_dir.display()))?;
+    match config.half {
+        Half::Serve => {}
+        Half::Api => warn!(
+            "api with the embedded backend: orders are accepted and nobody decides them, as no worker can open this data directory; run `serve` to have both"
+        ),
+        Half::Worker => warn!(
+            "worker with the embedded backend: it decides what this data directory has and no more, as nothing that accepts orders can open it; run `serve` to have both"
+        ),
+    }
     Ok(Flux::builder(embedded.backend()).role(role).start())
 }
 
@@ -127,11 +127,6 @@ fn warn_of_risks(config: &Config, loopback: bool, files: u64) {
     }
     if config.cors_origin.as_ref().is_some_and(|origin| origin == "*") {
         warn!("--cors-origin *: pages of any origin may call /v1");
-    }
-    if config.half != Half::Serve && config.backend() == BackendKind::Embedded {
-        warn!(
-            "the embedded backend belongs to one process: the other half can't run beside this one"
-        );
     }
     if files < config.connections_max as u64 + OTHER_FILES {
         warn!(

@@ -2,6 +2,7 @@
 
 use std::time::Duration;
 
+use flux_core::Error;
 use http::StatusCode;
 use http::header::CONTENT_SECURITY_POLICY;
 use serde::Serialize;
@@ -9,7 +10,7 @@ use serde::Serialize;
 use crate::answer::{self, Answer};
 use crate::app::App;
 use crate::page;
-use crate::problem::Problem;
+use crate::problem::{Problem, note};
 use crate::route::Route;
 
 /// A backend that takes longer to answer is not ready.
@@ -23,7 +24,7 @@ struct Health {
     status: &'static str,
 }
 
-/// What operations ask.
+/// What operations ask, and what is served from the binary.
 pub(crate) async fn answer(app: &App, route: Route) -> Result<Answer, Problem> {
     match route {
         Route::Healthz => Ok(answer::json(StatusCode::OK, &Health { status: "alive" })),
@@ -31,7 +32,14 @@ pub(crate) async fn answer(app: &App, route: Route) -> Result<Answer, Problem> {
             ready(app).await?;
             Ok(answer::json(StatusCode::OK, &Health { status: "ready" }))
         }
-        _ => Ok(answer::bytes(TEXT, app.figures.render(app).await)),
+        Route::Metrics => Ok(answer::bytes(TEXT, app.figures.render(app).await)),
+        Route::Pulse => Ok(answer::events(app.hub.pulse(), app.stream()?)),
+        Route::OpenApi => Ok(answer::bytes("application/json", OPEN_API)),
+        _ => {
+            let mut answer = answer::bytes("text/html; charset=utf-8", page::PAGE);
+            answer.headers_mut().insert(CONTENT_SECURITY_POLICY, page::may());
+            Ok(answer)
+        }
     }
 }
 
@@ -43,22 +51,16 @@ async fn ready(app: &App) -> Result<(), Problem> {
         app.flux.items(None, 1).await?;
         app.flux.depth().await
     };
+    // Nothing was to take effect, so no failure leaves that open.
     match tokio::time::timeout(READY_WITHIN, asked).await {
-        Ok(answered) => Ok(answered.map(|_| ())?),
-        Err(_) => Err(Problem::unavailable("the backends do not answer")),
-    }
-}
-
-/// What is served from the binary.
-pub(crate) fn show(app: &App, route: Route) -> Result<Answer, Problem> {
-    match route {
-        Route::Pulse => Ok(answer::events(app.hub.pulse(), app.stream()?)),
-        Route::OpenApi => Ok(answer::bytes("application/json", OPEN_API)),
-        _ => {
-            let mut answer = answer::bytes("text/html; charset=utf-8", page::PAGE);
-            answer.headers_mut().insert(CONTENT_SECURITY_POLICY, page::may());
-            Ok(answer)
+        Ok(Ok(_)) => Ok(()),
+        Ok(Err(error)) => {
+            if let Error::Backend(error) = &error {
+                note(error);
+            }
+            Err(Problem::unavailable("the backends do not work"))
         }
+        Err(_) => Err(Problem::unavailable("the backends do not answer")),
     }
 }
 

@@ -4,7 +4,7 @@ use std::time::Duration;
 
 use bytes::Bytes;
 use flux_core::seams::{Cursor, OrderFilter};
-use flux_core::{Error, Order, OrderId, OrderRequest, OrderStatus, Role};
+use flux_core::{Error, InvalidInput, Order, OrderId, OrderRequest, OrderStatus, Role};
 use http::header::{HeaderName, HeaderValue, LOCATION};
 use http::{HeaderMap, StatusCode};
 use hyper::body::Body;
@@ -30,10 +30,10 @@ where
 {
     let caller = call.app.auth.buyer(&call.parts.headers)?;
     let (app, parts, body) = call.body().await?;
-    let body: PlaceBody = read(&body)?;
+    let body: PlaceBody = read(&body).map_err(|wrong| caller.judge(&body, wrong))?;
+    caller.acts_for(&body.buyer_id)?;
     let chosen = body.order_id;
     let (buyer, lines) = body.lines()?;
-    caller.acts_for(&buyer)?;
     app.limits.buyer(&buyer)?;
     let id = match (chosen, idempotency_key(&parts.headers)?) {
         (Some(_), Some(_)) => {
@@ -156,13 +156,21 @@ pub(crate) async fn list<B>(call: Call<B>) -> Result<Answer, Problem> {
     if let Caller::Buyer(own) = &caller {
         caller.acts_for(filter.buyer.get_or_insert_with(|| own.clone()))?;
     }
-    let after = query.get("cursor").map(|text| cursor::decode(LIST, text)).transpose()?.map(Cursor);
+    let after = query.get("cursor").map(place_in_list).transpose()?;
     let page = call.app.flux.orders(&filter, after.as_ref(), query.limit()?).await?;
     let page = Page {
         orders: page.orders.iter().map(OrderJson).collect(),
         next_cursor: page.next.map(|Cursor(place)| cursor::encode(LIST, &place)),
     };
     Ok(answer::json(StatusCode::OK, &page))
+}
+
+/// Where a page of orders begins: always a number, whoever made the cursor.
+fn place_in_list(text: &str) -> Result<Cursor, InvalidInput> {
+    match cursor::decode(LIST, text)? {
+        place if place.parse::<u64>().is_ok() => Ok(Cursor(place)),
+        _ => Err(cursor::wrong()),
+    }
 }
 
 /// The order's id, for a call that reads.

@@ -2,15 +2,17 @@
 //! constructor for each problem type of the contract.
 
 use std::borrow::Cow;
-use std::time::Duration;
+use std::sync::LazyLock;
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::time::{Duration, Instant};
 
 use flux_core::seams::SeamError;
 use flux_core::{Error, InvalidInput, Order, PutItemError};
-use http::header::{ALLOW, CONNECTION, CONTENT_TYPE, RETRY_AFTER, WWW_AUTHENTICATE};
-use http::{HeaderValue, Response, StatusCode};
+use http::header::{ALLOW, CONNECTION, RETRY_AFTER, WWW_AUTHENTICATE};
+use http::{HeaderValue, StatusCode};
 use serde::Serialize;
 
-use crate::answer::{Answer, Body};
+use crate::answer::Answer;
 use crate::json::OrderJson;
 
 /// What a caller is told instead of what it asked for.
@@ -171,7 +173,7 @@ impl Problem {
         self.status
     }
 
-    /// The headers that go with it whatever the body is.
+    /// The headers that go with it.
     fn headers(&self, answer: &mut Answer) {
         let headers = answer.headers_mut();
         if self.status == StatusCode::UNAUTHORIZED {
@@ -199,16 +201,7 @@ impl Problem {
             order: self.order.as_deref().map(OrderJson),
         };
         let body = serde_json::to_vec(&wire).expect("a problem is made of strings and numbers");
-        let mut answer = self.with_body(crate::answer::body(body));
-        let json = HeaderValue::from_static("application/problem+json");
-        answer.headers_mut().insert(CONTENT_TYPE, json);
-        answer
-    }
-
-    /// The problem with a body in another form.
-    #[must_use]
-    pub(crate) fn with_body(&self, body: Body) -> Answer {
-        let mut answer = Response::new(body);
+        let mut answer = crate::answer::bytes("application/problem+json", body);
         *answer.status_mut() = self.status;
         self.headers(&mut answer);
         answer
@@ -262,12 +255,37 @@ impl From<Error> for Problem {
 
 impl From<SeamError> for Problem {
     fn from(error: SeamError) -> Self {
-        // What a backend says may name hosts and files: for the log only.
-        tracing::warn!(%error, "a backend failed");
+        note(&error);
         if error.may_have_applied() {
             Self::internal("a backend failed; it may have taken effect, repeating it is safe")
         } else {
             Self::unavailable("a backend is away; nothing was accepted")
         }
+    }
+}
+
+/// Logs that a backend failed, as what it says may name hosts and files. At
+/// most one line a second: in an outage every request fails.
+pub(crate) fn note(error: &SeamError) {
+    static NOTED: AtomicU64 = AtomicU64::new(0);
+    static START: LazyLock<Instant> = LazyLock::new(Instant::now);
+    if is_first_in(START.elapsed().as_secs() + 1, &NOTED) {
+        tracing::warn!(%error, "a backend failed");
+    }
+}
+
+fn is_first_in(second: u64, last: &AtomicU64) -> bool {
+    last.swap(second, Ordering::Relaxed) != second
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_failure_is_noted_once_a_second() {
+        let last = AtomicU64::new(0);
+        let noted = [1, 1, 1, 2, 2, 9, 9].map(|second| is_first_in(second, &last));
+        assert_eq!(noted, [true, false, false, true, false, true, false]);
     }
 }

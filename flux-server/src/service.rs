@@ -171,8 +171,7 @@ where
         Route::Events => items::events(call).await,
         Route::Buy => first::buy(call).await,
         Route::Inventory => first::inventory(call).await,
-        Route::OpenApi | Route::Page | Route::Pulse => ops::show(&call.app, route),
-        Route::Healthz | Route::Readyz | Route::Metrics => ops::answer(&call.app, route).await,
+        _ => ops::answer(&call.app, route).await,
     }
 }
 

@@ -107,6 +107,15 @@ fn without_a_token_operator_calls_are_for_loopback_and_it_says_so() {
     for call in calls(&server, &id) {
         call.send().is(200);
     }
+    // Not for pages that found a way here, nor for what a proxy passes on.
+    for (name, value) in [("origin", "http://evil.example"), ("x-forwarded-for", "192.0.2.1")] {
+        for call in calls(&server, &id) {
+            call.header(name, value).send().problem(403, "forbidden");
+        }
+    }
+    let mut wire = server.connect();
+    wire.send("GET /v1/orders HTTP/1.1\r\nHost: evil.example\r\n\r\n");
+    wire.checked("GET", "/v1/orders").problem(403, "forbidden");
     let says_so = |log: &str| log.contains("FLUX_OPERATOR_TOKEN is not set: operator calls are");
     assert!(says_so(&server.log()), "{}", server.log());
     assert!(!says_so(&guarded().log()));

@@ -3,6 +3,8 @@
 use std::collections::BTreeSet;
 use std::time::Duration;
 
+use base64::Engine as _;
+use base64::engine::general_purpose::URL_SAFE_NO_PAD;
 use serde_json::{Value, json};
 
 use crate::harness::{Server, until};
@@ -152,4 +154,10 @@ fn nonsense_in_a_query_is_400() {
     // A cursor is good for the list that gave it.
     let cursor = server.get("/v1/items?limit=1").is(200).field("next_cursor");
     server.get(format_args!("/v1/orders?cursor={cursor}")).names("cursor");
+    // One that was made up, checksum and all.
+    for place in ["", "x", "-1", "1x", "99999999999999999999999"] {
+        let sum = crc32fast::hash(format!("orders\0{place}").as_bytes()).to_be_bytes();
+        let forged = URL_SAFE_NO_PAD.encode([&sum, place.as_bytes()].concat());
+        server.get(format_args!("/v1/orders?cursor={forged}")).names("cursor");
+    }
 }

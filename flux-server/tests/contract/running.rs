@@ -1,5 +1,8 @@
 //! Starting, configuring, watching and stopping it.
 
+use std::ffi::OsStr;
+use std::os::unix::ffi::OsStrExt;
+use std::process::ExitStatus;
 use std::time::{Duration, Instant};
 
 use serde_json::json;
@@ -69,6 +72,35 @@ fn a_flag_beats_the_environment_and_that_beats_the_file() {
     assert!(server.file("by-flag").is_dir());
     assert!(!server.file("by-env").exists() && !server.file("by-file").exists());
     assert!(server.home().join(".env").exists());
+}
+
+#[test]
+fn an_empty_variable_is_one_that_is_not_set() {
+    let names = ["FLUX_DATA_DIR", "FLUX_BACKEND", "FLUX_LISTEN", "FLUX_OPERATOR_TOKEN"];
+    let setup = names.iter().fold(Setup::new(), |setup, name| setup.env(name, ""));
+    let server = setup.start();
+    assert!(server.file("flux-data").is_dir());
+    let file: String = names.iter().map(|name| format!("{name}=\n")).collect();
+    let server = Setup::new().file(".env", &file).start();
+    assert!(server.file("flux-data").is_dir());
+    server.get("/v1/orders").is(200);
+}
+
+#[test]
+fn a_secret_that_is_not_used_as_it_was_given_stops_the_start() {
+    let refused = |(status, log): (ExitStatus, String), says: &str| {
+        assert!(!status.success(), "{log}");
+        assert!(log.contains(says) && !log.contains("s3cret"), "{log:?} does not say {says}");
+    };
+    let file = |text: &str| Setup::new().file(".env", text).run_to_end();
+    refused(file("FLUX_OPERATOR_TOKEN=$s3cret\n"), "FLUX_OPERATOR_TOKEN in .env");
+    refused(file("A=1\nFLUX_BUYER_JWT_SECRET=s3cret word\n"), ".env, line 2");
+    let mut command = std::process::Command::new(env!("CARGO_BIN_EXE_flux-server"));
+    let home = tempfile::tempdir().expect("a directory");
+    command.env("FLUX_OPERATOR_TOKEN", OsStr::from_bytes(b"s3cret\xff")).current_dir(home.path());
+    let ran = command.args(["--listen", "256.0.0.1:0"]).output().expect("it runs");
+    let said = String::from_utf8_lossy(&ran.stderr).into_owned();
+    refused((ran.status, said), "FLUX_OPERATOR_TOKEN is not UTF-8");
 }
 
 #[test]
@@ -182,6 +214,9 @@ fn what_is_in_flight_is_answered_before_it_stops() {
     until("no new connection is accepted", Duration::from_secs(5), || {
         std::net::TcpStream::connect(server.address()).is_err().then_some(())
     });
+    // A terminal's Ctrl-C comes from a wrapper once more.
+    server.signal("INT");
+    server.signal("TERM");
     assert!(server.is_running());
     wire.send(body);
     let answer = wire.checked("POST", "/v1/orders");

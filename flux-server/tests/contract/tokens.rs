@@ -57,6 +57,7 @@ fn bad_tokens(buyer: &str) -> Vec<(&'static str, String)> {
         ("alg none", format!("{none}.{claims}.")),
         ("alg HS512", signed(&json!({"alg": "HS512", "typ": "JWT"}), &good, SECRET)),
         ("alg RS256", signed(&json!({"alg": "RS256", "typ": "JWT"}), &good, SECRET)),
+        ("critical", signed(&json!({"alg": "HS256", "crit": ["b64"], "b64": true}), &good, SECRET)),
         ("ended", with(json!({"sub": buyer, "exp": now() - 3600}))),
         ("no exp", with(json!({"sub": buyer}))),
         ("exp of another kind", with(json!({"sub": buyer, "exp": "never"}))),
@@ -114,6 +115,22 @@ fn a_token_of_another_buyer_is_403_before_existence() {
         let bought = json!({"user_id": "ann", "item_id": item});
         let call = server.call("POST", "/buy").bearer(&token("bob")).json(&bought);
         call.send().problem(403, "forbidden");
+    }
+    // Nor does it matter what else is wrong.
+    for wrong in [
+        json!({"buyer_id": "ann"}),
+        json!({"buyer_id": "ann", "item_id": "t", "quantity": 0}),
+        json!({"item_id": 7, "colour": "red", "buyer_id": "ann"}),
+        json!({"buyer_id": "ann", "lines": []}),
+    ] {
+        place(&server, &token("bob"), &wrong).problem(403, "forbidden");
+        place(&server, &token("ann"), &wrong).problem(400, "invalid-request");
+    }
+    place(&server, &token("bob"), &json!({"buyer_id": "a b"})).problem(400, "invalid-request");
+    for wrong in [json!({"user_id": "ann"}), json!({"item_id": 7, "user_id": "ann"})] {
+        let buy = |buyer| server.call("POST", "/buy").bearer(&token(buyer)).json(&wrong).send();
+        buy("bob").problem(403, "forbidden");
+        buy("ann").is(400);
     }
     assert_eq!(server.item("t")["available"], 50);
 }
