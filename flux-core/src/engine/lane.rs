@@ -12,6 +12,7 @@ use tokio::sync::Notify;
 use tracing::Span;
 
 use super::error::Error;
+use super::in_hand::Held;
 use crate::protocol::{Message, Order, OrderId};
 use crate::seams::{News, SeamError};
 
@@ -62,6 +63,7 @@ struct Filling {
     messages: Vec<Message>,
     asked: Vec<Stopwatch>,
     spans: Vec<(usize, Span)>,
+    held: Vec<Arc<Held>>,
     round: Arc<Round>,
 }
 
@@ -94,7 +96,11 @@ pub(crate) struct Taken {
 
 /// A round the worker has taken. Dropped unsettled, it tells its callers so.
 #[derive(Debug)]
-pub(crate) struct TakenRound(Arc<Round>);
+pub(crate) struct TakenRound {
+    round: Arc<Round>,
+    /// In hand until the round is settled, whether the callers wait or not.
+    _held: Vec<Arc<Held>>,
+}
 
 impl Lane {
     pub(crate) fn new(round_max: usize, waiting_max: usize) -> Self {
@@ -102,10 +108,16 @@ impl Lane {
     }
 
     /// Hands a message to the worker and waits for what it comes to. Dropping
-    /// the future after its first poll does not take the message back.
-    pub(crate) async fn ask(&self, message: Message, asking: &Span) -> Result<Order, Error> {
+    /// the future after its first poll does not take the message back, nor let
+    /// go of what is `held` for it.
+    pub(crate) async fn ask(
+        &self,
+        message: Message,
+        held: Option<Arc<Held>>,
+        asking: &Span,
+    ) -> Result<Order, Error> {
         let asked = message.order_id();
-        let (round, at) = self.push(message, asking)?;
+        let (round, at) = self.push(message, held, asking)?;
         let settled = round.settled.notified();
         tokio::pin!(settled);
         // Registered before the look, or the wake-up could fall in between.
@@ -120,7 +132,12 @@ impl Lane {
         answers.get(at).unwrap_or(&Answer::GivenUp).to_result(asked)
     }
 
-    fn push(&self, message: Message, asking: &Span) -> Result<(Arc<Round>, usize), Error> {
+    fn push(
+        &self,
+        message: Message,
+        held: Option<Arc<Held>>,
+        asking: &Span,
+    ) -> Result<(Arc<Round>, usize), Error> {
         let asked = Stopwatch::now();
         let mut waiting = self.lock();
         if waiting.closed {
@@ -138,6 +155,7 @@ impl Lane {
         if !asking.is_disabled() {
             open.spans.push((open.messages.len(), asking.clone()));
         }
+        open.held.extend(held);
         open.messages.push(message);
         open.asked.push(asked);
         let place = (Arc::clone(&open.round), open.messages.len() - 1);
@@ -151,9 +169,9 @@ impl Lane {
     /// The oldest round, if anything waits.
     pub(crate) fn take(&self) -> Option<Taken> {
         let mut waiting = self.lock();
-        let Filling { messages, asked, spans, round } = waiting.rounds.pop_front()?;
+        let Filling { messages, asked, spans, held, round } = waiting.rounds.pop_front()?;
         waiting.messages -= messages.len();
-        Some(Taken { messages, asked, spans, round: TakenRound(round) })
+        Some(Taken { messages, asked, spans, round: TakenRound { round, _held: held } })
     }
 
     /// How many messages wait.
@@ -202,13 +220,13 @@ impl TakenRound {
     /// Answers every caller of the round, in the order their messages came.
     pub(crate) fn settle(self, answers: Vec<Answer>) {
         // The first setting counts; `drop` finds it set.
-        let _ = self.0.answers.set(answers);
+        let _ = self.round.answers.set(answers);
     }
 }
 
 impl Drop for TakenRound {
     fn drop(&mut self) {
-        self.0.answers.get_or_init(Vec::new);
-        self.0.settled.notify_waiters();
+        self.round.answers.get_or_init(Vec::new);
+        self.round.settled.notify_waiters();
     }
 }
