@@ -346,9 +346,9 @@ impl Flux {
     /// is done. Bound it with a time-out of your own; dropping it leaves the
     /// engine stopping.
     pub async fn shutdown(&self) {
+        self.core.lane.close();
         // Nobody listening means it has stopped.
         self.running.stop.send_replace(true);
-        self.core.lane.close();
         // A call that is dropped half-way leaves the rest to the next.
         let mut tasks = self.running.tasks.lock().await;
         while let Some(task) = tasks.last_mut() {
@@ -370,6 +370,14 @@ impl Flux {
         if self.running.has_worker {
             return self.core.lane.ask(message, None, asking).await;
         }
+        Box::pin(self.rule_elsewhere(message, ruled)).await
+    }
+
+    async fn rule_elsewhere(
+        &self,
+        message: Message,
+        ruled: impl Fn(&Order) -> bool,
+    ) -> Result<Order, Error> {
         let id = message.order_id();
         let waiting = self.core.waiters.register(id)?;
         self.core.backend.queue.send(&[message]).await?;

@@ -4,6 +4,7 @@
 //! in memory.
 
 use std::collections::VecDeque;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError};
 // For the metrics, whatever tokio's clock is told.
 use std::time::Instant as Stopwatch;
@@ -71,13 +72,14 @@ struct Filling {
 struct Waiting {
     rounds: VecDeque<Filling>,
     messages: usize,
-    closed: bool,
 }
 
 /// A bounded queue of rounds.
 #[derive(Debug)]
 pub(crate) struct Lane {
     waiting: Mutex<Waiting>,
+    /// Changed under the lock, read by those who only look without it.
+    closed: AtomicBool,
     filled: Notify,
     round_max: usize,
     waiting_max: usize,
@@ -104,7 +106,13 @@ pub(crate) struct TakenRound {
 
 impl Lane {
     pub(crate) fn new(round_max: usize, waiting_max: usize) -> Self {
-        Self { waiting: Mutex::default(), filled: Notify::new(), round_max, waiting_max }
+        Self {
+            waiting: Mutex::default(),
+            closed: AtomicBool::new(false),
+            filled: Notify::new(),
+            round_max,
+            waiting_max,
+        }
     }
 
     /// Hands a message to the worker and waits for what it comes to. Dropping
@@ -140,7 +148,7 @@ impl Lane {
     ) -> Result<(Arc<Round>, usize), Error> {
         let asked = Stopwatch::now();
         let mut waiting = self.lock();
-        if waiting.closed {
+        if self.is_closed() {
             return Err(Error::ShuttingDown);
         }
         if waiting.messages >= self.waiting_max {
@@ -196,12 +204,13 @@ impl Lane {
 
     /// Whether it takes nothing more.
     pub(crate) fn is_closed(&self) -> bool {
-        self.lock().closed
+        self.closed.load(Ordering::Acquire)
     }
 
     /// Takes nothing more; what waits is still handed out.
     pub(crate) fn close(&self) {
-        self.lock().closed = true;
+        let _pushes = self.lock();
+        self.closed.store(true, Ordering::Release);
     }
 
     /// Takes nothing more and gives up what waits.
