@@ -1,5 +1,6 @@
 //! What handlers give back.
 
+use std::convert::Infallible;
 use std::pin::Pin;
 use std::task::{Context, Poll};
 
@@ -8,13 +9,17 @@ use http::header::{CACHE_CONTROL, CONTENT_TYPE, HeaderValue};
 use http::{Response, StatusCode};
 use http_body_util::combinators::UnsyncBoxBody;
 use http_body_util::{BodyExt, Either, Full};
-use hyper::body::Frame;
+use hyper::body::{Frame, SizeHint};
 use serde::Serialize;
 use tokio::sync::OwnedSemaphorePermit;
 use tracing::Instrument;
 
+use crate::app::Place;
 use crate::events::EventStream;
 use crate::wire::Answering;
+
+/// Bytes of a long body that are handed over at once.
+pub(crate) const PIECE: usize = 64 * 1024;
 
 /// A body that is there, or one that comes by and by.
 pub(crate) type Body = Either<Full<Bytes>, Stream>;
@@ -51,6 +56,37 @@ pub(crate) fn events(events: EventStream, place: OwnedSemaphorePermit) -> Answer
     // nginx gathers what it passes on, unless told not to.
     headers.insert("x-accel-buffering", HeaderValue::from_static("no"));
     answer
+}
+
+/// Long JSON, written as it is taken; `place` is kept until it all is.
+pub(crate) fn long_json(value: &impl Serialize, place: OwnedSemaphorePermit) -> Answer {
+    let content = serde_json::to_vec(value).expect("answers are made of strings and numbers");
+    of_type("application/json", Either::Right(Stream::new(Pieces(content.into()), place)))
+}
+
+/// A body that is there, handed over piece by piece: of one that is handed over
+/// whole nobody knows when it is gone.
+struct Pieces(Bytes);
+
+impl hyper::body::Body for Pieces {
+    type Data = Bytes;
+    type Error = Infallible;
+
+    fn poll_frame(
+        mut self: Pin<&mut Self>,
+        _: &mut Context<'_>,
+    ) -> Poll<Option<Result<Frame<Bytes>, Infallible>>> {
+        let length = self.0.len().min(PIECE);
+        Poll::Ready((length > 0).then(|| Ok(Frame::data(self.0.split_to(length)))))
+    }
+
+    fn is_end_stream(&self) -> bool {
+        self.0.is_empty()
+    }
+
+    fn size_hint(&self) -> SizeHint {
+        SizeHint::with_exact(self.0.len() as u64)
+    }
 }
 
 /// JSON.
@@ -95,13 +131,30 @@ impl hyper::body::Body for Stream {
     ) -> Poll<Option<Result<Frame<Bytes>, Failure>>> {
         Pin::new(&mut self.parts).poll_frame(context)
     }
+
+    fn is_end_stream(&self) -> bool {
+        self.parts.is_end_stream()
+    }
+
+    fn size_hint(&self) -> SizeHint {
+        self.parts.size_hint()
+    }
 }
 
-/// Runs what must be finished even if the caller hangs up.
+/// Runs what must be finished even if the caller hangs up. It keeps the
+/// request's place, so that it counts and the server's stop waits for it.
 ///
 /// # Panics
 /// When `work` does.
-pub(crate) async fn finish<T: Send + 'static>(work: impl Future<Output = T> + Send + 'static) -> T {
+pub(crate) async fn finish<T: Send + 'static>(
+    place: Place,
+    work: impl Future<Output = T> + Send + 'static,
+) -> T {
+    let work = async move {
+        let done = work.await;
+        drop(place);
+        done
+    };
     match tokio::spawn(work.in_current_span()).await {
         Ok(done) => done,
         Err(failed) => match failed.try_into_panic() {
@@ -109,5 +162,34 @@ pub(crate) async fn finish<T: Send + 'static>(work: impl Future<Output = T> + Se
             // The runtime is going down, and this task with it.
             Err(_) => std::future::pending().await,
         },
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::sync::Arc;
+
+    use tokio::sync::Semaphore;
+
+    use super::*;
+
+    #[tokio::test]
+    async fn a_long_answer_has_its_place_until_the_last_piece_is_taken() {
+        let places = Arc::new(Semaphore::new(1));
+        let place = Arc::clone(&places).try_acquire_owned().expect("a place");
+        let long = "x".repeat(3 * PIECE);
+        let mut body = long_json(&long, place).into_body();
+        let whole = hyper::body::Body::size_hint(&body).exact().expect("a length") as usize;
+        let mut taken = 0;
+        while taken < whole {
+            assert_eq!(places.available_permits(), 0);
+            let frame = body.frame().await.expect("more").expect("no error");
+            let piece = frame.into_data().expect("data").len();
+            assert!((1..=PIECE).contains(&piece));
+            taken += piece;
+        }
+        assert!(hyper::body::Body::is_end_stream(&body));
+        drop(body);
+        assert_eq!(places.available_permits(), 1);
     }
 }

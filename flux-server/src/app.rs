@@ -6,7 +6,7 @@ use std::time::Duration;
 
 use flux_core::{Error, Flux, Role};
 use http::HeaderValue;
-use tokio::sync::{OwnedSemaphorePermit, Semaphore, watch};
+use tokio::sync::{Notify, OwnedSemaphorePermit, Semaphore, watch};
 
 use crate::auth::Auth;
 use crate::config::{Config, Half, Secret};
@@ -44,8 +44,16 @@ pub struct App {
     is_draining: AtomicBool,
     is_closing: AtomicBool,
     requests: AtomicUsize,
+    none_left: Notify,
     streams: Arc<Semaphore>,
+    inventories: Arc<Semaphore>,
+    halls: Arc<Semaphore>,
 }
+
+/// Lists of all owners being written at once.
+const INVENTORIES_MAX: usize = 4;
+/// Seats of whole halls being written at once; the largest has 4 MB.
+const HALLS_MAX: usize = 64;
 
 /// Bounds and times.
 #[derive(Debug, Clone, Copy)]
@@ -62,9 +70,9 @@ pub(crate) struct Bounds {
     pub(crate) idle: Duration,
 }
 
-/// Something of which there may be so many at once; given back when dropped.
-#[derive(Debug)]
-pub(crate) struct Place<'a>(&'a AtomicUsize);
+/// The server, as one request has it: a place among those being answered, given
+/// back when dropped.
+pub(crate) struct Place(Arc<App>);
 
 impl App {
     /// A server for `flux`.
@@ -97,7 +105,10 @@ impl App {
             is_draining: AtomicBool::new(false),
             is_closing: AtomicBool::new(false),
             requests: AtomicUsize::new(0),
+            none_left: Notify::new(),
             streams: Arc::new(Semaphore::new(config.streams_max)),
+            inventories: Arc::new(Semaphore::new(INVENTORIES_MAX)),
+            halls: Arc::new(Semaphore::new(HALLS_MAX)),
         }
     }
 
@@ -152,21 +163,42 @@ impl App {
     }
 
     /// A place among the requests being answered.
-    pub(crate) fn request(&self) -> Result<Place<'_>, Problem> {
-        place(&self.requests, self.bounds.requests_max)
-            .ok_or_else(|| Problem::unavailable("too many requests at once; nothing was accepted"))
+    pub(crate) fn request(self: &Arc<Self>) -> Result<Place, Problem> {
+        let before = self.requests.fetch_add(1, Ordering::Relaxed);
+        let place = Place(Arc::clone(self));
+        match before < self.bounds.requests_max {
+            true => Ok(place),
+            false => Err(Problem::unavailable("too many requests at once; nothing was accepted")),
+        }
     }
 
     /// A place among the streams.
     pub(crate) fn stream(&self) -> Result<OwnedSemaphorePermit, Problem> {
-        let place = Arc::clone(&self.streams).try_acquire_owned();
-        place.map_err(|_| Problem::unavailable("too many streams at once"))
+        one_of(&self.streams, "too many streams at once")
+    }
+
+    /// A place among the lists of all owners.
+    pub(crate) fn inventory(&self) -> Result<OwnedSemaphorePermit, Problem> {
+        one_of(&self.inventories, "too many read the inventory at once")
+    }
+
+    /// A place among the lists of seats.
+    pub(crate) fn hall(&self) -> Result<OwnedSemaphorePermit, Problem> {
+        one_of(&self.halls, "too many read seats at once")
     }
 
     /// Requests being answered.
     #[must_use]
     pub fn requests(&self) -> usize {
-        self.requests.load(Ordering::Relaxed)
+        self.requests.load(Ordering::Acquire)
+    }
+
+    /// Waits until no request is being answered, its caller there or not.
+    /// Cancel-safe.
+    pub async fn finished(&self) {
+        while self.requests() > 0 {
+            self.none_left.notified().await;
+        }
     }
 }
 
@@ -175,14 +207,29 @@ async fn becomes_true(mut told: watch::Receiver<bool>) {
     let _ = told.wait_for(|told| *told).await.map(drop);
 }
 
-fn place(taken: &AtomicUsize, most: usize) -> Option<Place<'_>> {
-    let before = taken.fetch_add(1, Ordering::Relaxed);
-    let place = Place(taken);
-    (before < most).then_some(place)
+fn one_of(places: &Arc<Semaphore>, beyond: &'static str) -> Result<OwnedSemaphorePermit, Problem> {
+    Arc::clone(places).try_acquire_owned().map_err(|_| Problem::unavailable(beyond))
 }
 
-impl Drop for Place<'_> {
+impl Place {
+    /// The server alone, for what goes on after the answer began.
+    pub(crate) fn app(&self) -> Arc<App> {
+        Arc::clone(&self.0)
+    }
+}
+
+impl std::ops::Deref for Place {
+    type Target = App;
+
+    fn deref(&self) -> &App {
+        &self.0
+    }
+}
+
+impl Drop for Place {
     fn drop(&mut self) {
-        self.0.fetch_sub(1, Ordering::Relaxed);
+        if self.0.requests.fetch_sub(1, Ordering::AcqRel) == 1 {
+            self.0.none_left.notify_one();
+        }
     }
 }

@@ -5,7 +5,7 @@ use std::time::Duration;
 use bytes::Bytes;
 use flux_core::seams::{Cursor, OrderFilter, OrderPage};
 use flux_core::{
-    Ask, BuyerId, Error, ItemId, Line, Lines, Order, OrderId, OrderRequest, Quantity, Role,
+    Ask, BuyerId, Error, ItemId, Line, Lines, Order, OrderId, OrderRequest, Quantity, Role, SeatId,
 };
 use http::StatusCode;
 use http_body_util::Either;
@@ -13,7 +13,7 @@ use http_body_util::channel::Channel;
 use hyper::body::Body;
 use serde::{Deserialize, Serialize};
 
-use crate::answer::{self, Answer, Failure};
+use crate::answer::{self, Answer, Failure, PIECE};
 use crate::app::App;
 use crate::json;
 use crate::orders::{idempotency_key, refuse_while_draining};
@@ -119,30 +119,40 @@ struct Owned<'o> {
     owner: &'o BuyerId,
 }
 
-/// `GET /inventory`. It reads every order, page by page as the caller takes it.
+/// `GET /inventory`. It reads every order, page by page as the caller takes what
+/// is in it.
 pub(crate) async fn inventory<B>(call: Call<B>) -> Result<Answer, Problem> {
     if call.app.auth.knows_buyers() {
         call.app.auth.operator(&call.parts.headers, call.peer)?;
     }
-    let place = call.app.stream()?;
+    let (place, reader) = (call.app.stream()?, call.app.inventory()?);
+    let app = call.app.app();
     // The first page tells whether it can be read at all.
-    let first = page(&call.app, None).await?;
-    let (mut parts, body) = Channel::<Bytes, Error>::new(2);
+    let first = page(&app, None).await?;
+    let (mut parts, body) = Channel::<Bytes, Error>::new(1);
     tokio::spawn(async move {
+        let _reader = reader;
         let mut page_of_orders = first;
-        let mut start = b"[".to_vec();
+        let mut list = List::default();
         loop {
-            let written = write_owners(&page_of_orders.orders, &mut start);
-            let last = page_of_orders.next.is_none();
-            let chunk = if last { [written, b"]".to_vec()].concat() } else { written };
-            // The caller may have hung up.
-            if parts.send_data(chunk.into()).await.is_err() || last {
-                return;
+            for owned in owned(&page_of_orders.orders) {
+                list.add(&owned);
+                // The caller may have hung up.
+                if list.json.len() >= PIECE && parts.send_data(list.take()).await.is_err() {
+                    return;
+                }
             }
-            match page(&call.app, page_of_orders.next.as_ref()).await {
-                Ok(next) => page_of_orders = next,
-                // Breaking off says that this is not all.
-                Err(error) => return parts.abort(error),
+            match &page_of_orders.next {
+                next @ Some(_) => match page(&app, next.as_ref()).await {
+                    Ok(next) => page_of_orders = next,
+                    // Breaking off says that this is not all.
+                    Err(error) => return parts.abort(error),
+                },
+                None => {
+                    list.json.push(b']');
+                    let _ = parts.send_data(list.take()).await;
+                    return;
+                }
             }
         }
     });
@@ -154,28 +164,45 @@ async fn page(app: &App, after: Option<&Cursor>) -> Result<OrderPage, Error> {
     app.flux.orders(&OrderFilter::default(), after, PAGE).await
 }
 
-/// Writes an entry for each unit that is held or sold; `start` is what comes
-/// before the next entry.
-fn write_owners(orders: &[Order], start: &mut Vec<u8>) -> Vec<u8> {
-    let mut json = Vec::new();
-    if start == b"[" {
-        json.append(start);
+/// An array in the making.
+struct List {
+    json: Vec<u8>,
+    has_entries: bool,
+}
+
+impl Default for List {
+    fn default() -> Self {
+        Self { json: b"[".to_vec(), has_entries: false }
     }
-    for order in orders.iter().filter(|order| order.status().owns_stock()) {
-        for line in order.lines.iter() {
-            let mut own = |id: &str| {
-                json.append(start);
-                let owned = Owned { id, owner: &order.buyer };
-                serde_json::to_writer(&mut json, &owned).expect("a vector takes what is written");
-                start.push(b',');
-            };
-            match &line.ask {
-                Ask::Units(quantity) => (0..quantity.get()).for_each(|_| own(line.item.as_str())),
-                Ask::Seats(seats) => seats.iter().for_each(|seat| own(seat.as_str())),
-            }
+}
+
+impl List {
+    fn add(&mut self, entry: &impl Serialize) {
+        if self.has_entries {
+            self.json.push(b',');
         }
+        self.has_entries = true;
+        serde_json::to_writer(&mut self.json, entry).expect("a vector takes what is written");
     }
-    json
+
+    /// What is written and not yet taken.
+    fn take(&mut self) -> Bytes {
+        std::mem::take(&mut self.json).into()
+    }
+}
+
+/// An entry for each unit that is held or sold.
+fn owned(orders: &[Order]) -> impl Iterator<Item = Owned<'_>> {
+    let owning = orders.iter().filter(|order| order.status().owns_stock());
+    let lines = owning.flat_map(|order| order.lines.iter().map(move |line| (&order.buyer, line)));
+    lines.flat_map(|(owner, line)| {
+        let (units, seats) = match &line.ask {
+            Ask::Units(quantity) => (quantity.get(), &[][..]),
+            Ask::Seats(seats) => (0, &seats[..]),
+        };
+        let units = (0..units).map(|_| line.item.as_str());
+        units.chain(seats.iter().map(SeatId::as_str)).map(move |id| Owned { id, owner })
+    })
 }
 
 #[cfg(test)]
@@ -193,10 +220,12 @@ mod tests {
             let hold = Hold { decided_at: order.placed_at, expires_at: order.placed_at };
             order.with_state(OrderState::Held(hold))
         };
-        let mut start = b"[".to_vec();
-        let mut json = write_owners(&[], &mut start);
-        json.extend(write_owners(&[held("ann", 2)], &mut start));
-        json.extend(write_owners(&[held("bob", 1)], &mut start));
+        let mut list = List::default();
+        let mut json = Vec::new();
+        for page in [vec![], vec![held("ann", 2)], vec![held("bob", 1)]] {
+            owned(&page).for_each(|owned| list.add(&owned));
+            json.extend(list.take());
+        }
         json.push(b']');
         let owners: serde_json::Value = serde_json::from_slice(&json).expect("JSON");
         let by: Vec<_> = owners.as_array().expect("an array").iter().map(|o| &o["owner"]).collect();

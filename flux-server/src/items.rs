@@ -2,7 +2,7 @@
 
 use bytes::Bytes;
 use flux_core::seams::PutOutcome;
-use flux_core::{Error, Item, ItemId, Timestamp};
+use flux_core::{Error, Flux, Item, ItemId, Timestamp};
 use http::StatusCode;
 use http::header::{HeaderValue, LOCATION};
 use hyper::body::Body;
@@ -11,7 +11,6 @@ use serde::ser::SerializeMap;
 use serde::{Serialize, Serializer};
 
 use crate::answer::{self, Answer, Failure};
-use crate::app::App;
 use crate::body::ITEM_BODY_MAX;
 use crate::cursor;
 use crate::json::{ItemBody, ItemJson, read};
@@ -32,8 +31,9 @@ where
     let (app, _, body) = call.body_of_at_most(ITEM_BODY_MAX).await?;
     let spec = read::<ItemBody>(&body)?.spec(id.clone())?;
     let flux = app.flux.clone();
-    let outcome = answer::finish(async move { flux.put_item(spec).await }).await?;
-    let item = known(&app, id).await?;
+    let put =
+        async move { Ok::<_, Problem>((flux.put_item(spec).await?, known(&flux, id).await?)) };
+    let (outcome, item) = answer::finish(app, put).await?;
     let mut answer = answer::json(StatusCode::OK, &ItemJson(&item, now()));
     if outcome == PutOutcome::Created {
         *answer.status_mut() = StatusCode::CREATED;
@@ -46,7 +46,7 @@ where
 
 /// `GET /v1/items/{id}`.
 pub(crate) async fn get<B>(call: Call<B>, id: &str) -> Result<Answer, Problem> {
-    let item = known(&call.app, id_to_read(id)?).await?;
+    let item = known(&call.app.flux, id_to_read(id)?).await?;
     Ok(answer::json(StatusCode::OK, &ItemJson(&item, now())))
 }
 
@@ -91,8 +91,9 @@ impl Serialize for Seats {
 /// `GET /v1/items/{id}/seats`.
 pub(crate) async fn seats<B>(call: Call<B>, id: &str) -> Result<Answer, Problem> {
     let id = id_to_read(id)?;
+    let place = call.app.hall()?;
     match call.app.flux.seats(&id).await? {
-        Some(seats) => Ok(answer::json(StatusCode::OK, &Seats(seats))),
+        Some(seats) => Ok(answer::long_json(&Seats(seats), place)),
         None => Err(Problem::no_seats(format!("{id} is sold by quantity, it has no seats"))),
     }
 }
@@ -102,13 +103,13 @@ pub(crate) async fn events<B>(call: Call<B>) -> Result<Answer, Problem> {
     let query = Query::of(&call.parts.uri, &["item_id"])?;
     let id: Option<ItemId> = query.parsed("item_id")?;
     if let Some(id) = &id {
-        known(&call.app, id.clone()).await?;
+        known(&call.app.flux, id.clone()).await?;
     }
     Ok(answer::events(call.app.hub.items(id), call.app.stream()?))
 }
 
-async fn known(app: &App, id: ItemId) -> Result<Item, Problem> {
-    Ok(app.flux.item(&id).await?.ok_or(Error::UnknownItem(id))?)
+async fn known(flux: &Flux, id: ItemId) -> Result<Item, Problem> {
+    Ok(flux.item(&id).await?.ok_or(Error::UnknownItem(id))?)
 }
 
 fn unknown() -> Problem {

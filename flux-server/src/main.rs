@@ -80,8 +80,11 @@ async fn run(config: Config) -> Result<()> {
     }
     app.start_draining();
     // The engine and the traces have the rest of the time.
-    if tokio::time::timeout(config.drain.mul_f64(0.7), serving).await.is_err() {
+    if tokio::time::timeout(config.drain.mul_f64(0.6), serving).await.is_err() {
         warn!("some connections did not end in time");
+    }
+    if tokio::time::timeout(config.drain.mul_f64(0.1), app.finished()).await.is_err() {
+        warn!("some requests were not finished in time");
     }
     if tokio::time::timeout(config.drain.mul_f64(0.2), flux.shutdown()).await.is_err() {
         warn!("the engine did not stop in time; what it left is found when it is opened again");

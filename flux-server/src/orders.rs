@@ -110,7 +110,7 @@ where
     let ConfirmBody { payment_ref } = read(&body)?;
     let flux = app.flux.clone();
     // Money that came is ruled on, whoever hangs up.
-    let order = answer::finish(async move { flux.confirm(id, payment_ref).await }).await?;
+    let order = answer::finish(app, async move { flux.confirm(id, payment_ref).await }).await?;
     Ok(answer::json(StatusCode::OK, &OrderJson(&order)))
 }
 
@@ -123,7 +123,7 @@ pub(crate) async fn release<B>(call: Call<B>, id: &str) -> Result<Answer, Proble
         let order = flux.order(id).await?.filter(|order| caller.may_see(order));
         order.ok_or(Error::NotFound(id))?;
     }
-    let order = answer::finish(async move { flux.release(id).await }).await?;
+    let order = answer::finish(call.app, async move { flux.release(id).await }).await?;
     Ok(answer::json(StatusCode::OK, &OrderJson(&order)))
 }
 
@@ -132,7 +132,7 @@ pub(crate) async fn cancel<B>(call: Call<B>, id: &str) -> Result<Answer, Problem
     call.app.auth.operator(&call.parts.headers, call.peer)?;
     let id = id_to_change(id)?;
     let flux = call.app.flux.clone();
-    let order = answer::finish(async move { flux.cancel(id).await }).await?;
+    let order = answer::finish(call.app, async move { flux.cancel(id).await }).await?;
     Ok(answer::json(StatusCode::OK, &OrderJson(&order)))
 }
 

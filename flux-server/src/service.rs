@@ -16,7 +16,7 @@ use hyper::body::Body;
 use tracing::Instrument;
 
 use crate::answer::{self, Answer, Failure};
-use crate::app::App;
+use crate::app::{App, Place};
 use crate::problem::Problem;
 use crate::route::{self, Found, Route};
 use crate::{body, first, items, ops, orders, telemetry};
@@ -37,8 +37,8 @@ const CLOSE: HeaderValue = HeaderValue::from_static("close");
 
 /// One call on its way to its handler.
 pub(crate) struct Call<B> {
-    /// The server.
-    pub(crate) app: Arc<App>,
+    /// The server, and a place there.
+    pub(crate) app: Place,
     /// Who asks, as far as the network knows.
     pub(crate) peer: IpAddr,
     /// The head.
@@ -52,7 +52,7 @@ where
     B::Error: Into<Failure>,
 {
     /// The JSON body.
-    pub(crate) fn body(self) -> impl Future<Output = Result<(Arc<App>, Parts, Bytes), Problem>> {
+    pub(crate) fn body(self) -> impl Future<Output = Result<(Place, Parts, Bytes), Problem>> {
         self.body_of_at_most(body::BODY_MAX)
     }
 
@@ -60,7 +60,7 @@ where
     pub(crate) async fn body_of_at_most(
         self,
         bytes_max: usize,
-    ) -> Result<(Arc<App>, Parts, Bytes), Problem> {
+    ) -> Result<(Place, Parts, Bytes), Problem> {
         let Self { app, parts, body, .. } = self;
         let read = body::read(&parts.headers, body, bytes_max, app.bounds.body).await?;
         Ok((app, parts, read))
@@ -158,8 +158,7 @@ where
         ));
     }
     app.limits.peer(peer)?;
-    let _place = app.request()?;
-    let call = Call { app: Arc::clone(app), peer, parts, body };
+    let call = Call { app: app.request()?, peer, parts, body };
     match route {
         Route::PlaceOrder => orders::place(call).await,
         Route::ListOrders => orders::list(call).await,

@@ -18,8 +18,10 @@ use crate::refusal;
 /// How long a peer may go on sending after its connection was ended.
 const LINGER: Duration = Duration::from_secs(1);
 
-const LATE: &[u8] =
-    b"HTTP/1.1 408 Request Timeout\r\nconnection: close\r\ncontent-length: 0\r\n\r\n";
+const LATE: &[u8] = b"HTTP/1.1 408 Request Timeout\r\n\
+    content-type: application/problem+json\r\ncontent-length: 118\r\nconnection: close\r\n\r\n\
+    {\"type\":\"/problems/request-timeout\",\"title\":\"Request timeout\",\"status\":408,\
+    \"detail\":\"the head did not arrive in time\"}";
 
 /// Times after which a connection is ended.
 #[derive(Debug, Clone, Copy)]
@@ -64,6 +66,8 @@ pub(crate) struct Wire<S> {
     instead: Option<(Vec<u8>, usize)>,
     head_since: Option<Instant>,
     wrote_at: Instant,
+    /// The peer has not taken all that was to be written.
+    blocked: bool,
     alarm: Pin<Box<Sleep>>,
     /// The alarm wakes this task.
     armed: bool,
@@ -85,6 +89,7 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Wire<S> {
             // A connection is made to send something.
             head_since: Some(now),
             wrote_at: now,
+            blocked: false,
             // Never later than the next deadline there may be.
             alarm: Box::pin(sleep_until(now + patience.head.min(patience.idle))),
             armed: false,
@@ -157,8 +162,8 @@ impl<S: AsyncRead + AsyncWrite + Unpin> AsyncRead for Wire<S> {
             Poll::Pending => {
                 let deadline = self.deadline();
                 let late = self.poll_late(context, deadline);
-                if late.is_ready() && self.framing.is_within_a_head() {
-                    // There was nothing to answer, so there is room for this.
+                if late.is_ready() && self.framing.is_within_a_head() && !self.blocked {
+                    // Everything is written, so there is room for this.
                     let _ = Pin::new(&mut self.socket).poll_write(context, LATE);
                 }
                 late.map(Err)
@@ -173,6 +178,7 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Wire<S> {
         context: &mut Context<'_>,
         wrote: Poll<io::Result<usize>>,
     ) -> Poll<io::Result<usize>> {
+        self.blocked = wrote.is_pending();
         match wrote {
             Poll::Ready(wrote) => {
                 self.wrote_at = Instant::now();
@@ -260,5 +266,38 @@ impl<S: AsyncRead + AsyncWrite + Unpin> AsyncWrite for Wire<S> {
             self.ended = unread.filled().is_empty();
         }
         Poll::Ready(Ok(()))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use tokio::io::{AsyncReadExt, AsyncWriteExt, duplex};
+
+    use super::*;
+
+    /// What a peer that takes too long over a head is sent after the first 500
+    /// bytes, where so many were to be written before.
+    async fn told_when_late(before: usize) -> Vec<u8> {
+        let (ours, mut peer) = duplex(1_000);
+        let patience = Patience { head: Duration::from_secs(1), idle: Duration::from_secs(60) };
+        let mut wire = Wire::new(ours, patience, Busy::default());
+        peer.write_all(b"GET / HT").await.expect("room");
+        let written = vec![b'x'; before];
+        let writing = tokio::time::timeout(Duration::from_millis(1), wire.write_all(&written));
+        assert_eq!(writing.await.is_ok(), before < 1_000);
+        peer.read_exact(&mut [0; 500]).await.expect("so many");
+        let mut head = Vec::new();
+        let late = wire.read_to_end(&mut head).await.expect_err("it never ends");
+        assert_eq!((late.kind(), &head[..]), (io::ErrorKind::TimedOut, &b"GET / HT"[..]));
+        drop(wire);
+        let mut told = Vec::new();
+        peer.read_to_end(&mut told).await.expect("its end");
+        told
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn who_is_late_is_told_unless_another_answer_is_not_out_yet() {
+        assert_eq!(told_when_late(500).await, LATE);
+        assert_eq!(told_when_late(2_000).await, [b'x'; 500]);
     }
 }

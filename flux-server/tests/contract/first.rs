@@ -126,6 +126,40 @@ fn inventory_lists_each_sold_or_held_unit() {
 }
 
 #[test]
+fn a_long_inventory_comes_in_pieces_to_a_few_at_a_time() {
+    let items: Vec<String> = (0..10).map(|n| format!("i{n}")).collect();
+    let pools: Vec<String> = items.iter().map(|item| format!("--item={item}=1000000")).collect();
+    let pools: Vec<&str> = pools.iter().map(String::as_str).collect();
+    let server = Server::start(&pools);
+    let lines: Vec<_> =
+        items.iter().map(|item| json!({"item_id": item, "quantity": 1000})).collect();
+    let order = json!({"buyer_id": "b".repeat(128), "lines": lines});
+    // More than the system keeps for readers that do not read.
+    for _ in 0..10 {
+        server.held(&order);
+    }
+    let ask = "GET /inventory HTTP/1.1\r\nHost: t\r\n\r\n";
+    let mut slow: Vec<_> = (0..4).map(|_| server.connect()).collect();
+    for wire in &mut slow {
+        wire.send(ask);
+        wire.head().expect("a head").is(200);
+    }
+    server.get("/inventory").problem(503, "unavailable");
+    let mut wire = slow.pop().expect("one of them");
+    let mut whole = Vec::new();
+    while let Some(piece) = wire.chunk() {
+        assert!(piece.len() <= 65 * 1024, "{}", piece.len());
+        whole.extend(piece);
+    }
+    let units: Vec<Value> = serde_json::from_slice(&whole).expect("JSON");
+    assert_eq!(units.len(), 100_000);
+    drop(slow);
+    until("room again", Duration::from_secs(10), || {
+        (server.get("/inventory").status == 200).then_some(())
+    });
+}
+
+#[test]
 fn any_page_may_call_the_first_systems_paths() {
     let server = Server::start(&["--item", "t=1"]);
     for (path, method) in [("/buy", "POST"), ("/inventory", "GET")] {

@@ -89,10 +89,72 @@ fn a_slow_body_is_408_and_a_slow_head_ends_the_connection() {
     assert!(wire.is_closed());
     let mut wire = server.connect();
     wire.send("GET /v1/items/t HTTP/1.1\r\nHo");
-    if let Some(answer) = wire.answer("GET") {
-        assert_eq!(answer.status, 408);
-    }
+    wire.answer("GET").expect("an answer").problem(408, "request-timeout");
     assert!(wire.is_closed());
+}
+
+#[test]
+fn who_is_done_sending_is_answered() {
+    let server = Server::start(&["--item", "t=5"]);
+    let body = r#"{"buyer_id":"a","item_id":"t"}"#;
+    for framing in [
+        format!("Content-Length: {}\r\n\r\n{body}", body.len()),
+        format!("Transfer-Encoding: chunked\r\n\r\n{:x}\r\n{body}\r\n0\r\n\r\n", body.len()),
+    ] {
+        let mut wire = server.connect();
+        wire.send(format!(
+            "POST /v1/orders HTTP/1.1\r\nHost: t\r\nPrefer: wait=10\r\n\
+             Content-Type: application/json\r\n{framing}"
+        ));
+        wire.finish();
+        wire.checked("POST", "/v1/orders").is(201);
+        assert!(wire.is_closed());
+    }
+    // A stream goes on until nobody listens.
+    let mut wire = server.connect();
+    wire.send("GET /v1/events?item_id=t HTTP/1.1\r\nHost: t\r\n\r\n");
+    wire.finish();
+    wire.head().expect("a head").is(200);
+    let mut available = |units: &str| {
+        let event = wire.chunk().expect("an event");
+        let event = String::from_utf8(event).expect("text");
+        assert!(event.contains(&format!("\"available\":{units},")), "{event}");
+    };
+    available("3");
+    server.put("/v1/items/t", &json!({"capacity": 9})).is(200);
+    available("7");
+}
+
+#[test]
+fn a_connection_ends_when_its_client_is_gone() {
+    // Nobody decides here, so a wait lasts as long as it was asked to.
+    let server = Server::start(&["api", "--item", "t=5"]);
+    let body = r#"{"buyer_id":"a","item_id":"t"}"#;
+    let order = server.post("/v1/orders", &json!({"buyer_id": "a", "item_id": "t"})).is(202);
+    for wait in [
+        format!(
+            "POST /v1/orders HTTP/1.1\r\nHost: t\r\nPrefer: wait=2\r\n\
+             Content-Type: application/json\r\nContent-Length: {}\r\n\r\n{body}",
+            body.len()
+        ),
+        format!(
+            "GET /v1/orders/{} HTTP/1.1\r\nHost: t\r\nPrefer: wait=2\r\n\r\n",
+            order.field("order_id")
+        ),
+        // Two of its pulses, one a second.
+        "GET /pulse HTTP/1.1\r\nHost: t\r\n\r\n".to_owned(),
+    ] {
+        let mut wire = server.connect();
+        wire.send(wait);
+        let open = || {
+            let text = server.get("/metrics").text();
+            let line = text.lines().find_map(|line| line.strip_prefix("flux_http_connections "));
+            line.expect("the figure").parse::<u64>().expect("a number")
+        };
+        until("it is served", Duration::from_secs(5), || (open() == 2).then_some(()));
+        drop(wire);
+        until("it is ended", Duration::from_secs(10), || (open() == 1).then_some(()));
+    }
 }
 
 #[test]
@@ -150,7 +212,11 @@ fn one_stream_too_many_is_503() {
     unavailable(&server.get(path));
     unavailable(&server.get("/pulse"));
     drop(wire);
+    let mut capacity = 5;
     until("room again", Duration::from_secs(30), || {
+        // That nobody listens is found out when there is something to say.
+        capacity += 1;
+        server.put("/v1/items/t", &json!({"capacity": capacity})).is(200);
         let mut wire = server.connect();
         wire.send(format!("GET {path} HTTP/1.1\r\nHost: t\r\n\r\n"));
         (wire.head()?.status == 200).then_some(())

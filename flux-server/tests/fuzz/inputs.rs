@@ -75,10 +75,12 @@ pub(crate) fn sound_requests() -> Vec<Vec<u8>> {
     ];
     let mut requests: Vec<Vec<u8>> = gets
         .iter()
-        .map(|path| format!("GET {path} HTTP/1.1\r\nHost: t\r\nx-request-id: a\r\n\r\n").into())
+        .map(|path| {
+            format!("GET {path} HTTP/1.1\r\nHost: localhost\r\nx-request-id: a\r\n\r\n").into()
+        })
         .collect();
     let mut with_body = |method: &str, path: &str, head: &str, body: &str| {
-        let kind = "Host: t\r\nContent-Type: application/json";
+        let kind = "Host: localhost\r\nContent-Type: application/json";
         let (length, plain) = (body.len(), format!("{method} {path} HTTP/1.1\r\n{kind}\r\n{head}"));
         requests.push(format!("{plain}Content-Length: {length}\r\n\r\n{body}").into());
         let chunked = format!("{length:x}\r\n{body}\r\n0\r\n\r\n");
@@ -99,7 +101,7 @@ pub(crate) fn sound_requests() -> Vec<Vec<u8>> {
     let item = r#"{"name":"n","capacity":9,"hold_seconds":60,"opens_at":"2026-01-02T03:04:05Z"}"#;
     with_body("PUT", "/v1/items/new", "Expect: 100-continue\r\n", item);
     with_body("PUT", "/v1/items/rows", "", r#"{"seats":["a","b"],"max_per_buyer":null}"#);
-    requests.push(b"OPTIONS /buy HTTP/1.1\r\nHost: t\r\nOrigin: http://x\r\n\r\n".to_vec());
+    requests.push(b"OPTIONS /buy HTTP/1.1\r\nHost: localhost\r\nOrigin: http://x\r\n\r\n".to_vec());
     requests
 }
 
@@ -174,7 +176,8 @@ pub(crate) struct Asked {
 impl Asked {
     pub(crate) fn bytes(&self) -> Vec<u8> {
         let Self { method, path, headers, body } = self;
-        let mut bytes = format!("{method} {path} HTTP/1.1\r\nHost: t\r\n{headers}").into_bytes();
+        let mut bytes =
+            format!("{method} {path} HTTP/1.1\r\nHost: localhost\r\n{headers}").into_bytes();
         let length = body.len();
         bytes.extend(format!("Content-Length: {length}\r\nConnection: close\r\n\r\n").bytes());
         bytes.extend(body);
