@@ -442,7 +442,8 @@ where
         return Ok(());
     }
     for (nth, message) in two.iter().enumerate() {
-        let (end, mut rounds, mut settled) = (Instant::now() + again(terms) * 2, 0, false);
+        let (end, mut rounds) = (Instant::now() + again(terms) * 2, 0);
+        let (mut handed_back, mut settled) = (false, false);
         while !settled {
             rounds += 1;
             let goes_on = Instant::now() < end && rounds <= ROUNDS_MAX;
@@ -453,6 +454,12 @@ where
             let (these, others): (Vec<_>, Vec<_>) =
                 deliveries.into_iter().partition(|delivery| delivery.message == *message);
             queue.retry(&receipts(&others), Duration::ZERO).await?;
+            if !handed_back {
+                // It stays the first, however often it comes.
+                queue.retry(&receipts(&these), Duration::ZERO).await?;
+                handed_back = !these.is_empty();
+                continue;
+            }
             queue.ack(&receipts(&these)).await?;
             let left = queue.find(id(1)).await?.map(Message::Place);
             settled = left.as_ref() != Some(message);
