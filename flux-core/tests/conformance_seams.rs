@@ -46,7 +46,9 @@ impl PlainQueue {
             let found = waiting.iter().position(|w| w.receipt.as_ref() == Some(receipt));
             if let Some(index) = found {
                 let left = settle(waiting.remove(index));
-                waiting.extend(left);
+                if let Some(left) = left {
+                    waiting.insert(index, left);
+                }
             }
         }
     }

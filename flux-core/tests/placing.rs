@@ -1,59 +1,19 @@
 //! How orders come in: within a time, and under a known id.
 
-use std::collections::HashMap;
-use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
-use flux_core::layers::{Call, Layer, Operation};
-use flux_core::seams::SeamError;
+use flux_core::layers::Operation;
 use flux_core::{Backend, Error, Flux, ItemId, ItemSpec, OrderId, OrderRequest, OrderStatus, Role};
 use uuid::Uuid;
+
+mod troubles;
+
+use troubles::{Trouble, Troubles};
 
 type Result<T = ()> = std::result::Result<T, Box<dyn std::error::Error>>;
 
 const SECOND: Duration = Duration::from_secs(1);
 const MINUTE: Duration = Duration::from_secs(60);
-
-/// What some operations do instead of working at once.
-#[derive(Debug, Clone, Copy)]
-enum Trouble {
-    Slow(Duration),
-    /// Gone, which takes so long to find out.
-    Away(Duration),
-}
-
-#[derive(Debug, Clone, Default)]
-struct Troubles(Arc<Mutex<HashMap<Operation, Trouble>>>);
-
-impl Troubles {
-    fn set(&self, operation: Operation, trouble: Trouble) {
-        self.0.lock().expect("no panic").insert(operation, trouble);
-    }
-
-    fn clear(&self) {
-        self.0.lock().expect("no panic").clear();
-    }
-}
-
-impl Layer for Troubles {
-    async fn around<T, F, Fut>(&self, call: Call, run: F) -> std::result::Result<T, SeamError>
-    where
-        T: Send,
-        F: Fn() -> Fut + Send + Sync,
-        Fut: Future<Output = std::result::Result<T, SeamError>> + Send,
-    {
-        let trouble = self.0.lock().expect("no panic").get(&call.operation).copied();
-        match trouble {
-            Some(Trouble::Slow(time)) => tokio::time::sleep(time).await,
-            Some(Trouble::Away(time)) => {
-                tokio::time::sleep(time).await;
-                return Err(SeamError::unavailable("it"));
-            }
-            None => {}
-        }
-        run().await
-    }
-}
 
 fn id(n: u128) -> OrderId {
     OrderId::from_uuid(Uuid::from_u128(n))

@@ -1,4 +1,6 @@
 "use strict";
+// The page's tools: text, storage, calls to the server, and who buys.
+
 const $ = id => document.getElementById(id);
 const number = new Intl.NumberFormat("en").format;
 const clock = at => new Date(at).toLocaleTimeString([], { timeStyle: "medium" });
@@ -48,7 +50,7 @@ function uuid() {
   return hex.replace(/^(.{8})(.{4})(.{4})(.{4})/, "$1-$2-$3-$4-");
 }
 
-// ---- Asking the server
+// Asking the server.
 
 let skew = 0;
 const now = () => Date.now() + skew;
@@ -104,7 +106,7 @@ function takeName(token) {
   } catch { /* a token of another kind */ }
 }
 
-// ---- Who buys
+// Who buys.
 
 const isName = name => /^[!-~]{1,128}$/.test(name);
 

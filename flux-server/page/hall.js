@@ -1,5 +1,4 @@
-
-// ---- The seats of a hall: buttons for a small one, a canvas for a big one
+// The seats of a hall: buttons for a small one, a drawing for a big one.
 
 const BUTTONS_MAX = 600;
 const STEPS = { ArrowLeft: [0, -1], ArrowRight: [0, 1], ArrowUp: [-1, 0], ArrowDown: [1, 0] };
@@ -345,7 +344,7 @@ class Picture {
     const [left, top] = [view.scrollLeft - gutter, view.scrollTop];
     const [x0, x1] = [Math.max(0, Math.floor(left / size)), Math.min(columns, Math.ceil((left + width) / size))];
     const [y0, y1] = [Math.max(0, Math.floor(top / size)), Math.min(rows, Math.ceil((top + height) / size))];
-    const gap = size < 8 ? 1 : size < 18 ? 2 : 4;
+    const gap = size < 5 ? 0 : size < 12 ? 1 : size < 18 ? 2 : 4;
     const paths = { free: new Path2D(), taken: new Path2D(), mine: new Path2D(), chosen: new Path2D() };
     for (let y = y0; y < y1; y++) {
       for (let x = x0; x < x1; x++) {
@@ -357,7 +356,8 @@ class Picture {
       }
     }
     for (const [state, path] of Object.entries(paths)) {
-      pen.fillStyle = colour(Picture.COLOURS[state]);
+      // From afar the paler of the two greys would be lost.
+      pen.fillStyle = colour(state === "taken" && size < 12 ? "--sold" : Picture.COLOURS[state]);
       pen.fill(path);
     }
     pen.textAlign = "center";

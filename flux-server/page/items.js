@@ -1,4 +1,4 @@
-// ---- What is on sale
+// What is on sale, a card an item.
 
 const cards = new Map();
 const STATES = { open: "On sale", sold_out: "Sold out", closed: "Closed", scheduled: "Soon" };

@@ -1,5 +1,4 @@
-
-// ---- What happens, as it happens
+// What happens, as it happens: the event streams, the last minute, the clock.
 
 /** An event stream that comes back by itself and rests while nobody looks. */
 class Live {
@@ -139,4 +138,4 @@ for (const entry of [...mine].reverse()) {
 }
 setInterval(tick, 500);
 // A seat may change hands without a change in any number.
-setInterval(() => { if (!document.hidden) for (const { hall } of cards.values()) hall?.refresh(); }, 10_000);
+setInterval(() => { if (!document.hidden) for (const { hall } of cards.values()) hall?.refresh(); }, 30_000);

@@ -1,4 +1,4 @@
-// ---- My orders
+// What I bought: sent until it is answered, remembered, shown with its time.
 
 const SAYS = {
   sending: "Sending…",

@@ -91,7 +91,9 @@ impl hyper::body::Body for Pieces {
 
 /// JSON.
 pub(crate) fn json(status: StatusCode, value: &impl Serialize) -> Answer {
-    let content = serde_json::to_vec(value).expect("answers are made of strings and numbers");
+    // An order fits without growing.
+    let mut content = Vec::with_capacity(512);
+    serde_json::to_writer(&mut content, value).expect("answers are made of strings and numbers");
     let mut answer = bytes("application/json", content);
     *answer.status_mut() = status;
     answer

@@ -1,7 +1,7 @@
 //! What all handlers share.
 
 use std::sync::Arc;
-use std::sync::atomic::{AtomicUsize, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::time::Duration;
 
 use flux_core::{Error, Flux, Role};
@@ -40,6 +40,9 @@ pub struct App {
     pub(crate) operations_only: bool,
     draining: watch::Sender<bool>,
     closing: watch::Sender<bool>,
+    // The same, for those who only look: looking into a channel takes a lock.
+    is_draining: AtomicBool,
+    is_closing: AtomicBool,
     requests: AtomicUsize,
     none_left: Notify,
     streams: Arc<Semaphore>,
@@ -99,6 +102,8 @@ impl App {
             flux,
             draining,
             closing: watch::Sender::new(false),
+            is_draining: AtomicBool::new(false),
+            is_closing: AtomicBool::new(false),
             requests: AtomicUsize::new(0),
             none_left: Notify::new(),
             streams: Arc::new(Semaphore::new(config.streams_max)),
@@ -110,18 +115,25 @@ impl App {
     /// Turns new orders away: `/readyz` says so first, then waits and streams
     /// end, and each connection with its next answer.
     pub fn start_draining(&self) {
+        self.is_draining.store(true, Ordering::Release);
         self.draining.send_replace(true);
     }
 
     /// Ends the connections that are idle.
     pub fn start_closing(&self) {
+        self.is_closing.store(true, Ordering::Release);
         self.closing.send_replace(true);
     }
 
     /// Whether it is stopping.
     #[must_use]
     pub fn is_draining(&self) -> bool {
-        *self.draining.borrow()
+        self.is_draining.load(Ordering::Acquire)
+    }
+
+    /// Whether connections that are idle are ended.
+    pub(crate) fn is_closing(&self) -> bool {
+        self.is_closing.load(Ordering::Acquire)
     }
 
     /// Waits until it stops. Cancel-safe.

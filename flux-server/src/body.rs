@@ -1,5 +1,8 @@
 //! Reading a request's body: JSON, bounded in bytes and in time.
 
+use std::future::poll_fn;
+use std::pin::pin;
+use std::task::Poll;
 use std::time::Duration;
 
 use bytes::Bytes;
@@ -35,8 +38,14 @@ where
     if announced.is_some_and(|length: u64| length > bytes_max as u64) {
         return Err(Problem::body_too_large(bytes_max));
     }
-    let reading = Limited::new(body, bytes_max).collect();
-    match tokio::time::timeout(time_max, reading).await {
+    let mut reading = pin!(Limited::new(body, bytes_max).collect());
+    // It nearly always comes with the head; then a timer would cost more than
+    // the reading.
+    let read = match poll_fn(|context| Poll::Ready(reading.as_mut().poll(context))).await {
+        Poll::Ready(read) => Ok(read),
+        Poll::Pending => tokio::time::timeout(time_max, reading).await,
+    };
+    match read {
         Ok(Ok(read)) => Ok(read.to_bytes()),
         Ok(Err(error)) if error.is::<LengthLimitError>() => Err(Problem::body_too_large(bytes_max)),
         Ok(Err(_)) => Err(Problem::invalid("the body broke off")),
@@ -45,6 +54,9 @@ where
 }
 
 fn is_json(content_type: &HeaderValue) -> bool {
+    if content_type == "application/json" {
+        return true;
+    }
     let essence = content_type.to_str().unwrap_or_default().split(';').next().unwrap_or_default();
     essence.trim().eq_ignore_ascii_case("application/json")
 }

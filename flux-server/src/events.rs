@@ -14,7 +14,7 @@ use flux_core::clock::{Clock, SystemClock};
 use flux_core::{Flux, ItemId};
 use hyper::body::{Body, Frame};
 use tokio::sync::{broadcast, mpsc, oneshot, watch};
-use tokio::time::{Instant, Interval, interval_at};
+use tokio::time::{Instant, Interval, MissedTickBehavior, interval_at};
 
 mod items;
 mod pulse;
@@ -123,7 +123,8 @@ type Next = Pin<Box<dyn Future<Output = (Feed, Option<Bytes>)> + Send>>;
 
 impl EventStream {
     fn new(source: mpsc::Sender<Ask>, item: Option<ItemId>, stop: watch::Receiver<bool>) -> Self {
-        let comments = interval_at(Instant::now() + COMMENT_EVERY, COMMENT_EVERY);
+        let mut comments = interval_at(Instant::now() + COMMENT_EVERY, COMMENT_EVERY);
+        comments.set_missed_tick_behavior(MissedTickBehavior::Delay);
         let feed = Feed {
             source,
             item,

@@ -6,6 +6,8 @@
 //! looked at as they pass. A head that is refused is overwritten with zeros,
 //! which hyper answers with 400 and a closed connection, when its turn comes.
 
+use memchr::memchr;
+
 /// Bytes of an unfinished line that are kept; one that matters and is longer is
 /// refused.
 const LINE_MAX: usize = 256;
@@ -72,7 +74,7 @@ impl Framing {
                     self.next = if here == left { Next::Head } else { Next::Body(left - here) };
                 }
                 Next::Head => {
-                    let Some(end) = rest.iter().position(|byte| *byte == b'\n') else {
+                    let Some(end) = memchr(b'\n', rest) else {
                         return self.keep(&rest[..]);
                     };
                     self.next = self.line_ended(&rest[..end]);
@@ -121,11 +123,12 @@ impl Said {
             };
         }
         self.lines += 1;
-        let colon = line.iter().position(|byte| *byte == b':').unwrap_or(line.len());
-        let (name, value) = line.split_at(colon);
-        if self.lines == 1 {
+        // Most lines are of neither header.
+        if self.lines == 1 || !matches!(line[0], b'c' | b'C' | b't' | b'T') {
             return Next::Head;
         }
+        let colon = line.iter().position(|byte| *byte == b':').unwrap_or(line.len());
+        let (name, value) = line.split_at(colon);
         if name.eq_ignore_ascii_case(b"transfer-encoding") {
             self.coded = true;
         } else if name.eq_ignore_ascii_case(b"content-length") {

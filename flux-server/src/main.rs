@@ -16,6 +16,11 @@ use tracing::{info, warn};
 /// Open files beside the connections.
 const OTHER_FILES: u64 = 64;
 
+// Orders are made by one thread and let go by another, where the system's
+// allocator has them wait for each other.
+#[global_allocator]
+static ALLOCATOR: mimalloc::MiMalloc = mimalloc::MiMalloc;
+
 fn main() -> ExitCode {
     match start() {
         Ok(()) => ExitCode::SUCCESS,

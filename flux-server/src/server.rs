@@ -1,5 +1,6 @@
 //! Connections: taken, bounded, served, and ended in order.
 
+use std::future::poll_fn;
 use std::io;
 use std::net::IpAddr;
 use std::sync::Arc;
@@ -106,8 +107,8 @@ pub async fn connection<S>(app: Arc<App>, socket: S, peer: IpAddr)
 where
     S: AsyncRead + AsyncWrite + Unpin,
 {
-    let open = Arc::clone(&app);
-    let _open = open.http.open();
+    let server = Arc::clone(&app);
+    let _open = server.http.open();
     let busy = Busy::default();
     let wire = Wire::new(socket, patience(&app), busy.clone());
     let closing = app.closing();
@@ -127,14 +128,20 @@ where
     http.header_read_timeout(None).max_buf_size(BUFFER_MAX).half_close(true);
     let serving = http.serve_connection(TokioIo::new(wire), answer);
     tokio::pin!(serving, closing);
-    let served = tokio::select! {
-        biased;
-        served = &mut serving => served,
-        () = closing => {
-            serving.as_mut().graceful_shutdown();
-            serving.await
+    let (mut looked, mut told) = (false, false);
+    let served = poll_fn(|context| {
+        // Polled once, it wakes this task; each poll takes a lock that all
+        // connections share.
+        if !told && (!looked || server.is_closing()) {
+            looked = true;
+            if closing.as_mut().poll(context).is_ready() {
+                told = true;
+                serving.as_mut().graceful_shutdown();
+            }
         }
-    };
+        serving.as_mut().poll(context)
+    })
+    .await;
     if let Err(error) = served {
         debug!(%peer, error = %Chain(&error), "a connection broke off");
     }

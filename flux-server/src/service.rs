@@ -2,8 +2,8 @@
 
 use std::convert::Infallible;
 use std::net::IpAddr;
-use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::{Arc, LazyLock};
 
 use bytes::Bytes;
 use http::header::{
@@ -52,8 +52,8 @@ where
     B::Error: Into<Failure>,
 {
     /// The JSON body.
-    pub(crate) async fn body(self) -> Result<(Place, Parts, Bytes), Problem> {
-        self.body_of_at_most(body::BODY_MAX).await
+    pub(crate) fn body(self) -> impl Future<Output = Result<(Place, Parts, Bytes), Problem>> {
+        self.body_of_at_most(body::BODY_MAX)
     }
 
     /// The JSON body, of at most so many bytes.
@@ -91,7 +91,10 @@ where
         (Err(problem), ..) => Err(problem),
         (Ok(()), Some(found), Some(route)) => {
             let id = found.id.to_owned();
-            handle(&app, peer, route, id, parts, body).instrument(span.clone()).await
+            // As large as the largest of all calls; it is moved several times
+            // on its way from here into hyper's hands.
+            let handling = Box::pin(handle(&app, peer, route, id, parts, body));
+            handling.instrument(span.clone()).await
         }
         _ => refuse(&parts, found, &cross),
     };
@@ -226,8 +229,7 @@ fn request_id(headers: &HeaderMap) -> HeaderValue {
         return id.clone();
     }
     static COUNT: AtomicU64 = AtomicU64::new(0);
-    static PROCESS: std::sync::LazyLock<u64> =
-        std::sync::LazyLock::new(|| uuid::Uuid::now_v7().as_u64_pair().1);
+    static PROCESS: LazyLock<u64> = LazyLock::new(|| uuid::Uuid::now_v7().as_u64_pair().1);
     let count = COUNT.fetch_add(1, Ordering::Relaxed);
     let id = format!("{:016x}-{count:x}", *PROCESS);
     HeaderValue::try_from(id).expect("hexadecimal digits are a header's value")

@@ -50,7 +50,10 @@ pub(crate) struct QueueState {
     /// When a delayed message is due or a delivery times out.
     timers: BTreeSet<(Instant, u64)>,
     in_flight: u64,
+    /// The first message of each order.
     placed: HashMap<OrderId, u64>,
+    /// Its others, where there are any.
+    placed_again: BTreeSet<(OrderId, u64)>,
     dead: VecDeque<(u64, DeadLetter)>,
 }
 
@@ -65,6 +68,7 @@ impl QueueState {
             timers: BTreeSet::new(),
             in_flight: 0,
             placed: HashMap::new(),
+            placed_again: BTreeSet::new(),
             dead: VecDeque::new(),
         }
     }
@@ -95,7 +99,10 @@ impl QueueState {
     /// Adds a message under a number it had before.
     pub(crate) fn restore(&mut self, seq: u64, message: Message, sent_at: Timestamp, attempt: u32) {
         if let Message::Place(order) = &message {
-            self.placed.insert(order.id, seq);
+            let first = *self.placed.entry(order.id).or_insert(seq);
+            if first != seq {
+                self.placed_again.insert((order.id, seq));
+            }
         }
         self.ready.push_back(seq);
         self.entries.insert(seq, Entry { message, sent_at, attempt, place: Place::Ready });
@@ -163,12 +170,27 @@ impl QueueState {
         let entry = self.entries.remove(&seq).expect("it was just found");
         self.timers.remove(&(deadline, seq));
         self.in_flight -= 1;
-        if let Message::Place(order) = &entry.message
-            && self.placed.get(&order.id) == Some(&seq)
-        {
-            self.placed.remove(&order.id);
+        if let Message::Place(order) = &entry.message {
+            self.forget_placed(order.id, seq);
         }
         Some((seq, entry.message))
+    }
+
+    fn forget_placed(&mut self, id: OrderId, seq: u64) {
+        if self.placed.get(&id) != Some(&seq) {
+            self.placed_again.remove(&(id, seq));
+            return;
+        }
+        let next = self.placed_again.range((id, 0)..=(id, u64::MAX)).next().copied();
+        match next {
+            Some(next) => {
+                self.placed_again.remove(&next);
+                self.placed.insert(id, next.1);
+            }
+            None => {
+                self.placed.remove(&id);
+            }
+        }
     }
 
     /// Settles deliveries; the numbers of their messages.

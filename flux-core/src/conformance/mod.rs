@@ -98,6 +98,7 @@
 //! | receive never answers empty | `an_empty_queue_answers_after_the_wait` and 5 more |
 //! | bury loses the reason or keeps the message; redrive takes all or forgets; newest dead letter first | `what_is_buried_can_be_read_and_redriven` |
 //! | find misses what is in flight, or finds another order | `a_waiting_order_is_found_or_never` |
+//! | find names the later of two orders under one id | `of_two_orders_under_one_id_the_first_is_found` |
 //! | depth counts what is in flight twice | `the_depth_tells_where_messages_are` |
 //! | no bound, or one that forgets what is in flight | `a_full_queue_says_so` |
 //! | every lease is granted, or there is one owner for all | `a_key_has_one_holder` |

@@ -50,6 +50,7 @@ where
             an_empty_queue_answers_after_the_wait,
             a_waiting_receiver_is_woken,
             a_waiting_order_is_found_or_never,
+            of_two_orders_under_one_id_the_first_is_found,
             the_depth_tells_where_messages_are,
             a_full_queue_says_so,
         }
@@ -425,6 +426,38 @@ where
     same("an order handed back", &found, &Some(place(1)))?;
     let deliveries = receive_all(&*queue, 2, again(terms)).await?;
     queue.ack(&receipts(&deliveries)).await?;
+    same("an order that is done", &queue.find(id(1)).await?, &None)
+}
+
+async fn of_two_orders_under_one_id_the_first_is_found<Q>((queue, terms): Subject<Q>) -> Checked
+where
+    Q: OrderQueue + ?Sized,
+{
+    let two = [place(1), Message::Place(order(1, "bob", &[units("a", 2)]))];
+    for message in &two {
+        queue.send(std::slice::from_ref(message)).await?;
+    }
+    if queue.find(id(1)).await?.is_none() {
+        // A queue that can't look inside.
+        return Ok(());
+    }
+    for (nth, message) in two.iter().enumerate() {
+        let (end, mut rounds, mut settled) = (Instant::now() + again(terms) * 2, 0, false);
+        while !settled {
+            rounds += 1;
+            let goes_on = Instant::now() < end && rounds <= ROUNDS_MAX;
+            ensure!(goes_on, "message {nth} under the id was not settled");
+            let found = queue.find(id(1)).await?.map(Message::Place);
+            same("the first order under the id", &found.as_ref(), &Some(message))?;
+            let deliveries = queue.receive(10, Duration::from_millis(100)).await?;
+            let (these, others): (Vec<_>, Vec<_>) =
+                deliveries.into_iter().partition(|delivery| delivery.message == *message);
+            queue.retry(&receipts(&others), Duration::ZERO).await?;
+            queue.ack(&receipts(&these)).await?;
+            let left = queue.find(id(1)).await?.map(Message::Place);
+            settled = left.as_ref() != Some(message);
+        }
+    }
     same("an order that is done", &queue.find(id(1)).await?, &None)
 }
 

@@ -6,6 +6,7 @@ use std::time::Duration;
 use tokio::time::{Instant, timeout};
 
 use super::gate::Gate;
+use super::in_hand::InHand;
 use super::lane::Lane;
 use super::settings::Settings;
 use super::trails::Trails;
@@ -23,6 +24,7 @@ pub(super) struct Core {
     pub(super) clock: Arc<dyn Clock>,
     pub(super) settings: Settings,
     pub(super) gate: Gate,
+    pub(super) in_hand: Arc<InHand>,
     pub(super) lane: Lane,
     pub(super) waiters: Waiters,
     pub(super) trails: Trails,

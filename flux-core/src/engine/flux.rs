@@ -14,6 +14,7 @@ use super::audit::{self, Audit};
 use super::core::{Core, from_now};
 use super::error::Error;
 use super::gate::Gate;
+use super::in_hand::InHand;
 use super::lane::Lane;
 use super::settings::Settings;
 use super::settle;
@@ -79,6 +80,7 @@ impl Flux {
             backend,
             clock,
             gate: Gate::default(),
+            in_hand: Arc::new(InHand::default()),
             lane: Lane::new(settings.round_max, settings.waiting_max),
             waiters: Waiters::new(settings.waiters_max),
             trails: Trails::default(),
@@ -344,9 +346,9 @@ impl Flux {
     /// is done. Bound it with a time-out of your own; dropping it leaves the
     /// engine stopping.
     pub async fn shutdown(&self) {
+        self.core.lane.close();
         // Nobody listening means it has stopped.
         self.running.stop.send_replace(true);
-        self.core.lane.close();
         // A call that is dropped half-way leaves the rest to the next.
         let mut tasks = self.running.tasks.lock().await;
         while let Some(task) = tasks.last_mut() {
@@ -366,13 +368,31 @@ impl Flux {
         asking: &Span,
     ) -> Result<Order, Error> {
         if self.running.has_worker {
-            return self.core.lane.ask(message, asking).await;
+            return self.core.lane.ask(message, None, asking).await;
         }
+        Box::pin(self.rule_elsewhere(message, ruled)).await
+    }
+
+    async fn rule_elsewhere(
+        &self,
+        message: Message,
+        ruled: impl Fn(&Order) -> bool,
+    ) -> Result<Order, Error> {
         let id = message.order_id();
         let waiting = self.core.waiters.register(id)?;
         self.core.backend.queue.send(&[message]).await?;
-        // From here on it may take effect, whatever else goes wrong.
-        match self.until(id, &waiting, self.core.settings.ruling_wait, &ruled).await {
+        self.ruling(id, &waiting, ruled).await
+    }
+
+    /// What a worker elsewhere makes of a message in the queue.
+    pub(super) async fn ruling(
+        &self,
+        id: OrderId,
+        waiting: &Waiting<'_>,
+        ruled: impl Fn(&Order) -> bool,
+    ) -> Result<Order, Error> {
+        // It may take effect, whatever else goes wrong.
+        match self.until(id, waiting, self.core.settings.ruling_wait, &ruled).await {
             Ok(Some(order)) if ruled(&order) => Ok(order),
             _ => Err(Error::Unsettled(id)),
         }

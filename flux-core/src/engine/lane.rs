@@ -4,6 +4,7 @@
 //! in memory.
 
 use std::collections::VecDeque;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError};
 // For the metrics, whatever tokio's clock is told.
 use std::time::Instant as Stopwatch;
@@ -12,6 +13,7 @@ use tokio::sync::Notify;
 use tracing::Span;
 
 use super::error::Error;
+use super::in_hand::Held;
 use crate::protocol::{Message, Order, OrderId};
 use crate::seams::{News, SeamError};
 
@@ -62,6 +64,7 @@ struct Filling {
     messages: Vec<Message>,
     asked: Vec<Stopwatch>,
     spans: Vec<(usize, Span)>,
+    held: Vec<Arc<Held>>,
     round: Arc<Round>,
 }
 
@@ -69,13 +72,14 @@ struct Filling {
 struct Waiting {
     rounds: VecDeque<Filling>,
     messages: usize,
-    closed: bool,
 }
 
 /// A bounded queue of rounds.
 #[derive(Debug)]
 pub(crate) struct Lane {
     waiting: Mutex<Waiting>,
+    /// Changed under the lock, read by those who only look without it.
+    closed: AtomicBool,
     filled: Notify,
     round_max: usize,
     waiting_max: usize,
@@ -94,18 +98,34 @@ pub(crate) struct Taken {
 
 /// A round the worker has taken. Dropped unsettled, it tells its callers so.
 #[derive(Debug)]
-pub(crate) struct TakenRound(Arc<Round>);
+pub(crate) struct TakenRound {
+    round: Arc<Round>,
+    /// In hand until the round is settled, whether the callers wait or not.
+    _held: Vec<Arc<Held>>,
+}
 
 impl Lane {
     pub(crate) fn new(round_max: usize, waiting_max: usize) -> Self {
-        Self { waiting: Mutex::default(), filled: Notify::new(), round_max, waiting_max }
+        Self {
+            waiting: Mutex::default(),
+            closed: AtomicBool::new(false),
+            filled: Notify::new(),
+            round_max,
+            waiting_max,
+        }
     }
 
     /// Hands a message to the worker and waits for what it comes to. Dropping
-    /// the future after its first poll does not take the message back.
-    pub(crate) async fn ask(&self, message: Message, asking: &Span) -> Result<Order, Error> {
+    /// the future after its first poll does not take the message back, nor let
+    /// go of what is `held` for it.
+    pub(crate) async fn ask(
+        &self,
+        message: Message,
+        held: Option<Arc<Held>>,
+        asking: &Span,
+    ) -> Result<Order, Error> {
         let asked = message.order_id();
-        let (round, at) = self.push(message, asking)?;
+        let (round, at) = self.push(message, held, asking)?;
         let settled = round.settled.notified();
         tokio::pin!(settled);
         // Registered before the look, or the wake-up could fall in between.
@@ -120,10 +140,15 @@ impl Lane {
         answers.get(at).unwrap_or(&Answer::GivenUp).to_result(asked)
     }
 
-    fn push(&self, message: Message, asking: &Span) -> Result<(Arc<Round>, usize), Error> {
+    fn push(
+        &self,
+        message: Message,
+        held: Option<Arc<Held>>,
+        asking: &Span,
+    ) -> Result<(Arc<Round>, usize), Error> {
         let asked = Stopwatch::now();
         let mut waiting = self.lock();
-        if waiting.closed {
+        if self.is_closed() {
             return Err(Error::ShuttingDown);
         }
         if waiting.messages >= self.waiting_max {
@@ -138,6 +163,7 @@ impl Lane {
         if !asking.is_disabled() {
             open.spans.push((open.messages.len(), asking.clone()));
         }
+        open.held.extend(held);
         open.messages.push(message);
         open.asked.push(asked);
         let place = (Arc::clone(&open.round), open.messages.len() - 1);
@@ -151,9 +177,9 @@ impl Lane {
     /// The oldest round, if anything waits.
     pub(crate) fn take(&self) -> Option<Taken> {
         let mut waiting = self.lock();
-        let Filling { messages, asked, spans, round } = waiting.rounds.pop_front()?;
+        let Filling { messages, asked, spans, held, round } = waiting.rounds.pop_front()?;
         waiting.messages -= messages.len();
-        Some(Taken { messages, asked, spans, round: TakenRound(round) })
+        Some(Taken { messages, asked, spans, round: TakenRound { round, _held: held } })
     }
 
     /// How many messages wait.
@@ -178,12 +204,13 @@ impl Lane {
 
     /// Whether it takes nothing more.
     pub(crate) fn is_closed(&self) -> bool {
-        self.lock().closed
+        self.closed.load(Ordering::Acquire)
     }
 
     /// Takes nothing more; what waits is still handed out.
     pub(crate) fn close(&self) {
-        self.lock().closed = true;
+        let _pushes = self.lock();
+        self.closed.store(true, Ordering::Release);
     }
 
     /// Takes nothing more and gives up what waits.
@@ -202,13 +229,13 @@ impl TakenRound {
     /// Answers every caller of the round, in the order their messages came.
     pub(crate) fn settle(self, answers: Vec<Answer>) {
         // The first setting counts; `drop` finds it set.
-        let _ = self.0.answers.set(answers);
+        let _ = self.round.answers.set(answers);
     }
 }
 
 impl Drop for TakenRound {
     fn drop(&mut self) {
-        self.0.answers.get_or_init(Vec::new);
-        self.0.settled.notify_waiters();
+        self.round.answers.get_or_init(Vec::new);
+        self.round.settled.notify_waiters();
     }
 }

@@ -4,6 +4,7 @@
 //! |---|---|
 //! | the calls | `flux` |
 //! | how an order comes in | `placing` |
+//! | one request for each id | `in_hand` |
 //! | the early "sold out" | `gate` |
 //! | from callers to the worker, by the round | `lane` |
 //! | the worker's loop | `worker` |
@@ -21,6 +22,7 @@ mod core;
 mod error;
 mod flux;
 mod gate;
+mod in_hand;
 mod lane;
 mod placing;
 mod plan;

@@ -1,14 +1,16 @@
 //! How an order comes in: past the gate, to the durable queue or straight to
 //! the worker.
 
+use std::sync::Arc;
 use std::time::{Duration, Instant as Stopwatch};
 
 use tokio::time::timeout;
-use tracing::{Instrument, debug, debug_span};
+use tracing::{Instrument, Span, debug, debug_span};
 use uuid::Uuid;
 
 use super::error::Error;
 use super::flux::{Flux, is_decided};
+use super::in_hand::Held;
 use super::request::OrderRequest;
 use crate::protocol::{Message, Order, OrderId};
 
@@ -23,8 +25,8 @@ impl Flux {
     /// [`Error::Overloaded`], [`Error::ShuttingDown`], [`Error::Backend`].
     pub async fn submit(&self, request: OrderRequest) -> Result<Order, Error> {
         match self.admit(request).await? {
-            Admitted::Known(order) => Ok(order),
-            Admitted::New(order, chosen) => self.enqueue(order, chosen).await,
+            Admitted::Decided(order) => Ok(order),
+            Admitted::New(order, held) => self.enqueue(order, held).await,
         }
     }
 
@@ -38,8 +40,8 @@ impl Flux {
     /// [`ruling_wait`](crate::Settings::ruling_wait).
     pub async fn place(&self, request: OrderRequest) -> Result<Order, Error> {
         match self.admit(request).await? {
-            Admitted::Known(order) => Ok(order),
-            Admitted::New(order, chosen) => self.decided_now(order, chosen).await,
+            Admitted::Decided(order) => Ok(order),
+            Admitted::New(order, held) => self.decided_now(order, held).await,
         }
     }
 
@@ -77,17 +79,18 @@ impl Flux {
         if longest.is_zero() {
             return self.submit(request).await;
         }
-        let accepted = match self.admit(request).await? {
-            Admitted::Known(order) => order,
-            Admitted::New(order, chosen) if self.running.has_worker => {
-                let deciding = self.decided_now(order.clone(), chosen);
-                return match timeout(longest, deciding).await {
-                    Ok(decided) => decided,
-                    Err(_) => self.enqueue_too(order).await,
-                };
-            }
-            Admitted::New(order, chosen) => self.enqueue(order, chosen).await?,
+        let (order, held) = match self.admit(request).await? {
+            Admitted::Decided(order) => return Ok(order),
+            Admitted::New(order, held) => (order, held),
         };
+        if self.running.has_worker {
+            let deciding = self.decided_now(order.clone(), held.clone());
+            return match timeout(longest, deciding).await {
+                Ok(decided) => decided,
+                Err(_) => self.enqueue_too(order, held).await,
+            };
+        }
+        let accepted = self.enqueue(order, held.clone()).await?;
         if is_decided(&accepted) {
             return Ok(accepted);
         }
@@ -112,42 +115,95 @@ impl Flux {
             Err(error @ (Error::Invalid(_) | Error::UnknownItem(_))) => Some(error),
             Err(error) => return Err(error),
         };
-        let chosen = if id.is_some() { Chosen::Yes } else { Chosen::No };
-        let id = id.unwrap_or_else(|| OrderId::from_uuid(Uuid::now_v7()));
-        let order = Order::queued(id, buyer, lines, self.core.clock.now());
-        let Some(refusal) = refusal else { return Ok(Admitted::New(order, chosen)) };
-        // What the gate thinks of it now doesn't change a known order.
-        if chosen == Chosen::Yes
-            && let Some(known) = self.order(id).await?
-        {
-            return same(&order, known).map(Admitted::Known);
+        let now = self.core.clock.now();
+        if let Some(id) = id {
+            return self.admit_chosen(Order::queued(id, buyer, lines, now), refusal).await;
         }
+        let id = OrderId::from_uuid(Uuid::now_v7());
+        match refusal {
+            None => Ok(Admitted::New(Order::queued(id, buyer, lines, now), None)),
+            Some(refusal) => Err(self.refused(refusal)),
+        }
+    }
+
+    /// Admits an order under an id of the caller's own: as the order that has
+    /// the id already, if it is a repeat of that. What the gate thinks of it
+    /// now doesn't change a known order.
+    async fn admit_chosen(&self, order: Order, refusal: Option<Error>) -> Result<Admitted, Error> {
+        let in_hand = &self.core.in_hand;
+        let held = match refusal {
+            None => Ok(in_hand.take(&order)),
+            Some(refusal) => in_hand.get(order.id).ok_or(refusal),
+        };
+        let refusal = match held {
+            Ok(held) if order.asks_the_same_as(held.order()) => {
+                return Ok(Admitted::New(held.order().clone(), Some(held)));
+            }
+            // It is in the wrong hands if this is a repeat of a known order.
+            Ok(_other) => Error::IdReused(order.id),
+            Err(refusal) => refusal,
+        };
+        let Some(known) = self.order(order.id).await? else { return Err(self.refused(refusal)) };
+        let known = same(&order, known)?;
+        if is_decided(&known) {
+            return Ok(Admitted::Decided(known));
+        }
+        let held = in_hand.take(&known);
+        Ok(Admitted::New(known, Some(held)))
+    }
+
+    fn refused(&self, refusal: Error) -> Error {
         if matches!(refusal, Error::SoldOut(_)) {
             self.core.turned_away.increment(1);
         }
-        Err(refusal)
+        refusal
     }
 
-    async fn decided_now(&self, order: Order, chosen: Chosen) -> Result<Order, Error> {
+    async fn decided_now(&self, order: Order, held: Option<Arc<Held>>) -> Result<Order, Error> {
         let span = debug_span!(target: "flux", "place", order = %order.id);
         let deciding = async {
-            match chosen {
-                Chosen::No => self.rule(Message::Place(order), is_decided, &span).await,
-                Chosen::Yes => {
-                    let message = Message::Place(order.clone());
-                    same(&order, self.rule(message, is_decided, &span).await?)
-                }
+            match held {
+                None => self.rule(Message::Place(order), is_decided, &span).await,
+                // Boxed, so that calls without an id of their own stay small.
+                Some(held) => Box::pin(self.decide_chosen(order, held, &span)).await,
             }
         };
         deciding.instrument(span.clone()).await
     }
 
-    async fn enqueue(&self, order: Order, chosen: Chosen) -> Result<Order, Error> {
+    /// Has an order decided whose id is in hand. If the queue has an order
+    /// under this id, it is that one that is decided: it was accepted, and when
+    /// it was counts.
+    async fn decide_chosen(
+        &self,
+        order: Order,
+        held: Arc<Held>,
+        span: &Span,
+    ) -> Result<Order, Error> {
+        let queue = &self.core.backend.queue;
+        let queued = match queue.find(order.id).await? {
+            Some(queued) => Some(same(&order, queued)?),
+            None => None,
+        };
+        let decided = if self.running.has_worker {
+            let message = Message::Place(queued.unwrap_or_else(|| order.clone()));
+            self.core.lane.ask(message, Some(held), span).await?
+        } else {
+            let waiting = self.core.waiters.register(order.id)?;
+            if queued.is_none() {
+                queue.send(&[Message::Place(order.clone())]).await?;
+            }
+            self.ruling(order.id, &waiting, is_decided).await?
+        };
+        same(&order, decided)
+    }
+
+    async fn enqueue(&self, order: Order, held: Option<Arc<Held>>) -> Result<Order, Error> {
         let started = Stopwatch::now();
         let span = debug_span!(target: "flux", "submit", order = %order.id);
         let id = order.id;
         let accepting = async {
-            if chosen == Chosen::Yes
+            if held.is_some()
                 && let Some(known) = self.order(id).await?
             {
                 return same(&order, known);
@@ -172,8 +228,9 @@ impl Flux {
     /// Queues an order that the worker was handed and has not decided in time.
     /// It may still do so, and decides an id once; so only success and what is
     /// known of the order may be told.
-    async fn enqueue_too(&self, order: Order) -> Result<Order, Error> {
-        let error = match self.enqueue(order.clone(), Chosen::Yes).await {
+    async fn enqueue_too(&self, order: Order, held: Option<Arc<Held>>) -> Result<Order, Error> {
+        let held = held.unwrap_or_else(|| self.core.in_hand.take(&order));
+        let error = match self.enqueue(order.clone(), Some(held)).await {
             Err(error) if !matches!(error, Error::IdReused(_)) => error,
             answer => return answer,
         };
@@ -185,16 +242,11 @@ impl Flux {
     }
 }
 
-/// Whether the caller chose the order's id, and may be repeating itself.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-enum Chosen {
-    Yes,
-    No,
-}
-
 enum Admitted {
-    New(Order, Chosen),
-    Known(Order),
+    /// To be brought in; in hand if its id is the caller's own.
+    New(Order, Option<Arc<Held>>),
+    /// A repeat of this one.
+    Decided(Order),
 }
 
 fn same(asked: &Order, known: Order) -> Result<Order, Error> {

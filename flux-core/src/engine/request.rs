@@ -9,6 +9,16 @@ use crate::protocol::{BuyerId, InvalidInput, Line, Lines, OrderId};
 /// [from an idempotency key](OrderId::from_idempotency_key), to be able to
 /// repeat the request safely.
 ///
+/// An id of your own stands for one request. A repeat gets the order of the
+/// first, as placed when that was; another buyer's or for other things, it is
+/// [`Error::IdReused`](super::Error::IdReused), whether the first is decided,
+/// queued or on its way in this engine. Two engines that are given different
+/// requests under one id at the same moment may both queue them, and so may one
+/// engine if its queue can't look inside
+/// ([`finds_all`](crate::seams::OrderQueue::finds_all)): one of them is decided,
+/// and whoever waits for the other is told that the id is reused;
+/// [`submit`](super::Flux::submit) doesn't wait.
+///
 /// ```
 /// use flux_core::{Line, OrderRequest};
 ///

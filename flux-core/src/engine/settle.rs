@@ -234,7 +234,8 @@ mod tests {
     use crate::backends::Backend;
     use crate::clock::SystemClock;
     use crate::engine::{
-        Error, Settings, gate::Gate, lane::Lane, lane::Taken, trails::Trails, waiters::Waiters,
+        Error, Settings, gate::Gate, in_hand::InHand, lane::Lane, lane::Taken, trails::Trails,
+        waiters::Waiters,
     };
     use crate::protocol::{Message, Order, OrderId};
     use crate::seams::Durable;
@@ -245,6 +246,7 @@ mod tests {
             clock: Arc::new(SystemClock),
             settings: Settings::default(),
             gate: Gate::default(),
+            in_hand: Arc::new(InHand::default()),
             lane: Lane::new(8, 8),
             waiters: Waiters::new(8),
             trails: Trails::default(),
@@ -263,7 +265,7 @@ mod tests {
     async fn heard_when(written: Result<(), SeamError>) -> (Result<Order, Error>, bool) {
         let core = core();
         let span = Span::none();
-        let mut caller = std::pin::pin!(core.lane.ask(Message::Place(some_order()), &span));
+        let mut caller = std::pin::pin!(core.lane.ask(Message::Place(some_order()), None, &span));
         assert!(poll_once(caller.as_mut()).await.is_pending());
         let Taken { round, .. } = core.lane.take().expect("one waits");
         let (on_disk, writing) = oneshot::channel();

@@ -88,7 +88,8 @@ pub trait OrderQueue: Send + Sync + 'static {
     async fn redrive(&self, max: usize) -> Result<usize, SeamError>;
 
     /// The order of a [`Message::Place`] that waits or is worked on, if this
-    /// queue can look inside; a queue that can't answers `None`.
+    /// queue can look inside: of several under one id the first that was sent.
+    /// A queue that can't look inside answers `None`.
     async fn find(&self, id: OrderId) -> Result<Option<Order>, SeamError>;
 
     /// Whether [`find`](Self::find) finds whatever is there, so that `None`

@@ -112,11 +112,11 @@ fn a_header_block_is_at_most_16_kib() {
         get(17 * 1024, lines).problem(431, "header-too-large");
         get(200 * 1024, lines).problem(431, "header-too-large");
     }
-    // Too many lines, however short.
-    let lines = "x: y\r\n".repeat(150);
-    let mut wire = server.connect();
-    wire.send(format!("GET /v1/items/t HTTP/1.1\r\nHost: t\r\n{lines}\r\n"));
-    wire.answer("GET").expect("an answer").problem(431, "header-too-large");
+    // More lines than are read, though few bytes.
+    let lines = "x: y\r\n".repeat(200);
+    server
+        .raw(format!("GET /v1/items/t HTTP/1.1\r\nHost: t\r\n{lines}\r\n"))
+        .problem(431, "header-too-large");
     // One line that never ends.
     let mut wire = server.connect();
     wire.send("GET /v1/items/t HTTP/1.1\r\nHost: t\r\nx-long: ");

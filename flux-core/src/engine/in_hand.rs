@@ -1,0 +1,171 @@
+//! One request for each id while it is brought in. Whether an id is taken and
+//! taking it are two steps, on the store and the queue; in between, and while
+//! the worker has an order that is not decided, the id is in hand, and nobody
+//! brings in another order under it.
+//!
+//! Only ids that callers chose are here: nobody else knows one the engine made
+//! before the call that made it is over. What is in hand ends with the last
+//! call or round of the [lane](super::lane) that holds it, so there are never
+//! more than calls and messages of the lane: a call that is dropped leaves its
+//! message there, undecided and in no queue, and the round's hold with it.
+
+use std::collections::HashMap;
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError, Weak};
+
+use foldhash::fast::RandomState;
+
+use crate::protocol::{Order, OrderId};
+
+/// The orders in hand.
+#[derive(Debug, Default)]
+pub(crate) struct InHand {
+    /// Callers chose the ids, so the hash is seeded at random.
+    orders: Mutex<HashMap<OrderId, Weak<Held>, RandomState>>,
+}
+
+/// Keeps an order in hand; all who hold an id share it.
+#[derive(Debug)]
+pub(crate) struct Held {
+    order: Order,
+    among: Arc<InHand>,
+}
+
+impl InHand {
+    /// What is in hand under the id of `order`: this order, unless another
+    /// call's is.
+    pub(crate) fn take(self: &Arc<Self>, order: &Order) -> Arc<Held> {
+        let mut orders = self.lock();
+        if let Some(held) = orders.get(&order.id).and_then(Weak::upgrade) {
+            return held;
+        }
+        let held = Arc::new(Held { order: order.clone(), among: Arc::clone(self) });
+        orders.insert(order.id, Arc::downgrade(&held));
+        held
+    }
+
+    /// What is in hand under an id.
+    pub(crate) fn get(&self, id: OrderId) -> Option<Arc<Held>> {
+        self.lock().get(&id).and_then(Weak::upgrade)
+    }
+
+    /// Nobody may drop a [`Held`] under it.
+    fn lock(&self) -> MutexGuard<'_, HashMap<OrderId, Weak<Held>, RandomState>> {
+        // Nothing in here panics half-way through a change.
+        self.orders.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+impl Held {
+    /// The order as the first who asked for it has it: repeats are brought in
+    /// as this one, so it doesn't matter which of them is decided.
+    pub(crate) fn order(&self) -> &Order {
+        &self.order
+    }
+}
+
+impl Drop for Held {
+    fn drop(&mut self) {
+        let mut orders = self.among.lock();
+        // The next may have taken the id since the last holder let go.
+        if orders.get(&self.order.id).is_some_and(|held| std::ptr::eq(held.as_ptr(), self)) {
+            orders.remove(&self.order.id);
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::future::poll_fn;
+    use std::task::Poll;
+    use std::time::Duration;
+
+    use super::*;
+    use crate::engine::Flux;
+    use crate::engine::lane::Lane;
+    use crate::protocol::{ItemSpec, Message, Timestamp};
+    use crate::{Backend, OrderRequest};
+
+    /// Starts a call, and drops it.
+    async fn poll_once(call: impl Future) {
+        let mut call = Box::pin(call);
+        poll_fn(|context| Poll::Ready(call.as_mut().poll(context).is_ready())).await;
+    }
+
+    fn id() -> OrderId {
+        OrderId::from_uuid(uuid::Uuid::nil())
+    }
+
+    fn request(buyer: &str) -> OrderRequest {
+        OrderRequest::units(buyer, "a", 1).expect("a request").with_id(id())
+    }
+
+    fn order(buyer: &str) -> Order {
+        let OrderRequest { buyer, lines, .. } = request(buyer);
+        Order::queued(id(), buyer, lines, Timestamp::default())
+    }
+
+    #[test]
+    fn an_id_is_one_order_until_all_let_go() {
+        let in_hand = Arc::new(InHand::default());
+        let anns = in_hand.take(&order("ann"));
+        let same = in_hand.take(&order("bob"));
+        assert!(Arc::ptr_eq(&anns, &same));
+        drop(anns);
+        assert_eq!(in_hand.take(&order("bob")).order(), &order("ann"));
+        drop(same);
+        assert!(in_hand.lock().is_empty());
+        assert_eq!(in_hand.take(&order("bob")).order(), &order("bob"));
+    }
+
+    #[test]
+    fn whoever_lets_go_leaves_the_next_ones_order_in_hand() {
+        let in_hand = Arc::new(InHand::default());
+        let hold = |buyer: &str| {
+            let order = order(buyer);
+            for _ in 0..20_000 {
+                let held = in_hand.take(&order);
+                let again = in_hand.get(order.id);
+                assert!(again.is_some_and(|again| Arc::ptr_eq(&again, &held)), "it was let go");
+            }
+        };
+        std::thread::scope(|scope| {
+            for buyer in ["ann", "bob", "eve", "zoe"] {
+                scope.spawn(move || hold(buyer));
+            }
+        });
+        assert!(in_hand.lock().is_empty());
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn a_dropped_call_holds_its_id_as_long_as_its_message_waits() {
+        let flux = Flux::builder(Backend::memory()).start();
+        let spec = ItemSpec::pool("a", 5).expect("an item");
+        flux.put_item(spec).await.expect("it is new");
+        poll_once(flux.place(request("ann"))).await;
+        assert_eq!(flux.core.in_hand.lock().len(), 1);
+        while flux.order(id()).await.expect("it can be read").is_none() {
+            tokio::time::sleep(Duration::from_millis(1)).await;
+        }
+        flux.place(request("ann")).await.expect("it is decided");
+        flux.submit(request("ann")).await.expect("it is decided");
+        assert!(flux.place(request("bob")).await.is_err());
+        flux.shutdown().await;
+        assert!(flux.core.in_hand.lock().is_empty());
+    }
+
+    #[tokio::test]
+    async fn a_worker_that_goes_lets_go() {
+        let (in_hand, lane) = (Arc::new(InHand::default()), Lane::new(8, 1));
+        let span = tracing::Span::none();
+        let held = || Some(in_hand.take(&order("ann")));
+        poll_once(lane.ask(Message::Place(order("ann")), held(), &span)).await;
+        let full = lane.ask(Message::Place(order("ann")), held(), &span).await;
+        assert!(full.is_err());
+        assert_eq!(in_hand.lock().len(), 1);
+        lane.abandon();
+        assert!(in_hand.lock().is_empty());
+        let closed = lane.ask(Message::Place(order("ann")), held(), &span).await;
+        assert!(closed.is_err());
+        assert!(in_hand.lock().is_empty());
+    }
+}

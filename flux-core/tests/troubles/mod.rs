@@ -1,0 +1,53 @@
+//! Backends in trouble, for tests on tokio's paused clock.
+
+use std::collections::HashMap;
+use std::sync::{Arc, Mutex};
+use std::time::Duration;
+
+use flux_core::layers::{Call, Layer, Operation};
+use flux_core::seams::SeamError;
+
+/// What some operations do instead of working at once.
+#[derive(Debug, Clone, Copy)]
+pub(crate) enum Trouble {
+    /// Works after so long.
+    Slow(Duration),
+    /// Gone, which takes so long to find out.
+    Away(Duration),
+}
+
+/// A layer that makes trouble.
+#[derive(Debug, Clone, Default)]
+pub(crate) struct Troubles(Arc<Mutex<HashMap<Operation, Trouble>>>);
+
+impl Troubles {
+    /// From now on.
+    pub(crate) fn set(&self, operation: Operation, trouble: Trouble) {
+        self.0.lock().expect("no panic").insert(operation, trouble);
+    }
+
+    /// All is well again.
+    pub(crate) fn clear(&self) {
+        self.0.lock().expect("no panic").clear();
+    }
+}
+
+impl Layer for Troubles {
+    async fn around<T, F, Fut>(&self, call: Call, run: F) -> std::result::Result<T, SeamError>
+    where
+        T: Send,
+        F: Fn() -> Fut + Send + Sync,
+        Fut: Future<Output = std::result::Result<T, SeamError>> + Send,
+    {
+        let trouble = self.0.lock().expect("no panic").get(&call.operation).copied();
+        match trouble {
+            Some(Trouble::Slow(time)) => tokio::time::sleep(time).await,
+            Some(Trouble::Away(time)) => {
+                tokio::time::sleep(time).await;
+                return Err(SeamError::unavailable("it"));
+            }
+            None => {}
+        }
+        run().await
+    }
+}
