@@ -181,41 +181,39 @@ where
 enum Cross {
     /// Nothing.
     No,
-    /// This origin may call; the second says if others may not.
-    Yes(HeaderValue, Varies),
-}
-
-#[derive(Clone, Copy, PartialEq)]
-enum Varies {
-    Yes,
-    No,
+    /// Any page may call, as in the first system.
+    First,
+    /// Pages of this origin may call.
+    Of(HeaderValue),
 }
 
 impl Cross {
     fn of(app: &App, parts: &Parts, found: Option<Found<'_>>) -> Self {
         let first = |found: Found<'_>| found.calls.iter().any(|r| r.is_of_the_first_system());
-        if found.is_some_and(first) {
-            return Self::Yes(ANY, Varies::No);
-        }
         match &app.cors_origin {
-            Some(origin) if parts.uri.path().starts_with("/v1/") => {
-                let varies = if *origin == ANY { Varies::No } else { Varies::Yes };
-                Self::Yes(origin.clone(), varies)
-            }
+            _ if found.is_some_and(first) => Self::First,
+            Some(origin) if parts.uri.path().starts_with("/v1/") => Self::Of(origin.clone()),
             _ => Self::No,
         }
     }
 
     fn is_allowed(&self) -> bool {
-        matches!(self, Self::Yes(..))
+        !matches!(self, Self::No)
     }
 
     fn allow(self, headers: &mut HeaderMap) {
-        let Self::Yes(origin, varies) = self else { return };
-        headers.insert(ACCESS_CONTROL_ALLOW_ORIGIN, origin);
-        headers.insert(ACCESS_CONTROL_EXPOSE_HEADERS, EXPOSE_HEADERS);
-        if varies == Varies::Yes {
-            headers.insert(VARY, HeaderValue::from_static("origin"));
+        match self {
+            Self::No => {}
+            Self::First => {
+                headers.insert(ACCESS_CONTROL_ALLOW_ORIGIN, ANY);
+            }
+            Self::Of(origin) => {
+                if origin != ANY {
+                    headers.insert(VARY, HeaderValue::from_static("origin"));
+                }
+                headers.insert(ACCESS_CONTROL_ALLOW_ORIGIN, origin);
+                headers.insert(ACCESS_CONTROL_EXPOSE_HEADERS, EXPOSE_HEADERS);
+            }
         }
     }
 }
