@@ -168,10 +168,33 @@ pub(crate) async fn finish<T: Send + 'static>(
 #[cfg(test)]
 mod tests {
     use std::sync::Arc;
+    use std::time::Duration;
 
-    use tokio::sync::Semaphore;
+    use clap::Parser;
+    use flux_core::{Backend, Flux};
+    use tokio::sync::{Semaphore, oneshot};
+    use tokio::time::timeout;
 
     use super::*;
+    use crate::app::App;
+    use crate::config::{Config, LogFormat};
+    use crate::telemetry::Telemetry;
+
+    #[tokio::test(start_paused = true)]
+    async fn the_stop_waits_for_work_whose_caller_hung_up() {
+        let flux = Flux::builder(Backend::memory()).start();
+        let figures = Telemetry::start(LogFormat::Text).expect("the first").figures();
+        let app = Arc::new(App::new(flux, &Config::parse_from(["flux-server"]), figures));
+        let (end, ended) = oneshot::channel();
+        let asked = finish(app.request().expect("a place"), ended);
+        let short = Duration::from_millis(1);
+        assert!(timeout(short, asked).await.is_err());
+        assert_eq!(app.requests(), 1);
+        assert!(timeout(short, app.finished()).await.is_err());
+        end.send(()).expect("it is waited for");
+        app.finished().await;
+        assert_eq!(app.requests(), 0);
+    }
 
     #[tokio::test]
     async fn a_long_answer_has_its_place_until_the_last_piece_is_taken() {

@@ -87,7 +87,7 @@ fn a_body_that_says_it_is_too_large_is_not_waited_for() {
     ] {
         for expect in ["", "Expect: 100-continue\r\n"] {
             let mut wire = server.connect();
-            let head = format!("{method} {path} HTTP/1.1\r\nHost: t\r\n{expect}");
+            let head = format!("{method} {path} HTTP/1.1\r\nHost: localhost\r\n{expect}");
             wire.send(format!(
                 "{head}Content-Type: application/json\r\nContent-Length: {length}\r\n\r\n"
             ));
