@@ -66,7 +66,7 @@ impl Auth {
             return match peer.to_canonical().is_loopback() && is_local(headers) {
                 true => Ok(()),
                 false => Err(Problem::forbidden(
-                    "no operator token is configured, so this call is for callers on the server's own machine, by the name localhost or a loopback address and without a proxy",
+                    "no operator token is configured, so this call is for callers on the server's own machine, by a name without dots or a loopback address, and without a proxy",
                 )),
             };
         }
@@ -171,15 +171,16 @@ fn is_local(headers: &HeaderMap) -> bool {
             .is_some_and(|origin| origin.eq_ignore_ascii_case(host)),
         false => true,
     };
-    own_page && names_loopback(host) && !headers.keys().any(passed_on)
+    own_page && is_a_local_name(host) && !headers.keys().any(passed_on)
 }
 
-fn names_loopback(host: &str) -> bool {
+fn is_a_local_name(host: &str) -> bool {
     let Ok(authority) = host.parse::<Authority>() else { return false };
     let name = authority.host();
     let address = name.trim_start_matches('[').trim_end_matches(']').parse::<IpAddr>();
-    name.eq_ignore_ascii_case("localhost")
-        || address.is_ok_and(|address| address.to_canonical().is_loopback())
+    // No page of another site has a name without a dot.
+    let plain = !name.is_empty() && !name.contains(['.', ':']);
+    plain || address.is_ok_and(|address| address.to_canonical().is_loopback())
 }
 
 /// The value of a header that stands there once.
@@ -258,12 +259,14 @@ mod tests {
 
     #[test]
     fn without_a_token_neither_a_proxy_nor_a_page_is_the_operator() {
-        for host in ["localhost", "LOCALHOST:80", "127.0.0.1:5000", "127.1.2.3", "[::1]:5000"] {
+        for host in
+            ["localhost", "LOCALHOST:80", "box", "127.0.0.1:5000", "127.1.2.3", "[::1]:5000"]
+        {
             assert!(may("127.0.0.1", &[("host", host)]), "{host}");
             let own = [("host", host), ("origin", &format!("http://{host}"))];
             assert!(may("::1", &own), "{host}");
         }
-        for host in ["evil.example", "localhost.evil.example", "192.0.2.1", "", "[::2]", "a@b:c"] {
+        for host in ["evil.example", "localhost.evil.example", "192.0.2.1", "", "[::2]", "a@b.c"] {
             assert!(!may("127.0.0.1", &[("host", host)]), "{host}");
         }
         assert!(!may("127.0.0.1", &[]));
