@@ -2,15 +2,16 @@
 //! constructor for each problem type of the contract.
 
 use std::borrow::Cow;
+use std::fmt::{self, Write};
 use std::sync::LazyLock;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::{Duration, Instant};
 
 use flux_core::seams::SeamError;
 use flux_core::{Error, InvalidInput, Order, PutItemError};
-use http::header::{ALLOW, CONNECTION, RETRY_AFTER, WWW_AUTHENTICATE};
+use http::header::{ALLOW, CONNECTION, CONTENT_TYPE, RETRY_AFTER, WWW_AUTHENTICATE};
 use http::{HeaderValue, StatusCode};
-use serde::Serialize;
+use serde::{Serialize, Serializer};
 
 use crate::answer::Answer;
 use crate::json::OrderJson;
@@ -29,8 +30,8 @@ pub(crate) struct Problem {
 
 #[derive(Serialize)]
 struct Wire<'p> {
-    r#type: String,
-    title: String,
+    r#type: Type<'p>,
+    title: Title<'p>,
     status: u16,
     detail: &'p str,
     #[serde(skip_serializing_if = "Option::is_none")]
@@ -194,27 +195,49 @@ impl Problem {
     #[must_use]
     pub(crate) fn into_answer(self) -> Answer {
         let wire = Wire {
-            r#type: format!("/problems/{}", self.kind),
-            title: title(&self.kind),
+            r#type: Type(&self.kind),
+            title: Title(&self.kind),
             status: self.status.as_u16(),
             detail: &self.detail,
             order: self.order.as_deref().map(OrderJson),
         };
-        let body = serde_json::to_vec(&wire).expect("a problem is made of strings and numbers");
-        let mut answer = crate::answer::bytes("application/problem+json", body);
-        *answer.status_mut() = self.status;
+        let mut answer = crate::answer::json(self.status, &wire);
+        let problem = HeaderValue::from_static("application/problem+json");
+        answer.headers_mut().insert(CONTENT_TYPE, problem);
         self.headers(&mut answer);
         answer
     }
 }
 
+/// "sold-out" is "/problems/sold-out".
+struct Type<'k>(&'k str);
+
 /// "sold-out" is "Sold out".
-fn title(kind: &str) -> String {
-    let mut title = kind.replace('-', " ");
-    if let Some(first) = title.get_mut(..1) {
-        first.make_ascii_uppercase();
+struct Title<'k>(&'k str);
+
+impl Serialize for Type<'_> {
+    fn serialize<S: Serializer>(&self, to: S) -> Result<S::Ok, S::Error> {
+        to.collect_str(&format_args!("/problems/{}", self.0))
     }
-    title
+}
+
+impl Serialize for Title<'_> {
+    fn serialize<S: Serializer>(&self, to: S) -> Result<S::Ok, S::Error> {
+        to.collect_str(self)
+    }
+}
+
+impl fmt::Display for Title<'_> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        for (at, letter) in self.0.chars().enumerate() {
+            match letter {
+                '-' => f.write_char(' ')?,
+                _ if at == 0 => f.write_char(letter.to_ascii_uppercase())?,
+                _ => f.write_char(letter)?,
+            }
+        }
+        Ok(())
+    }
 }
 
 impl From<InvalidInput> for Problem {

@@ -18,7 +18,7 @@ use crate::protocol::{Message, Order, OrderId};
 use crate::seams::{News, SeamError};
 
 /// So many orders share a write that more would hardly make it cheaper.
-pub(crate) const ENOUGH: usize = 64;
+pub(crate) const ENOUGH: usize = 128;
 
 /// What a message came to.
 #[derive(Debug, Clone)]
