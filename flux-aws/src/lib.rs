@@ -1,4 +1,18 @@
-//! The Flux protocol on SQS, DynamoDB and Redis.
+//! The Flux protocol on SQS, DynamoDB and Redis, for sales that outgrow one
+//! machine.
 //!
-//! The backends are not here yet; the seams they will plug into are
-//! [`flux_core::seams`].
+//! Each seam of [`flux_core::seams`] has its service, and each service its
+//! feature: [`dynamodb`] is the store, [`sqs`] the queue, [`redis`] the leases
+//! and the outcomes. The guarantees come from DynamoDB's conditions alone;
+//! SQS may deliver twice and out of order, and Redis may be wiped or away.
+
+#[cfg(feature = "aws")]
+pub mod aws;
+pub mod bill;
+#[cfg(feature = "dynamodb")]
+pub mod dynamodb;
+mod gather;
+#[cfg(feature = "redis")]
+pub mod redis;
+#[cfg(feature = "sqs")]
+pub mod sqs;

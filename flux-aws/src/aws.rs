@@ -1,0 +1,90 @@
+//! What the clients of DynamoDB and SQS have in common: where they come from,
+//! how long they wait, and what their failures mean.
+
+use std::time::Duration;
+
+use aws_config::{BehaviorVersion, SdkConfig};
+use aws_smithy_http_client::{Builder, tls};
+use aws_smithy_runtime_api::client::http::SharedHttpClient;
+use aws_smithy_runtime_api::client::result::SdkError;
+use aws_smithy_runtime_api::http::Response;
+use aws_smithy_types::error::metadata::ProvideErrorMetadata;
+use aws_smithy_types::retry::RetryConfig;
+use aws_smithy_types::timeout::TimeoutConfig;
+use flux_core::seams::SeamError;
+
+/// A connection that takes longer is given up.
+const CONNECT_MAX: Duration = Duration::from_secs(2);
+/// A call that takes longer is given up, but for a long poll.
+pub(crate) const CALL_MAX: Duration = Duration::from_secs(3);
+
+/// Reads region, credentials and endpoints from where the AWS SDK finds them:
+/// the environment (`AWS_REGION`, `AWS_ACCESS_KEY_ID`, `AWS_ENDPOINT_URL`,
+/// `AWS_ENDPOINT_URL_SQS`, …), profile files, web identity, ECS and EC2.
+/// Single sign-on and credential processes are left out; an application that
+/// wants them hands in clients of its own.
+pub async fn from_env() -> SdkConfig {
+    aws_config::defaults(BehaviorVersion::latest()).http_client(http_client()).load().await
+}
+
+/// An HTTPS client on rustls and ring.
+#[must_use]
+pub fn http_client() -> SharedHttpClient {
+    Builder::new()
+        .tls_provider(tls::Provider::Rustls(tls::rustls_provider::CryptoMode::Ring))
+        .build_https()
+}
+
+/// Retries are ours: the SDK would repeat a write without knowing what it is.
+pub(crate) fn no_retries() -> RetryConfig {
+    RetryConfig::disabled()
+}
+
+/// Time-outs are ours too, in place of whatever a ready-made client has.
+pub(crate) fn time_outs(call_max: Duration) -> TimeoutConfig {
+    TimeoutConfig::builder().connect_timeout(CONNECT_MAX).operation_timeout(call_max).build()
+}
+
+/// What a failed call means. A failure that may have taken effect is
+/// [`SeamError::Unknown`]; whatever was refused for the moment is
+/// [`SeamError::Unavailable`]; the rest is [`SeamError::Broken`].
+pub(crate) fn failure<E>(service: &'static str, error: SdkError<E, Response>) -> SeamError
+where
+    E: ProvideErrorMetadata + std::error::Error + Send + Sync + 'static,
+{
+    let SdkError::ServiceError(answer) = &error else {
+        return match error {
+            SdkError::ConstructionFailure(_) => SeamError::Broken {
+                service,
+                reason: "the request could not be built; are region and credentials set?".into(),
+                source: Some(Box::new(error)),
+            },
+            error => SeamError::Unknown { service, source: Some(Box::new(error)) },
+        };
+    };
+    let code = answer.err().code().unwrap_or_default();
+    if is_throttle(code) {
+        return SeamError::Unavailable { service, source: Some(Box::new(error)) };
+    }
+    if answer.raw().status().as_u16() >= 500 {
+        return SeamError::Unknown { service, source: Some(Box::new(error)) };
+    }
+    let message = answer.err().message().unwrap_or("no message");
+    let reason = format!("{code}: {message}");
+    SeamError::Broken { service, reason, source: Some(Box::new(error)) }
+}
+
+/// Error codes by which AWS refuses a call for the moment, without effect.
+fn is_throttle(code: &str) -> bool {
+    matches!(
+        code,
+        "LimitExceededException"
+            | "OverLimit"
+            | "ProvisionedThroughputExceededException"
+            | "RequestLimitExceeded"
+            | "RequestThrottled"
+            | "Throttling"
+            | "ThrottlingException"
+            | "TransactionConflictException"
+    )
+}

@@ -1,0 +1,1 @@
+//! The order queue on SQS, standard and FIFO.
