@@ -10,6 +10,7 @@ use std::ops::{Add, Sub};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 /// Payload that one billed SQS request carries.
+#[cfg(feature = "sqs")]
 const SQS_CHUNK_BYTES: usize = 64 * 1024;
 
 /// Counts calls; clones count together. The same figures go to the `metrics`
