@@ -187,12 +187,11 @@ impl fmt::Display for PerOrders<'_> {
     }
 }
 
-#[cfg(test)]
+#[cfg(all(test, feature = "sqs", feature = "dynamodb", feature = "redis"))]
 mod tests {
     use super::*;
 
     #[test]
-    #[cfg(all(feature = "sqs", feature = "dynamodb", feature = "redis"))]
     fn a_bill_adds_up() {
         let meter = Meter::default();
         meter.sqs("SendMessageBatch", 3 * SQS_CHUNK_BYTES);

@@ -2,6 +2,7 @@
 //! subscribers hear at once, without Redis; the others by one `PUBLISH` for
 //! all that came while the last was on its way.
 
+use std::io;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -12,18 +13,18 @@ use redis::RedisError;
 use redis::aio::{PubSubSink, PubSubStream};
 use tokio::task::JoinSet;
 use tokio::time::{sleep, timeout};
-use tracing::{debug, warn};
+use tracing::{debug, info, warn};
 
 use super::Redis;
-use super::link::{COMMAND_MAX, CONNECT_MAX, Link, SERVICE, pause};
+use super::link::{COMMAND_MAX, CONNECT_MAX, Link, SERVICE, pause, timed_out};
 use super::wire::Wire;
 use crate::gather::{Gather, NotGathered};
 
 /// News a subscriber may fall behind before it loses the oldest.
 const NEWS_KEPT: usize = 1024;
 /// News that may wait for one `PUBLISH`, and that goes in one at most.
-const WAITING_MAX: usize = 4096;
-const BATCH_MAX: usize = 1024;
+const WAITING_MAX: usize = 1024;
+const BATCH_MAX: usize = 256;
 /// After so much silence the connection is asked whether it still stands.
 const SILENCE_MAX: Duration = Duration::from_secs(5);
 const PAUSE_MIN: Duration = Duration::from_millis(50);
@@ -120,6 +121,9 @@ impl Ear {
             self.link.up().await;
             let ended = match self.subscribe().await {
                 Ok((sink, stream)) => {
+                    if failures > 1 {
+                        info!("news of other processes is heard again");
+                    }
                     failures = 0;
                     // What was said before is lost, or was never listened for.
                     let _ = self.here.send(Arc::new(News::gap()));
@@ -155,7 +159,7 @@ impl Ear {
         loop {
             match timeout(SILENCE_MAX, stream.next()).await {
                 Ok(Some(message)) => self.hand_out(message.get_payload_bytes()),
-                Ok(None) => return std::io::Error::from(std::io::ErrorKind::BrokenPipe).into(),
+                Ok(None) => return io::Error::from(io::ErrorKind::BrokenPipe).into(),
                 Err(_) => {
                     self.link.meter.redis("PING");
                     match timeout(COMMAND_MAX, sink.ping::<redis::Value>()).await {
@@ -180,8 +184,4 @@ impl Ear {
             }
         }
     }
-}
-
-fn timed_out() -> RedisError {
-    std::io::Error::from(std::io::ErrorKind::TimedOut).into()
 }

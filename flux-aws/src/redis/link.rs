@@ -146,7 +146,7 @@ impl Link {
         let source = match timeout(COMMAND_MAX, command.query_async(&mut connection)).await {
             Ok(Err(error)) if is_lost(&error) => error,
             Ok(answer) => return Ok(answer),
-            Err(_) => std::io::Error::from(std::io::ErrorKind::TimedOut).into(),
+            Err(_) => timed_out(),
         };
         self.lose(number, &source);
         Err(SeamError::Unknown { service: SERVICE, source: Some(Box::new(source)) })
@@ -189,7 +189,7 @@ impl Link {
         self.meter.redis("PING");
         let ping = redis::cmd("PING");
         let answer = timeout(COMMAND_MAX, ping.exec_async(&mut connection)).await;
-        answer.map_err(|_| std::io::Error::from(std::io::ErrorKind::TimedOut))??;
+        answer.map_err(|_| timed_out())??;
         Ok(connection)
     }
 }
@@ -235,6 +235,10 @@ async fn keep(link: Arc<Link>) {
 fn went_away(error: &RedisError) {
     metrics::gauge!("flux_redis_up").set(0.0);
     warn!(%error, "Redis is away; going on without it");
+}
+
+pub(super) fn timed_out() -> RedisError {
+    std::io::Error::from(std::io::ErrorKind::TimedOut).into()
 }
 
 /// Between the half and the whole of `least` doubled with each try after the

@@ -89,3 +89,44 @@ impl Wire {
 /// A message that is none of Flux's, or not of this version.
 #[derive(Debug, PartialEq, Eq)]
 pub(super) struct Junk;
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn level(item: &str, available: u32) -> Level {
+        Level { item: ItemId::new(item).expect("a name"), available }
+    }
+
+    #[test]
+    fn what_is_written_is_read_by_others_and_an_items_last_level_wins() {
+        let (ours, theirs) = (Wire::new(), Wire::new());
+        let news = |levels| Arc::new(News { orders: Vec::new(), levels });
+        let all = [
+            news(vec![level("a", 3), level("b", 2)]),
+            news(vec![level("c", 1), level("a", 2), level("a", 1)]),
+        ];
+        let messages = ours.write(&all);
+        let [message] = &messages[..] else { panic!("{messages:?}") };
+        assert_eq!(ours.read(message.as_bytes()), Ok(None));
+        let levels = vec![level("b", 2), level("c", 1), level("a", 1)];
+        let heard = News { orders: Vec::new(), levels };
+        assert_eq!(theirs.read(message.as_bytes()), Ok(Some(heard)));
+        let later = message.replacen("\"v\":1", "\"v\":1,\"added\":[7]", 1);
+        assert!(matches!(theirs.read(later.as_bytes()), Ok(Some(_))), "{later}");
+    }
+
+    #[test]
+    fn news_is_cut_where_it_grows_too_large_and_nothing_is_lost() {
+        let levels: Vec<_> = (0..20_000).map(|n| level(&n.to_string(), n)).collect();
+        let messages = Wire::new().write(&[Arc::new(News { orders: vec![], levels })]);
+        assert!(messages.len() > 1);
+        let mut told = Vec::new();
+        for message in &messages {
+            assert!(message.len() <= MESSAGE_BYTES);
+            let news = Wire::new().read(message.as_bytes()).expect("ours").expect("another's");
+            told.extend(news.levels.iter().map(|level| level.available));
+        }
+        assert_eq!(told, (0..20_000).collect::<Vec<u32>>());
+    }
+}
