@@ -10,6 +10,7 @@ use std::ops::{Add, Sub};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 /// Payload that one billed SQS request carries.
+#[cfg(feature = "sqs")]
 const SQS_CHUNK_BYTES: usize = 64 * 1024;
 
 /// Counts calls; clones count together. The same figures go to the `metrics`
@@ -192,12 +193,11 @@ impl fmt::Display for PerOrders<'_> {
     }
 }
 
-#[cfg(test)]
+#[cfg(all(test, feature = "sqs", feature = "dynamodb", feature = "redis"))]
 mod tests {
     use super::*;
 
     #[test]
-    #[cfg(all(feature = "sqs", feature = "dynamodb", feature = "redis"))]
     fn a_bill_adds_up() {
         let meter = Meter::default();
         meter.sqs("SendMessageBatch", 3 * SQS_CHUNK_BYTES);

@@ -6,18 +6,21 @@
 
 use std::collections::HashMap;
 use std::sync::{Arc, MutexGuard, PoisonError};
+use std::time::Duration;
 
 use flux_core::seams::SeamError;
 use flux_core::{Claim, FencingToken, Hall, ItemId, ItemKind, ItemSpec, SeatId, Timestamp};
 use futures_util::TryStreamExt;
+use tokio::time::sleep;
 
 use super::DynamoStore;
 use super::rows::{Key, Row, SERVICE, damaged, get_number, number, text};
 use super::shelf::{Head, HeadKind, Known, Shelf};
 use super::table::{Written, in_order, values};
+use crate::pause::jittered;
 
 /// Tries of a claim that a later one overtakes.
-const CLAIM_TRIES: usize = 5;
+const CLAIM_TRIES: u32 = 12;
 /// Items remembered, definitions and stock; past that all are forgotten and
 /// read again.
 const REMEMBERED_MAX: usize = 10_000;
@@ -58,7 +61,10 @@ impl DynamoStore {
         item: &ItemId,
         counting_until: Option<Timestamp>,
     ) -> Result<Option<Known>, SeamError> {
-        for _ in 0..CLAIM_TRIES {
+        for tries in 0..CLAIM_TRIES {
+            if tries > 0 {
+                sleep(jittered(tries, Duration::from_millis(2))).await;
+            }
             let head = self.table.update(Key::shelf(item, 0));
             let head = match counting_until {
                 None => head.update_expression("ADD epoch :one"),

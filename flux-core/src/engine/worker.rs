@@ -373,6 +373,7 @@ pub(super) async fn listen(core: Arc<Core>, mut stop: watch::Receiver<bool>) {
     loop {
         tokio::select! {
             heard = news.recv() => match heard {
+                Ok(news) if news.is_gap() => core.waiters.tell_all(),
                 Ok(news) => {
                     core.gate.set_levels(&news.levels);
                     core.waiters.tell(&news);
