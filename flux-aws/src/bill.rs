@@ -45,10 +45,16 @@ impl Meter {
     pub(crate) fn dynamodb(&self, operation: &'static str, read_units: f64, write_units: f64) {
         metrics::counter!("flux_calls_total", "service" => "dynamodb", "operation" => operation)
             .increment(1);
+        self.lock().count("dynamodb", operation, 1);
+        self.dynamodb_units(read_units, write_units);
+    }
+
+    /// Counts units of a call that was counted.
+    #[cfg(feature = "dynamodb")]
+    pub(crate) fn dynamodb_units(&self, read_units: f64, write_units: f64) {
         metrics::gauge!("flux_dynamodb_read_units").increment(read_units);
         metrics::gauge!("flux_dynamodb_write_units").increment(write_units);
         let mut bill = self.lock();
-        bill.count("dynamodb", operation, 1);
         bill.read_units += read_units;
         bill.write_units += write_units;
     }
