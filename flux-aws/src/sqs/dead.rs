@@ -10,12 +10,12 @@ use tokio::time::Instant;
 use tracing::{debug, warn};
 use uuid::Uuid;
 
-use super::Kind;
 use super::batch::{EntryError, told};
 use super::calls::{Outgoing, Received};
 use super::flight::Settle;
-use super::pack::{self, Entry, Packing};
+use super::pack::{self, Entry};
 use super::queue::{Queue, ignoring_stale, lock, now};
+use super::{Kind, SERVICE};
 
 /// Letters are out of others' sight so long while they are looked through.
 const LOOK: Duration = Duration::from_secs(30);
@@ -65,36 +65,30 @@ impl Queue {
     pub(super) async fn bury(&self, receipts: &[(Receipt, String)]) -> Result<(), SeamError> {
         let dead = self.dead_url()?;
         let buried_at = now();
-        let (mut buried, mut outgoing) = (Vec::new(), Vec::new());
+        // Those settled before go along: the end of their pack may have failed,
+        // and this be the next try.
+        let (mut settled, mut buried, mut outgoing) = (Vec::new(), Vec::new(), Vec::new());
         for (receipt, reason) in receipts {
-            let mut flight = lock(&self.flight);
-            let Some(message) = flight.message(receipt, Instant::now()) else { continue };
-            let (message, reason) = (message.clone(), cut(reason).to_owned());
-            let letter = Letter { v: Version, message, reason, buried_at };
-            outgoing.push(
-                self.letter(
-                    serde_json::to_string(&letter)
-                        .map_err(|error| SeamError::broken(super::SERVICE, error.to_string()))?,
-                ),
-            );
+            let message = lock(&self.flight).message(receipt, Instant::now()).cloned();
+            let Some(message) = message else {
+                settled.push(receipt);
+                continue;
+            };
+            let letter = Letter { v: Version, message, reason: cut(reason).to_owned(), buried_at };
+            let body = serde_json::to_string(&letter)
+                .map_err(|error| SeamError::broken(SERVICE, error.to_string()))?;
+            outgoing.push(self.letter(body));
             buried.push(receipt);
         }
-        let results = self.calls.send(dead, outgoing).await;
         let mut first_error = None;
-        let sent = buried.iter().zip(results).filter_map(|(receipt, result)| match result {
-            Ok(()) => Some(*receipt),
-            Err(error) => {
-                first_error.get_or_insert(error.shared());
-                None
+        for (receipt, result) in buried.into_iter().zip(self.calls.send(dead, outgoing).await) {
+            match result {
+                Ok(()) => settled.push(receipt),
+                Err(error) => first_error = first_error.or(Some(error.shared())),
             }
-        });
-        // Those settled before are in it too: the end of their pack may have
-        // failed, and this be the next try.
-        let sent: Vec<&Receipt> = sent.collect();
-        let known = receipts.iter().map(|(receipt, _)| receipt);
-        let known = known.filter(|receipt| !buried.contains(receipt) || sent.contains(receipt));
-        let settled = self.settle(known, Settle::Done).await;
-        first_error.map_or(settled, |error| Err(told(&error)))
+        }
+        let ended = self.settle(settled, Settle::Done).await;
+        first_error.map_or(ended, |error| Err(told(&error)))
     }
 
     fn letter(&self, body: String) -> Outgoing {
@@ -147,11 +141,7 @@ impl Queue {
                 }
                 moved.push((found.handle, found.letters.len()));
             }
-            let packing = match self.kind {
-                Kind::Standard => Packing::Full,
-                Kind::Fifo => Packing::ByGroup,
-            };
-            let failed = self.send_entries(entries, packing, Duration::ZERO).await;
+            let failed = self.send_entries(entries, self.packing(), Duration::ZERO).await;
             let first_error = failed.first().map(|(_, error)| told(error));
             for (place, _) in &failed {
                 moved[*place].1 = 0;

@@ -87,8 +87,16 @@ impl Flight {
         messages: Vec<(u32, Message)>,
         now: Instant,
     ) {
-        self.packs.retain(|_, pack| pack.until > now);
-        while self.packs.len() >= PACKS_MAX {
+        while let Some(oldest) = self.packs.first_entry()
+            && oldest.get().until <= now
+        {
+            oldest.remove();
+        }
+        // Behind one that is extended there may be others.
+        if self.packs.len() >= PACKS_MAX {
+            self.packs.retain(|_, pack| pack.until > now);
+        }
+        if self.packs.len() >= PACKS_MAX {
             self.packs.pop_first();
         }
         let number = self.next;

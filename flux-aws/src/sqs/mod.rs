@@ -78,7 +78,11 @@ enum Kind {
 ///   makes messages of them. What this process holds itself it counts exactly.
 ///   `oldest` is the age of the oldest message that is out here, as SQS tells
 ///   no more; its own metric `ApproximateAgeOfOldestMessage` does.
-/// - A dropped [`send`](OrderQueue::send) may still be made.
+/// - [`receive`](OrderQueue::receive): all who wait share one long poll of up to
+///   20 seconds. SQS waits whole seconds: what is left of a wait, or a wait
+///   below a second, is spent on short polls, each of them billed.
+/// - A dropped [`send`](OrderQueue::send) may still be made. What a dropped
+///   `receive` brings is there for the next.
 ///
 /// ```no_run
 /// # async fn run() -> Result<(), Box<dyn std::error::Error>> {

@@ -105,7 +105,9 @@ impl Polls {
             return (poll.clone(), Whose::Anothers);
         }
         let (phase, poll) = watch::channel(Phase::Away);
-        tasks.spawn(run(Arc::clone(&self.queue), wait.min(POLL_MAX), phase));
+        // SQS takes whole seconds: up, if they are all but full.
+        let wait = (wait + SHORT).min(POLL_MAX);
+        tasks.spawn(run(Arc::clone(&self.queue), wait, phase));
         *running = Some(poll.clone());
         (poll, Whose::Mine)
     }

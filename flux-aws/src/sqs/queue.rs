@@ -12,7 +12,7 @@ use super::batch::{EntryError, Shared, told};
 use super::calls::{Calls, Outgoing, Received, missing};
 use super::flight::{End, Flight, Settle};
 use super::load::Load;
-use super::pack::{self, Entry, Pack, Packing};
+use super::pack::{self, Entry, Opened, Pack, Packing};
 use super::sent::Sent;
 use super::{Kind, SERVICE};
 
@@ -48,15 +48,14 @@ pub(super) struct Queue {
 /// What came and can't be handed out as it is.
 #[derive(Debug)]
 pub(super) enum Trouble {
-    /// Parts of a body that can't be read, and why; with the handle of the
-    /// whole if there is nothing else in it.
-    Unreadable { parts: Vec<(String, String)>, whole: Option<String> },
+    /// Parts of a body that can't be read, and why; and what could.
+    Unreadable { handle: String, parts: Vec<(String, String)>, rest: Vec<(u32, Message)> },
     /// A pack to take apart.
     Split { handle: String, messages: Vec<(u32, Message)> },
 }
 
 impl Queue {
-    fn packing(&self) -> Packing {
+    pub(super) fn packing(&self) -> Packing {
         match self.kind {
             Kind::Standard => Packing::Full,
             Kind::Fifo => Packing::ByGroup,
@@ -123,22 +122,20 @@ impl Queue {
         let mut troubles = Vec::new();
         let now = Instant::now();
         for Received { handle, body, receives, sent_at, .. } in received {
-            let opened = match pack::open(&body) {
-                Ok(opened) => opened,
-                Err(reason) => {
-                    let parts = vec![(body, reason)];
-                    troubles.push(Trouble::Unreadable { parts, whole: Some(handle) });
-                    continue;
-                }
-            };
-            if !opened.bad.is_empty() {
-                troubles.push(Trouble::Unreadable { parts: opened.bad, whole: None });
-            }
-            let messages = opened.messages;
-            if receives >= SPLIT_AT && messages.len() > 1 {
-                let so_far = |(attempts, message)| (attempts + (receives - 1), message);
-                let messages = messages.into_iter().map(so_far).collect();
-                troubles.push(Trouble::Split { handle, messages });
+            let Opened { messages, bad } = pack::open(&body).unwrap_or_else(|reason| Opened {
+                messages: Vec::new(),
+                bad: vec![(body, reason)],
+            });
+            let is_suspect = receives >= SPLIT_AT && messages.len() > 1;
+            if is_suspect || !bad.is_empty() {
+                let so_far = |(attempts, message): (u32, _)| {
+                    (attempts.saturating_add(receives - 1), message)
+                };
+                let rest = messages.into_iter().map(so_far).collect();
+                troubles.push(match bad.is_empty() {
+                    true => Trouble::Split { handle, messages: rest },
+                    false => Trouble::Unreadable { handle, parts: bad, rest },
+                });
                 continue;
             }
             lock(&self.load).saw_pack(messages.len());
@@ -149,7 +146,9 @@ impl Queue {
 
     pub(super) async fn settle_trouble(&self, trouble: Trouble) {
         let result = match trouble {
-            Trouble::Unreadable { parts, whole } => self.put_aside(parts, whole).await,
+            Trouble::Unreadable { handle, parts, rest } => {
+                self.put_aside(handle, parts, &rest).await
+            }
             Trouble::Split { handle, messages } => self.split(handle, &messages).await,
         };
         if let Err(error) = result {
@@ -159,18 +158,17 @@ impl Queue {
 
     async fn put_aside(
         &self,
+        handle: String,
         parts: Vec<(String, String)>,
-        whole: Option<String>,
+        rest: &[(u32, Message)],
     ) -> Result<(), SeamError> {
         for (_, reason) in &parts {
             metrics::counter!("flux_sqs_unreadable_total").increment(1);
-            warn!(queue = self.name, reason, "unreadable: moved to the dead-letter queue");
+            warn!(queue = self.name, reason, "unreadable: goes to the dead-letter queue");
         }
         self.bury_bodies(parts).await?;
-        match whole {
-            Some(handle) => self.delete(vec![handle]).await,
-            None => Ok(()),
-        }
+        self.send_again(rest, self.packing(), Duration::ZERO).await?;
+        self.delete(vec![handle]).await
     }
 
     async fn split(&self, handle: String, messages: &[(u32, Message)]) -> Result<(), SeamError> {
