@@ -12,7 +12,8 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use async_trait::async_trait;
 use flux_core::conformance;
 use flux_core::seams::{
-    ConfirmOutcome, Cursor, InventoryStore, OrderFilter, OrderPage, Payment, PutOutcome, SeamError,
+    ConfirmOutcome, Cursor, DueHolds, InventoryStore, OrderFilter, OrderPage, Payment, PutOutcome,
+    SeamError,
 };
 use flux_core::{
     BuyerId, Claim, Commit, CommitOutcome, ConfirmRuling, Effect, Expect, FencingToken, Item,
@@ -236,13 +237,14 @@ impl InventoryStore for ShelfStore {
         Ok(OrderPage { orders, next })
     }
 
-    async fn due_holds(&self, now: Timestamp, limit: usize) -> Result<Vec<OrderId>, SeamError> {
+    async fn due_holds(&self, now: Timestamp, limit: usize) -> Result<DueHolds, SeamError> {
         let state = self.state();
         let held = state.orders.values().filter(|order| order.status() == OrderStatus::Held);
         let ends = held.filter_map(|order| Some((order.hold()?.expires_at, order.id)));
-        let mut due: Vec<_> = ends.filter(|(end, _)| *end <= now).collect();
+        let (mut due, later): (Vec<_>, Vec<_>) = ends.partition(|(end, _)| *end <= now);
         due.sort_unstable();
-        Ok(due.into_iter().map(|(_, id)| id).take(limit).collect())
+        let next = later.into_iter().map(|(end, _)| end).min();
+        Ok(DueHolds { due: due.into_iter().map(|(_, id)| id).take(limit).collect(), next })
     }
 
     async fn items(&self, ids: &[ItemId]) -> Result<Vec<Option<Item>>, SeamError> {

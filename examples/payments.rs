@@ -76,10 +76,11 @@ async fn pay(flux: &Flux, order: &Order, payment: &str) -> anyhow::Result<()> {
 }
 
 /// Waits until the hold has ended. News may be lost, so a receiver that fell
-/// behind looks for itself.
+/// behind, or hears of a gap, looks for itself.
 async fn ended(flux: &Flux, news: &mut NewsReceiver, id: OrderId) -> anyhow::Result<()> {
     loop {
         let order = match news.recv().await {
+            Ok(news) if news.is_gap() => flux.order(id).await?,
             Ok(news) => news.orders.iter().find(|order| order.id == id).cloned(),
             Err(RecvError::Lagged(_)) => flux.order(id).await?,
             Err(RecvError::Closed) => anyhow::bail!("the engine has stopped"),

@@ -12,6 +12,7 @@ pub mod bill;
 #[cfg(feature = "dynamodb")]
 pub mod dynamodb;
 mod gather;
+mod pause;
 #[cfg(feature = "redis")]
 pub mod redis;
 #[cfg(feature = "sqs")]

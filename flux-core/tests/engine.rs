@@ -5,9 +5,10 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
+use flux_core::backends::memory::MemoryStore;
 use flux_core::clock::TokioClock;
 use flux_core::layers::{Call, Layer, NoLocks, YesLocks};
-use flux_core::seams::{OrderFilter, SeamError};
+use flux_core::seams::{CommitMax, OrderFilter, SeamError};
 use flux_core::{
     Backend, Commit, Error, Flux, ItemId, ItemSpec, Line, Order, OrderId, OrderRequest,
     OrderStatus, PaymentRef, Reason, Role, Settings, Timestamp,
@@ -374,10 +375,19 @@ async fn without_a_lock_service_each_unit_is_sold_once() -> Result {
 
 #[tokio::test(start_paused = true)]
 async fn small_atomic_writes_leave_nothing_over() -> Result {
-    let settings = Settings::builder().commit_writes_max(3).build();
-    let flux = Flux::builder(Backend::memory()).clock(clock()).settings(settings).start();
+    for side_by_side in [1, 2, 5] {
+        sell_by_small_writes(side_by_side).await?;
+    }
+    Ok(())
+}
+
+async fn sell_by_small_writes(side_by_side: usize) -> Result {
+    let small = CommitMax { parts: 7, bytes: 2_000, side_by_side };
+    let store = Arc::new(MemoryStore::with_commit_max(small));
+    let backend = Backend { store, ..Backend::memory() };
+    let flux = Flux::builder(backend).clock(clock()).start();
     flux.put_item(ItemSpec::pool("a", 10)?).await?;
-    flux.put_item(ItemSpec::pool("b", 10)?).await?;
+    flux.put_item(ItemSpec::builder().id("b").capacity(10).max_per_buyer(1000).build()?).await?;
     let items: [&[&str]; 3] = [&["a"], &["b"], &["a", "b"]];
     for answer in place_all(&flux, (0..40).map(|n| each(items[n % 3]))).await? {
         match answer {
@@ -463,7 +473,6 @@ async fn an_outage_gives_no_order_up() -> Result {
 #[tokio::test(start_paused = true)]
 async fn bounds_of_zero_and_endless_waits_do_no_harm() -> Result {
     let settings = Settings::builder()
-        .commit_writes_max(0)
         .round_max(0)
         .deliveries_max(0)
         .tries_max(0)

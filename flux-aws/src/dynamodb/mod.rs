@@ -1,1 +1,105 @@
 //! The inventory store on DynamoDB.
+#![doc = include_str!("design.md")]
+
+mod claim;
+mod commit;
+mod create;
+mod draft;
+mod held;
+mod list;
+mod put;
+mod rows;
+mod shelf;
+mod store;
+mod table;
+
+use std::sync::{Arc, Mutex};
+
+use aws_sdk_dynamodb::Client;
+use bon::bon;
+use flux_core::clock::{Clock, SystemClock};
+use flux_core::seams::SeamError;
+use flux_core::{Order, OrderId};
+
+use crate::aws;
+use crate::bill::Meter;
+use crate::gather::Gather;
+
+use claim::Memory;
+use held::HeldUnits;
+use table::Table;
+
+/// Most rows the stock of a pool may be spread over.
+const STRIPES_MAX: usize = 32;
+/// Calls for single orders that may wait to be read together.
+const READS_WAITING_MAX: usize = 65_536;
+/// Batches of single orders on their way at once.
+const READS_AT_ONCE: usize = 4;
+
+/// An [`InventoryStore`](flux_core::seams::InventoryStore) in one DynamoDB
+/// table, which any number of processes may share. See the
+/// [module](self) for the table, and for what each call costs.
+///
+/// ```no_run
+/// # async fn example() -> Result<(), flux_core::SeamError> {
+/// use flux_aws::bill::Meter;
+/// use flux_aws::dynamodb::DynamoStore;
+///
+/// let client = aws_sdk_dynamodb::Client::new(&flux_aws::aws::from_env().await);
+/// let store = DynamoStore::builder().client(&client).table("flux").build();
+/// store.create_table().await?;
+/// # Ok(())
+/// # }
+/// ```
+#[derive(Debug)]
+pub struct DynamoStore {
+    table: Table,
+    clock: Arc<dyn Clock>,
+    stripes: usize,
+    memory: Mutex<Memory>,
+    reads: Gather<OrderId, Result<Option<Order>, SeamError>>,
+    held: Arc<HeldUnits>,
+}
+
+#[bon]
+impl DynamoStore {
+    /// A store in a table that exists, or will. Must be called within a tokio
+    /// runtime. Nothing is asked of DynamoDB yet.
+    #[builder]
+    pub fn new(
+        /// A ready-made client; its retries and time-outs are replaced by ours.
+        client: &Client,
+        /// The table's name.
+        #[builder(into)]
+        table: String,
+        /// Counts the calls.
+        #[builder(default)]
+        meter: Meter,
+        /// Rows that the stock of a pool made by this store is spread over: 1 to
+        /// 32. One serves some ten thousand orders a second; the more there are,
+        /// the more each claim costs.
+        #[builder(default = 1)]
+        stripes: usize,
+        /// Tells the time, for the pause while buyers are counted.
+        #[builder(default = Arc::new(SystemClock))]
+        clock: Arc<dyn Clock>,
+    ) -> Self {
+        let config = client.config().to_builder();
+        let config = config.retry_config(aws::no_retries());
+        let config = config.timeout_config(aws::time_outs(aws::CALL_MAX)).build();
+        let table = Table { client: Client::from_conf(config), name: table, meter };
+        let reader = table.clone();
+        let reads = Gather::new(READS_WAITING_MAX, table::GET_MAX, READS_AT_ONCE, move |ids| {
+            let reader = reader.clone();
+            async move { store::read_together(&reader, &ids).await }
+        });
+        Self {
+            held: Arc::new(HeldUnits::new(table.clone())),
+            table,
+            clock,
+            stripes: stripes.clamp(1, STRIPES_MAX),
+            memory: Mutex::default(),
+            reads,
+        }
+    }
+}

@@ -308,6 +308,12 @@ impl Ledger {
         due.len() >= limit || dropped < DROPS_PER_LOOK
     }
 
+    /// No hold that lasts past `now` ends before this.
+    pub(crate) fn next_hold_end(&self, now: Timestamp) -> Option<Timestamp> {
+        let later = (Bound::Excluded(now), Bound::Unbounded);
+        self.holds.range(later).next().map(|(end, _)| *end)
+    }
+
     pub(crate) fn item(&self, id: &ItemId) -> Option<Item> {
         self.shelves.get(id).map(Shelf::item)
     }

@@ -7,6 +7,16 @@ use std::time::Duration;
 /// Brooker, "Exponential Backoff And Jitter", 2015), at most half a second.
 pub(super) fn jittered(tries: u32, base: Duration) -> Duration {
     let longest = base.saturating_mul(1 << tries.min(16)).min(Duration::from_millis(500));
-    let random = RandomState::new().hash_one(tries);
-    longest.mul_f64((random >> 11) as f64 / (1u64 << 53) as f64)
+    longest.mul_f64(random())
+}
+
+/// A random time between a half of `every` and the whole, so that those who do
+/// the same thing don't do it all at once.
+pub(super) fn spread(every: Duration) -> Duration {
+    every / 2 + (every / 2).mul_f64(random())
+}
+
+/// From 0 to 1, that not included.
+fn random() -> f64 {
+    (RandomState::new().hash_one(()) >> 11) as f64 / (1u64 << 53) as f64
 }

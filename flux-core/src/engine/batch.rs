@@ -21,8 +21,10 @@ use tracing::{debug, warn};
 use super::backoff::jittered;
 use super::core::Core;
 use super::lane::Answer;
-use super::plan::Plan;
-use crate::protocol::{CommitOutcome, ItemId, Message, Order, OrderId, OverCap, Verdict, View};
+use super::plan::{Plan, Room};
+use crate::protocol::{
+    CommitOutcome, ItemId, Message, Order, OrderId, OrderStatus, OverCap, Verdict, View,
+};
 use crate::seams::{Durable, Lease, Level, News, SeamError};
 
 /// A message being worked on.
@@ -287,7 +289,7 @@ impl Desk {
         for over in &facts.over_cap {
             self.view.learn(over.clone());
         }
-        let mut plan = Plan::new(self.core.settings.commit_writes_max, jobs.len());
+        let mut plan = Plan::new(self.core.backend.store.commit_max(), jobs.len());
         let mut decided = HashSet::with_capacity_and_hasher(jobs.len(), RandomState::default());
         for (place, job) in jobs.iter_mut().enumerate() {
             if job.answer.is_some() {
@@ -300,17 +302,26 @@ impl Desk {
                 continue;
             }
             let found = facts.order(id);
-            let lines = match (&job.message, found) {
-                (Message::Place(order), None) => Some(&order.lines),
-                (_, found) => found.map(|order| &order.lines),
+            let order = match (&job.message, found) {
+                (Message::Place(order), None) => Some(order),
+                (_, found) => found,
             };
-            if lines.is_some_and(|lines| !plan.admits(lines)) {
+            let room = order.map_or(Room::Any, |order| plan.room(order, &self.view));
+            let is_new = matches!(job.message, Message::Place(_)) && found.is_none();
+            if room == Room::No || (room == Room::Beside && !is_new) {
+                order.inspect(|order| plan.close(order));
                 continue;
             }
             match self.view.decide(&job.message, found, now) {
+                // An order that is turned down took nothing of the view.
+                Verdict::Write(write)
+                    if room == Room::Beside && write.order.status() != OrderStatus::Held =>
+                {
+                    plan.close(&write.order);
+                }
                 Verdict::Write(write) => {
                     decided.insert(id);
-                    plan.add(write, place);
+                    plan.add(write, place, &self.view);
                 }
                 Verdict::Nothing => {
                     job.answer = Some(match found {

@@ -9,7 +9,7 @@ use papaya::HashMap;
 use tokio::time::{Duration, Instant};
 
 use super::error::Error;
-use crate::protocol::{Ask, InvalidInput, Item, ItemId, ItemKind, ItemSpec, Line};
+use crate::protocol::{Ask, InvalidInput, ItemId, ItemKind, ItemSpec, Line};
 use crate::seams::{InventoryStore, Level, SeamError};
 
 /// Most items the gate remembers; past that it forgets all and learns again.
@@ -71,11 +71,10 @@ impl Gate {
     }
 
     async fn learn(&self, item: &ItemId, store: &dyn InventoryStore) -> Result<(), Error> {
-        let found = store.items(std::slice::from_ref(item)).await?;
-        let Some(item) = found.into_iter().flatten().next() else {
+        let Some((spec, stock)) = store.stock(item).await? else {
             return Err(Error::UnknownItem(item.clone()));
         };
-        self.set(item.spec, item.available);
+        self.set(spec, stock.available());
         Ok(())
     }
 
@@ -108,10 +107,11 @@ impl Gate {
             shut.map(|(id, _)| id.clone()).collect()
         };
         for shut in shut.chunks(REFRESH_AT_ONCE) {
-            let items = store.items(shut).await?.into_iter().flatten();
-            let level =
-                |item: Item| Level { item: item.spec.id.clone(), available: item.available };
-            self.set_levels(&items.map(level).collect::<Vec<_>>());
+            let levels = shut.iter().zip(store.levels(shut).await?);
+            let level = |(item, available): (&ItemId, Option<u32>)| {
+                Some(Level { item: item.clone(), available: available? })
+            };
+            self.set_levels(&levels.filter_map(level).collect::<Vec<_>>());
         }
         Ok(())
     }

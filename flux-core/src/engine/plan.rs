@@ -1,19 +1,24 @@
 //! Sorts decisions into atomic writes: orders that share an item, directly or
-//! by way of another order, belong together.
+//! by way of another order, belong together, as far as the store takes that
+//! much at once. What one item is asked for beyond that may go beside it in
+//! further writes, if the store takes them and each gets what it asks for: to
+//! turn an order down rests on all that was taken before.
 
 use std::collections::HashMap;
 
 use foldhash::fast::RandomState;
 
-use crate::protocol::{Commit, ItemId, Line, OrderWrite, View};
+use crate::protocol::{Commit, ItemId, Order, OrderWrite, View};
+use crate::seams::CommitMax;
 
 /// The decisions of one pass, by connected items (a union-find over items,
 /// Galler and Fischer, 1964).
 #[derive(Debug)]
 pub(super) struct Plan {
-    writes_max: usize,
-    /// Each with one of its items, and whose job it is.
-    writes: Vec<(OrderWrite, usize, usize)>,
+    max: CommitMax,
+    /// Each with one of its items, which of its writes it is in, and whose job
+    /// it is.
+    writes: Vec<(OrderWrite, usize, usize, usize)>,
     numbers: HashMap<ItemId, usize, RandomState>,
     items: Vec<PlannedItem>,
     /// The item met last; a hot one comes many times in a row.
@@ -25,23 +30,65 @@ struct PlannedItem {
     id: ItemId,
     /// Itself, at the root of its set.
     parent: usize,
-    /// At the root: writes of the set.
-    writes: usize,
+    /// At the root: what the last write of the set holds.
+    load: Load,
+    /// At the root: how many items the set has.
+    items: usize,
+    /// At the root: how many writes go beside the first.
+    beside: usize,
     /// At the root: whether the set takes no more.
     closed: bool,
 }
 
+/// What an atomic write holds, as [`CommitMax`] counts it.
+#[derive(Debug, Clone, Copy, Default)]
+struct Load {
+    parts: usize,
+    bytes: usize,
+}
+
+const PARTS_PER_ITEM: usize = 2;
+
+impl Load {
+    fn of(order: &Order, view: &View) -> Self {
+        let is_capped =
+            |item| view.get(item).is_some_and(|claim| claim.spec.max_per_buyer.is_some());
+        let capped = order.lines.iter().filter(|line| is_capped(&line.item)).count();
+        Self { parts: 1 + capped, bytes: order.weight() }
+    }
+
+    fn and(self, other: Self) -> Self {
+        Self { parts: self.parts + other.parts, bytes: self.bytes + other.bytes }
+    }
+
+    fn fits(self, items: usize, max: &CommitMax) -> bool {
+        let parts = self.parts.saturating_add(items * PARTS_PER_ITEM);
+        parts <= max.parts && self.bytes <= max.bytes
+    }
+}
+
+/// Whether a plan takes one more order.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Room {
+    /// Whatever is decided on it.
+    Any,
+    /// Only if it gets what it asks for: then it goes beside others.
+    Beside,
+    /// Not in this plan.
+    No,
+}
+
 /// One atomic write, and whose jobs its writes are.
-#[derive(Debug)]
+#[derive(Debug, Default)]
 pub(super) struct Planned {
     pub(super) commit: Commit,
     pub(super) jobs: Vec<usize>,
 }
 
 impl Plan {
-    pub(super) fn new(writes_max: usize, jobs: usize) -> Self {
+    pub(super) fn new(max: CommitMax, jobs: usize) -> Self {
         Self {
-            writes_max,
+            max,
             writes: Vec::with_capacity(jobs),
             numbers: HashMap::default(),
             items: Vec::new(),
@@ -53,60 +100,96 @@ impl Plan {
         self.writes.is_empty()
     }
 
-    /// Whether an order with these lines still fits into one atomic write with
-    /// all it is connected to. Once one did not, its items take no more, so
-    /// that nobody behind it goes first.
-    pub(super) fn admits(&mut self, lines: &[Line]) -> bool {
-        if self.writes_max == usize::MAX {
-            return true;
+    /// Whether the decision on an order still has room. Once one had none, its
+    /// items take no more, so that nobody behind it goes first.
+    pub(super) fn room(&mut self, order: &Order, view: &View) -> Room {
+        if self.max == CommitMax::UNLIMITED {
+            return Room::Any;
         }
-        let mut roots: Vec<usize> = lines.iter().map(|line| self.root_of(&line.item)).collect();
-        roots.sort_unstable();
-        roots.dedup();
-        let together: usize = roots.iter().map(|root| self.items[*root].writes).sum();
-        if together < self.writes_max && !roots.iter().any(|root| self.items[*root].closed) {
-            return true;
+        let roots = self.roots_of(order);
+        let is_closed = |root: &usize| self.items[*root].closed;
+        let set = |load: Load, root: &usize| load.and(self.items[*root].load);
+        let load = roots.iter().fold(Load::of(order, view), set);
+        let items = roots.iter().map(|root| self.items[*root].items).sum();
+        let beside: usize = roots.iter().map(|root| self.items[*root].beside).sum();
+        let fits = load.fits(items, &self.max);
+        if !roots.iter().any(is_closed) {
+            match (fits, beside) {
+                (true, 0) => return Room::Any,
+                (true, _) if items == 1 => return Room::Beside,
+                (false, _) if items == 1 && beside + 1 < self.max.side_by_side => {
+                    return Room::Beside;
+                }
+                // Nothing is smaller than one order.
+                (false, 0) if roots.iter().all(|root| self.items[*root].load.parts == 0) => {
+                    return Room::Any;
+                }
+                _ => {}
+            }
         }
-        for root in roots {
-            self.items[root].closed = true;
-        }
-        false
+        self.close(order);
+        Room::No
     }
 
-    /// Adds the decision on a job.
-    pub(super) fn add(&mut self, write: OrderWrite, job: usize) {
+    /// Takes no more on the items of an order.
+    pub(super) fn close(&mut self, order: &Order) {
+        for root in self.roots_of(order) {
+            self.items[root].closed = true;
+        }
+    }
+
+    fn roots_of(&mut self, order: &Order) -> Vec<usize> {
+        let mut roots: Vec<usize> =
+            order.lines.iter().map(|line| self.root_of(&line.item)).collect();
+        roots.sort_unstable();
+        roots.dedup();
+        roots
+    }
+
+    /// Adds the decision on a job that had room.
+    pub(super) fn add(&mut self, write: OrderWrite, job: usize, view: &View) {
         let mut root = None;
         for line in write.order.lines.iter() {
             let other = self.root_of(&line.item);
             root = Some(root.map_or(other, |root| self.join(root, other)));
         }
         let root = root.expect("an order has a line");
-        self.items[root].writes += 1;
-        self.writes.push((write, root, job));
+        let set = &mut self.items[root];
+        if self.max != CommitMax::UNLIMITED {
+            let load = Load::of(&write.order, view);
+            if set.load.parts > 0 && !set.load.and(load).fits(set.items, &self.max) {
+                set.beside += 1;
+                set.load = load;
+            } else {
+                set.load = set.load.and(load);
+            }
+        }
+        self.writes.push((write, root, set.beside, job));
     }
 
     /// The atomic writes. Claims are those of the view; an item nobody could
     /// claim has none, and nothing was decided on it but that it is unknown.
     pub(super) fn into_commits(mut self, view: &View) -> Vec<Planned> {
         let mut planned: Vec<Planned> = Vec::new();
-        let mut place_of_root = vec![usize::MAX; self.items.len()];
+        let mut first_of_root = vec![usize::MAX; self.items.len()];
         for number in 0..self.items.len() {
             let root = self.root(number);
-            if place_of_root[root] == usize::MAX {
-                place_of_root[root] = planned.len();
-                let writes = Vec::with_capacity(self.items[root].writes);
-                let jobs = Vec::with_capacity(self.items[root].writes);
-                planned.push(Planned { commit: Commit { claims: Vec::new(), writes }, jobs });
+            let writes = self.items[root].beside + 1;
+            if first_of_root[root] == usize::MAX {
+                first_of_root[root] = planned.len();
+                planned.extend((0..writes).map(|_| Planned::default()));
             }
             let item = &self.items[number].id;
             if let Some(claim) = view.get(item) {
-                let claims = &mut planned[place_of_root[root]].commit.claims;
-                claims.reserve_exact(1);
-                claims.push((item.clone(), claim.token));
+                for planned in &mut planned[first_of_root[root]..][..writes] {
+                    let claims = &mut planned.commit.claims;
+                    claims.reserve_exact(1);
+                    claims.push((item.clone(), claim.token));
+                }
             }
         }
-        for (write, number, job) in std::mem::take(&mut self.writes) {
-            let planned = &mut planned[place_of_root[self.root(number)]];
+        for (write, number, beside, job) in std::mem::take(&mut self.writes) {
+            let planned = &mut planned[first_of_root[self.root(number)] + beside];
             planned.commit.writes.push(write);
             planned.jobs.push(job);
         }
@@ -127,8 +210,14 @@ impl Plan {
     fn number(&mut self, item: &ItemId) -> usize {
         let number = self.items.len();
         self.numbers.insert(item.clone(), number);
-        let item = PlannedItem { id: item.clone(), parent: number, writes: 0, closed: false };
-        self.items.push(item);
+        self.items.push(PlannedItem {
+            id: item.clone(),
+            parent: number,
+            load: Load::default(),
+            items: 1,
+            beside: 0,
+            closed: false,
+        });
         number
     }
 
@@ -144,9 +233,11 @@ impl Plan {
         if one != other {
             let joined = &mut self.items[other];
             joined.parent = one;
-            let (writes, closed) = (joined.writes, joined.closed);
-            self.items[one].writes += writes;
-            self.items[one].closed |= closed;
+            let (load, items, closed) = (joined.load, joined.items, joined.closed);
+            let set = &mut self.items[one];
+            set.load = set.load.and(load);
+            set.items += items;
+            set.closed |= closed;
         }
         one
     }

@@ -17,9 +17,6 @@ pub struct Settings {
     /// Most calls waiting for the outcome of an order decided elsewhere.
     #[builder(default = 65_536)]
     pub waiters_max: usize,
-    /// Most orders in one atomic write of the store.
-    #[builder(default = usize::MAX)]
-    pub commit_writes_max: usize,
     /// How long a call waits for the worker's ruling on a follow-up.
     #[builder(default = Duration::from_secs(10))]
     pub ruling_wait: Duration,
@@ -36,6 +33,11 @@ pub struct Settings {
     /// most that much and one commit later.
     #[builder(default = Duration::from_millis(250))]
     pub sweep_every: Duration,
+    /// The same for a worker that had nothing to do for a minute and found no
+    /// hold that could end. Only holds made meanwhile by a worker that then
+    /// died wait that long for their end.
+    #[builder(default = Duration::from_secs(60))]
+    pub idle_sweep_every: Duration,
     /// Tries of one message before it goes back to the queue or is given up.
     #[builder(default = 8)]
     pub tries_max: u32,
@@ -48,12 +50,7 @@ pub struct Settings {
 impl Settings {
     /// A bound of zero would let nothing through; it counts as one.
     pub(super) fn within_reason(mut self) -> Self {
-        for bound in [
-            &mut self.round_max,
-            &mut self.waiting_max,
-            &mut self.waiters_max,
-            &mut self.commit_writes_max,
-        ] {
+        for bound in [&mut self.round_max, &mut self.waiting_max, &mut self.waiters_max] {
             *bound = (*bound).max(1);
         }
         self.tries_max = self.tries_max.max(1);

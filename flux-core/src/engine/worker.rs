@@ -10,14 +10,14 @@ use tokio::sync::{mpsc, watch};
 use tokio::time::{Instant, MissedTickBehavior, interval, sleep_until};
 use tracing::{debug, warn};
 
-use super::backoff::jittered;
+use super::backoff::{jittered, spread};
 use super::batch::{Desk, Done, Job};
 use super::core::{Core, from_now};
 use super::lane::{Answer, ENOUGH, Taken, TakenRound};
 use super::settle::{Settler, Unsettled};
 use super::watch::Watch;
 use crate::protocol::Message;
-use crate::seams::{Delivery, Receipt};
+use crate::seams::{Delivery, DueHolds, Receipt};
 
 /// How long one receive waits for messages: SQS allows no more.
 const LONG_POLL: Duration = Duration::from_secs(20);
@@ -33,6 +33,10 @@ const LINGER_MAX: Duration = Duration::from_micros(300);
 const SUSPECT_AFTER: u32 = 3;
 /// Longest time deliveries are left alone while the backends fail.
 const PAUSE_MAX: Duration = Duration::from_secs(5);
+/// Least time from one sweep to the next.
+const SWEEP_GAP_MIN: Duration = Duration::from_millis(50);
+/// A worker that did nothing for so long, and knows of no hold, is idle.
+const QUIET_AFTER: Duration = Duration::from_secs(60);
 /// How often shut items are read again.
 const REFRESH_EVERY: Duration = Duration::from_millis(500);
 
@@ -338,14 +342,21 @@ impl Worker {
         if now < self.next_sweep {
             return Vec::new();
         }
-        let due = self.core.backend.store.due_holds(self.core.clock.now(), SWEEP_MAX).await;
-        let due = due.unwrap_or_else(|error| {
-            debug!(%error, "ended holds could not be read");
-            Vec::new()
-        });
+        let today = self.core.clock.now();
+        let DueHolds { due, next } =
+            self.core.backend.store.due_holds(today, SWEEP_MAX).await.unwrap_or_else(|error| {
+                debug!(%error, "ended holds could not be read");
+                DueHolds { due: Vec::new(), next: Some(today) }
+            });
         // A full sweep means there are more.
         if due.len() < SWEEP_MAX {
-            self.next_sweep = from_now(self.core.settings.sweep_every);
+            let settings = &self.core.settings;
+            let is_idle = due.is_empty() && next.is_none() && self.busy_at.elapsed() >= QUIET_AFTER;
+            let every = if is_idle { settings.idle_sweep_every } else { settings.sweep_every };
+            // Not all workers at once: one is enough.
+            let ends_in = next.map_or(Duration::MAX, |next| next.since(today).max(SWEEP_GAP_MIN));
+            self.next_sweep =
+                from_now(spread(every).min(ends_in.saturating_add(spread(SWEEP_GAP_MIN))));
         }
         due.into_iter().map(Message::Expire).collect()
     }
@@ -362,6 +373,7 @@ pub(super) async fn listen(core: Arc<Core>, mut stop: watch::Receiver<bool>) {
     loop {
         tokio::select! {
             heard = news.recv() => match heard {
+                Ok(news) if news.is_gap() => core.waiters.tell_all(),
                 Ok(news) => {
                     core.gate.set_levels(&news.levels);
                     core.waiters.tell(&news);

@@ -10,9 +10,9 @@ use crate::protocol::{
     Claim, Commit, CommitOutcome, Item, ItemId, ItemSpec, Message, Order, OrderId, Stock, Timestamp,
 };
 use crate::seams::{
-    Begun, ConfirmOutcome, Cursor, DeadLetter, Delivery, InventoryStore, Lease, LockManager, News,
-    NewsReceiver, OrderFilter, OrderPage, OrderQueue, OutcomeBus, Payment, PutOutcome, QueueDepth,
-    Receipt, SeamError,
+    Begun, CommitMax, ConfirmOutcome, Cursor, DeadLetter, Delivery, DueHolds, InventoryStore,
+    Lease, LockManager, News, NewsReceiver, OrderFilter, OrderPage, OrderQueue, OutcomeBus,
+    Payment, PutOutcome, QueueDepth, Receipt, SeamError,
 };
 
 /// A seam, or several in one, with a [`Layer`] around each call.
@@ -156,12 +156,20 @@ impl<S: InventoryStore + ?Sized, L: Layer> InventoryStore for Layered<S, L> {
         self.layer.around(call, || self.inner.list_orders(filter, after, limit)).await
     }
 
-    async fn due_holds(&self, now: Timestamp, limit: usize) -> Result<Vec<OrderId>, SeamError> {
+    async fn due_holds(&self, now: Timestamp, limit: usize) -> Result<DueHolds, SeamError> {
         self.layer.around(Operation::DueHolds.into(), || self.inner.due_holds(now, limit)).await
     }
 
     async fn items(&self, ids: &[ItemId]) -> Result<Vec<Option<Item>>, SeamError> {
         self.layer.around(Operation::Items.into(), || self.inner.items(ids)).await
+    }
+
+    async fn levels(&self, ids: &[ItemId]) -> Result<Vec<Option<u32>>, SeamError> {
+        self.layer.around(Operation::Levels.into(), || self.inner.levels(ids)).await
+    }
+
+    fn commit_max(&self) -> CommitMax {
+        self.inner.commit_max()
     }
 
     async fn list_items(

@@ -90,6 +90,7 @@ operations! {
         ListOrders "list_orders",
         DueHolds "due_holds",
         Items "items",
+        Levels "levels",
         ListItems "list_items",
         Stock "stock",
     }
@@ -111,6 +112,7 @@ impl Operation {
                 | Self::ListOrders
                 | Self::DueHolds
                 | Self::Items
+                | Self::Levels
                 | Self::ListItems
                 | Self::Stock
         )

@@ -16,9 +16,9 @@ use crate::protocol::{
     Stock, Timestamp,
 };
 use crate::seams::{
-    ConfirmOutcome, Cursor, DeadLetter, Delivery, InventoryStore, Lease, LockManager, News,
-    NewsReceiver, NewsSender, OrderFilter, OrderPage, OrderQueue, OutcomeBus, Payment, PutOutcome,
-    QueueDepth, Receipt, SeamError, news_channel,
+    ConfirmOutcome, Cursor, DeadLetter, Delivery, DueHolds, InventoryStore, Lease, LockManager,
+    News, NewsReceiver, NewsSender, OrderFilter, OrderPage, OrderQueue, OutcomeBus, Payment,
+    PutOutcome, QueueDepth, Receipt, SeamError, news_channel,
 };
 
 /// How one call goes.
@@ -183,11 +183,14 @@ impl InventoryStore for Fake {
     ) -> Result<OrderPage, SeamError> {
         self.step(Operation::ListOrders).await.map(|()| OrderPage::default())
     }
-    async fn due_holds(&self, _: Timestamp, _: usize) -> Result<Vec<OrderId>, SeamError> {
-        self.step(Operation::DueHolds).await.map(|()| vec![])
+    async fn due_holds(&self, _: Timestamp, _: usize) -> Result<DueHolds, SeamError> {
+        self.step(Operation::DueHolds).await.map(|()| DueHolds::default())
     }
     async fn items(&self, _: &[ItemId]) -> Result<Vec<Option<Item>>, SeamError> {
         self.step(Operation::Items).await.map(|()| vec![])
+    }
+    async fn levels(&self, _: &[ItemId]) -> Result<Vec<Option<u32>>, SeamError> {
+        self.step(Operation::Levels).await.map(|()| vec![])
     }
     async fn list_items(&self, _: Option<&ItemId>, _: usize) -> Result<Vec<Item>, SeamError> {
         self.step(Operation::ListItems).await.map(|()| vec![])

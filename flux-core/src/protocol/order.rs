@@ -333,6 +333,20 @@ impl Order {
         self.buyer == other.buyer && self.lines == other.lines
     }
 
+    /// About how many bytes it takes to write down: names, seats, and a
+    /// fixed share for the rest.
+    #[must_use]
+    pub fn weight(&self) -> usize {
+        let line = |line: &Line| {
+            let seats = match &line.ask {
+                Ask::Units(_) => 0,
+                Ask::Seats(seats) => seats.iter().map(|seat| seat.as_str().len() + 4).sum(),
+            };
+            line.item.as_str().len() + 48 + seats
+        };
+        256 + self.buyer.as_str().len() + self.lines.iter().map(line).sum::<usize>()
+    }
+
     /// The same order in another state.
     #[must_use]
     pub fn with_state(&self, state: OrderState) -> Self {

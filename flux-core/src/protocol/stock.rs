@@ -83,6 +83,28 @@ impl SeatMap {
         Self { taken: vec![0; (seats as usize).div_ceil(64)], free: seats }
     }
 
+    /// The map of a hall of `seats` places from what
+    /// [`to_bytes`](Self::to_bytes) made; `None` when it is of another size.
+    #[must_use]
+    pub fn from_bytes(seats: u32, bytes: &[u8]) -> Option<Self> {
+        let words = bytes.chunks_exact(8);
+        if !words.remainder().is_empty() || words.len() != (seats as usize).div_ceil(64) {
+            return None;
+        }
+        let taken: Vec<u64> =
+            words.map(|word| u64::from_le_bytes(word.try_into().expect("8 bytes"))).collect();
+        let count: u32 = taken.iter().map(|word| word.count_ones()).sum();
+        let past_the_end = seats % 64 != 0 && taken.last().is_some_and(|w| w >> (seats % 64) != 0);
+        let free = seats.checked_sub(count)?;
+        (!past_the_end).then_some(Self { taken, free })
+    }
+
+    /// One bit for each seat, eight bytes for each 64 of them, lowest first.
+    #[must_use]
+    pub fn to_bytes(&self) -> Vec<u8> {
+        self.taken.iter().flat_map(|word| word.to_le_bytes()).collect()
+    }
+
     /// Whether the seat at `place` is taken.
     ///
     /// # Panics
@@ -112,5 +134,24 @@ impl SeatMap {
             self.taken[place as usize / 64] &= !(1 << (place % 64));
             self.free += 1;
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_map_reads_as_it_was_written_and_no_other_size() {
+        for seats in [1, 63, 64, 65, 1_000] {
+            let mut map = SeatMap::all_free(seats);
+            map.take(0);
+            map.take(seats - 1);
+            let bytes = map.to_bytes();
+            assert_eq!(SeatMap::from_bytes(seats, &bytes), Some(map));
+            assert_eq!(SeatMap::from_bytes(seats + 64, &bytes), None);
+            assert_eq!(SeatMap::from_bytes(seats, &bytes[1..]), None);
+        }
+        assert_eq!(SeatMap::from_bytes(3, &[8, 0, 0, 0, 0, 0, 0, 0]), None, "a fourth seat");
     }
 }

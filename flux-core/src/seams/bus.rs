@@ -18,7 +18,8 @@ pub struct Level {
     pub available: u32,
 }
 
-/// What one commit changed, durable before it is published.
+/// What one commit changed, durable before it is published. News of nothing
+/// says that news was missed: see [`gap`](Self::gap).
 #[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub struct News {
     /// The orders, as they now stand.
@@ -27,11 +28,28 @@ pub struct News {
     pub levels: Vec<Level>,
 }
 
+impl News {
+    /// What a bus tells its subscribers when it may have lost news, such as
+    /// after a broken connection: they look for themselves, as a receiver that
+    /// fell behind does.
+    #[must_use]
+    pub fn gap() -> Self {
+        Self::default()
+    }
+
+    /// Whether this only says that news was missed.
+    #[must_use]
+    pub fn is_gap(&self) -> bool {
+        self.orders.is_empty() && self.levels.is_empty()
+    }
+}
+
 /// The sending half of [`news_channel`].
 pub type NewsSender = broadcast::Sender<Arc<News>>;
 
 /// News as it comes. A receiver that falls behind loses the oldest
-/// (`RecvError::Lagged`) and must read the store for what it missed.
+/// (`RecvError::Lagged`) and must read the store for what it missed; so must
+/// one that hears of a [gap](News::gap).
 pub type NewsReceiver = broadcast::Receiver<Arc<News>>;
 
 /// A bounded channel for a bus to hand out news with.

@@ -21,6 +21,6 @@ pub use error::SeamError;
 pub use lock::{Lease, LockManager};
 pub use queue::{DeadLetter, Delivery, OrderQueue, QueueDepth, Receipt};
 pub use store::{
-    Begun, ConfirmOutcome, Cursor, Durable, InventoryStore, OrderFilter, OrderPage, Payment,
-    PutOutcome,
+    Begun, CommitMax, ConfirmOutcome, Cursor, DueHolds, Durable, InventoryStore, OrderFilter,
+    OrderPage, Payment, PutOutcome,
 };

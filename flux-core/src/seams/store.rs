@@ -84,6 +84,35 @@ pub struct OrderPage {
     pub next: Option<Cursor>,
 }
 
+/// Holds that ended.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct DueHolds {
+    /// Their orders, earliest end first.
+    pub due: Vec<OrderId>,
+    /// No other hold ends before this moment, but for those that ended too and
+    /// were past the limit; `None` when there is no other.
+    pub next: Option<Timestamp>,
+}
+
+/// How much one [`Commit`] may hold.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct CommitMax {
+    /// What it may be made of: each order counts as one part, each of its lines
+    /// on a capped item as one more, and each item as two.
+    pub parts: usize,
+    /// The orders' bytes in all, by [`Order::weight`].
+    pub bytes: usize,
+    /// How many commits of one call may rest on one claim of an item that is
+    /// in none of them together with another. They are applied side by side,
+    /// so whether one is must not depend on another.
+    pub side_by_side: usize,
+}
+
+impl CommitMax {
+    /// One commit holds whatever there is to write.
+    pub const UNLIMITED: Self = Self { parts: usize::MAX, bytes: usize::MAX, side_by_side: 1 };
+}
+
 /// A commit that is settled in order, and not on disk yet.
 #[derive(Debug)]
 pub struct Begun {
@@ -164,6 +193,12 @@ pub trait InventoryStore: Send + Sync + 'static {
     /// still on its way, and read the orders.
     async fn commit(&self, commits: &[Commit]) -> Result<Vec<CommitOutcome>, SeamError>;
 
+    /// How much one commit may hold. What weighs more may be refused as
+    /// [`SeamError::Broken`]; a single order never weighs more.
+    fn commit_max(&self) -> CommitMax {
+        CommitMax::UNLIMITED
+    }
+
     /// As [`commit`](Self::commit), but may return as soon as later calls build
     /// on the outcome, before it is durable: so that the next decisions are
     /// made while the disk writes these. Nothing of it may be shown before
@@ -191,11 +226,18 @@ pub trait InventoryStore: Send + Sync + 'static {
         limit: usize,
     ) -> Result<OrderPage, SeamError>;
 
-    /// Holds that ended at or before `now`, earliest first, at most `limit`.
-    async fn due_holds(&self, now: Timestamp, limit: usize) -> Result<Vec<OrderId>, SeamError>;
+    /// Holds that ended at or before `now`, at most `limit` of them.
+    async fn due_holds(&self, now: Timestamp, limit: usize) -> Result<DueHolds, SeamError>;
 
     /// Reads items: for each id, in order, what is known.
     async fn items(&self, ids: &[ItemId]) -> Result<Vec<Option<Item>>, SeamError>;
+
+    /// What is left of items: for each id, in order. It may lag; it is what a
+    /// gate goes by.
+    async fn levels(&self, ids: &[ItemId]) -> Result<Vec<Option<u32>>, SeamError> {
+        let items = self.items(ids).await?.into_iter();
+        Ok(items.map(|item| item.map(|item| item.available)).collect())
+    }
 
     /// Lists items by id, those after `after`, at most `limit`.
     async fn list_items(

@@ -127,6 +127,9 @@ impl Board {
     }
 
     fn note(&mut self, news: &News) {
+        if news.is_gap() {
+            self.reread_at = Instant::now();
+        }
         let levels = news.levels.iter().map(|level| &level.item);
         // A payment moves units from held to sold and changes no level.
         let lines = news.orders.iter().flat_map(|order| order.lines.iter()).map(|line| &line.item);

@@ -284,3 +284,23 @@ fn a_named_backend_beats_the_names_of_aws() {
     let server = both.args(&["--backend", "embedded", "--item", "t=5"]).start();
     assert_eq!(server.item("t")["available"], 5);
 }
+
+#[test]
+fn the_example_of_a_file_can_be_used() {
+    let example = include_str!("../../../.env.example");
+    let server = Setup::new().file(".env", example).args(&["--item", "t=5"]).start();
+    server.get("/readyz").is(200);
+    assert!(server.file("flux-data").is_dir());
+
+    // And with every line switched on.
+    let lines = example.lines().map(|line| match line.strip_prefix('#') {
+        Some(rest) if rest.starts_with(|first: char| first.is_ascii_uppercase()) => rest,
+        _ => line,
+    });
+    let on = lines.collect::<Vec<_>>().join("\n");
+    for name in ["AWS_REGION", "SQS_QUEUE_URL", "DYNAMODB_TABLE", "REDIS_URL", "REDIS_PASSWORD"] {
+        assert!(on.contains(&format!("\n{name}=")), "{name}");
+    }
+    let server = Setup::new().file(".env", &on).args(&["--backend", "embedded"]).start();
+    server.get("/readyz").is(200);
+}

@@ -326,7 +326,7 @@ impl Model {
             }
         }
         let ever = Timestamp::from_millis(u64::MAX);
-        let due = backend.store.due_holds(ever, usize::MAX).await.expect("due");
+        let due = backend.store.due_holds(ever, usize::MAX).await.expect("due").due;
         let due: HashSet<_> = due.into_iter().collect();
         let held = found.iter().filter(|order| order.status() == OrderStatus::Held);
         assert_eq!(due, held.map(|order| order.id).collect());

@@ -21,8 +21,8 @@ use crate::protocol::{
     OrderWrite, Stock, Timestamp, confirm,
 };
 use crate::seams::{
-    Begun, ConfirmOutcome, Cursor, Durable, InventoryStore, OrderFilter, OrderPage, Payment,
-    PutOutcome, SeamError,
+    Begun, ConfirmOutcome, Cursor, DueHolds, Durable, InventoryStore, OrderFilter, OrderPage,
+    Payment, PutOutcome, SeamError,
 };
 
 /// Orders read on the caller's own thread: a hop to another costs more than
@@ -382,11 +382,12 @@ impl InventoryStore for EmbeddedStore {
         self.read(move |shared| scan(shared, &filter, from, limit)).await
     }
 
-    async fn due_holds(&self, now: Timestamp, limit: usize) -> Result<Vec<OrderId>, SeamError> {
+    async fn due_holds(&self, now: Timestamp, limit: usize) -> Result<DueHolds, SeamError> {
         self.journal.ready()?;
         let mut due = Vec::new();
         while !self.lock().ledger.due_holds(now, limit, &mut due) {}
-        Ok(due)
+        let next = self.lock().ledger.next_hold_end(now);
+        Ok(DueHolds { due, next })
     }
 
     async fn items(&self, ids: &[ItemId]) -> Result<Vec<Option<Item>>, SeamError> {

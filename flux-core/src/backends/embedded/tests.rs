@@ -86,7 +86,7 @@ async fn everything_is_there_after_a_reopen() {
     let claim = backend.store.claim(&[item("h")]).await.expect("claim")[0].clone().expect("h");
     assert!(claim.token > token, "tokens never repeat");
     let due = Timestamp::from_millis(u64::MAX);
-    let due = backend.store.due_holds(due, 9).await.expect("due");
+    let due = backend.store.due_holds(due, 9).await.expect("due").due;
     assert_eq!(due.len(), 2, "{due:?}");
 
     let third = commit(&backend, &["a"], vec![hold(&one(9, "ann", "a"))]).await;

@@ -1,5 +1,6 @@
 //! The inventory store in memory: the ledger and the orders beside it.
 
+use std::collections::HashSet;
 use std::sync::{Arc, Mutex, MutexGuard};
 
 use async_trait::async_trait;
@@ -10,7 +11,8 @@ use crate::protocol::{
     Timestamp, confirm,
 };
 use crate::seams::{
-    ConfirmOutcome, Cursor, InventoryStore, OrderFilter, OrderPage, Payment, PutOutcome, SeamError,
+    CommitMax, ConfirmOutcome, Cursor, DueHolds, InventoryStore, OrderFilter, OrderPage, Payment,
+    PutOutcome, SeamError,
 };
 
 pub(crate) const SERVICE: &str = "store";
@@ -18,9 +20,16 @@ pub(crate) const SERVICE: &str = "store";
 pub(crate) const SCAN_MAX: usize = 10_000;
 
 /// An [`InventoryStore`] in memory.
-#[derive(Debug, Default)]
+#[derive(Debug)]
 pub struct MemoryStore {
     inner: Mutex<Inner>,
+    commit_max: CommitMax,
+}
+
+impl Default for MemoryStore {
+    fn default() -> Self {
+        Self::with_commit_max(CommitMax::UNLIMITED)
+    }
 }
 
 #[derive(Debug, Default)]
@@ -31,12 +40,30 @@ struct Inner {
 }
 
 impl MemoryStore {
+    /// A store that refuses commits above a bound, as one behind a network
+    /// does: to test with.
+    #[must_use]
+    pub fn with_commit_max(commit_max: CommitMax) -> Self {
+        Self { inner: Mutex::default(), commit_max }
+    }
+
     fn lock(&self) -> MutexGuard<'_, Inner> {
         self.inner.lock().expect("the ledger does not panic")
     }
 }
 
 impl Inner {
+    /// The parts and bytes of a commit, as [`CommitMax`] counts them.
+    fn measure(&self, commit: &Commit) -> (usize, usize) {
+        let orders = || commit.writes.iter().map(|write| &write.order);
+        let is_capped =
+            |item| self.ledger.stock(item).is_some_and(|(spec, _)| spec.max_per_buyer.is_some());
+        let lines = || orders().flat_map(|order| order.lines.iter());
+        let capped = lines().filter(|line| is_capped(&line.item)).count();
+        let items: HashSet<_> = lines().map(|line| &line.item).collect();
+        (commit.writes.len() + capped + 2 * items.len(), orders().map(Order::weight).sum())
+    }
+
     fn order(&self, id: OrderId) -> Option<&Order> {
         self.ledger.entry(id).map(|entry| &self.orders[entry.seq() as usize])
     }
@@ -103,7 +130,21 @@ impl InventoryStore for MemoryStore {
 
     async fn commit(&self, commits: &[Commit]) -> Result<Vec<CommitOutcome>, SeamError> {
         let mut inner = self.lock();
+        let max = &self.commit_max;
+        if *max != CommitMax::UNLIMITED {
+            for commit in commits {
+                let (parts, bytes) = inner.measure(commit);
+                if commit.writes.len() > 1 && (parts > max.parts || bytes > max.bytes) {
+                    let reason = format!("a commit of {parts} parts, {bytes} bytes is too large");
+                    return Err(SeamError::broken(SERVICE, reason));
+                }
+            }
+        }
         Ok(commits.iter().map(|commit| inner.commit(commit)).collect())
+    }
+
+    fn commit_max(&self) -> CommitMax {
+        self.commit_max
     }
 
     async fn confirm(&self, payments: &[Payment]) -> Result<Vec<ConfirmOutcome>, SeamError> {
@@ -142,10 +183,11 @@ impl InventoryStore for MemoryStore {
         Ok(page)
     }
 
-    async fn due_holds(&self, now: Timestamp, limit: usize) -> Result<Vec<OrderId>, SeamError> {
+    async fn due_holds(&self, now: Timestamp, limit: usize) -> Result<DueHolds, SeamError> {
         let mut due = Vec::new();
         while !self.lock().ledger.due_holds(now, limit, &mut due) {}
-        Ok(due)
+        let next = self.lock().ledger.next_hold_end(now);
+        Ok(DueHolds { due, next })
     }
 
     async fn items(&self, ids: &[ItemId]) -> Result<Vec<Option<Item>>, SeamError> {

@@ -9,7 +9,8 @@ use crate::protocol::{
     Claim, Commit, CommitOutcome, Item, ItemId, ItemSpec, Order, OrderId, Stock, Timestamp,
 };
 use crate::seams::{
-    ConfirmOutcome, Cursor, InventoryStore, OrderFilter, OrderPage, Payment, PutOutcome, SeamError,
+    CommitMax, ConfirmOutcome, Cursor, DueHolds, InventoryStore, OrderFilter, OrderPage, Payment,
+    PutOutcome, SeamError,
 };
 
 /// Records claims, commits and payments. Put it next to the store, under
@@ -118,12 +119,20 @@ impl<S: InventoryStore + ?Sized> InventoryStore for Recorded<S> {
         self.store.list_orders(filter, after, limit).await
     }
 
-    async fn due_holds(&self, now: Timestamp, limit: usize) -> Result<Vec<OrderId>, SeamError> {
+    async fn due_holds(&self, now: Timestamp, limit: usize) -> Result<DueHolds, SeamError> {
         self.store.due_holds(now, limit).await
     }
 
     async fn items(&self, ids: &[ItemId]) -> Result<Vec<Option<Item>>, SeamError> {
         self.store.items(ids).await
+    }
+
+    async fn levels(&self, ids: &[ItemId]) -> Result<Vec<Option<u32>>, SeamError> {
+        self.store.levels(ids).await
+    }
+
+    fn commit_max(&self) -> CommitMax {
+        self.store.commit_max()
     }
 
     async fn list_items(

@@ -254,7 +254,13 @@ where
     let due = async |now, limit, should_be: &[&_]| {
         let should_be: Vec<_> = should_be.iter().map(|o: &&crate::Order| o.id).collect();
         eventually(|| async {
-            same("holds that are due", &shop.store.due_holds(now, limit).await?, &should_be)
+            let listed = shop.store.due_holds(now, limit).await?;
+            same("holds that are due", &listed.due, &should_be)?;
+            // The open one must not be slept through.
+            let open_ends = after(Duration::from_secs(31));
+            let slept = now < open_ends && listed.next.is_none_or(|next| next > open_ends);
+            ensure!(!slept, "the next hold ends at {:?}, not {open_ends:?}", listed.next);
+            Ok(())
         })
         .await
     };

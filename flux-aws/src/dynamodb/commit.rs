@@ -1,0 +1,344 @@
+//! Commits: each one transaction of every order, shelf, capped buyer and log
+//! it touches, under the conditions the trait asks for.
+//!
+//! A shelf is written as a whole, if its token and its revision are still what
+//! they were when its stock was last seen. Within one call, commits that share
+//! an item go one after the other, and those on stripes of their own side by
+//! side. What goes wrong between processes, the conditions find out.
+
+use std::collections::{BTreeMap, BTreeSet, HashMap, HashSet};
+
+use aws_sdk_dynamodb::types::CancellationReason;
+use flux_core::seams::SeamError;
+use flux_core::{Commit, CommitOutcome, Effect, FencingToken, ItemId, OrderId, OverCap};
+use futures_util::StreamExt;
+
+use super::DynamoStore;
+use super::draft::{Draft, Place, Target};
+use super::rows::{Row, SERVICE, get_number};
+use super::shelf::{Known, Shelf};
+use super::table::{Transacted, in_order};
+
+/// Actions in one transaction; DynamoDB takes no more.
+pub(super) const ACTIONS_MAX: usize = 100;
+/// Tries of a commit whose shelf was written meanwhile under its own token.
+const STALE_TRIES: usize = 10;
+
+/// One of a call's commits, and the stripe it is to keep to.
+#[derive(Debug, Clone, Copy)]
+struct Turn {
+    number: usize,
+    stripe: Option<usize>,
+}
+
+type Outcome = Result<CommitOutcome, SeamError>;
+
+impl DynamoStore {
+    pub(super) async fn commit_all(
+        &self,
+        commits: &[Commit],
+    ) -> Result<Vec<CommitOutcome>, SeamError> {
+        let mut outcomes: Vec<Option<Outcome>> = commits.iter().map(|_| None).collect();
+        let lanes = self.lanes(commits);
+        let lanes = in_order(lanes.into_iter().map(|lane| self.run_lane(commits, lane)));
+        let done: Vec<Vec<(usize, Option<Outcome>)>> = lanes.collect().await;
+        let mut left = Vec::new();
+        for (number, outcome) in done.into_iter().flatten() {
+            if outcome.is_none() {
+                left.push(number);
+            }
+            outcomes[number] = outcome;
+        }
+        // What found too little on its stripe takes from all of them.
+        left.sort_unstable();
+        for number in left {
+            outcomes[number] = self.commit_one(&commits[number], None).await.transpose();
+        }
+        settle(outcomes)
+    }
+
+    /// Which commits go one after the other: those that share an item, but
+    /// for commits on one striped item alone, which share its stripes out.
+    fn lanes(&self, commits: &[Commit]) -> Vec<Vec<Turn>> {
+        let mut joined: HashSet<&ItemId> = HashSet::new();
+        for commit in commits.iter().filter(|commit| commit.claims.len() > 1) {
+            joined.extend(commit.claims.iter().map(|(item, _)| item));
+        }
+        let mut stripes: HashMap<&ItemId, std::iter::Cycle<_>> = HashMap::new();
+        let mut lanes: Vec<Vec<Turn>> = Vec::new();
+        let mut lane_of: HashMap<(&ItemId, Option<usize>), usize> = HashMap::new();
+        for (number, commit) in commits.iter().enumerate() {
+            let stripe = match &commit.claims[..] {
+                [(item, _)] if !joined.contains(item) => {
+                    let fullest_first = || self.fullest_stripes(item).into_iter().cycle();
+                    stripes.entry(item).or_insert_with(fullest_first).next()
+                }
+                _ => None,
+            };
+            let keys = || commit.claims.iter().map(|(item, _)| (item, stripe));
+            let met: BTreeSet<usize> =
+                keys().filter_map(|key| lane_of.get(&key).copied()).collect();
+            let lane = met.first().copied().unwrap_or(lanes.len());
+            if lane == lanes.len() {
+                lanes.push(Vec::new());
+            }
+            for other in met.into_iter().skip(1) {
+                let moved = std::mem::take(&mut lanes[other]);
+                lanes[lane].extend(moved);
+                lane_of.values_mut().filter(|l| **l == other).for_each(|l| *l = lane);
+            }
+            lanes[lane].push(Turn { number, stripe });
+            lane_of.extend(keys().map(|key| (key, lane)));
+        }
+        lanes.iter_mut().for_each(|lane| lane.sort_unstable_by_key(|turn| turn.number));
+        lanes
+    }
+
+    async fn run_lane(&self, commits: &[Commit], lane: Vec<Turn>) -> Vec<(usize, Option<Outcome>)> {
+        let mut outcomes = Vec::with_capacity(lane.len());
+        let mut fenced: HashSet<(&ItemId, FencingToken)> = HashSet::new();
+        for Turn { number, stripe } in lane {
+            let commit = &commits[number];
+            let lost = commit.claims.iter().filter(|(item, t)| fenced.contains(&(item, *t)));
+            let lost: Vec<ItemId> = lost.map(|(item, _)| item.clone()).collect();
+            if !lost.is_empty() {
+                // It would hear the same.
+                outcomes.push((number, Some(Ok(CommitOutcome::Fenced(lost)))));
+                continue;
+            }
+            let outcome = self.commit_one(commit, stripe).await.transpose();
+            if let Some(Ok(CommitOutcome::Fenced(lost))) = &outcome {
+                let is_lost = |(item, _): &&(ItemId, FencingToken)| lost.contains(item);
+                fenced.extend(commit.claims.iter().filter(is_lost).map(|(item, t)| (item, *t)));
+            }
+            outcomes.push((number, outcome));
+        }
+        outcomes
+    }
+
+    /// `None` when the stripe it is to keep to has too little.
+    async fn commit_one(
+        &self,
+        commit: &Commit,
+        stripe: Option<usize>,
+    ) -> Result<Option<CommitOutcome>, SeamError> {
+        if let Some(refused) = refuse(commit) {
+            return Ok(Some(refused));
+        }
+        let mut fresh = false;
+        for _ in 0..STALE_TRIES {
+            let known = match self.known(commit, fresh).await? {
+                Ok(known) => known,
+                Err(fenced) => return Ok(Some(CommitOutcome::Fenced(fenced))),
+            };
+            let draft = Draft::new(commit, &known, stripe);
+            if !draft.overtaken.is_empty() {
+                if stripe.is_some() {
+                    return Ok(None);
+                }
+                if fresh && !self.gather(&draft, &known).await? {
+                    return Ok(Some(CommitOutcome::Fenced(draft.overtaken)));
+                }
+                fresh = true;
+                continue;
+            }
+            if draft.over_cap.iter().any(|over| over.live == u32::MAX) {
+                return Ok(Some(self.told_live(draft.over_cap, &known).await?));
+            }
+            let actions = draft.actions(&self.table.name);
+            if actions.len() > ACTIONS_MAX {
+                let reason = format!("a commit of {} rows; {ACTIONS_MAX} go", actions.len());
+                return Err(SeamError::broken(SERVICE, reason));
+            }
+            let (targets, actions): (Vec<Target>, Vec<_>) = actions.into_iter().unzip();
+            match self.table.transact(actions).await? {
+                Transacted::Applied => {
+                    for Place { item, stripe, after, .. } in draft.places {
+                        self.remember_shelf(&item, stripe, after);
+                    }
+                    return Ok(Some(CommitOutcome::Applied));
+                }
+                Transacted::Unknown(error) => {
+                    tracing::debug!(%error, "a commit was not answered");
+                    commit.claims.iter().for_each(|(item, _)| self.forget(item));
+                    return Ok(Some(CommitOutcome::Unknown));
+                }
+                Transacted::Cancelled(reasons) => {
+                    if let Some(outcome) = self.explain(commit, &known, &targets, reasons)? {
+                        return Ok(Some(outcome));
+                    }
+                    fresh = true;
+                }
+            }
+        }
+        // Somebody writes the same shelves under the same token all the time.
+        let items = commit.claims.iter().map(|(item, _)| item.clone()).collect();
+        Ok(Some(CommitOutcome::Fenced(items)))
+    }
+
+    /// The claimed items, or those whose token is not the newest.
+    async fn known(
+        &self,
+        commit: &Commit,
+        fresh: bool,
+    ) -> Result<Result<Vec<Known>, Vec<ItemId>>, SeamError> {
+        let mut known = Vec::with_capacity(commit.claims.len());
+        let mut unknown = Vec::new();
+        for (item, token) in &commit.claims {
+            if known.iter().any(|known: &Known| known.head.id == *item) || unknown.contains(item) {
+                continue;
+            }
+            match self.remembered(item, *token).filter(|_| !fresh) {
+                Some(remembered) => known.push(remembered),
+                None => unknown.push(item.clone()),
+            }
+        }
+        let mut fenced = Vec::new();
+        if !unknown.is_empty() {
+            for (item, read) in unknown.iter().zip(self.read_items(&unknown).await?) {
+                let claimed = |(claimed, _): &&(ItemId, FencingToken)| claimed == item;
+                let token = commit.claims.iter().find(claimed).map(|(_, token)| *token);
+                let ours = |read: &Known| read.shelves.iter().all(|s| Some(s.token) == token);
+                match read.filter(ours) {
+                    Some(read) => {
+                        self.remember(read.clone());
+                        known.push(read);
+                    }
+                    None => fenced.push(item.clone()),
+                }
+            }
+        }
+        Ok(if fenced.is_empty() { Ok(known) } else { Err(fenced) })
+    }
+
+    /// What a cancelled transaction means; `None` when only what we knew of a
+    /// shelf was old.
+    fn explain(
+        &self,
+        commit: &Commit,
+        known: &[Known],
+        targets: &[Target],
+        reasons: Vec<CancellationReason>,
+    ) -> Result<Option<CommitOutcome>, SeamError> {
+        let (mut fenced, mut moved, mut over_cap) = (Vec::new(), Vec::new(), Vec::new());
+        for (target, reason) in targets.iter().zip(reasons) {
+            if reason.code() != Some("ConditionalCheckFailed") {
+                continue;
+            }
+            match target {
+                Target::Order(id) => moved.push(*id),
+                Target::Buyer(item, buyer) => {
+                    let live = live_of(reason.item.as_ref())?;
+                    over_cap.push(OverCap { item: item.clone(), buyer: buyer.clone(), live });
+                }
+                Target::Shelf(item, stripe) => {
+                    let claimed = |(claimed, _): &&(ItemId, FencingToken)| claimed == item;
+                    let token = commit.claims.iter().find(claimed).map(|(_, token)| *token);
+                    let found = reason.item.as_ref();
+                    if found.map(Self::token_of).transpose()? != token {
+                        self.forget(item);
+                        fenced.push(item.clone());
+                    } else if let (Some(row), Some(known)) =
+                        (found, known.iter().find(|known| known.head.id == *item))
+                    {
+                        self.remember_shelf(item, *stripe, Shelf::read(row, &known.spec)?);
+                    }
+                }
+                Target::Log => {}
+            }
+        }
+        Ok(if !fenced.is_empty() {
+            Some(CommitOutcome::Fenced(fenced))
+        } else if !moved.is_empty() || !over_cap.is_empty() {
+            Some(CommitOutcome::Conflict { moved, over_cap })
+        } else {
+            None
+        })
+    }
+
+    /// The answer to a commit that asks more for a buyer than a whole cap.
+    async fn told_live(
+        &self,
+        mut over_cap: Vec<OverCap>,
+        known: &[Known],
+    ) -> Result<CommitOutcome, SeamError> {
+        for over in &mut over_cap {
+            let head = known.iter().map(|known| &known.head).find(|head| head.id == over.item);
+            let since = head.map_or(0, |head| head.capped_since);
+            let key = super::rows::Key::buyer(&over.item, since, &over.buyer);
+            over.live = live_of(self.table.get(key).await?.as_ref())?;
+        }
+        Ok(CommitOutcome::Conflict { moved: Vec::new(), over_cap })
+    }
+
+    /// Brings the stock of striped items together for a commit that needs more
+    /// than one stripe has. `false` when there is not so much in all.
+    async fn gather(&self, draft: &Draft<'_>, known: &[Known]) -> Result<bool, SeamError> {
+        let mut moved = false;
+        for known in known.iter().filter(|known| draft.overtaken.contains(&known.head.id)) {
+            let most = known.shelves.iter().map(|shelf| shelf.stock.available()).max();
+            if known.stock().available() <= most.unwrap_or(0) {
+                return Ok(false);
+            }
+            let actions = super::draft::gathering(&self.table.name, known);
+            match self.table.transact(actions).await? {
+                Transacted::Applied => moved = true,
+                // The next look tells what became of it.
+                Transacted::Cancelled(_) | Transacted::Unknown(_) => {}
+            }
+            self.forget(&known.head.id);
+        }
+        Ok(moved)
+    }
+}
+
+/// What can be told of a commit by itself.
+fn refuse(commit: &Commit) -> Option<CommitOutcome> {
+    let claimed: HashSet<&ItemId> = commit.claims.iter().map(|(item, _)| item).collect();
+    let mut unclaimed = Vec::new();
+    let mut seen: BTreeMap<OrderId, usize> = BTreeMap::new();
+    for write in &commit.writes {
+        *seen.entry(write.order.id).or_default() += 1;
+        if write.effect() != Effect::None {
+            for line in write.order.lines.iter() {
+                if !claimed.contains(&line.item) && !unclaimed.contains(&line.item) {
+                    unclaimed.push(line.item.clone());
+                }
+            }
+        }
+    }
+    if !unclaimed.is_empty() {
+        return Some(CommitOutcome::Fenced(unclaimed));
+    }
+    let moved: Vec<OrderId> =
+        seen.into_iter().filter(|(_, count)| *count > 1).map(|(id, _)| id).collect();
+    (!moved.is_empty()).then(|| CommitOutcome::Conflict { moved, over_cap: Vec::new() })
+}
+
+/// Units of a buyer's row, if there is one.
+fn live_of(row: Option<&Row>) -> Result<u32, SeamError> {
+    let live = row.map(|row| get_number(row, "live")).transpose()?.unwrap_or(0);
+    Ok(u32::try_from(live).unwrap_or(u32::MAX))
+}
+
+/// One answer for the call: what failed among others that did not is unknown,
+/// so that the others' outcomes are heard.
+fn settle(outcomes: Vec<Option<Outcome>>) -> Result<Vec<CommitOutcome>, SeamError> {
+    let count = outcomes.len();
+    let (mut told, mut failures) = (Vec::with_capacity(count), Vec::new());
+    for outcome in outcomes {
+        match outcome.unwrap_or(Ok(CommitOutcome::Unknown)) {
+            Ok(outcome) => told.push(outcome),
+            Err(error) => {
+                told.push(CommitOutcome::Unknown);
+                failures.push(error);
+            }
+        }
+    }
+    let is_broken = |error: &SeamError| !error.can_retry();
+    match failures.iter().position(is_broken) {
+        Some(broken) => Err(failures.swap_remove(broken)),
+        None if failures.len() == count && count > 0 => Err(failures.swap_remove(0)),
+        None => Ok(told),
+    }
+}

@@ -1,0 +1,104 @@
+//! Making the table, for tests and trials. Elsewhere `terraform/` does.
+
+use std::time::Duration;
+
+use aws_sdk_dynamodb::types::{
+    AttributeDefinition, BillingMode, GlobalSecondaryIndex, KeySchemaElement, KeyType, Projection,
+    ProjectionType, ScalarAttributeType, TableStatus,
+};
+use flux_core::seams::SeamError;
+use tokio::time::{Instant, sleep};
+
+use super::DynamoStore;
+use super::rows::{DUE_INDEX, Key, SERVICE, get_number, number};
+use super::table::Written;
+
+/// How rows are written; a store that writes otherwise has another.
+const FORMAT: u64 = 1;
+/// How long a new table may take.
+const CREATING_MAX: Duration = Duration::from_secs(120);
+
+impl DynamoStore {
+    /// Makes the table if it is not there, billed on demand, and waits until it
+    /// can be used.
+    ///
+    /// # Errors
+    /// [`SeamError::Broken`] when it may not be made,
+    /// [`SeamError::Unavailable`] when it takes longer than two minutes.
+    pub async fn create_table(&self) -> Result<(), SeamError> {
+        let attribute = |name: &str, kind| {
+            let attribute = AttributeDefinition::builder().attribute_name(name);
+            attribute.attribute_type(kind).build().expect("name and type are set")
+        };
+        let key = |name: &str, kind| {
+            let key = KeySchemaElement::builder().attribute_name(name);
+            key.key_type(kind).build().expect("name and type are set")
+        };
+        let takes = Projection::builder().projection_type(ProjectionType::Include);
+        let index = GlobalSecondaryIndex::builder()
+            .index_name(DUE_INDEX)
+            .key_schema(key("due", KeyType::Hash))
+            .key_schema(key("ends", KeyType::Range))
+            .projection(takes.non_key_attributes("takes").build());
+        let made = self
+            .table
+            .client
+            .create_table()
+            .table_name(&self.table.name)
+            .billing_mode(BillingMode::PayPerRequest)
+            .attribute_definitions(attribute("pk", ScalarAttributeType::S))
+            .attribute_definitions(attribute("sk", ScalarAttributeType::S))
+            .attribute_definitions(attribute("due", ScalarAttributeType::N))
+            .attribute_definitions(attribute("ends", ScalarAttributeType::N))
+            .key_schema(key("pk", KeyType::Hash))
+            .key_schema(key("sk", KeyType::Range))
+            .global_secondary_indexes(index.build().expect("name and keys are set"))
+            .send()
+            .await;
+        if let Err(error) = made
+            && !error.as_service_error().is_some_and(|e| e.is_resource_in_use_exception())
+        {
+            return Err(self.table.failure(error));
+        }
+        let began = Instant::now();
+        while began.elapsed() < CREATING_MAX {
+            let found =
+                self.table.client.describe_table().table_name(&self.table.name).send().await;
+            let found = found.map_err(|error| self.table.failure(error))?.table;
+            if found.is_some_and(|table| table.table_status == Some(TableStatus::Active)) {
+                return self.check().await;
+            }
+            sleep(Duration::from_millis(200)).await;
+        }
+        Err(SeamError::unavailable(SERVICE))
+    }
+
+    /// Looks whether the table is there and written by a store like this one;
+    /// a new table is marked as ours.
+    ///
+    /// # Errors
+    /// [`SeamError::Broken`] says what is wrong and what to do.
+    pub async fn check(&self) -> Result<(), SeamError> {
+        let mark = self
+            .table
+            .update(Key::format())
+            .update_expression("SET version = :version")
+            .condition_expression("attribute_not_exists(pk)")
+            .expression_attribute_values(":version", number(FORMAT));
+        match self.table.get(Key::format()).await? {
+            Some(row) if get_number(&row, "version")? == FORMAT => Ok(()),
+            Some(row) => {
+                let reason = format!(
+                    "table {:?} is of format {}, this is format {FORMAT}",
+                    self.table.name,
+                    get_number(&row, "version")?
+                );
+                Err(SeamError::broken(SERVICE, reason))
+            }
+            None => match self.table.write(mark).await? {
+                Written::Row(_) | Written::Not(Some(_)) => Ok(()),
+                Written::Not(None) => Err(SeamError::unavailable(SERVICE)),
+            },
+        }
+    }
+}

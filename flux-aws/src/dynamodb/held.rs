@@ -1,0 +1,88 @@
+//! How many units of each item are held: counted over the index of holds,
+//! since no row of an item tells, lest each payment write it. One count serves
+//! all items and all who ask meanwhile, and for ten times as long as it took.
+
+use std::collections::HashMap;
+use std::sync::{Arc, Mutex, PoisonError};
+use std::time::Duration;
+
+use flux_core::ItemId;
+use flux_core::seams::SeamError;
+use futures_util::future::try_join_all;
+use tokio::time::Instant;
+
+use super::rows::{DUE_INDEX, DUE_SHARDS, number, taken};
+use super::table::Table;
+
+/// A count serves at least so long,
+const FRESH_MIN: Duration = Duration::from_millis(250);
+/// and at most so long.
+const FRESH_MAX: Duration = Duration::from_secs(60);
+
+type Units = Arc<HashMap<ItemId, u32>>;
+
+#[derive(Debug)]
+pub(super) struct HeldUnits {
+    table: Table,
+    /// What was counted, and until when it serves.
+    counted: Mutex<Option<(Units, Instant)>>,
+    /// One counts; the others wait for what it finds.
+    counting: tokio::sync::Semaphore,
+}
+
+impl HeldUnits {
+    pub(super) fn new(table: Table) -> Self {
+        Self { table, counted: Mutex::default(), counting: tokio::sync::Semaphore::new(1) }
+    }
+
+    fn fresh(&self) -> Option<Units> {
+        let counted = self.counted.lock().unwrap_or_else(PoisonError::into_inner);
+        let (units, until) = counted.as_ref()?;
+        (Instant::now() < *until).then(|| Arc::clone(units))
+    }
+
+    /// Units held of each item; an item without any may be missing.
+    pub(super) async fn units(&self) -> Result<Units, SeamError> {
+        if let Some(units) = self.fresh() {
+            return Ok(units);
+        }
+        let _turn = self.counting.acquire().await.expect("it is never closed");
+        if let Some(units) = self.fresh() {
+            return Ok(units);
+        }
+        let began = Instant::now();
+        let mut units: HashMap<ItemId, u32> = HashMap::new();
+        for shard in try_join_all((0..DUE_SHARDS).map(|shard| self.count(shard))).await? {
+            for (item, held) in shard {
+                *units.entry(item).or_default() += held;
+            }
+        }
+        let units = Arc::new(units);
+        let serves = (began.elapsed() * 10).clamp(FRESH_MIN, FRESH_MAX);
+        let mut counted = self.counted.lock().unwrap_or_else(PoisonError::into_inner);
+        *counted = Some((Arc::clone(&units), Instant::now() + serves));
+        Ok(units)
+    }
+
+    async fn count(&self, shard: u128) -> Result<HashMap<ItemId, u32>, SeamError> {
+        let mut units: HashMap<ItemId, u32> = HashMap::new();
+        let mut next = None;
+        loop {
+            let query = self.table.query().index_name(DUE_INDEX);
+            let query = query
+                .key_condition_expression("due = :shard")
+                .expression_attribute_values(":shard", number(shard))
+                .set_exclusive_start_key(next);
+            let (rows, more) = self.table.page(query).await?;
+            for row in &rows {
+                for (item, held) in taken(row)? {
+                    *units.entry(item).or_default() += held;
+                }
+            }
+            match more {
+                Some(more) => next = Some(more),
+                None => return Ok(units),
+            }
+        }
+    }
+}

@@ -1,0 +1,348 @@
+//! Listings of orders, from the logs of the items they are for. Nothing
+//! scans: a listing reads an item's log, its tail on the shelf, then the next
+//! shelf or item, and last the strays, and may stop anywhere.
+
+use flux_core::seams::{Cursor, OrderFilter, OrderPage, SeamError};
+use flux_core::{BuyerId, ItemId, Order};
+
+use super::DynamoStore;
+use super::rows::{
+    Entry, Key, Row, SERVICE, damaged, get_number, number, read_order, string, text,
+};
+use super::table::{GET_MAX, values};
+
+/// Rows of a log read in one call.
+const LOG_ROWS: i32 = 20;
+/// Calls made for one page; what was found by then is the page.
+const STEPS_MAX: usize = 20;
+
+/// Where a listing is.
+#[derive(Debug, Clone, PartialEq, Eq)]
+enum At {
+    /// In the log of a stripe, or past it in its tail: so many orders of it
+    /// were seen.
+    Log {
+        item: ItemId,
+        stripe: usize,
+        seen: u64,
+    },
+    /// Done with the items up to this one, or before the first.
+    Items(Option<ItemId>),
+    /// Among the strays, after this key and so many orders of the next.
+    Strays {
+        after: String,
+        seen: usize,
+    },
+    End,
+}
+
+/// A listing on its way.
+#[derive(Debug, Clone)]
+pub(super) struct Walk {
+    item: Option<ItemId>,
+    at: At,
+}
+
+impl Walk {
+    pub(super) fn of_item(item: &ItemId) -> Self {
+        let at = At::Log { item: item.clone(), stripe: 0, seen: 0 };
+        Self { item: Some(item.clone()), at }
+    }
+
+    fn new(filter: &OrderFilter, after: Option<&Cursor>) -> Result<Self, SeamError> {
+        let start = match &filter.item {
+            Some(item) => Self::of_item(item),
+            None => Self { item: None, at: At::Items(None) },
+        };
+        let Some(cursor) = after else { return Ok(start) };
+        let at = read_cursor(&cursor.0)
+            .ok_or_else(|| SeamError::broken(SERVICE, "not a cursor of this store"))?;
+        Ok(Self { at, ..start })
+    }
+
+    pub(super) fn is_done(&self) -> bool {
+        self.at == At::End
+    }
+
+    fn cursor(&self) -> Option<Cursor> {
+        let text = match &self.at {
+            At::Log { item, stripe, seen } => format!("log.{stripe}.{seen}.{item}"),
+            At::Items(None) => "items".to_owned(),
+            At::Items(Some(item)) => format!("items.{item}"),
+            At::Strays { after, seen } => format!("stray.{seen}.{after}"),
+            At::End => return None,
+        };
+        Some(Cursor(text))
+    }
+}
+
+fn read_cursor(text: &str) -> Option<At> {
+    let (kind, rest) = text.split_once('.').unwrap_or((text, ""));
+    Some(match kind {
+        "log" => {
+            let (stripe, rest) = rest.split_once('.')?;
+            let (seen, item) = rest.split_once('.')?;
+            let item = ItemId::new(item).ok()?;
+            At::Log { item, stripe: stripe.parse().ok()?, seen: seen.parse().ok()? }
+        }
+        "items" if text == "items" => At::Items(None),
+        "items" => At::Items(Some(ItemId::new(rest).ok()?)),
+        "stray" => {
+            let (seen, after) = rest.split_once('.')?;
+            let seen = seen.parse().ok()?;
+            let is_ours = |byte: u8| byte.is_ascii_hexdigit() || byte == b'-';
+            after.bytes().all(is_ours).then(|| At::Strays { after: after.to_owned(), seen })?
+        }
+        _ => return None,
+    })
+}
+
+/// Orders that a row of a log or the tail of a shelf names, and how many of
+/// them were seen before.
+struct Named {
+    entries: Vec<Entry>,
+    seen: usize,
+}
+
+impl DynamoStore {
+    pub(super) async fn page_of_orders(
+        &self,
+        filter: &OrderFilter,
+        after: Option<&Cursor>,
+        limit: usize,
+    ) -> Result<OrderPage, SeamError> {
+        let mut walk = Walk::new(filter, after)?;
+        let mut orders = Vec::new();
+        for _ in 0..STEPS_MAX {
+            if walk.is_done() || orders.len() >= limit {
+                break;
+            }
+            let room = (limit - orders.len()).min(GET_MAX);
+            let found = self.walk_on(&mut walk, filter.buyer.as_ref(), room).await?;
+            orders.extend(found.into_iter().filter(|order| filter.matches(order)));
+        }
+        Ok(OrderPage { orders, next: walk.cursor() })
+    }
+
+    /// One step: at most `limit` orders, maybe none; those of `buyer` are
+    /// among them.
+    pub(super) async fn walk_on(
+        &self,
+        walk: &mut Walk,
+        buyer: Option<&BuyerId>,
+        limit: usize,
+    ) -> Result<Vec<Order>, SeamError> {
+        let everything = walk.item.is_none();
+        let wanted = |entry: &Entry| {
+            (!everything || entry.is_home) && buyer.is_none_or(|buyer| entry.may_be_of(buyer))
+        };
+        let mut ids = Vec::new();
+        match walk.at.clone() {
+            At::End => {}
+            At::Items(after) => {
+                walk.at = match self.item_ids(after.as_ref(), 1).await?.into_iter().next() {
+                    Some(item) => At::Log { item, stripe: 0, seen: 0 },
+                    None => At::Strays { after: String::new(), seen: 0 },
+                };
+            }
+            At::Log { item, stripe, seen } => {
+                let (rows, stripes) = self.read_log(&item, stripe, seen).await?;
+                let mut now_seen = seen;
+                let has_more = rows.is_some();
+                for Named { entries, seen } in rows.into_iter().flatten() {
+                    for entry in entries.into_iter().skip(seen) {
+                        if ids.len() == limit {
+                            break;
+                        }
+                        now_seen += 1;
+                        ids.extend(wanted(&entry).then_some(entry.id));
+                    }
+                }
+                walk.at = if has_more {
+                    At::Log { item, stripe, seen: now_seen }
+                } else if stripe + 1 < stripes {
+                    At::Log { item, stripe: stripe + 1, seen: 0 }
+                } else if everything {
+                    At::Items(Some(item))
+                } else {
+                    At::Strays { after: String::new(), seen: 0 }
+                };
+            }
+            At::Strays { after, seen } => {
+                let rows = self.read_strays(&after).await?;
+                walk.at = if rows.is_empty() { At::End } else { At::Strays { after, seen } };
+                let mut seen = seen;
+                'rows: for row in rows {
+                    let is_meant = walk.item.as_ref().is_none_or(|item| {
+                        text(&row, "item").is_ok_and(|stray| stray == item.as_str())
+                    });
+                    let entries = Entry::read_all(&row, "orders")?;
+                    let after = text(&row, "sk")?.to_owned();
+                    for (at, entry) in entries.iter().enumerate().skip(seen) {
+                        if ids.len() == limit {
+                            seen = at;
+                            if let At::Strays { seen: place, .. } = &mut walk.at {
+                                *place = seen;
+                            }
+                            break 'rows;
+                        }
+                        ids.extend((is_meant && wanted(entry)).then_some(entry.id));
+                    }
+                    seen = 0;
+                    walk.at = At::Strays { after, seen: 0 };
+                }
+            }
+        }
+        let keys = ids.iter().map(|id| Key::order(*id)).collect();
+        let rows = self.table.get_all(keys).await?;
+        ids.into_iter().filter_map(|id| rows.get(&Key::order(id))).map(read_order).collect()
+    }
+
+    /// The orders of a stripe from the `seen`th on, as far as one call goes;
+    /// `None` when there are no more. And how many stripes there are.
+    async fn read_log(
+        &self,
+        item: &ItemId,
+        stripe: usize,
+        seen: u64,
+    ) -> Result<(Option<Vec<Named>>, usize), SeamError> {
+        // The tail may go to the log between the two looks: then look again.
+        for _ in 0..3 {
+            let Some(row) = self.table.get(Key::shelf(item, stripe)).await? else {
+                return Ok((None, 0));
+            };
+            let stripes = match self.table.get(Key::shelf(item, 0)).await? {
+                Some(head) if stripe > 0 => super::shelf::Head::read(&head)?.stripes,
+                _ if stripe == 0 => super::shelf::Head::read(&row)?.stripes,
+                _ => 0,
+            };
+            let logged = get_number(&row, "logged")?;
+            if seen >= logged {
+                let entries = Entry::read_all(&row, "tail")?;
+                let seen = usize::try_from(seen - logged).unwrap_or(usize::MAX);
+                let named = (seen < entries.len()).then(|| vec![Named { entries, seen }]);
+                return Ok((named, stripes));
+            }
+            let rows = self.read_log_rows(item, stripe, seen).await?;
+            if !rows.is_empty() {
+                return Ok((Some(rows), stripes));
+            }
+        }
+        Err(SeamError::broken(SERVICE, format!("the log of {item} has a gap at {seen}")))
+    }
+
+    async fn read_log_rows(
+        &self,
+        item: &ItemId,
+        stripe: usize,
+        seen: u64,
+    ) -> Result<Vec<Named>, SeamError> {
+        let key = Key::log(item, stripe, seen);
+        let query = self.table.query().consistent_read(true);
+        let named = values([(":pk", string(&key.pk)), (":sk", string(&key.sk))]);
+        let query = query.set_expression_attribute_values(Some(named));
+        // The row that has it begins there or before.
+        let back = query.clone().key_condition_expression("pk = :pk AND sk <= :sk");
+        let (mut rows, _) = self.table.page(back.scan_index_forward(false).limit(1)).await?;
+        let on = query.key_condition_expression("pk = :pk AND sk > :sk").limit(LOG_ROWS);
+        rows.extend(self.table.page(on).await?.0);
+        let mut next = seen;
+        let mut named = Vec::with_capacity(rows.len());
+        for row in &rows {
+            let first: u64 = text(row, "sk")?.parse().map_err(|_| damaged(row, "sk"))?;
+            let entries = Entry::read_all(row, "orders")?;
+            let end = first + entries.len() as u64;
+            if end > next && first <= next {
+                let seen = usize::try_from(next - first).unwrap_or(usize::MAX);
+                named.push(Named { entries, seen });
+                next = end;
+            }
+        }
+        Ok(named)
+    }
+
+    async fn read_strays(&self, after: &str) -> Result<Vec<Row>, SeamError> {
+        let first = Key::stray("");
+        // Not even the earliest key comes before a space.
+        let after = if after.is_empty() { " " } else { after };
+        let query = self
+            .table
+            .query()
+            .consistent_read(true)
+            .key_condition_expression("pk = :pk AND sk > :sk")
+            .set_expression_attribute_values(Some(values([
+                (":pk", string(first.pk)),
+                (":sk", string(after)),
+            ])))
+            .limit(LOG_ROWS);
+        Ok(self.table.page(query).await?.0)
+    }
+
+    /// Ids of items, those after `after`, at most `limit`.
+    pub(super) async fn item_ids(
+        &self,
+        after: Option<&ItemId>,
+        limit: usize,
+    ) -> Result<Vec<ItemId>, SeamError> {
+        let after = after.map_or(" ", ItemId::as_str);
+        let query = self
+            .table
+            .query()
+            .consistent_read(true)
+            .key_condition_expression("pk = :pk AND sk > :sk")
+            .set_expression_attribute_values(Some(values([
+                (":pk", string("items")),
+                (":sk", string(after)),
+            ])));
+        let (mut ids, mut next) = (Vec::new(), None);
+        while ids.len() < limit {
+            let page = i32::try_from(limit - ids.len()).unwrap_or(i32::MAX);
+            let query = query.clone().set_exclusive_start_key(next).limit(page);
+            let (rows, more) = self.table.page(query).await?;
+            for row in &rows {
+                ids.push(ItemId::new(text(row, "sk")?).map_err(|_| damaged(row, "sk"))?);
+            }
+            next = more;
+            if next.is_none() {
+                break;
+            }
+        }
+        Ok(ids)
+    }
+
+    /// A query of one key of the index of holds, by their ends.
+    pub(super) fn due_query(
+        &self,
+        shard: u128,
+    ) -> aws_sdk_dynamodb::operation::query::builders::QueryFluentBuilder {
+        self.table
+            .query()
+            .index_name(super::rows::DUE_INDEX)
+            .key_condition_expression("due = :shard")
+            .expression_attribute_values(":shard", number(shard))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_cursor_reads_as_it_was_written_and_no_other_does() {
+        let item = || ItemId::new("a.b~").expect("a name");
+        for at in [
+            At::Log { item: item(), stripe: 3, seen: 71 },
+            At::Items(None),
+            At::Items(Some(item())),
+            At::Strays { after: String::new(), seen: 0 },
+            At::Strays { after: "0192-ab".into(), seen: 4 },
+        ] {
+            let walk = Walk { item: None, at: at.clone() };
+            let cursor = walk.cursor().expect("not at the end");
+            assert_eq!(read_cursor(&cursor.0), Some(at), "{cursor:?}");
+        }
+        for foreign in ["", "7", "log", "log.0", "log.0.1.", "log.x.1.a", "stray.0.a b", "items."] {
+            assert_eq!(read_cursor(foreign), None, "{foreign:?}");
+        }
+    }
+}

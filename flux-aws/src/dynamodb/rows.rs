@@ -1,0 +1,345 @@
+//! How things are written in the table: the keys and attributes of every kind
+//! of row. `design.md` tells what each is for.
+
+use std::collections::HashMap;
+use std::fmt::Display;
+
+use aws_sdk_dynamodb::primitives::Blob;
+use aws_sdk_dynamodb::types::AttributeValue as Value;
+use flux_core::seams::SeamError;
+use flux_core::{
+    Ask, BuyerId, Hold, ItemId, Line, Lines, Order, OrderId, OrderState, OrderStatus, PaymentRef,
+    Reason, Timestamp,
+};
+use serde::de::DeserializeOwned;
+
+pub(crate) const SERVICE: &str = "DynamoDB";
+/// The index of holds by their end.
+pub(super) const DUE_INDEX: &str = "due";
+/// The index is spread over so many keys, lest one take every write.
+pub(super) const DUE_SHARDS: u128 = 8;
+
+pub(super) type Row = HashMap<String, Value>;
+
+/// A row's place.
+#[derive(Debug, Clone, PartialEq, Eq, Hash)]
+pub(super) struct Key {
+    pub(super) pk: String,
+    pub(super) sk: String,
+}
+
+impl Key {
+    fn new(pk: String, sk: impl Into<String>) -> Self {
+        Self { pk, sk: sk.into() }
+    }
+
+    pub(super) fn order(id: OrderId) -> Self {
+        Self::new(format!("order {id}"), "order")
+    }
+
+    /// A stripe of an item's stock; the first also has its definition.
+    pub(super) fn shelf(item: &ItemId, stripe: usize) -> Self {
+        match stripe {
+            0 => Self::new(format!("item {item}"), "shelf"),
+            stripe => Self::new(format!("stripe {stripe} {item}"), "shelf"),
+        }
+    }
+
+    /// What one buyer holds or owns of a capped item, counted since `since`.
+    pub(super) fn buyer(item: &ItemId, since: u64, buyer: &BuyerId) -> Self {
+        Self::new(format!("buyer {since} {item} {buyer}"), "buyer")
+    }
+
+    /// The orders first decided on a stripe, from the `first` on.
+    pub(super) fn log(item: &ItemId, stripe: usize, first: u64) -> Self {
+        Self::new(format!("log {stripe} {item}"), format!("{first:012}"))
+    }
+
+    /// Orders over items that nobody could claim.
+    pub(super) fn stray(at: impl Display) -> Self {
+        Self::new("stray".into(), at.to_string())
+    }
+
+    /// The seats' names, in parts.
+    pub(super) fn hall(item: &ItemId, version: &str, part: usize) -> Self {
+        Self::new(format!("hall {version} {item}"), format!("{part:04}"))
+    }
+
+    /// One for each item, in the order of their ids.
+    pub(super) fn directory(item: &ItemId) -> Self {
+        Self::new("items".into(), item.as_str())
+    }
+
+    /// Says that the table is ours.
+    pub(super) fn format() -> Self {
+        Self::new("flux".into(), "format")
+    }
+
+    pub(super) fn into_row(self) -> Row {
+        HashMap::from([("pk".into(), Value::S(self.pk)), ("sk".into(), Value::S(self.sk))])
+    }
+
+    pub(super) fn of(row: &Row) -> Result<Self, SeamError> {
+        Ok(Self::new(text(row, "pk")?.to_owned(), text(row, "sk")?))
+    }
+}
+
+pub(super) fn number(value: impl Display) -> Value {
+    Value::N(value.to_string())
+}
+
+pub(super) fn string(value: impl Display) -> Value {
+    Value::S(value.to_string())
+}
+
+pub(super) fn bytes(value: Vec<u8>) -> Value {
+    Value::B(Blob::new(value))
+}
+
+/// What is written there can't be ours.
+pub(super) fn damaged(row: &Row, what: &str) -> SeamError {
+    let pk = row.get("pk").and_then(|pk| pk.as_s().ok()).map_or("?", String::as_str);
+    SeamError::broken(SERVICE, format!("row {pk:?}: {what} is missing or unreadable"))
+}
+
+pub(super) fn opt_number(row: &Row, name: &str) -> Result<Option<u64>, SeamError> {
+    let Some(value) = row.get(name) else { return Ok(None) };
+    let number = value.as_n().ok().and_then(|number| number.parse().ok());
+    number.map(Some).ok_or_else(|| damaged(row, name))
+}
+
+pub(super) fn get_number(row: &Row, name: &str) -> Result<u64, SeamError> {
+    opt_number(row, name)?.ok_or_else(|| damaged(row, name))
+}
+
+pub(super) fn opt_text<'r>(row: &'r Row, name: &str) -> Result<Option<&'r str>, SeamError> {
+    let Some(value) = row.get(name) else { return Ok(None) };
+    value.as_s().map(|text| Some(text.as_str())).map_err(|_| damaged(row, name))
+}
+
+pub(super) fn text<'r>(row: &'r Row, name: &str) -> Result<&'r str, SeamError> {
+    opt_text(row, name)?.ok_or_else(|| damaged(row, name))
+}
+
+pub(super) fn opt_bytes<'r>(row: &'r Row, name: &str) -> Result<Option<&'r [u8]>, SeamError> {
+    let Some(value) = row.get(name) else { return Ok(None) };
+    value.as_b().map(|blob| Some(blob.as_ref())).map_err(|_| damaged(row, name))
+}
+
+/// A word that serde knows, such as a status.
+fn word<T: DeserializeOwned>(row: &Row, name: &str) -> Result<T, SeamError> {
+    let word = serde_json::Value::from(text(row, name)?);
+    serde_json::from_value(word).map_err(|_| damaged(row, name))
+}
+
+/// The row of an order.
+pub(super) fn order_row(order: &Order) -> Row {
+    let mut row = Key::order(order.id).into_row();
+    let mut put = |name: &str, value: Value| row.insert(name.to_owned(), value);
+    put("buyer", string(&order.buyer));
+    put("lines", Value::L(order.lines.iter().map(line_value).collect()));
+    put("placed", number(order.placed_at.as_millis()));
+    put("status", string(order.status()));
+    if let Some(decided) = order.decided_at() {
+        put("decided", number(decided.as_millis()));
+    }
+    if let Some(hold) = order.hold() {
+        put("ends", number(hold.expires_at.as_millis()));
+    }
+    if let Some(reason) = order.reason() {
+        put("reason", string(reason));
+    }
+    if let Some(payment) = order.payment_ref() {
+        put("payment", string(payment));
+    }
+    if order.status() == OrderStatus::Held {
+        put("due", number(due_shard(order.id)));
+        put("takes", Value::S(takes(order)));
+    }
+    row
+}
+
+fn due_shard(id: OrderId) -> u128 {
+    id.as_uuid().as_u128() % DUE_SHARDS
+}
+
+/// The units of each line, as in `2 ticket_1 1 hall`; no id has a space.
+fn takes(order: &Order) -> String {
+    let line = |line: &Line| format!("{} {}", line.ask.units(), line.item);
+    order.lines.iter().map(line).collect::<Vec<_>>().join(" ")
+}
+
+/// What [`takes`] wrote.
+pub(super) fn taken(row: &Row) -> Result<Vec<(ItemId, u32)>, SeamError> {
+    let words: Vec<&str> = text(row, "takes")?.split(' ').collect();
+    let pair = |pair: &[&str]| match pair {
+        [units, item] => Some((ItemId::new(item).ok()?, units.parse().ok()?)),
+        _ => None,
+    };
+    words.chunks(2).map(pair).collect::<Option<_>>().ok_or_else(|| damaged(row, "takes"))
+}
+
+fn line_value(line: &Line) -> Value {
+    let ask = match &line.ask {
+        Ask::Units(units) => ("units".to_owned(), number(units)),
+        Ask::Seats(seats) => ("seats".to_owned(), Value::L(seats.iter().map(string).collect())),
+    };
+    Value::M(HashMap::from([("item".to_owned(), string(&line.item)), ask]))
+}
+
+fn read_line(value: &Value) -> Option<Line> {
+    let line = value.as_m().ok()?;
+    let item = line.get("item")?.as_s().ok()?;
+    if let Some(units) = line.get("units") {
+        return Line::units(item, units.as_n().ok()?.parse().ok()?).ok();
+    }
+    let seats = line.get("seats")?.as_l().ok()?;
+    let seats: Option<Vec<&String>> = seats.iter().map(|seat| seat.as_s().ok()).collect();
+    Line::seats(item, seats?).ok()
+}
+
+/// The order of a row.
+pub(super) fn read_order(row: &Row) -> Result<Order, SeamError> {
+    let id = text(row, "pk")?.strip_prefix("order ").and_then(|id| id.parse().ok());
+    let id: OrderId = id.ok_or_else(|| damaged(row, "pk"))?;
+    let buyer = BuyerId::new(text(row, "buyer")?).map_err(|_| damaged(row, "buyer"))?;
+    let lines = row.get("lines").and_then(|lines| lines.as_l().ok());
+    let lines: Option<Vec<Line>> = lines.and_then(|lines| lines.iter().map(read_line).collect());
+    let lines = lines.and_then(|lines| Lines::new(lines).ok());
+    let lines = lines.ok_or_else(|| damaged(row, "lines"))?;
+    let time = |name| get_number(row, name).map(Timestamp::from_millis);
+    let hold = || Ok(Hold { decided_at: time("decided")?, expires_at: time("ends")? });
+    let payment = || PaymentRef::new(text(row, "payment")?).map_err(|_| damaged(row, "payment"));
+    let state = match word(row, "status")? {
+        OrderStatus::Queued => OrderState::Queued,
+        OrderStatus::Held => OrderState::Held(hold()?),
+        OrderStatus::Confirmed => OrderState::Confirmed(hold()?, payment()?),
+        OrderStatus::Released => OrderState::Released(hold()?),
+        OrderStatus::Expired => OrderState::Expired(hold()?),
+        OrderStatus::Cancelled => OrderState::Cancelled(hold()?, payment()?),
+        OrderStatus::Rejected => {
+            OrderState::Rejected(time("decided")?, word::<Reason>(row, "reason")?)
+        }
+        OrderStatus::RefundDue => OrderState::RefundDue(hold()?, payment()?),
+    };
+    Ok(Order::queued(id, buyer, lines, time("placed")?).with_state(state))
+}
+
+/// An order as a log names it, in 20 bytes: its id, and what tells most other
+/// buyers' orders apart without reading them.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) struct Entry {
+    pub(super) id: OrderId,
+    buyer: u32,
+    /// Of the logs that name the order, this is the one that a list of all
+    /// orders takes it from.
+    pub(super) is_home: bool,
+}
+
+const ENTRY_BYTES: usize = 20;
+const HOME: u32 = 1 << 31;
+
+fn buyer_mark(buyer: &BuyerId) -> u32 {
+    crc32fast::hash(buyer.as_str().as_bytes()) & !HOME
+}
+
+impl Entry {
+    pub(super) fn new(order: &Order, is_home: bool) -> Self {
+        Self { id: order.id, buyer: buyer_mark(&order.buyer), is_home }
+    }
+
+    pub(super) fn may_be_of(&self, buyer: &BuyerId) -> bool {
+        self.buyer == buyer_mark(buyer)
+    }
+
+    pub(super) fn write_all(entries: &[Self]) -> Value {
+        let mut written = Vec::with_capacity(entries.len() * ENTRY_BYTES);
+        for entry in entries {
+            written.extend_from_slice(entry.id.as_uuid().as_bytes());
+            let mark = if entry.is_home { entry.buyer | HOME } else { entry.buyer };
+            written.extend_from_slice(&mark.to_le_bytes());
+        }
+        bytes(written)
+    }
+
+    /// The entries a row has under `name`; none if it has no such attribute.
+    pub(super) fn read_all(row: &Row, name: &str) -> Result<Vec<Self>, SeamError> {
+        let written = opt_bytes(row, name)?.unwrap_or_default();
+        let entries = written.chunks_exact(ENTRY_BYTES);
+        if !entries.remainder().is_empty() {
+            return Err(damaged(row, name));
+        }
+        let entry = |entry: &[u8]| {
+            let (id, mark) = entry.split_at(16);
+            let mark = u32::from_le_bytes(mark.try_into().expect("4 bytes"));
+            let id = uuid::Uuid::from_bytes(id.try_into().expect("16 bytes"));
+            Self { id: OrderId::from_uuid(id), buyer: mark & !HOME, is_home: mark & HOME != 0 }
+        };
+        Ok(entries.map(entry).collect())
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn order(state: OrderState) -> Order {
+        let lines = vec![
+            Line::units("ticket_1", 2).expect("a line"),
+            Line::seats("hall", ["A 1".replace(' ', ""), "~".into()]).expect("a line"),
+        ];
+        let id = "018f2b6c-0000-7000-8000-00000000abcd".parse().expect("an id");
+        let buyer = BuyerId::new("ann").expect("a name");
+        let lines = Lines::new(lines).expect("lines");
+        Order::queued(id, buyer, lines, Timestamp::from_millis(3)).with_state(state)
+    }
+
+    #[test]
+    fn an_order_reads_as_it_was_written_in_every_state() {
+        let time = Timestamp::from_millis;
+        let hold = Hold { decided_at: time(4), expires_at: time(5) };
+        let payment = || PaymentRef::new("pay-1").expect("a reference");
+        for state in [
+            OrderState::Queued,
+            OrderState::Held(hold),
+            OrderState::Confirmed(hold, payment()),
+            OrderState::Released(hold),
+            OrderState::Expired(hold),
+            OrderState::Cancelled(hold, payment()),
+            OrderState::Rejected(time(4), Reason::BuyerLimit),
+            OrderState::RefundDue(hold, payment()),
+        ] {
+            let order = order(state);
+            let row = order_row(&order);
+            assert_eq!(read_order(&row).expect("it is whole"), order);
+            assert_eq!(row.contains_key("due"), order.status() == OrderStatus::Held);
+        }
+    }
+
+    #[test]
+    fn a_damaged_row_is_told_by_its_attribute() {
+        let hold = Hold { decided_at: Timestamp::default(), expires_at: Timestamp::default() };
+        let whole = order_row(&order(OrderState::Held(hold)));
+        for name in ["pk", "buyer", "lines", "placed", "status", "decided", "ends"] {
+            let mut row = whole.clone();
+            row.insert(name.to_owned(), Value::Bool(true));
+            let error = read_order(&row).expect_err(name).to_string();
+            assert!(error.contains(name) || name == "pk", "{error}");
+        }
+        let mut row = whole;
+        assert_eq!(taken(&row).expect("two lines").len(), 2);
+        row.insert("takes".to_owned(), string("1 a 2"));
+        assert!(taken(&row).is_err());
+    }
+
+    #[test]
+    fn a_log_reads_as_it_was_written() {
+        let order = order(OrderState::Queued);
+        let entries = [Entry::new(&order, true), Entry::new(&order, false)];
+        let row = Row::from([("tail".to_owned(), Entry::write_all(&entries))]);
+        assert_eq!(Entry::read_all(&row, "tail").expect("whole"), entries);
+        assert!(Entry::read_all(&row, "none").expect("none").is_empty());
+        assert!(entries[0].may_be_of(&order.buyer));
+        assert!(!entries[0].may_be_of(&BuyerId::new("bob").expect("a name")));
+    }
+}

@@ -1,0 +1,213 @@
+//! The trait, call by call.
+
+use std::sync::Arc;
+
+use async_trait::async_trait;
+use flux_core::seams::{
+    CommitMax, ConfirmOutcome, Cursor, DueHolds, InventoryStore, OrderFilter, OrderPage, Payment,
+    PutOutcome, SeamError,
+};
+use flux_core::{
+    Claim, Commit, CommitOutcome, ConfirmRuling, Item, ItemId, ItemSpec, Order, OrderId,
+    OrderStatus, Stock, Timestamp, confirm,
+};
+use futures_util::TryStreamExt;
+use futures_util::future::try_join_all;
+
+use super::DynamoStore;
+use super::commit::ACTIONS_MAX;
+use super::rows::{DUE_SHARDS, Key, SERVICE, get_number, number, read_order, string, text};
+use super::shelf::Known;
+use super::table::{Table, Written, in_order};
+use crate::gather::NotGathered;
+
+/// DynamoDB takes 4 MB in one transaction; rows are larger than what they say.
+const COMMIT_BYTES_MAX: usize = 2_500_000;
+/// Commits on one item that one call may bring.
+const SIDE_BY_SIDE: usize = 16;
+/// Holds looked at first in each key of the index.
+const DUE_PAGE: i32 = 25;
+
+#[async_trait]
+impl InventoryStore for DynamoStore {
+    async fn put_item(&self, spec: &ItemSpec) -> Result<PutOutcome, SeamError> {
+        self.put(spec).await
+    }
+
+    async fn claim(&self, items: &[ItemId]) -> Result<Vec<Option<Claim>>, SeamError> {
+        self.claim_all(items).await
+    }
+
+    fn commit_max(&self) -> CommitMax {
+        CommitMax { parts: ACTIONS_MAX, bytes: COMMIT_BYTES_MAX, side_by_side: SIDE_BY_SIDE }
+    }
+
+    async fn commit(&self, commits: &[Commit]) -> Result<Vec<CommitOutcome>, SeamError> {
+        self.commit_all(commits).await
+    }
+
+    async fn confirm(&self, payments: &[Payment]) -> Result<Vec<ConfirmOutcome>, SeamError> {
+        in_order(payments.iter().map(|payment| self.pay(payment))).try_collect().await
+    }
+
+    async fn orders(&self, ids: &[OrderId]) -> Result<Vec<Option<Order>>, SeamError> {
+        if let [id] = ids {
+            // Many callers ask for one order each.
+            return match self.reads.call(*id).await {
+                Ok(read) => Ok(vec![read?]),
+                Err(NotGathered::Full) => Err(SeamError::Overloaded {
+                    service: SERVICE,
+                    retry_after: std::time::Duration::from_secs(1),
+                }),
+                Err(NotGathered::Lost) => Err(SeamError::unavailable(SERVICE)),
+            };
+        }
+        read_orders(&self.table, ids).await
+    }
+
+    async fn list_orders(
+        &self,
+        filter: &OrderFilter,
+        after: Option<&Cursor>,
+        limit: usize,
+    ) -> Result<OrderPage, SeamError> {
+        self.page_of_orders(filter, after, limit).await
+    }
+
+    async fn due_holds(&self, now: Timestamp, limit: usize) -> Result<DueHolds, SeamError> {
+        let shards = (0..DUE_SHARDS).map(|shard| self.due_of(shard, now, limit));
+        let mut due = Vec::new();
+        let mut next = None;
+        for (of_shard, next_of_shard) in try_join_all(shards).await? {
+            due.extend(of_shard);
+            next = [next, next_of_shard].into_iter().flatten().min();
+        }
+        due.sort_unstable();
+        due.truncate(limit);
+        Ok(DueHolds { due: due.into_iter().map(|(_, id)| id).collect(), next })
+    }
+
+    async fn items(&self, ids: &[ItemId]) -> Result<Vec<Option<Item>>, SeamError> {
+        let known = self.read_items(ids).await?;
+        let is_taken = |known: &Known| known.stock().available() < known.spec.capacity();
+        let held = match known.iter().flatten().any(is_taken) {
+            true => Some(self.held.units().await?),
+            false => None,
+        };
+        let show = |known: Known| {
+            let available = known.stock().available();
+            let taken = known.spec.capacity().saturating_sub(available);
+            let held = held.as_ref().and_then(|held| held.get(&known.head.id)).copied();
+            let held = held.unwrap_or(0).min(taken);
+            Item { spec: known.spec, available, held, sold: taken - held }
+        };
+        Ok(known.into_iter().map(|known| known.map(show)).collect())
+    }
+
+    async fn levels(&self, ids: &[ItemId]) -> Result<Vec<Option<u32>>, SeamError> {
+        let level = |known: Option<Known>| known.map(|known| known.stock().available());
+        Ok(self.read_items(ids).await?.into_iter().map(level).collect())
+    }
+
+    async fn list_items(
+        &self,
+        after: Option<&ItemId>,
+        limit: usize,
+    ) -> Result<Vec<Item>, SeamError> {
+        let ids = self.item_ids(after, limit).await?;
+        Ok(self.items(&ids).await?.into_iter().flatten().collect())
+    }
+
+    async fn stock(&self, item: &ItemId) -> Result<Option<(Arc<ItemSpec>, Stock)>, SeamError> {
+        let known = self.read_item(item).await?;
+        Ok(known.map(|known| (Arc::clone(&known.spec), known.stock())))
+    }
+}
+
+impl DynamoStore {
+    async fn pay(
+        &self,
+        Payment { order, payment, at }: &Payment,
+    ) -> Result<ConfirmOutcome, SeamError> {
+        let update = self
+            .table
+            .update(Key::order(*order))
+            .update_expression("SET #status = :confirmed, payment = :payment REMOVE due, takes")
+            .condition_expression("#status = :held AND ends > :at")
+            .expression_attribute_names("#status", "status")
+            .expression_attribute_values(":confirmed", string(OrderStatus::Confirmed))
+            .expression_attribute_values(":held", string(OrderStatus::Held))
+            .expression_attribute_values(":payment", string(payment))
+            .expression_attribute_values(":at", number(at.as_millis()));
+        let order = match self.table.write(update).await? {
+            Written::Row(row) => return Ok(ConfirmOutcome::Settled(read_order(&row)?)),
+            Written::Not(None) => return Ok(ConfirmOutcome::NotFound),
+            Written::Not(Some(row)) => read_order(&row)?,
+        };
+        Ok(match confirm(&order, payment, *at) {
+            ConfirmRuling::Repeat => ConfirmOutcome::Settled(order),
+            ConfirmRuling::Late => ConfirmOutcome::Late(order),
+            ConfirmRuling::NotHeld => ConfirmOutcome::NotHeld(order),
+            ConfirmRuling::Write(_) => {
+                let reason = format!("a payment of {} was refused for no reason", order.id);
+                return Err(SeamError::broken(SERVICE, reason));
+            }
+        })
+    }
+
+    /// Holds of one key of the index that ended by `now`, with their ends, and
+    /// when the next one does.
+    async fn due_of(
+        &self,
+        shard: u128,
+        now: Timestamp,
+        limit: usize,
+    ) -> Result<(Vec<(Timestamp, OrderId)>, Option<Timestamp>), SeamError> {
+        let mut due = Vec::new();
+        let mut from = None;
+        loop {
+            let query = self.due_query(shard).limit(DUE_PAGE).set_exclusive_start_key(from);
+            let (rows, more) = self.table.page(query).await?;
+            for row in &rows {
+                let ends = Timestamp::from_millis(get_number(row, "ends")?);
+                if ends > now {
+                    return Ok((due, Some(ends)));
+                }
+                let id = text(row, "pk")?.strip_prefix("order ").and_then(|id| id.parse().ok());
+                due.extend(id.map(|id: OrderId| (ends, id)));
+            }
+            if more.is_none() || due.len() >= limit {
+                return Ok((due, None));
+            }
+            from = more;
+        }
+    }
+}
+
+async fn read_orders(table: &Table, ids: &[OrderId]) -> Result<Vec<Option<Order>>, SeamError> {
+    let rows = table.get_all(ids.iter().map(|id| Key::order(*id)).collect()).await?;
+    ids.iter().map(|id| rows.get(&Key::order(*id)).map(read_order).transpose()).collect()
+}
+
+/// Reads single orders for several callers; a failure is everybody's.
+pub(super) async fn read_together(
+    table: &Table,
+    ids: &[OrderId],
+) -> Vec<Result<Option<Order>, SeamError>> {
+    match read_orders(table, ids).await {
+        Ok(orders) => orders.into_iter().map(Ok).collect(),
+        Err(error) => ids.iter().map(|_| Err(same(&error))).collect(),
+    }
+}
+
+/// The same failure again, for another caller.
+fn same(error: &SeamError) -> SeamError {
+    match error {
+        SeamError::Broken { service, reason, .. } => SeamError::broken(service, reason.clone()),
+        SeamError::Unknown { service, .. } => SeamError::unknown(service),
+        SeamError::Overloaded { service, retry_after } => {
+            SeamError::Overloaded { service, retry_after: *retry_after }
+        }
+        _ => SeamError::unavailable(SERVICE),
+    }
+}

@@ -1,0 +1,11 @@
+//! How long to wait before the next try.
+
+use std::hash::{BuildHasher, RandomState};
+use std::time::Duration;
+
+/// A random time up to `base` doubled with each try ("full jitter", as in
+/// Brooker, "Exponential Backoff And Jitter", 2015), at most half a second.
+pub(crate) fn jittered(tries: u32, base: Duration) -> Duration {
+    let longest = base.saturating_mul(1 << tries.min(16)).min(Duration::from_millis(500));
+    longest.mul_f64((RandomState::new().hash_one(tries) >> 11) as f64 / (1u64 << 53) as f64)
+}

@@ -1,0 +1,140 @@
+//! Leases: a key each, with its owner as the value and its end as the expiry.
+//! All keys of a lease are looked at and written by one script, so by nobody
+//! else in between.
+
+use std::fmt;
+use std::time::Duration;
+
+use async_trait::async_trait;
+use flux_core::ItemId;
+use flux_core::seams::{Lease, LockManager, SeamError};
+use redis::Script;
+use tokio::time::{Instant, sleep};
+use uuid::Uuid;
+
+use super::Redis;
+use super::link::pause;
+
+/// How often a key is tried that somebody else holds: seldomer as time passes.
+const PAUSE_MIN: Duration = Duration::from_millis(5);
+const PAUSE_MAX: Duration = Duration::from_millis(50);
+/// A lease that lasts longer is cut to this.
+const TTL_MAX: Duration = Duration::from_secs(365 * 24 * 3600);
+
+/// Whether all are ours now. Those that are ours already count as free: the
+/// answer to an earlier try may have been lost.
+const ACQUIRE: &str = "
+for _, key in ipairs(KEYS) do
+    local owner = redis.call('GET', key)
+    if owner and owner ~= ARGV[1] then return 0 end
+end
+for _, key in ipairs(KEYS) do redis.call('SET', key, ARGV[1], 'PX', ARGV[2]) end
+return 1";
+
+/// How many are no longer ours; all are renewed, or none.
+const RENEW: &str = "
+local lost = 0
+for _, key in ipairs(KEYS) do
+    if redis.call('GET', key) ~= ARGV[1] then lost = lost + 1 end
+end
+if lost == 0 then
+    for _, key in ipairs(KEYS) do redis.call('PEXPIRE', key, ARGV[2]) end
+end
+return lost";
+
+/// How many were no longer ours; those that are, are freed.
+const RELEASE: &str = "
+local lost = 0
+for _, key in ipairs(KEYS) do
+    if redis.call('GET', key) == ARGV[1] then redis.call('DEL', key) else lost = lost + 1 end
+end
+return lost";
+
+/// A [`LockManager`] over Redis: see [`Redis::locks`].
+///
+/// A lease is as good as the Redis that keeps it. One that is wiped, or that
+/// fails over to a replica which had not heard yet, grants it again; the store
+/// then refuses whoever is late.
+pub struct RedisLocks {
+    redis: Redis,
+    acquire: Script,
+    renew: Script,
+    release: Script,
+}
+
+impl RedisLocks {
+    pub(super) fn new(redis: Redis) -> Self {
+        let [acquire, renew, release] = [ACQUIRE, RENEW, RELEASE].map(Script::new);
+        Self { redis, acquire, renew, release }
+    }
+
+    fn names(&self, keys: &[ItemId]) -> Vec<String> {
+        let prefix = &self.redis.prefix;
+        keys.iter().map(|key| format!("flux:lock:{{{prefix}}}:{}", key.as_str())).collect()
+    }
+}
+
+#[async_trait]
+impl LockManager for RedisLocks {
+    /// Polls while somebody else holds a key. A lease whose grant was never
+    /// heard of, because the reply was lost or the future dropped, ends by
+    /// itself.
+    async fn acquire(
+        &self,
+        keys: &[ItemId],
+        ttl: Duration,
+        wait: Duration,
+    ) -> Result<Option<Lease>, SeamError> {
+        let mut keys = keys.to_vec();
+        keys.sort_unstable();
+        keys.dedup();
+        let (names, owner, ttl) = (self.names(&keys), Uuid::now_v7().to_string(), millis(ttl));
+        let since = Instant::now();
+        let mut tries = 0;
+        loop {
+            let script = (&self.acquire, ACQUIRE);
+            if self.redis.link.script(script, &names, &[&owner, &ttl]).await? {
+                return Ok(Some(Lease { keys, owner }));
+            }
+            let left = wait.saturating_sub(since.elapsed());
+            if left.is_zero() {
+                return Ok(None);
+            }
+            tries += 1;
+            sleep(pause(tries, PAUSE_MIN, PAUSE_MAX).min(left)).await;
+        }
+    }
+
+    async fn renew(&self, lease: &Lease, ttl: Duration) -> Result<bool, SeamError> {
+        let (names, ttl) = (self.names(&lease.keys), millis(ttl));
+        let script = (&self.renew, RENEW);
+        let lost: u64 = self.redis.link.script(script, &names, &[&lease.owner, &ttl]).await?;
+        note(lost);
+        Ok(lost == 0)
+    }
+
+    async fn release(&self, lease: &Lease) -> Result<(), SeamError> {
+        let names = self.names(&lease.keys);
+        let script = (&self.release, RELEASE);
+        note(self.redis.link.script(script, &names, &[&lease.owner]).await?);
+        Ok(())
+    }
+}
+
+fn note(lost: u64) {
+    if lost > 0 {
+        metrics::counter!("flux_redis_leases_lost_total").increment(lost);
+        tracing::debug!(lost, "a lease had ended or gone to another before it was given back");
+    }
+}
+
+/// Redis knows no lease of no time.
+fn millis(ttl: Duration) -> String {
+    ttl.clamp(Duration::from_millis(1), TTL_MAX).as_millis().to_string()
+}
+
+impl fmt::Debug for RedisLocks {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("RedisLocks").field("redis", &self.redis).finish_non_exhaustive()
+    }
+}

@@ -1,0 +1,76 @@
+# Accepted orders and commands, and what could not be understood.
+
+locals {
+  suffix = var.fifo ? ".fifo" : ""
+
+  fifo = {
+    fifo_queue = var.fifo ? true : null
+    # A message carries its own id; two with the same contents are two orders.
+    content_based_deduplication = var.fifo ? false : null
+    # A group is an item: one busy item must not slow the others.
+    deduplication_scope   = var.fifo ? "messageGroup" : null
+    fifo_throughput_limit = var.fifo ? "perMessageGroupId" : null
+  }
+
+  # Of the two ways to encrypt, exactly one may be set.
+  queue_encryption = {
+    sqs_managed_sse_enabled           = var.kms_key_arn == null ? true : null
+    kms_master_key_id                 = var.kms_key_arn
+    kms_data_key_reuse_period_seconds = var.kms_key_arn == null ? null : 300
+  }
+
+  days_14 = 14 * 24 * 60 * 60
+}
+
+resource "aws_sqs_queue" "orders" {
+  name = "${var.name}${local.suffix}"
+
+  fifo_queue                  = local.fifo.fifo_queue
+  content_based_deduplication = local.fifo.content_based_deduplication
+  deduplication_scope         = local.fifo.deduplication_scope
+  fifo_throughput_limit       = local.fifo.fifo_throughput_limit
+
+  # A worker extends it while it is at work; of one that died, the orders come
+  # back after this.
+  visibility_timeout_seconds = 30
+  # The longest there is: an idle worker costs three requests a minute.
+  receive_wait_time_seconds = 20
+  message_retention_seconds = local.days_14
+
+  # A backstop: a worker buries what it can't understand by itself, with the
+  # reason. What it can't decide for now must outlive a long outage.
+  redrive_policy = jsonencode({
+    deadLetterTargetArn = aws_sqs_queue.dead.arn
+    maxReceiveCount     = 100
+  })
+
+  sqs_managed_sse_enabled           = local.queue_encryption.sqs_managed_sse_enabled
+  kms_master_key_id                 = local.queue_encryption.kms_master_key_id
+  kms_data_key_reuse_period_seconds = local.queue_encryption.kms_data_key_reuse_period_seconds
+}
+
+resource "aws_sqs_queue" "dead" {
+  name = "${var.name}-dead${local.suffix}"
+
+  fifo_queue                  = local.fifo.fifo_queue
+  content_based_deduplication = local.fifo.content_based_deduplication
+  deduplication_scope         = local.fifo.deduplication_scope
+  fifo_throughput_limit       = local.fifo.fifo_throughput_limit
+
+  visibility_timeout_seconds = 30
+  message_retention_seconds  = local.days_14
+
+  sqs_managed_sse_enabled           = local.queue_encryption.sqs_managed_sse_enabled
+  kms_master_key_id                 = local.queue_encryption.kms_master_key_id
+  kms_data_key_reuse_period_seconds = local.queue_encryption.kms_data_key_reuse_period_seconds
+}
+
+# On its own, as each queue names the other.
+resource "aws_sqs_queue_redrive_allow_policy" "dead" {
+  queue_url = aws_sqs_queue.dead.id
+
+  redrive_allow_policy = jsonencode({
+    redrivePermission = "byQueue"
+    sourceQueueArns   = [aws_sqs_queue.orders.arn]
+  })
+}
