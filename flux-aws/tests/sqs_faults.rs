@@ -53,13 +53,16 @@ async fn of_a_batch_with_mixed_results_each_caller_hears_its_own() {
         "SendMessageBatch" => {
             let mut faults = entries_on(asked, "away", Fault::Service);
             faults.extend(entries_on(asked, "wrong", Fault::Sender));
+            faults.extend(entries_on(asked, "unheard-of", Fault::Silence));
             if faults.is_empty() { Act::Pass } else { Act::FailEntries(faults) }
         }
         _ => Act::Pass,
     })
     .await;
-    let sent = [order("good"), order("away"), order("wrong"), order("good-too")];
+    let sent =
+        [order("good"), order("away"), order("wrong"), order("good-too"), order("unheard-of")];
     let results = send_each(&queue, &sent).await;
+    assert!(matches!(results[4], Err(SeamError::Unknown { .. })), "{results:?}");
     assert!(results[0].is_ok() && results[3].is_ok(), "{results:?}");
     assert!(matches!(results[1], Err(SeamError::Unavailable { .. })), "{results:?}");
     assert!(matches!(results[2], Err(SeamError::Broken { .. })), "{results:?}");

@@ -262,7 +262,12 @@ async fn a_full_queue_refuses_until_it_is_worked_off() {
         sleep(Duration::from_millis(200)).await;
     }
     let came = receive(&queue, sent).await;
-    assert!(queue.send(&some).await.is_err(), "what is worked on counts");
+    // Long enough for the depth to be read once more.
+    let since = Instant::now();
+    while since.elapsed() < Duration::from_millis(1_300) {
+        assert!(queue.send(&some).await.is_err(), "what is worked on counts");
+        sleep(Duration::from_millis(100)).await;
+    }
     queue.ack(&receipts(&came)).await.expect("settled");
     while queue.send(&some).await.is_err() {
         assert!(Instant::now() < end, "nothing can be sent though nothing waits");

@@ -24,14 +24,18 @@ pub(crate) enum Act {
     Lose,
     /// It is not made, and refused with this code.
     Refuse(&'static str),
-    /// These entries of the batch are not made; `SenderFault` if it says so.
+    /// These entries of the batch are not made.
     FailEntries(Vec<(usize, Fault)>),
 }
 
 #[derive(Debug, Clone, Copy, PartialEq)]
 pub(crate) enum Fault {
+    /// Theirs.
     Service,
+    /// Ours, says SQS.
     Sender,
+    /// The reply does not speak of the entry.
+    Silence,
 }
 
 /// Rules on a call by its operation and what it asks.
@@ -68,18 +72,23 @@ impl HttpConnector for Meddler {
         let body = request.body().bytes().expect("requests are in memory");
         let mut asked: Value = serde_json::from_slice(body).expect("requests are JSON");
         let act = (self.rule)(&operation, &asked);
-        let mut failed = Vec::new();
+        let (mut failed, mut left_out) = (Vec::new(), Vec::new());
         if let Act::FailEntries(faults) = &act {
             let entries = asked["Entries"].as_array_mut().expect("a batch");
             for (place, fault) in faults {
+                let id = &entries[*place]["Id"];
+                left_out.push(id.clone());
+                if *fault == Fault::Silence {
+                    continue;
+                }
                 failed.push(json!({
-                    "Id": entries[*place]["Id"],
+                    "Id": id,
                     "Code": "Meddled",
                     "Message": "told to",
                     "SenderFault": *fault == Fault::Sender,
                 }));
             }
-            entries.retain(|entry| failed.iter().all(|failed| failed["Id"] != entry["Id"]));
+            entries.retain(|entry| !left_out.contains(&entry["Id"]));
             if entries.is_empty() {
                 return answer(200, &json!({ "Successful": [], "Failed": failed }));
             }
