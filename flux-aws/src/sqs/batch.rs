@@ -9,9 +9,9 @@ use flux_core::seams::SeamError;
 use futures_util::future::BoxFuture;
 use futures_util::{FutureExt, StreamExt};
 use tracing::debug;
-use uuid::Uuid;
 
 use super::SERVICE;
+use crate::pause::jittered;
 
 /// Entries that one call carries.
 pub(super) const ENTRIES_MAX: usize = 10;
@@ -21,8 +21,8 @@ const CALL_BYTES_MAX: usize = 256 * 1024;
 const CALLS_MAX: usize = 4;
 /// How often an entry is tried that SQS fails within a call that went well.
 const TRIES: u32 = 3;
-/// Before the second try, at most; twice as long before the third.
-const PAUSE: Duration = Duration::from_millis(50);
+/// Between tries: up to twice that, then four times.
+const PAUSE: Duration = Duration::from_millis(25);
 
 /// A failure that several callers hear of.
 pub(super) type Shared = Arc<SeamError>;
@@ -162,9 +162,7 @@ where
             break;
         }
         debug!(entries = left.len(), "SQS failed entries of a batch; trying them again");
-        // Time-ordered ids end in random bits.
-        let chance = f64::from((Uuid::now_v7().as_u128() & 0xFFFF) as u32) / f64::from(0xFFFF);
-        tokio::time::sleep(PAUSE.mul_f64(f64::from(try_) * (0.5 + chance / 2.0))).await;
+        tokio::time::sleep(jittered(try_, PAUSE)).await;
     }
     results
 }

@@ -14,11 +14,11 @@ use aws_smithy_types::body::SdkBody;
 use aws_smithy_types::byte_stream::ByteStream;
 use serde_json::{Value, json};
 
-use super::Emulator;
+use crate::Emulator;
 
 /// What happens to a call.
 #[derive(Debug, Clone, PartialEq)]
-pub(crate) enum Act {
+pub(super) enum Act {
     Pass,
     /// It is made, and its answer is lost.
     Lose,
@@ -29,7 +29,7 @@ pub(crate) enum Act {
 }
 
 #[derive(Debug, Clone, Copy, PartialEq)]
-pub(crate) enum Fault {
+pub(super) enum Fault {
     /// Theirs.
     Service,
     /// Ours, says SQS.
@@ -39,7 +39,7 @@ pub(crate) enum Fault {
 }
 
 /// Rules on a call by its operation and what it asks.
-pub(crate) type Rule = Arc<dyn Fn(&str, &Value) -> Act + Send + Sync>;
+pub(super) type Rule = Arc<dyn Fn(&str, &Value) -> Act + Send + Sync>;
 
 struct Meddler {
     inner: SharedHttpConnector,
@@ -52,7 +52,7 @@ impl std::fmt::Debug for Meddler {
     }
 }
 
-pub(crate) async fn client(
+pub(super) async fn client(
     emulator: Emulator,
     rule: impl Fn(&str, &Value) -> Act + Send + Sync + 'static,
 ) -> Client {

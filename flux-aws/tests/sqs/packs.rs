@@ -1,19 +1,16 @@
 //! What packing means for those who send and receive, and what it saves.
-#![cfg(feature = "sqs")]
-
-mod sqs;
 
 use std::collections::{HashMap, HashSet};
 use std::sync::Arc;
 use std::time::Duration;
 
+use crate::{Emulator, Kind, created, fresh, name, order, receipts, receive};
 use aws_sdk_sqs::Client;
 use aws_sdk_sqs::types::QueueAttributeName;
 use flux_aws::bill::Meter;
 use flux_aws::sqs::SqsQueue;
 use flux_core::seams::{Delivery, OrderQueue, SeamError};
 use flux_core::{Line, Lines, Message, Order};
-use sqs::{Emulator, Kind, created, fresh, name, order, receipts, receive};
 use tokio::task::JoinSet;
 use tokio::time::{Instant, sleep};
 

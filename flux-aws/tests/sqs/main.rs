@@ -1,8 +1,11 @@
-//! Where the tests of the queue find SQS, and what they send.
+//! The queue against SQS as two emulators have it: where they are, and what is
+//! sent.
+#![cfg(feature = "sqs")]
 
-#![allow(dead_code, reason = "each test file takes what it needs")]
-
-pub(crate) mod meddler;
+mod conformance;
+mod faults;
+mod meddler;
+mod packs;
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -17,13 +20,13 @@ use uuid::Uuid;
 
 /// An emulator, by the variable that says where it is.
 #[derive(Debug, Clone, Copy)]
-pub(crate) enum Emulator {
+enum Emulator {
     Fauxqs,
     Ministack,
 }
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(crate) enum Kind {
+enum Kind {
     Standard,
     Fifo,
 }
@@ -53,48 +56,44 @@ impl Emulator {
         aws_sdk_sqs::config::Builder::from(&from_env).endpoint_url(self.url())
     }
 
-    pub(crate) async fn client(self) -> Client {
+    async fn client(self) -> Client {
         Client::from_conf(self.config().await.build())
     }
 }
 
 /// A name that no other test has.
-pub(crate) fn name(kind: Kind) -> String {
+fn name(kind: Kind) -> String {
     let end = if kind == Kind::Fifo { ".fifo" } else { "" };
     format!("flux-test-{}{end}", OrderId::from_uuid(Uuid::now_v7()))
 }
 
 /// A fresh queue with so long a time-out, and what is needed to open it again.
-pub(crate) async fn created(
-    emulator: Emulator,
-    kind: Kind,
-    visibility: Duration,
-) -> (Client, String) {
+async fn created(emulator: Emulator, kind: Kind, visibility: Duration) -> (Client, String) {
     let (client, name) = (emulator.client().await, name(kind));
     let options = CreateOptions { visibility };
     sqs::create(&client, &name, &options).await.expect("the queue is made");
     (client, name)
 }
 
-pub(crate) async fn fresh(emulator: Emulator, kind: Kind, visibility: Duration) -> Arc<SqsQueue> {
+async fn fresh(emulator: Emulator, kind: Kind, visibility: Duration) -> Arc<SqsQueue> {
     let (client, name) = created(emulator, kind, visibility).await;
     let queue = SqsQueue::open(client, &name, &Meter::default()).await;
     Arc::new(queue.expect("the queue opens"))
 }
 
-pub(crate) fn order(item: &str) -> Message {
+fn order(item: &str) -> Message {
     let lines = Lines::new(vec![Line::units(item, 1).expect("a line")]).expect("lines");
     let buyer = BuyerId::new("buyer-17").expect("a name");
     let placed_at = Timestamp::from_millis(1_800_000_000_000);
     Message::Place(Order::queued(OrderId::from_uuid(Uuid::now_v7()), buyer, lines, placed_at))
 }
 
-pub(crate) fn receipts(deliveries: &[Delivery]) -> Vec<Receipt> {
+fn receipts(deliveries: &[Delivery]) -> Vec<Receipt> {
     deliveries.iter().map(|delivery| delivery.receipt.clone()).collect()
 }
 
 /// Receives until there are so many, or fails after ten seconds.
-pub(crate) async fn receive(queue: &dyn OrderQueue, count: usize) -> Vec<Delivery> {
+async fn receive(queue: &dyn OrderQueue, count: usize) -> Vec<Delivery> {
     let end = Instant::now() + Duration::from_secs(10);
     let mut deliveries = Vec::new();
     while deliveries.len() < count {

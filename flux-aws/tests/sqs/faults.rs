@@ -1,20 +1,17 @@
 //! What the queue makes of calls that go wrong, some of their entries or all.
-#![cfg(feature = "sqs")]
-
-mod sqs;
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU32, Ordering::SeqCst};
 use std::time::Duration;
 
+use crate::meddler::{self, Act, Fault};
+use crate::{Emulator, Kind, created, name, order, receipts, receive};
 use flux_aws::bill::Meter;
 use flux_aws::sqs::SqsQueue;
 use flux_core::Message;
 use flux_core::seams::{OrderQueue, SeamError};
 use futures_util::future::join_all;
 use serde_json::Value;
-use sqs::meddler::{self, Act, Fault};
-use sqs::{Emulator, Kind, created, name, order, receipts, receive};
 
 const VISIBILITY: Duration = Duration::from_secs(30);
 

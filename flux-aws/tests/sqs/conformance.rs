@@ -1,17 +1,14 @@
 //! The suite of the queue against SQS as two emulators have it, standard and
 //! FIFO, bare and wrapped. The checks run at once, each on queues of its own:
 //! most of their time is waiting for time-outs.
-#![cfg(feature = "sqs")]
-
-mod sqs;
 
 use std::sync::Arc;
 use std::time::Duration;
 
+use crate::{Emulator, Kind, fresh};
 use flux_core::conformance::{CheckResult, Counts, QueueTerms, Report, queue_checks};
 use flux_core::layers::{Faults, Layered, Retry, TimeLimit, Trace};
 use flux_core::seams::OrderQueue;
-use sqs::{Emulator, Kind, fresh};
 use tokio::task::JoinSet;
 
 /// The shortest that leaves a busy machine time: SQS takes whole seconds.
