@@ -22,8 +22,8 @@
 //! fail at once meanwhile, without effect. Then one probe by a task of its own
 //! decides whether it is back. One warning says that it went, one line that it
 //! returned. Metrics: the gauge `flux_redis_up` and the counters
-//! `flux_redis_failures_total` and `flux_redis_junk_total` (messages that
-//! nobody could read).
+//! `flux_redis_failures_total`, `flux_redis_leases_lost_total` (keys that were
+//! no longer ours) and `flux_redis_junk_total` (messages nobody could read).
 //!
 //! # Redis Cluster
 //! All lease keys of one prefix carry it as their hash tag and so live in one

@@ -5,6 +5,7 @@
 mod away;
 mod conformance;
 mod news;
+mod sale;
 mod secure;
 mod server;
 
