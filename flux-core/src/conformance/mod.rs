@@ -126,7 +126,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 pub use check::{Check, CheckResult, Failure, Report};
-pub use queue::QueueTerms;
+pub use queue::{Counts, QueueTerms};
 
 use crate::seams::{InventoryStore, LockManager, OrderQueue, OutcomeBus};
 
