@@ -222,8 +222,19 @@ impl DynamoStore {
         Ok(Arc::new(hall))
     }
 
-    pub(super) fn remember(&self, known: Known) {
+    /// Remembers an item, but for shelves of which later news is known.
+    pub(super) fn remember(&self, mut known: Known) {
         let mut memory = self.memory();
+        if let Some(old) = memory.claimed.get(&known.head.id) {
+            if old.shelves[0].token > known.shelves[0].token {
+                return;
+            }
+            for (shelf, old) in known.shelves.iter_mut().zip(&old.shelves) {
+                if old.token == shelf.token && old.revision > shelf.revision {
+                    shelf.clone_from(old);
+                }
+            }
+        }
         if memory.claimed.len() >= REMEMBERED_MAX {
             memory.claimed.clear();
         }
@@ -243,9 +254,9 @@ impl DynamoStore {
 
     /// The stripes of an item that has several, the fullest first; none if it
     /// has one, or is not remembered.
-    pub(super) fn fullest_stripes(&self, item: &ItemId) -> Vec<usize> {
-        let memory = self.memory();
-        let Some(known) = memory.claimed.get(item).filter(|known| known.shelves.len() > 1) else {
+    pub(super) fn fullest_stripes(&self, item: &ItemId, token: FencingToken) -> Vec<usize> {
+        let Some(known) = self.remembered(item, token).filter(|known| known.shelves.len() > 1)
+        else {
             return Vec::new();
         };
         let available = |stripe: &usize| known.shelves[*stripe].stock.available();

@@ -11,7 +11,7 @@ use flux_core::{
     Claim, Commit, CommitOutcome, ConfirmRuling, Item, ItemId, ItemSpec, Order, OrderId,
     OrderStatus, Stock, Timestamp, confirm,
 };
-use futures_util::TryStreamExt;
+use futures_util::StreamExt;
 use futures_util::future::try_join_all;
 
 use super::DynamoStore;
@@ -47,7 +47,19 @@ impl InventoryStore for DynamoStore {
     }
 
     async fn confirm(&self, payments: &[Payment]) -> Result<Vec<ConfirmOutcome>, SeamError> {
-        in_order(payments.iter().map(|payment| self.pay(payment))).try_collect().await
+        let paid = in_order(payments.iter().map(|payment| self.pay(payment)));
+        let paid: Vec<Result<_, SeamError>> = paid.collect().await;
+        let applied = |paid: &Result<_, SeamError>| match paid {
+            Ok(_) => true,
+            Err(error) => error.may_have_applied(),
+        };
+        let some_applied = paid.iter().any(applied);
+        paid.into_iter().collect::<Result<_, _>>().map_err(|error| match error {
+            SeamError::Unavailable { service, source } if some_applied => {
+                SeamError::Unknown { service, source }
+            }
+            error => error,
+        })
     }
 
     async fn orders(&self, ids: &[OrderId]) -> Result<Vec<Option<Order>>, SeamError> {
@@ -166,7 +178,7 @@ impl DynamoStore {
         let mut due = Vec::new();
         let mut from = None;
         loop {
-            let query = self.due_query(shard).limit(DUE_PAGE).set_exclusive_start_key(from);
+            let query = self.table.due_query(shard).limit(DUE_PAGE).set_exclusive_start_key(from);
             let (rows, more) = self.table.page(query).await?;
             for row in &rows {
                 let ends = Timestamp::from_millis(get_number(row, "ends")?);
@@ -177,7 +189,8 @@ impl DynamoStore {
                 due.extend(id.map(|id: OrderId| (ends, id)));
             }
             if more.is_none() || due.len() >= limit {
-                return Ok((due, None));
+                // There may be more that ended.
+                return Ok((due, more.map(|_| now)));
             }
             from = more;
         }
