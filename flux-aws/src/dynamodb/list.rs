@@ -10,9 +10,7 @@ use flux_core::{BuyerId, ItemId, Order, OrderId};
 use tokio::time::sleep;
 
 use super::DynamoStore;
-use super::rows::{
-    Entry, Key, Row, SERVICE, damaged, get_number, read_order, string, text,
-};
+use super::rows::{Entry, Key, Row, SERVICE, damaged, get_number, read_order, string, text};
 use super::shelf::Head;
 use super::table::{GET_MAX, values};
 use crate::pause::jittered;

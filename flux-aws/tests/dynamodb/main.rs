@@ -2,4 +2,6 @@
 //! emulator at `AWS_ENDPOINT_URL_DYNAMODB`; `tests/services` starts one.
 
 mod conformance;
+mod faults;
 mod table;
+mod wire;
