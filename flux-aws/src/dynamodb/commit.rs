@@ -195,7 +195,7 @@ impl DynamoStore {
         }
         let mut fenced = Vec::new();
         if !unknown.is_empty() {
-            for (item, read) in unknown.iter().zip(self.read_items(&unknown).await?) {
+            for (item, read) in unknown.iter().zip(self.items.read(&unknown).await?) {
                 let claimed = |(claimed, _): &&(ItemId, FencingToken)| claimed == item;
                 let token = commit.claims.iter().find(claimed).map(|(_, token)| *token);
                 let ours = |read: &Known| read.shelves.iter().all(|s| Some(s.token) == token);

@@ -1,6 +1,7 @@
 //! The trait, call by call.
 
 use std::sync::Arc;
+use std::time::Duration;
 
 use async_trait::async_trait;
 use flux_core::seams::{
@@ -65,14 +66,7 @@ impl InventoryStore for DynamoStore {
     async fn orders(&self, ids: &[OrderId]) -> Result<Vec<Option<Order>>, SeamError> {
         if let [id] = ids {
             // Many callers ask for one order each.
-            return match self.reads.call(*id).await {
-                Ok(read) => Ok(vec![read?]),
-                Err(NotGathered::Full) => Err(SeamError::Overloaded {
-                    service: SERVICE,
-                    retry_after: std::time::Duration::from_secs(1),
-                }),
-                Err(NotGathered::Lost) => Err(SeamError::unavailable(SERVICE)),
-            };
+            return Ok(vec![self.order_reads.call(*id).await.map_err(not_gathered)??]);
         }
         read_orders(&self.table, ids).await
     }
@@ -137,6 +131,18 @@ impl InventoryStore for DynamoStore {
 }
 
 impl DynamoStore {
+    /// One item as its rows are now. Many callers ask for the same at once.
+    pub(super) async fn read_item(&self, item: &ItemId) -> Result<Option<Known>, SeamError> {
+        self.item_reads.call(item.clone()).await.map_err(not_gathered)?
+    }
+
+    async fn read_items(&self, items: &[ItemId]) -> Result<Vec<Option<Known>>, SeamError> {
+        match items {
+            [item] => Ok(vec![self.read_item(item).await?]),
+            items => self.items.read(items).await,
+        }
+    }
+
     async fn pay(
         &self,
         Payment { order, payment, at }: &Payment,
@@ -213,8 +219,17 @@ pub(super) async fn read_together(
     }
 }
 
+fn not_gathered(why: NotGathered) -> SeamError {
+    match why {
+        NotGathered::Full => {
+            SeamError::Overloaded { service: SERVICE, retry_after: Duration::from_secs(1) }
+        }
+        NotGathered::Lost => SeamError::unavailable(SERVICE),
+    }
+}
+
 /// The same failure again, for another caller.
-fn same(error: &SeamError) -> SeamError {
+pub(super) fn same(error: &SeamError) -> SeamError {
     match error {
         SeamError::Broken { service, reason, .. } => SeamError::broken(service, reason.clone()),
         SeamError::Unknown { service, .. } => SeamError::unknown(service),

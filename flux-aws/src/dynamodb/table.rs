@@ -215,6 +215,8 @@ impl Table {
             Err(SdkError::ServiceError(answer))
                 if answer.err().is_conditional_check_failed_exception() =>
             {
+                // Billed all the same, without saying so: one unit at least.
+                self.meter.dynamodb_units(0.0, 1.0);
                 match answer.into_err() {
                     UpdateItemError::ConditionalCheckFailedException(failed) => {
                         Ok(Written::Not(failed.item))

@@ -1,6 +1,7 @@
 //! The store on DynamoDB, held to everything a store must do. It talks to an
 //! emulator at `AWS_ENDPOINT_URL_DYNAMODB`; `tests/services` starts one.
 
+mod bill;
 mod conformance;
 mod faults;
 mod table;
