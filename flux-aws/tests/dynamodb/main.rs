@@ -4,5 +4,6 @@
 mod bill;
 mod conformance;
 mod faults;
+mod sale;
 mod table;
 mod wire;
