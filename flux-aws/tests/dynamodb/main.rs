@@ -4,6 +4,8 @@
 mod bill;
 mod conformance;
 mod faults;
+mod limits;
 mod sale;
+mod stripes;
 mod table;
 mod wire;

@@ -32,17 +32,17 @@ fn roll(seed: u64, sides: u64) -> u64 {
     (z ^ (z >> 31)) % sides
 }
 
-struct Sale {
+pub(crate) struct Sale {
     backend: Backend,
-    engines: Vec<Flux>,
+    pub(crate) engines: Vec<Flux>,
     history: History,
     /// Sees the table as it is.
-    truth: Arc<DynamoStore>,
+    pub(crate) truth: Arc<DynamoStore>,
 }
 
 impl Sale {
     /// As many engines as there are clients, each with a wire of its own.
-    async fn open(
+    pub(crate) async fn open(
         wires: Vec<aws_sdk_dynamodb::Client>,
         stripes: usize,
         specs: &[ItemSpec],
@@ -83,7 +83,12 @@ impl Sale {
     }
 
     /// A buyer asks, notes the answer, and may pay. `None` at the gate.
-    async fn buy(self: Arc<Self>, seed: u64, buyer: String, lines: Vec<Line>) -> Option<Order> {
+    pub(crate) async fn buy(
+        self: Arc<Self>,
+        seed: u64,
+        buyer: String,
+        lines: Vec<Line>,
+    ) -> Option<Order> {
         let id = OrderId::from_uuid(Uuid::from_u128(u128::from(seed) + 1));
         self.history.asked(&order(seed as usize + 1, &buyer, &lines));
         let request = OrderRequest::builder().id(id).buyer(buyer).lines(lines).build();
@@ -116,7 +121,7 @@ impl Sale {
     }
 
     /// Lets everything come to rest, then holds it against the history.
-    async fn judge(&self, demand: Demand) -> EndState {
+    pub(crate) async fn judge(&self, demand: Demand) -> EndState {
         for engine in &self.engines {
             engine.shutdown().await;
         }
@@ -140,7 +145,7 @@ impl Sale {
     }
 }
 
-fn owned(orders: &[Order], name: &str) -> u32 {
+pub(crate) fn owned(orders: &[Order], name: &str) -> u32 {
     let live = orders.iter().filter(|order| order.status().owns_stock());
     let lines = live.flat_map(|order| order.lines.iter()).filter(|line| line.item == item(name));
     lines.map(|line| line.ask.units()).sum()
