@@ -5,6 +5,7 @@ mod bill;
 mod conformance;
 mod faults;
 mod limits;
+mod microburst;
 mod sale;
 mod stripes;
 mod table;
