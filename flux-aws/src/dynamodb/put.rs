@@ -115,8 +115,7 @@ impl DynamoStore {
         let stocks = share_out(stock, head.stripes);
         let mut actions = Vec::with_capacity(head.stripes);
         for (stripe, (before, stock)) in old.shelves.iter().zip(stocks).enumerate() {
-            let token = FencingToken(token.0 + 1);
-            let after = Shelf { token, revision: before.revision + 1, stock, ..before.clone() };
+            let after = Shelf { revision: before.revision + 1, stock, ..before.clone() };
             let head = (stripe == 0).then_some(&head);
             actions.push(self.replace(&spec.id, stripe, before, &after, head));
         }

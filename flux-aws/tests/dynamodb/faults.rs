@@ -312,3 +312,49 @@ async fn a_call_that_hangs_ends() {
     assert!(matches!(read, Err(SeamError::Unknown { .. })), "{read:?}");
     assert!(began.elapsed() < Duration::from_secs(5));
 }
+
+#[tokio::test]
+async fn a_change_that_a_sale_overtakes_is_made_again() {
+    let (goes, gate) = watch::channel(false);
+    let (decide, met) = first("TransactWriteItems", vec![Fate::Held(gate)]);
+    let (well, store) = two(&Meter::default(), decide).await;
+    well.put_item(&pool("a", 5)).await.expect("put");
+    let coming = tokio::spawn(async move { store.put_item(&pool("a", 9)).await });
+    while met.load(Ordering::SeqCst) == 0 {
+        tokio::task::yield_now().await;
+    }
+    let claimed = claim(&well, "a").await;
+    apply(&well, &[&claimed], vec![new(&held(&single(1, "a")))]).await;
+    goes.send(true).expect("the call waits");
+    assert_eq!(coming.await.expect("no panic").expect("put"), PutOutcome::Changed);
+    assert_eq!(available(&well, "a").await, 8, "nine but for the one that was sold");
+    let late = well.commit(&[commit(&[&claimed], vec![new(&held(&single(2, "a")))])]).await;
+    assert!(matches!(late.expect("told")[..], [CommitOutcome::Fenced(_)]), "a change fences");
+}
+
+#[tokio::test]
+async fn every_read_is_consistent_but_those_of_the_index() {
+    let lagging = Arc::new(AtomicUsize::new(0));
+    let count = Arc::clone(&lagging);
+    let (_, store) = two(&Meter::default(), move |operation, body| {
+        let reads = matches!(operation, "GetItem" | "BatchGetItem" | "Query");
+        if reads && !body.contains(r#""ConsistentRead":true"#) && !body.contains("IndexName") {
+            count.fetch_add(1, Ordering::SeqCst);
+        }
+        Fate::Well
+    })
+    .await;
+    let hall = flux_core::ItemSpec::hall("h", ["x", "y"]).expect("a hall");
+    for spec in [pool("a", 50), hall] {
+        store.put_item(&spec).await.expect("put");
+    }
+    let claimed = claim(&store, "a").await;
+    let orders: Vec<_> = (0..40).map(|n| new(&held(&single(n, "a")))).collect();
+    apply(&store, &[&claimed], orders).await;
+    claim(&store, "h").await;
+    store.put_item(&capped("a", 50, 2)).await.expect("put");
+    assert_eq!(listed(&store, &OrderFilter::default()).await.len(), 40);
+    store.list_items(None, 9).await.expect("listed");
+    store.due_holds(crate::table::LATER, 9).await.expect("read");
+    assert_eq!(lagging.load(Ordering::SeqCst), 0);
+}
