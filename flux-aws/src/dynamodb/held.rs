@@ -11,7 +11,7 @@ use flux_core::seams::SeamError;
 use futures_util::future::try_join_all;
 use tokio::time::Instant;
 
-use super::rows::{DUE_INDEX, DUE_SHARDS, number, taken};
+use super::rows::{DUE_SHARDS, taken};
 use super::table::Table;
 
 /// A count serves at least so long,
@@ -86,11 +86,7 @@ impl HeldUnits {
         let mut units: HashMap<ItemId, u32> = HashMap::new();
         let mut next = None;
         loop {
-            let query = self.table.query().index_name(DUE_INDEX);
-            let query = query
-                .key_condition_expression("due = :shard")
-                .expression_attribute_values(":shard", number(shard))
-                .set_exclusive_start_key(next);
+            let query = self.table.due_query(shard).set_exclusive_start_key(next);
             let (rows, more) = self.table.page(query).await?;
             for row in &rows {
                 for (item, held) in taken(row)? {
