@@ -3,14 +3,14 @@
 
 use std::time::{Duration, Instant};
 
-use anyhow::{Context, Result, bail};
+use anyhow::{Result, bail};
 use flux_aws::Aws;
 use flux_aws::bill::{Bill, Meter};
 use flux_core::{Error, Flux, OrderRequest, OrderStatus, Role};
 use tokio::task::JoinSet;
 
 use crate::services::{Kind, Sale, Services, engine};
-use crate::workers::{AT_ONCE, put_items, submit_all};
+use crate::workers::{put_items, submit_all};
 
 /// Units of an item that sells out.
 const FEW: u32 = 1;
@@ -125,13 +125,10 @@ pub(crate) async fn measure(services: &Services, orders: u32) -> Result<Costs> {
     Ok(Costs { held, rejected, turned_away, whole })
 }
 
-/// Places orders and waits for each to be decided, many at once.
+/// Places orders and waits for each to be decided, all at once, as a crowd does.
 async fn place_all(shop: &Flux, orders: u32) -> Result<()> {
     let mut calls = JoinSet::new();
     for n in 0..orders {
-        if n >= AT_ONCE {
-            calls.join_next().await.context("a call is on its way")???;
-        }
         let shop = shop.clone();
         calls.spawn(async move {
             let order = shop.place(OrderRequest::units(format!("buyer-{n}"), "item-0", 1)?).await?;

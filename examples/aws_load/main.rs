@@ -39,7 +39,7 @@ struct Options {
     /// A short run, for its bill; its speeds say little
     #[arg(long)]
     quick: bool,
-    /// Show what each worker called
+    /// Show when orders were decided, and what each worker called
     #[arg(long)]
     bills: bool,
     /// Be a worker on this queue and table, until the standard input ends
@@ -69,11 +69,13 @@ const ONE_HOT: &str = "one worker, one item";
 const ONE_MANY: &str = "one worker, 300 items";
 
 fn lines(quick: bool) -> Vec<Line> {
-    let orders = if quick { 2_000 } else { 10_000 };
-    let load = |kind, workers, items| Measured::Workers(Load { kind, workers, items, orders });
+    let load = |kind, workers, items| {
+        let orders = if quick { 600 } else { 10_000 };
+        Measured::Workers(Load { kind, workers, items, orders })
+    };
     let line = |name, measured| Line { name, measured, at_least: None, long: false };
     let (standard, fifo) = (Kind::Standard, Kind::Fifo);
-    let baseline = Measured::Baseline { orders: if quick { 20 } else { 100 } };
+    let baseline = Measured::Baseline { orders: if quick { 10 } else { 100 } };
     vec![
         line(BASELINE, baseline),
         Line { at_least: Some((BASELINE, [8.0, 50.0])), ..line(ONE_HOT, load(standard, 1, 1)) },
@@ -106,7 +108,7 @@ async fn main() -> Result<()> {
     let mut idle = Idle::start(&near).await?;
     speeds(&near, &far, &options).await?;
     let costs = match "the bill".contains(&options.only) {
-        true => Some(costs::measure(&near, if options.quick { 5_000 } else { 20_000 }).await?),
+        true => Some(costs::measure(&near, if options.quick { 2_000 } else { 8_000 }).await?),
         false => None,
     };
     if !options.quick && "an idle worker".contains(&options.only) {

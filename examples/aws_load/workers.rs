@@ -12,7 +12,7 @@ use tokio::task::JoinSet;
 use crate::services::{Kind, Sale, Services, engine};
 
 /// Orders sent at once.
-pub(crate) const AT_ONCE: u32 = 1_000;
+const AT_ONCE: u32 = 1_000;
 /// A measurement that takes longer has failed.
 const LONGEST: Duration = Duration::from_secs(120);
 
@@ -86,6 +86,7 @@ pub(crate) async fn decisions(
     let mut news = flux.subscribe();
     let workers: Vec<Worker> =
         (0..load.workers).map(|_| Worker::start(services, &sale)).collect::<Result<_>>()?;
+    let started = Instant::now();
     let (mut first, mut held) = (None::<(Instant, u32)>, 0);
     let hearing = async {
         while held < load.orders {
@@ -93,6 +94,9 @@ pub(crate) async fn decisions(
                 Ok(news) => {
                     let is_held = |order: &&_| OrderStatus::Held == flux_core::Order::status(order);
                     held += news.orders.iter().filter(is_held).count() as u32;
+                    if tells_bills {
+                        eprint!("{held} at {} ms, ", started.elapsed().as_millis());
+                    }
                     if held > 0 {
                         first.get_or_insert((Instant::now(), held));
                     }
@@ -119,8 +123,13 @@ pub(crate) async fn decisions(
 }
 
 pub(crate) async fn put_items(flux: &Flux, items: u32, capacity: u32) -> Result<()> {
+    let mut calls = JoinSet::new();
     for n in 0..items {
-        flux.put_item(ItemSpec::pool(format!("item-{n}"), capacity.into())?).await?;
+        let (flux, spec) = (flux.clone(), ItemSpec::pool(format!("item-{n}"), capacity.into())?);
+        calls.spawn(async move { flux.put_item(spec).await });
+    }
+    while let Some(call) = calls.join_next().await {
+        call??;
     }
     Ok(())
 }
