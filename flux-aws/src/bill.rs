@@ -163,6 +163,20 @@ impl Sub<&Self> for Bill {
     }
 }
 
+impl fmt::Display for Bill {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(
+            f,
+            "{} SQS requests, {:.1} read and {:.1} write units, {} Redis commands; {:.4} US dollars",
+            self.sqs_requests,
+            self.read_units,
+            self.write_units,
+            self.redis_commands,
+            self.dollars(&Prices::US_EAST_1)
+        )
+    }
+}
+
 /// See [`Bill::for_orders`].
 #[derive(Debug)]
 pub struct PerOrders<'b> {

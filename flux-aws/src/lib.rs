@@ -8,12 +8,19 @@
 
 #[cfg(feature = "aws")]
 pub mod aws;
+#[cfg(all(feature = "dynamodb", feature = "redis", feature = "sqs"))]
+mod backend;
 pub mod bill;
 #[cfg(feature = "dynamodb")]
 pub mod dynamodb;
+#[cfg(any(feature = "dynamodb", feature = "redis", feature = "sqs"))]
 mod gather;
+#[cfg(any(feature = "dynamodb", feature = "sqs"))]
 mod pause;
 #[cfg(feature = "redis")]
 pub mod redis;
 #[cfg(feature = "sqs")]
 pub mod sqs;
+
+#[cfg(all(feature = "dynamodb", feature = "redis", feature = "sqs"))]
+pub use backend::{Aws, OpenError};

@@ -7,7 +7,7 @@ use std::sync::{Arc, Mutex, MutexGuard};
 use std::time::Duration;
 
 use async_trait::async_trait;
-use flux_core::conformance::{self, QueueTerms};
+use flux_core::conformance::{self, Counts, QueueTerms};
 use flux_core::seams::{
     DeadLetter, Delivery, Lease, LockManager, News, NewsReceiver, NewsSender, OrderQueue,
     OutcomeBus, QueueDepth, Receipt, SeamError, news_channel,
@@ -237,7 +237,7 @@ impl OutcomeBus for PlainBus {
 }
 
 async fn queue(visibility: Duration) -> conformance::Report {
-    let terms = QueueTerms { visibility, bound: Some(BOUND) };
+    let terms = QueueTerms { visibility, bound: Some(BOUND), counts: Counts::Exact };
     conformance::queue(terms, || async { Arc::new(PlainQueue::new(visibility)) }).await
 }
 

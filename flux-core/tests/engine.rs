@@ -5,10 +5,10 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
-use flux_core::backends::memory::MemoryStore;
+use flux_core::backends::memory::{MemoryBus, MemoryStore};
 use flux_core::clock::TokioClock;
 use flux_core::layers::{Call, Layer, NoLocks, YesLocks};
-use flux_core::seams::{CommitMax, OrderFilter, SeamError};
+use flux_core::seams::{CommitMax, News, OrderFilter, OutcomeBus, SeamError};
 use flux_core::{
     Backend, Commit, Error, Flux, ItemId, ItemSpec, Line, Order, OrderId, OrderRequest,
     OrderStatus, PaymentRef, Reason, Role, Settings, Timestamp,
@@ -326,6 +326,30 @@ async fn accepting_and_deciding_can_be_apart() -> Result {
     let winner = if first.status() == OrderStatus::Held { first } else { second };
     assert_eq!(front.release(winner.id).await?.status(), OrderStatus::Released);
     assert_sound(&front).await
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_gap_in_the_news_has_those_who_wait_look_for_themselves() -> Result {
+    let backend = Backend::memory();
+    let bus = Arc::new(MemoryBus::default());
+    let deaf = Backend { bus: bus.clone(), ..backend.clone() };
+    let front = Flux::builder(deaf).clock(clock()).role(Role::AcceptOnly).start();
+    front.put_item(ItemSpec::pool("a", 1)?).await?;
+    front.submit(one("ann").with_id(id(1))).await?;
+    let waiting = tokio::spawn({
+        let front = front.clone();
+        async move { front.wait(id(1), Duration::from_secs(60)).await }
+    });
+    // By now it looks every two seconds; the last time was at 9.1.
+    tokio::time::sleep(Duration::from_millis(9_500)).await;
+    let _worker = engine(&backend);
+    tokio::time::sleep(Duration::from_millis(100)).await;
+    assert!(!waiting.is_finished());
+    let told = tokio::time::Instant::now();
+    bus.publish(Arc::new(News::gap())).await?;
+    assert_eq!(waiting.await??.status(), OrderStatus::Held);
+    assert!(told.elapsed() < Duration::from_millis(100), "{:?}", told.elapsed());
+    Ok(())
 }
 
 /// The lock makes it fast; the store makes it right.

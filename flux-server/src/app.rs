@@ -9,7 +9,7 @@ use http::HeaderValue;
 use tokio::sync::{Notify, OwnedSemaphorePermit, Semaphore, watch};
 
 use crate::auth::Auth;
-use crate::config::{Config, Half, Secret};
+use crate::config::{Command, Config, Secret};
 use crate::events::Hub;
 use crate::limit::Limits;
 use crate::problem::Problem;
@@ -81,7 +81,7 @@ impl App {
         let draining = watch::Sender::new(false);
         let (operator, buyers) = (config.operator_token(), config.buyer_jwt_secret());
         Self {
-            role: if config.half == Half::Api { Role::AcceptOnly } else { Role::Both },
+            role: config.command.role(),
             auth: Auth::new(
                 operator.as_ref().map(Secret::reveal),
                 buyers.as_ref().map(Secret::reveal),
@@ -95,7 +95,7 @@ impl App {
                 body: config.body_timeout,
                 idle: config.idle_timeout,
             },
-            operations_only: config.half == Half::Worker,
+            operations_only: config.command == Command::Worker,
             http: Http::new(Route::ALL.map(Route::name)),
             figures,
             hub: Hub::start(flux.clone(), draining.subscribe()),

@@ -8,18 +8,27 @@ use std::time::Duration;
 
 use clap::builder::Resettable;
 use clap::{CommandFactory, FromArgMatches, Parser, ValueEnum};
-use flux_core::{InvalidInput, ItemSpec};
+use flux_aws::redis::RedisSettings;
+use flux_core::{InvalidInput, ItemSpec, Role};
 
 use crate::dotenv;
 
 const LISTEN: &str = "FLUX_LISTEN";
 const BACKEND: &str = "FLUX_BACKEND";
 const DATA_DIR: &str = "FLUX_DATA_DIR";
+const CREATE: &str = "FLUX_CREATE";
 const OPERATOR_TOKEN: &str = "FLUX_OPERATOR_TOKEN";
 const BUYER_JWT_SECRET: &str = "FLUX_BUYER_JWT_SECRET";
+const QUEUE: &str = "SQS_QUEUE_URL";
+const TABLE: &str = "DYNAMODB_TABLE";
+const REDIS_URL: &str = "REDIS_URL";
+const REDIS_HOST: &str = "REDIS_HOST";
+const REDIS_PORT: &str = "REDIS_PORT";
+const REDIS_PASSWORD: &str = "REDIS_PASSWORD";
 
 /// What no message may show.
-pub(crate) const SECRETS: [&str; 2] = [OPERATOR_TOKEN, BUYER_JWT_SECRET];
+pub(crate) const SECRETS: [&str; 5] =
+    [OPERATOR_TOKEN, BUYER_JWT_SECRET, REDIS_URL, REDIS_PASSWORD, "AWS_SECRET_ACCESS_KEY"];
 
 const AFTER_HELP: &str = "\
 Secrets come from the environment or .env alone, where no list of processes shows them:
@@ -27,6 +36,10 @@ Secrets come from the environment or .env alone, where no list of processes show
                          without it they are for callers on this machine
   FLUX_BUYER_JWT_SECRET  the key of the buyers' HS256 tokens; without it buyers
                          need none
+  REDIS_URL              like rediss://:password@host:6379; or REDIS_HOST,
+                         REDIS_PORT and REDIS_PASSWORD
+With --backend aws: SQS_QUEUE_URL and DYNAMODB_TABLE, and what the AWS SDK reads,
+such as AWS_REGION, AWS_ACCESS_KEY_ID, AWS_ENDPOINT_URL.
 Telemetry: RUST_LOG, OTEL_EXPORTER_OTLP_ENDPOINT.
 
 Example: flux-server --item ticket_1=100";
@@ -35,9 +48,9 @@ Example: flux-server --item ticket_1=100";
 #[derive(Parser)]
 #[command(version, about, after_help = AFTER_HELP)]
 pub struct Config {
-    /// Which half to run.
-    #[arg(value_enum, default_value_t = Half::Serve)]
-    pub half: Half,
+    /// What to do.
+    #[arg(value_enum, value_name = "COMMAND", default_value_t = Command::Serve)]
+    pub command: Command,
 
     /// Address to listen on. (A worker listens, for health and metrics, only
     /// if this is given.) [default: 127.0.0.1:5000]
@@ -52,6 +65,20 @@ pub struct Config {
     /// Directory of the embedded backend's files.
     #[arg(long, env = DATA_DIR, default_value = "flux-data")]
     pub data_dir: PathBuf,
+
+    /// Make queue, dead-letter queue and table of the aws backend if they are
+    /// missing: for tests and trials.
+    #[arg(long, env = CREATE)]
+    pub create: bool,
+
+    /// Rows that the aws backend spreads the stock of a new pool over, for one
+    /// that sells more than ten thousand orders a second; 1 to 32.
+    #[arg(long, value_name = "N", default_value_t = 1)]
+    pub stripes: usize,
+
+    /// Most dead letters to list or put back.
+    #[arg(long, value_name = "N", default_value_t = 1_000)]
+    pub max: usize,
 
     /// A pool to put on sale if it is missing; may be repeated.
     #[arg(long = "item", value_name = "ID=CAPACITY", value_parser = pool)]
@@ -108,15 +135,32 @@ pub struct Config {
     pub log_format: LogFormat,
 }
 
-/// The halves of the server.
+/// What to do: run the server or one of its halves, or look after a sale.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
-pub enum Half {
-    /// Accepts orders and decides them.
+pub enum Command {
+    /// Accept orders and decide them.
     Serve,
-    /// Accepts orders; workers elsewhere decide them.
+    /// Accept orders; workers elsewhere decide them.
     Api,
-    /// Decides orders accepted elsewhere.
+    /// Decide orders accepted elsewhere.
     Worker,
+    /// Count every order and unit anew, and say what is wrong.
+    Audit,
+    /// List messages that were given up, each with why.
+    DeadLetters,
+    /// Put dead letters back in the queue.
+    Redrive,
+}
+
+impl Command {
+    /// What its engine does.
+    #[must_use]
+    pub fn role(self) -> Role {
+        match self {
+            Self::Serve | Self::Worker => Role::Both,
+            _ => Role::AcceptOnly,
+        }
+    }
 }
 
 /// Where orders and items live.
@@ -178,7 +222,9 @@ impl Config {
         dotenv::load()?;
         let mut command = Self::command();
         // As with the secrets, an empty variable is one that is not set.
-        for (flag, name) in [("listen", LISTEN), ("backend", BACKEND), ("data_dir", DATA_DIR)] {
+        for (flag, name) in
+            [("listen", LISTEN), ("backend", BACKEND), ("data_dir", DATA_DIR), ("create", CREATE)]
+        {
             if std::env::var_os(name).is_some_and(|value| value.is_empty()) {
                 command = command.mut_arg(flag, |arg| arg.env(Resettable::Reset));
             }
@@ -202,21 +248,47 @@ impl Config {
     /// Where to listen, if at all.
     #[must_use]
     pub fn address(&self) -> Option<SocketAddr> {
-        match self.half {
-            Half::Worker => self.listen,
-            Half::Serve | Half::Api => {
+        match self.command {
+            Command::Serve | Command::Api => {
                 Some(self.listen.unwrap_or_else(|| SocketAddr::from(([127, 0, 0, 1], 5000))))
             }
+            _ => self.listen,
         }
+    }
+
+    /// The queue's name or URL, and the table's name.
+    #[must_use]
+    pub fn queue_and_table(&self) -> Option<(String, String)> {
+        let named = |name| std::env::var(name).ok().filter(|value| !value.is_empty());
+        Some((named(QUEUE)?, named(TABLE)?))
+    }
+
+    /// Where Redis is, if there is one.
+    ///
+    /// # Errors
+    /// When the port is none.
+    pub fn redis(&self) -> Result<Option<RedisSettings>, InvalidInput> {
+        if let Some(url) = Secret::from_environment(REDIS_URL) {
+            return Ok(Some(RedisSettings::url(url.reveal())));
+        }
+        let named = |name| std::env::var(name).ok().filter(|value| !value.is_empty());
+        let Some(host) = named(REDIS_HOST) else { return Ok(None) };
+        let port = named(REDIS_PORT).map(|port| {
+            let wrong = |_| InvalidInput::new(REDIS_PORT, format!("must be a port, was {port:?}"));
+            port.parse::<u16>().map_err(wrong)
+        });
+        let password = Secret::from_environment(REDIS_PASSWORD);
+        let password = password.as_ref().map(Secret::reveal);
+        let server = RedisSettings::server(host).maybe_port(port.transpose()?);
+        Ok(Some(server.maybe_password(password).build()))
     }
 
     /// Which backend to use.
     #[must_use]
     pub fn backend(&self) -> BackendKind {
-        let named = |name| std::env::var_os(name).is_some_and(|value| !value.is_empty());
         match self.backend {
             Some(kind) => kind,
-            None if named("SQS_QUEUE_URL") && named("DYNAMODB_TABLE") => BackendKind::Aws,
+            None if self.queue_and_table().is_some() => BackendKind::Aws,
             None => BackendKind::Embedded,
         }
     }

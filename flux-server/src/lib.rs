@@ -4,6 +4,7 @@
 //! | part | file |
 //! |---|---|
 //! | flags, environment, the items to start with | `config`, `dotenv`, `catalog` |
+//! | where orders live, and what an operator has done there | `backend`, `chores` |
 //! | connections, from the first byte to the last | `server`, `wire`, `framing`, `refusal` |
 //! | one request: its id, limits, and which call it is | `service`, `route`, `app` |
 //! | who may, and how often | `auth`, `limit` |
@@ -15,8 +16,10 @@
 mod answer;
 pub mod app;
 mod auth;
+pub mod backend;
 mod body;
 pub mod catalog;
+pub mod chores;
 pub mod config;
 mod cursor;
 mod dotenv;

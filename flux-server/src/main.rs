@@ -3,13 +3,12 @@
 use std::process::ExitCode;
 use std::sync::Arc;
 
-use anyhow::{Context, Result, bail};
-use flux_core::backends::embedded::Embedded;
-use flux_core::{Flux, Role};
+use anyhow::{Context, Result};
 use flux_server::app::App;
-use flux_server::config::{BackendKind, Config, Half};
+use flux_server::backend::{self, Opened};
+use flux_server::config::Config;
 use flux_server::telemetry::Telemetry;
-use flux_server::{catalog, server};
+use flux_server::{catalog, chores, server};
 use tokio::signal::unix::{SignalKind, signal};
 use tracing::{info, warn};
 
@@ -48,7 +47,11 @@ async fn run(config: Config) -> Result<()> {
     let mut interrupt = signal(SignalKind::interrupt())?;
 
     let telemetry = Telemetry::start(config.log_format)?;
-    let flux = open(&config).await?;
+    let Opened { flux, meter } = backend::open(&config).await?;
+    if let Some(done) = chores::run(&config, &flux).await {
+        flux.shutdown().await;
+        return done;
+    }
     let mut items = config.items.clone();
     if let Some(file) = &config.catalog {
         items.extend(catalog::read(file)?);
@@ -89,29 +92,12 @@ async fn run(config: Config) -> Result<()> {
     if tokio::time::timeout(config.drain.mul_f64(0.2), flux.shutdown()).await.is_err() {
         warn!("the engine did not stop in time; what it left is found when it is opened again");
     }
+    if let Some(meter) = meter {
+        info!("the bill of this process: {}", meter.bill());
+    }
     info!("stopped");
     telemetry.finish(config.drain.mul_f64(0.05)).await;
     Ok(())
-}
-
-async fn open(config: &Config) -> Result<Flux> {
-    if config.backend() == BackendKind::Aws {
-        bail!("this build has no aws backend; use --backend embedded");
-    }
-    let role = if config.half == Half::Api { Role::AcceptOnly } else { Role::Both };
-    let data_dir = config.data_dir.clone();
-    let opened = tokio::task::spawn_blocking(move || Embedded::open(data_dir)).await?;
-    let embedded = opened.with_context(|| format!("can't open {}", config.data_dir.display()))?;
-    match config.half {
-        Half::Serve => {}
-        Half::Api => warn!(
-            "api with the embedded backend: orders are accepted and nobody decides them, as no worker can open this data directory; run `serve` to have both"
-        ),
-        Half::Worker => warn!(
-            "worker with the embedded backend: it decides what this data directory has and no more, as nothing that accepts orders can open it; run `serve` to have both"
-        ),
-    }
-    Ok(Flux::builder(embedded.backend()).role(role).start())
 }
 
 fn warn_of_risks(config: &Config, loopback: bool, files: u64) {

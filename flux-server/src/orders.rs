@@ -3,8 +3,8 @@
 use std::time::Duration;
 
 use bytes::Bytes;
-use flux_core::seams::{Cursor, OrderFilter};
-use flux_core::{Error, InvalidInput, Order, OrderId, OrderRequest, OrderStatus, Role};
+use flux_core::seams::{Cursor, OrderFilter, SeamError};
+use flux_core::{Error, Order, OrderId, OrderRequest, OrderStatus, Role};
 use http::header::{HeaderName, HeaderValue, LOCATION};
 use http::{HeaderMap, StatusCode};
 use hyper::body::Body;
@@ -156,21 +156,19 @@ pub(crate) async fn list<B>(call: Call<B>) -> Result<Answer, Problem> {
     if let Caller::Buyer(own) = &caller {
         caller.acts_for(filter.buyer.get_or_insert_with(|| own.clone()))?;
     }
-    let after = query.get("cursor").map(place_in_list).transpose()?;
-    let page = call.app.flux.orders(&filter, after.as_ref(), query.limit()?).await?;
+    let after = query.get("cursor").map(|text| cursor::decode(LIST, text)).transpose()?;
+    let after = after.map(Cursor);
+    let listed = call.app.flux.orders(&filter, after.as_ref(), query.limit()?).await;
+    let page = listed.map_err(|error| match error {
+        // It passed our own check, and is still not one of this store.
+        Error::Backend(SeamError::Broken { .. }) if after.is_some() => cursor::wrong().into(),
+        error => Problem::from(error),
+    })?;
     let page = Page {
         orders: page.orders.iter().map(OrderJson).collect(),
         next_cursor: page.next.map(|Cursor(place)| cursor::encode(LIST, &place)),
     };
     Ok(answer::json(StatusCode::OK, &page))
-}
-
-/// Where a page of orders begins: always a number, whoever made the cursor.
-fn place_in_list(text: &str) -> Result<Cursor, InvalidInput> {
-    match cursor::decode(LIST, text)? {
-        place if place.parse::<u64>().is_ok() => Ok(Cursor(place)),
-        _ => Err(cursor::wrong()),
-    }
 }
 
 /// The order's id, for a call that reads.

@@ -2,6 +2,7 @@
 
 use std::time::Duration;
 
+use aws_sdk_dynamodb::operation::create_table::CreateTableError;
 use aws_sdk_dynamodb::types::{
     AttributeDefinition, BillingMode, GlobalSecondaryIndex, KeySchemaElement, KeyType, Projection,
     ProjectionType, ScalarAttributeType, TableStatus,
@@ -56,7 +57,7 @@ impl DynamoStore {
             .send()
             .await;
         if let Err(error) = made
-            && !error.as_service_error().is_some_and(|e| e.is_resource_in_use_exception())
+            && !error.as_service_error().is_some_and(CreateTableError::is_resource_in_use_exception)
         {
             return Err(self.table.failure(error));
         }

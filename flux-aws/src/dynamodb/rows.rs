@@ -208,7 +208,9 @@ pub(super) fn read_order(row: &Row) -> Result<Order, SeamError> {
     let lines = lines.and_then(|lines| Lines::new(lines).ok());
     let lines = lines.ok_or_else(|| damaged(row, "lines"))?;
     let time = |name| get_number(row, name).map(Timestamp::from_millis);
-    let hold = || Ok(Hold { decided_at: time("decided")?, expires_at: time("ends")? });
+    let hold = || -> Result<Hold, SeamError> {
+        Ok(Hold { decided_at: time("decided")?, expires_at: time("ends")? })
+    };
     let payment = || PaymentRef::new(text(row, "payment")?).map_err(|_| damaged(row, "payment"));
     let state = match word(row, "status")? {
         OrderStatus::Queued => OrderState::Queued,

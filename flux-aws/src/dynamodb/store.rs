@@ -44,7 +44,9 @@ impl InventoryStore for DynamoStore {
     }
 
     async fn commit(&self, commits: &[Commit]) -> Result<Vec<CommitOutcome>, SeamError> {
-        self.commit_all(commits).await
+        let outcomes = self.commit_all(commits).await;
+        self.held.changed();
+        outcomes
     }
 
     async fn confirm(&self, payments: &[Payment]) -> Result<Vec<ConfirmOutcome>, SeamError> {
@@ -158,7 +160,10 @@ impl DynamoStore {
             .expression_attribute_values(":payment", string(payment))
             .expression_attribute_values(":at", number(at.as_millis()));
         let order = match self.table.write(update).await? {
-            Written::Row(row) => return Ok(ConfirmOutcome::Settled(read_order(&row)?)),
+            Written::Row(row) => {
+                self.held.changed();
+                return Ok(ConfirmOutcome::Settled(read_order(&row)?));
+            }
             Written::Not(None) => return Ok(ConfirmOutcome::NotFound),
             Written::Not(Some(row)) => read_order(&row)?,
         };

@@ -6,7 +6,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use flux_core::InvalidInput;
-use flux_core::seams::SeamError;
+use flux_core::seams::{OrderQueue, SeamError};
 use redis::aio::MultiplexedConnection;
 use redis::{
     AsyncConnectionConfig, Client, Cmd, ConnectionAddr, ErrorKind, FromRedisValue, RedisError,
@@ -17,7 +17,7 @@ use tokio::task::JoinSet;
 use tokio::time::{Instant, sleep, timeout};
 use tracing::{debug, info, warn};
 
-use super::{RedisBus, RedisLocks, RedisSettings};
+use super::{Accepted, RedisBus, RedisLocks, RedisSettings};
 use crate::bill::Meter;
 
 /// A connection that takes longer is given up.
@@ -62,6 +62,14 @@ impl Redis {
     #[must_use]
     pub fn locks(&self) -> RedisLocks {
         RedisLocks::new(self.clone())
+    }
+
+    /// Around a queue that can't be looked into: what is sent is noted until
+    /// it is acknowledged, so that every process finds it. Must be called
+    /// within a tokio runtime.
+    #[must_use]
+    pub fn remember(&self, queue: Arc<dyn OrderQueue>) -> Accepted {
+        Accepted::new(self.clone(), queue)
     }
 
     /// A bus over this Redis, with a connection of its own to listen by. Must
@@ -143,13 +151,19 @@ impl Link {
     async fn send(&self, name: &'static str, command: &Cmd) -> Answer<Result<Value, RedisError>> {
         let (number, mut connection) = self.connection().await?;
         self.meter.redis(name);
-        let source = match timeout(COMMAND_MAX, command.query_async(&mut connection)).await {
-            Ok(Err(error)) if is_lost(&error) => error,
-            Ok(answer) => return Ok(answer),
-            Err(_) => timed_out(),
-        };
-        self.lose(number, &source);
-        Err(SeamError::Unknown { service: SERVICE, source: Some(Box::new(source)) })
+        let answer = timeout(COMMAND_MAX, command.query_async(&mut connection)).await;
+        match answer.unwrap_or_else(|_| Err(timed_out())) {
+            Err(error) if !is_answer(&error) => {
+                self.lose(number, &error);
+                Err(SeamError::Unknown { service: SERVICE, source: Some(Box::new(error)) })
+            }
+            Err(error) if error.kind() == ErrorKind::Server(ServerErrorKind::ReadOnly) => {
+                // Now a replica; the address may lead to another by now.
+                self.lose(number, &error);
+                Ok(Err(error))
+            }
+            answer => Ok(answer),
+        }
     }
 
     async fn connection(&self) -> Answer<(u64, MultiplexedConnection)> {
@@ -249,23 +263,17 @@ pub(super) fn pause(tries: u32, least: Duration, most: Duration) -> Duration {
     longest.mul_f64(0.5 + random / 2.0)
 }
 
-/// Whether the connection is of no more use. A server that became a replica
-/// answers, but the address may lead to another by now.
-fn is_lost(error: &RedisError) -> bool {
-    match error.kind() {
-        ErrorKind::Server(kind) => kind == ServerErrorKind::ReadOnly,
-        ErrorKind::AuthenticationFailed
-        | ErrorKind::Extension
-        | ErrorKind::UnexpectedReturnType => false,
-        _ => true,
-    }
+/// Whether Redis said so, and not the connection to it.
+fn is_answer(error: &RedisError) -> bool {
+    use ErrorKind::{AuthenticationFailed, Extension, Server, UnexpectedReturnType};
+    matches!(error.kind(), AuthenticationFailed | Extension | Server(_) | UnexpectedReturnType)
 }
 
 /// What an answer that is an error means.
 fn refusal(error: RedisError) -> SeamError {
-    use ServerErrorKind::{BusyLoading, ClusterDown, MasterDown, TryAgain};
+    use ServerErrorKind::{BusyLoading, ClusterDown, MasterDown, ReadOnly, TryAgain};
     let for_the_moment = match error.kind() {
-        ErrorKind::Server(BusyLoading | ClusterDown | MasterDown | TryAgain) => true,
+        ErrorKind::Server(BusyLoading | ClusterDown | MasterDown | ReadOnly | TryAgain) => true,
         _ => matches!(error.code(), Some("BUSY" | "OOM" | "NOREPLICAS" | "MISCONF")),
     };
     if for_the_moment {

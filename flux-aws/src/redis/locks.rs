@@ -31,6 +31,18 @@ end
 for _, key in ipairs(KEYS) do redis.call('SET', key, ARGV[1], 'PX', ARGV[2]) end
 return 1";
 
+/// Which are ours now, by their places: those that nobody else has.
+const ACQUIRE_FREE: &str = "
+local ours = {}
+for place, key in ipairs(KEYS) do
+    local owner = redis.call('GET', key)
+    if not owner or owner == ARGV[1] then
+        redis.call('SET', key, ARGV[1], 'PX', ARGV[2])
+        ours[#ours + 1] = place
+    end
+end
+return ours";
+
 /// How many are no longer ours; all are renewed, or none.
 const RENEW: &str = "
 local lost = 0
@@ -58,14 +70,16 @@ return lost";
 pub struct RedisLocks {
     redis: Redis,
     acquire: Script,
+    acquire_free: Script,
     renew: Script,
     release: Script,
 }
 
 impl RedisLocks {
     pub(super) fn new(redis: Redis) -> Self {
-        let [acquire, renew, release] = [ACQUIRE, RENEW, RELEASE].map(Script::new);
-        Self { redis, acquire, renew, release }
+        let [acquire, acquire_free, renew, release] =
+            [ACQUIRE, ACQUIRE_FREE, RENEW, RELEASE].map(Script::new);
+        Self { redis, acquire, acquire_free, renew, release }
     }
 
     fn names(&self, keys: &[ItemId]) -> Vec<String> {
@@ -103,6 +117,23 @@ impl LockManager for RedisLocks {
             tries += 1;
             sleep(pause(tries, PAUSE_MIN, PAUSE_MAX).min(left)).await;
         }
+    }
+
+    async fn acquire_free(
+        &self,
+        keys: &[ItemId],
+        ttl: Duration,
+    ) -> Result<Option<Lease>, SeamError> {
+        let mut keys = keys.to_vec();
+        keys.sort_unstable();
+        keys.dedup();
+        let (names, owner, ttl) = (self.names(&keys), Uuid::now_v7().to_string(), millis(ttl));
+        let script = (&self.acquire_free, ACQUIRE_FREE);
+        let ours: Vec<usize> = self.redis.link.script(script, &names, &[&owner, &ttl]).await?;
+        // The places count from one, and grow.
+        let keys: Vec<ItemId> =
+            ours.into_iter().filter_map(|place| keys.get(place.wrapping_sub(1)).cloned()).collect();
+        Ok((!keys.is_empty()).then_some(Lease { keys, owner }))
     }
 
     async fn renew(&self, lease: &Lease, ttl: Duration) -> Result<bool, SeamError> {

@@ -22,8 +22,8 @@
 //! fail at once meanwhile, without effect. Then one probe by a task of its own
 //! decides whether it is back. One warning says that it went, one line that it
 //! returned. Metrics: the gauge `flux_redis_up` and the counters
-//! `flux_redis_failures_total` and `flux_redis_junk_total` (messages that
-//! nobody could read).
+//! `flux_redis_failures_total`, `flux_redis_leases_lost_total` (keys that were
+//! no longer ours) and `flux_redis_junk_total` (messages nobody could read).
 //!
 //! # Redis Cluster
 //! All lease keys of one prefix carry it as their hash tag and so live in one
@@ -32,12 +32,14 @@
 //! follows no redirection: give it the address of the one that owns the slot,
 //! or a server without cluster mode, which serves some 100,000 leases a second.
 
+mod accepted;
 mod bus;
 mod link;
 mod locks;
 mod settings;
 mod wire;
 
+pub use accepted::Accepted;
 pub use bus::RedisBus;
 pub use link::Redis;
 pub use locks::RedisLocks;

@@ -153,6 +153,34 @@ async fn wiped() {
 }
 
 #[tokio::test]
+async fn refusing_for_a_while() {
+    let server = Server::start().await;
+    let redis = open(&server.url(), &prefix());
+    let locks = redis.locks();
+    let take = |name| {
+        let (locks, key) = (&locks, [item(name)]);
+        async move { locks.acquire(&key, LONG, NONE).await }
+    };
+    assert!(take("a").await.expect("up").is_some());
+    // Full; then a replica, as after a failover.
+    server.ask(&["CONFIG", "SET", "maxmemory", "1"]).await;
+    let answer = take("b").await;
+    assert!(matches!(answer, Err(SeamError::Unavailable { .. })), "{answer:?}");
+    server.ask(&["CONFIG", "SET", "maxmemory", "0"]).await;
+    assert!(take("b").await.expect("up").is_some());
+    server.ask(&["REPLICAOF", "127.0.0.1", "1"]).await;
+    let answer = take("c").await;
+    assert!(matches!(answer, Err(SeamError::Unavailable { .. })), "{answer:?}");
+    server.ask(&["REPLICAOF", "NO", "ONE"]).await;
+    eventually(|| take("c"), Result::is_ok).await;
+    // A command that Redis does not allow is no outage, and not to be repeated.
+    server.ask(&["ACL", "SETUSER", "default", "-@scripting"]).await;
+    let answer = take("d").await;
+    assert!(matches!(answer, Err(SeamError::Broken { .. })), "{answer:?}");
+    assert!(redis.is_up());
+}
+
+#[tokio::test]
 async fn too_slow() {
     let server = Server::start().await;
     let redis = open(&server.url(), &prefix());

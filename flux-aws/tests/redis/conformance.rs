@@ -135,6 +135,7 @@ tests! {
     Arc::new(fresh().locks()), layered_locks(), two(|redis| redis.locks());
     a_key_has_one_holder,
     all_keys_or_none,
+    what_is_free_or_none,
     a_wait_is_bounded,
     a_waiter_gets_what_is_released,
     a_lease_ends,

@@ -28,6 +28,7 @@ where
         "locks" {
             a_key_has_one_holder,
             all_keys_or_none,
+            what_is_free_or_none,
             a_wait_is_bounded,
             a_waiter_gets_what_is_released,
             a_lease_ends,
@@ -96,6 +97,33 @@ where
     for name in ["a", "b", "c"] {
         take(&*locks, &[name], LONG, NONE).await?;
     }
+    Ok(())
+}
+
+async fn what_is_free_or_none<L>((locks, _): Subject<L>) -> Checked
+where
+    L: LockManager + ?Sized,
+{
+    let since = Instant::now();
+    let middle = take(&*locks, &["b"], LONG, NONE).await?;
+    let free = locks.acquire_free(&keys(&["c", "b", "a"]), LONG).await?;
+    if let Some(free) = &free {
+        same("the keys that were free, sorted", &free.keys, &keys(&["a", "c"]))?;
+        ensure!(free.owner != middle.owner, "two leases have one owner");
+        busy(&*locks, &["a"]).await?;
+        busy(&*locks, &["c"]).await?;
+        locks.release(free).await?;
+    }
+    busy(&*locks, &["b"]).await?;
+    let none = locks.acquire_free(&keys(&["b"]), LONG).await?;
+    ensure!(none.is_none(), "b was leased twice");
+    locks.release(&middle).await?;
+    let all = locks.acquire_free(&keys(&["c", "b", "a"]), LONG).await?;
+    let all = all.ok_or_else(|| Failure::new("no lease on what is free".to_owned()))?;
+    same("all keys, sorted", &all.keys, &keys(&["a", "b", "c"]))?;
+    ensure!(locks.renew(&all, LONG).await?, "a lease on what was free can't be renewed");
+    let took = since.elapsed();
+    ensure!(took < PATIENCE, "nothing was waited for, and it took {took:?}");
     Ok(())
 }
 

@@ -102,6 +102,7 @@
 //! | depth counts what is in flight twice | `the_depth_tells_where_messages_are` |
 //! | no bound, or one that forgets what is in flight | `a_full_queue_says_so` |
 //! | every lease is granted, or there is one owner for all | `a_key_has_one_holder` |
+//! | what is free is leased together with what is not, or under the other's owner | `what_is_free_or_none` |
 //! | only the first key counts, or a refusal keeps some keys; keys unsorted | `all_keys_or_none` |
 //! | the wait is ignored, or has no end | `a_wait_is_bounded` |
 //! | leases never end | `a_lease_ends` |
@@ -125,7 +126,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 pub use check::{Check, CheckResult, Failure, Report};
-pub use queue::QueueTerms;
+pub use queue::{Counts, QueueTerms};
 
 use crate::seams::{InventoryStore, LockManager, OrderQueue, OutcomeBus};
 

@@ -26,6 +26,27 @@ pub struct QueueTerms {
     /// How many messages fill the queue, at least 500; `None` leaves the check
     /// of the bound out.
     pub bound: Option<usize>,
+    /// What the numbers of [`depth`](OrderQueue::depth) are worth.
+    pub counts: Counts,
+}
+
+/// How true a queue's numbers are, once they caught up.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Counts {
+    /// Each message counts.
+    Exact,
+    /// They tell none from some, but for dead letters, which are counted: a
+    /// queue that packs messages may know only how many packs there are.
+    Rough,
+}
+
+impl Counts {
+    fn of<const N: usize>(self, numbers: [u64; N]) -> [u64; N] {
+        match self {
+            Self::Exact => numbers,
+            Self::Rough => numbers.map(|number| number.min(1)),
+        }
+    }
 }
 
 pub(super) type Subject<Q> = (Arc<Q>, QueueTerms);
@@ -286,7 +307,16 @@ where
             queue.retry(&receipts(&deliveries?), Duration::ZERO).await?;
         }
     }
-    receive_all(&*queue, 20, again(terms)).await?;
+    // Settled as they come: a queue may keep the messages on an item back
+    // while an earlier one is out.
+    let (mut seen, end) = (HashSet::new(), Instant::now() + again(terms));
+    while seen.len() < 20 {
+        let left = end.saturating_duration_since(Instant::now());
+        for delivery in receive_all(&*queue, 1, left).await? {
+            seen.insert(delivery.message.order_id());
+            queue.ack(&[delivery.receipt]).await?;
+        }
+    }
     Ok(())
 }
 
@@ -468,7 +498,7 @@ where
     same("an order that is done", &queue.find(id(1)).await?, &None)
 }
 
-async fn the_depth_tells_where_messages_are<Q>((queue, _): Subject<Q>) -> Checked
+async fn the_depth_tells_where_messages_are<Q>((queue, terms): Subject<Q>) -> Checked
 where
     Q: OrderQueue + ?Sized,
 {
@@ -476,7 +506,8 @@ where
     let depth = async |waiting, in_flight, dead| {
         eventually(|| async {
             let QueueDepth { waiting: w, in_flight: f, dead: d, .. } = queue.depth().await?;
-            same("(waiting, in flight, dead)", &(w, f, d), &(waiting, in_flight, dead))
+            let should_be = (terms.counts.of([waiting, in_flight]), dead);
+            same("([waiting, in flight], dead)", &(terms.counts.of([w, f]), d), &should_be)
         })
         .await
     };
@@ -495,7 +526,8 @@ where
     eventually(|| async {
         queue.extend(&given).await?;
         let depth = queue.depth().await?;
-        same("(waiting, in flight)", &(depth.waiting, depth.in_flight), &(3, 2))
+        let told = terms.counts.of([depth.waiting, depth.in_flight]);
+        same("[waiting, in flight]", &told, &terms.counts.of([3, 2]))
     })
     .await?;
     queue.ack(&given[..1]).await?;

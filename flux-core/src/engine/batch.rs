@@ -15,28 +15,37 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use foldhash::fast::RandomState;
-use tokio::time::Instant;
 use tracing::{debug, warn};
 
 use super::backoff::jittered;
 use super::core::Core;
 use super::lane::Answer;
 use super::plan::{Plan, Room};
+use super::tenures::Tenures;
 use crate::protocol::{
-    CommitOutcome, ItemId, Message, Order, OrderId, OrderStatus, OverCap, Verdict, View,
+    CommitOutcome, ItemId, Line, Message, Order, OrderId, OrderStatus, OverCap, Verdict, View,
 };
-use crate::seams::{Durable, Lease, Level, News, SeamError};
+use crate::seams::{Durable, Level, News, SeamError};
 
 /// A message being worked on.
 #[derive(Debug)]
 pub(super) struct Job {
     pub(super) message: Message,
     pub(super) answer: Option<Answer>,
+    /// Whether the order is looked for before it is decided.
+    looks_first: bool,
 }
 
 impl Job {
     pub(super) fn new(message: Message) -> Self {
-        Self { message, answer: None }
+        let looks_first = !matches!(message, Message::Place(_));
+        Self { message, answer: None, looks_first }
+    }
+
+    /// One that was worked on before, so that it may be decided: a look costs
+    /// less than a commit in vain.
+    pub(super) fn again(message: Message) -> Self {
+        Self { message, answer: None, looks_first: true }
     }
 }
 
@@ -48,23 +57,12 @@ pub(super) struct Done {
     pub(super) news: Vec<Arc<News>>,
 }
 
-/// Items this worker has leased together.
-#[derive(Debug)]
-struct Tenure {
-    items: HashSet<ItemId>,
-    /// `None` where the lock manager did not answer or someone else would not
-    /// let go: the claim alone decides.
-    lease: Option<Lease>,
-    since: Instant,
-    renewed: Instant,
-}
-
 /// What a worker knows from one batch to the next.
 #[derive(Debug)]
 pub(super) struct Desk {
     core: Arc<Core>,
     view: View,
-    tenures: Vec<Tenure>,
+    tenures: Tenures,
 }
 
 /// What one batch learns on its way.
@@ -81,11 +79,19 @@ impl Facts {
     fn order(&self, id: OrderId) -> Option<&Order> {
         self.orders.get(&id).and_then(Option::as_ref)
     }
+
+    /// What a job is about; nothing if it is a follow-up of no order.
+    fn lines<'f>(&'f self, job: &'f Job) -> &'f [Line] {
+        match (&job.message, self.order(job.message.order_id())) {
+            (_, Some(order)) | (Message::Place(order), None) => &order.lines,
+            _ => &[],
+        }
+    }
 }
 
 impl Desk {
     pub(super) fn new(core: Arc<Core>) -> Self {
-        Self { core, view: View::default(), tenures: Vec::new() }
+        Self { tenures: Tenures::new(Arc::clone(&core)), core, view: View::default() }
     }
 
     /// Works until every job has its answer, to be told when what was done is
@@ -110,7 +116,7 @@ impl Desk {
                 }
                 Err(error) => {
                     debug!(%error, "a backend failed; trying again");
-                    self.forget_everything().await;
+                    self.let_go().await;
                 }
             }
             refusals += 1;
@@ -131,14 +137,14 @@ impl Desk {
         done: &mut Done,
     ) -> Result<Pass, SeamError> {
         self.read_followed_up(jobs, facts).await?;
-        self.claim_missing(jobs, facts).await?;
+        let waits_for = self.claim_missing(jobs, facts).await?;
         if !facts.doubtful.is_empty() {
             let ids: Vec<OrderId> = facts.doubtful.iter().copied().collect();
             let orders = self.core.backend.store.orders(&ids).await?;
             facts.orders.extend(ids.into_iter().zip(orders));
             facts.doubtful.clear();
         }
-        let plan = self.decide(jobs, facts);
+        let plan = self.decide(jobs, facts, &waits_for);
         if plan.is_empty() {
             // Repeats are answered by what was found, so there is progress
             // unless everything was put off, which an empty plan rules out.
@@ -190,7 +196,7 @@ impl Desk {
                 CommitOutcome::Fenced(lost) => {
                     metrics::counter!("flux_fenced_total").increment(1);
                     self.forget(items);
-                    self.end_tenures(|tenure| lost.iter().any(|i| tenure.items.contains(i))).await;
+                    self.let_go_of(&lost.into_iter().collect()).await;
                 }
                 CommitOutcome::Conflict { moved, over_cap } => {
                     metrics::counter!("flux_conflicts_total").increment(1);
@@ -223,7 +229,7 @@ impl Desk {
     async fn read_followed_up(&self, jobs: &[Job], facts: &mut Facts) -> Result<(), SeamError> {
         let unread = |job: &&Job| {
             job.answer.is_none()
-                && !matches!(job.message, Message::Place(_))
+                && job.looks_first
                 && !facts.orders.contains_key(&job.message.order_id())
         };
         let mut ids: Vec<_> = jobs.iter().filter(unread).map(|j| j.message.order_id()).collect();
@@ -237,53 +243,41 @@ impl Desk {
         Ok(())
     }
 
-    async fn claim_missing(&mut self, jobs: &[Job], facts: &Facts) -> Result<(), SeamError> {
+    /// Claims the items of the jobs, and says which must wait because somebody
+    /// else works on them; never all that there is to do.
+    async fn claim_missing(
+        &mut self,
+        jobs: &[Job],
+        facts: &Facts,
+    ) -> Result<HashSet<ItemId>, SeamError> {
         let mut missing: HashSet<&ItemId> = HashSet::new();
-        for job in jobs.iter().filter(|job| job.answer.is_none()) {
-            let order = match &job.message {
-                Message::Place(order) => Some(order),
-                message => facts.order(message.order_id()),
-            };
-            for line in order.iter().flat_map(|order| order.lines.iter()) {
-                if self.view.get(&line.item).is_none() {
-                    missing.insert(&line.item);
-                }
+        let open = || jobs.iter().filter(|job| job.answer.is_none());
+        for line in open().flat_map(|job| facts.lines(job)) {
+            if self.view.get(&line.item).is_none() {
+                missing.insert(&line.item);
             }
         }
         if missing.is_empty() {
-            return Ok(());
+            return Ok(HashSet::new());
         }
         let mut missing: Vec<ItemId> = missing.into_iter().cloned().collect();
         missing.sort_unstable();
-        self.lease(&missing).await;
+        let mut others = self.tenures.lease_free(&missing).await;
+        if !others.is_empty() {
+            let waits = |job| facts.lines(job).iter().any(|line| others.contains(&line.item));
+            if open().all(waits) {
+                self.tenures.lease_all(&missing).await;
+                others.clear();
+            }
+            missing.retain(|item| !others.contains(item));
+        }
         for claim in self.core.backend.store.claim(&missing).await?.into_iter().flatten() {
             self.view.insert(claim);
         }
-        Ok(())
+        Ok(others)
     }
 
-    /// Leases what no tenure covers yet. Without an answer, or when the wait
-    /// runs out, it goes on without: the claim fences whoever was there.
-    async fn lease(&mut self, items: &[ItemId]) {
-        let uncovered = |item: &&ItemId| !self.tenures.iter().any(|t| t.items.contains(*item));
-        let items: Vec<ItemId> = items.iter().filter(uncovered).cloned().collect();
-        if items.is_empty() {
-            return;
-        }
-        let settings = &self.core.settings;
-        let lease =
-            self.core.backend.locks.acquire(&items, settings.lease_ttl, settings.lease_wait);
-        let lease = lease.await.unwrap_or_else(|error| {
-            metrics::counter!("flux_unlocked_total").increment(1);
-            debug!(%error, "no lock manager; going on without a lease");
-            None
-        });
-        let now = Instant::now();
-        let items = items.into_iter().collect();
-        self.tenures.push(Tenure { items, lease, since: now, renewed: now });
-    }
-
-    fn decide(&mut self, jobs: &mut [Job], facts: &mut Facts) -> Plan {
+    fn decide(&mut self, jobs: &mut [Job], facts: &mut Facts, waits_for: &HashSet<ItemId>) -> Plan {
         let now = self.core.clock.now();
         self.view.forget_buyers();
         for over in &facts.over_cap {
@@ -296,6 +290,11 @@ impl Desk {
                 continue;
             }
             let id = job.message.order_id();
+            if !waits_for.is_empty()
+                && facts.lines(job).iter().any(|line| waits_for.contains(&line.item))
+            {
+                continue;
+            }
             if decided.contains(&id) {
                 // Answered by the first one's outcome, in the next pass.
                 facts.orders.entry(id).or_default();
@@ -340,49 +339,20 @@ impl Desk {
         }
     }
 
-    async fn forget_everything(&mut self) {
-        self.view = View::default();
-        self.end_tenures(|_| true).await;
-    }
-
-    /// Lets go of items whose time is up, and renews the leases of the others.
-    async fn tidy(&mut self) {
-        let (claim_max, ttl) = (self.core.settings.claim_max, self.core.settings.lease_ttl);
-        self.end_tenures(|tenure| tenure.since.elapsed() >= claim_max).await;
-        let mut lost = HashSet::new();
-        for tenure in &mut self.tenures {
-            let Some(lease) = &tenure.lease else { continue };
-            if tenure.renewed.elapsed() < ttl / 2 {
-                continue;
-            }
-            match self.core.backend.locks.renew(lease, ttl).await {
-                Ok(true) => tenure.renewed = Instant::now(),
-                Ok(false) => lost.extend(tenure.items.iter().cloned()),
-                Err(error) => debug!(%error, "the lease was not renewed; going on without"),
-            }
-        }
-        if !lost.is_empty() {
-            self.end_tenures(|tenure| !tenure.items.is_disjoint(&lost)).await;
-        }
+    async fn let_go_of(&mut self, items: &HashSet<ItemId>) {
+        let ended = self.tenures.end_those_of(items).await;
+        self.forget(&ended);
     }
 
     /// Lets go of everything; for an idle or a stopping worker.
     pub(super) async fn let_go(&mut self) {
-        self.forget_everything().await;
+        self.view = View::default();
+        self.tenures.end_all().await;
     }
 
-    async fn end_tenures(&mut self, ends: impl Fn(&Tenure) -> bool) {
-        let (ended, kept): (Vec<_>, Vec<_>) =
-            std::mem::take(&mut self.tenures).into_iter().partition(ends);
-        self.tenures = kept;
-        for tenure in ended {
-            self.forget(&tenure.items);
-            if let Some(lease) = &tenure.lease
-                && let Err(error) = self.core.backend.locks.release(lease).await
-            {
-                debug!(%error, "the lease was not released; it will end by itself");
-            }
-        }
+    async fn tidy(&mut self) {
+        let ended = self.tenures.tidy().await;
+        self.forget(&ended);
     }
 }
 

@@ -29,6 +29,7 @@ mod plan;
 mod request;
 mod settings;
 mod settle;
+mod tenures;
 mod trails;
 mod waiters;
 mod watch;

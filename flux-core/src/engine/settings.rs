@@ -23,12 +23,19 @@ pub struct Settings {
     /// How long a lease on an item lasts unless it is renewed.
     #[builder(default = Duration::from_secs(5))]
     pub lease_ttl: Duration,
-    /// How long to wait for a lease before claiming the item without one.
-    #[builder(default = Duration::from_millis(100))]
+    /// How long to wait for a lease before claiming the item without one. It
+    /// is waited for only when there is nothing else to do; to fence a worker
+    /// that is at work costs both of them, so let it be longer than
+    /// [`claim_max`](Self::claim_max).
+    #[builder(default = Duration::from_secs(3))]
     pub lease_wait: Duration,
     /// How long a worker keeps an item before others get their chance.
     #[builder(default = Duration::from_secs(2))]
     pub claim_max: Duration,
+    /// How long a worker keeps its items when there is nothing to do, at most
+    /// five seconds.
+    #[builder(default = Duration::from_millis(100))]
+    pub idle_max: Duration,
     /// How often ended holds are looked for; their stock is back on sale at
     /// most that much and one commit later.
     #[builder(default = Duration::from_millis(250))]

@@ -23,8 +23,6 @@ use crate::seams::{Delivery, DueHolds, Receipt};
 const LONG_POLL: Duration = Duration::from_secs(20);
 /// Holds ended in one sweep.
 const SWEEP_MAX: usize = 1_000;
-/// An idle worker keeps its items so long.
-const IDLE_MAX: Duration = Duration::from_secs(1);
 /// Visibility is extended this often while a batch takes its time.
 const EXTEND_EVERY: Duration = Duration::from_secs(10);
 /// Longest wait for a fuller round.
@@ -57,6 +55,7 @@ pub(super) async fn work(core: Arc<Core>, mut stop: watch::Receiver<bool>) {
                 None => break,
             },
             () = sleep_until(worker.next_sweep) => {}
+            () = sleep_until(worker.idle_at()), if worker.holds_items => {}
             () = stopped(&mut stop) => break,
         }
         if deliveries.is_empty() && worker.receives() {
@@ -196,12 +195,15 @@ impl Worker {
             deliveries.into_iter().partition(|delivery| delivery.attempt > SUSPECT_AFTER);
         for delivery in deliveries {
             self.watch_delivery(&mut watch, &delivery.message);
-            jobs.push(Job::new(delivery.message));
+            jobs.push(match delivery.attempt {
+                0 | 1 => Job::new(delivery.message),
+                _ => Job::again(delivery.message),
+            });
             receipts.push(delivery.receipt);
         }
         jobs.extend(self.ended_holds().await.into_iter().map(Job::new));
         if jobs.is_empty() && suspects.is_empty() {
-            if self.holds_items && self.busy_at.elapsed() >= IDLE_MAX {
+            if self.holds_items && Instant::now() >= self.idle_at() {
                 self.desk.let_go().await;
                 self.holds_items = false;
             }
@@ -228,6 +230,11 @@ impl Worker {
             _ => Duration::ZERO,
         };
         watch.add(id, waited, self.core.trails.pick_up(id).as_ref());
+    }
+
+    /// When it lets go of its items if there is nothing more to do.
+    fn idle_at(&self) -> Instant {
+        self.busy_at + self.core.settings.idle_max.min(PAUSE_MAX)
     }
 
     async fn work_through(&mut self, round: Round) -> bool {
@@ -268,7 +275,7 @@ impl Worker {
         if self.failed_ever || attempt <= most.saturating_mul(10) {
             let mut watch = Watch::default();
             self.watch_delivery(&mut watch, &message);
-            let mut job = [Job::new(message)];
+            let mut job = [Job::again(message)];
             let started = Stopwatch::now();
             let done = self.work_on(&mut job, std::slice::from_ref(&receipt)).await;
             let watched = watch.over(&job);

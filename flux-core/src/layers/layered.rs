@@ -92,6 +92,15 @@ impl<S: LockManager + ?Sized, L: Layer> LockManager for Layered<S, L> {
         self.layer.around(call, || self.inner.acquire(keys, ttl, wait)).await
     }
 
+    async fn acquire_free(
+        &self,
+        keys: &[ItemId],
+        ttl: Duration,
+    ) -> Result<Option<Lease>, SeamError> {
+        let call = Operation::AcquireFree.into();
+        self.layer.around(call, || self.inner.acquire_free(keys, ttl)).await
+    }
+
     async fn renew(&self, lease: &Lease, ttl: Duration) -> Result<bool, SeamError> {
         self.layer.around(Operation::Renew.into(), || self.inner.renew(lease, ttl)).await
     }
@@ -247,6 +256,7 @@ mod tests {
             queue.find(id).await?;
             queue.depth().await?;
             layered.locks.acquire(&[], SECOND, SECOND).await?;
+            layered.locks.acquire_free(&[], SECOND).await?;
             layered.locks.renew(&lease, SECOND).await?;
             layered.locks.release(&lease).await?;
             let store = &layered.store;
@@ -258,6 +268,7 @@ mod tests {
             store.list_orders(&OrderFilter::default(), None, 1).await?;
             store.due_holds(std::time::SystemTime::UNIX_EPOCH.into(), 1).await?;
             store.items(&[]).await?;
+            store.levels(&[]).await?;
             store.list_items(None, 1).await?;
             store.stock(&spec.id).await?;
             layered.bus.publish(Arc::default()).await

@@ -78,6 +78,7 @@ operations! {
     }
     Locks {
         Acquire "acquire",
+        AcquireFree "acquire_free",
         Renew "renew",
         Release "release",
     }
@@ -123,10 +124,14 @@ impl Operation {
     /// Not so for a commit, which would find its own orders decided and call
     /// that a conflict: the worker settles it by claiming again. Nor for
     /// `put_item`, which could undo a later change; `redrive`, which would
-    /// miscount; and `acquire`, which would wait for a lease of its own.
+    /// miscount; and `acquire` and `acquire_free`, which would find a lease of
+    /// their own in the way.
     #[must_use]
     pub fn may_repeat(self) -> bool {
-        !matches!(self, Self::Commit | Self::PutItem | Self::Redrive | Self::Acquire)
+        !matches!(
+            self,
+            Self::Commit | Self::PutItem | Self::Redrive | Self::Acquire | Self::AcquireFree
+        )
     }
 }
 

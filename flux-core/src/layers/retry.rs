@@ -252,6 +252,7 @@ mod tests {
                 Operation::Ack => layered.queue.ack(&[]).await.err(),
                 Operation::Redrive => layered.queue.redrive(1).await.err(),
                 Operation::Acquire => layered.locks.acquire(&[], FIRST, FIRST).await.err(),
+                Operation::AcquireFree => layered.locks.acquire_free(&[], FIRST).await.err(),
                 Operation::Release => layered.locks.release(&lease).await.err(),
                 Operation::PutItem => layered.store.put_item(&spec).await.err(),
                 Operation::Claim => layered.store.claim(&[]).await.err(),
@@ -272,7 +273,9 @@ mod tests {
         ] {
             assert_eq!(attempts(repeated).await, 2, "{repeated}");
         }
-        for not in [Operation::Redrive, Operation::Acquire, Operation::PutItem] {
+        for not in
+            [Operation::Redrive, Operation::Acquire, Operation::AcquireFree, Operation::PutItem]
+        {
             assert_eq!(attempts(not).await, 1, "{not}");
         }
     }

@@ -137,6 +137,9 @@ impl LockManager for Fake {
     ) -> Result<Option<Lease>, SeamError> {
         self.step(Operation::Acquire).await.map(|()| None)
     }
+    async fn acquire_free(&self, _: &[ItemId], _: Duration) -> Result<Option<Lease>, SeamError> {
+        self.step(Operation::AcquireFree).await.map(|()| None)
+    }
     async fn renew(&self, _: &Lease, _: Duration) -> Result<bool, SeamError> {
         self.step(Operation::Renew).await.map(|()| true)
     }

@@ -94,7 +94,8 @@ impl SeatMap {
         let taken: Vec<u64> =
             words.map(|word| u64::from_le_bytes(word.try_into().expect("8 bytes"))).collect();
         let count: u32 = taken.iter().map(|word| word.count_ones()).sum();
-        let past_the_end = seats % 64 != 0 && taken.last().is_some_and(|w| w >> (seats % 64) != 0);
+        let past_the_end =
+            !seats.is_multiple_of(64) && taken.last().is_some_and(|w| w >> (seats % 64) != 0);
         let free = seats.checked_sub(count)?;
         (!past_the_end).then_some(Self { taken, free })
     }

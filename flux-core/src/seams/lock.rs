@@ -29,6 +29,16 @@ pub trait LockManager: Send + Sync + 'static {
         wait: Duration,
     ) -> Result<Option<Lease>, SeamError>;
 
+    /// Leases those of `keys` that nobody holds, without waiting. `None` when
+    /// somebody holds each of them. By default it is all of them or none.
+    async fn acquire_free(
+        &self,
+        keys: &[ItemId],
+        ttl: Duration,
+    ) -> Result<Option<Lease>, SeamError> {
+        self.acquire(keys, ttl, Duration::ZERO).await
+    }
+
     /// Makes the lease last `ttl` from now. `false` when any key of it is no
     /// longer ours; the others stay leased until their time.
     async fn renew(&self, lease: &Lease, ttl: Duration) -> Result<bool, SeamError>;

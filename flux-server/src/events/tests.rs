@@ -268,6 +268,23 @@ async fn news_that_is_lost_is_made_good() {
 }
 
 #[tokio::test(start_paused = true)]
+async fn a_gap_in_the_news_is_made_good() {
+    let news = news_channel(8);
+    let bus = Arc::new(Bus(news.clone()));
+    let backend = Backend::memory();
+    let scene = Scene::on(Backend { bus, ..backend.clone() }, &[("a", 100)]).await;
+    let mut stream = scene.item("a");
+    assert_eq!(available(&mut stream).await, 100);
+    // Bought elsewhere: the store knows, the news here does not.
+    let elsewhere = Flux::builder(backend).start();
+    elsewhere.place(OrderRequest::units("bob", "a", 1).expect("order")).await.expect("placed");
+    let asked = Instant::now();
+    news.send(Arc::new(News::gap())).expect("somebody listens");
+    assert_eq!(available(&mut stream).await, 99);
+    assert!(asked.elapsed() < SOON, "{:?}", asked.elapsed());
+}
+
+#[tokio::test(start_paused = true)]
 async fn the_pulse_counts_orders_and_their_waits() {
     const MOMENT: Duration = Duration::from_millis(9);
     let scene = Scene::new(&[]).await;

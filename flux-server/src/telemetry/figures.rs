@@ -26,7 +26,7 @@ const ITEMS_MAX: usize = 100;
 /// A backend that takes longer is left out.
 const LOOK_WITHIN: Duration = Duration::from_secs(2);
 
-const COUNTERS: [(&str, &str); 10] = [
+const COUNTERS: [(&str, &str); 16] = [
     ("flux_orders_total", "Orders that came to have a status."),
     ("flux_gate_turned_away_total", "Calls told sold out before any I/O."),
     ("flux_fenced_total", "Commits refused because another worker claimed the item."),
@@ -37,6 +37,17 @@ const COUNTERS: [(&str, &str); 10] = [
     ("flux_untold_total", "Rounds whose news or acknowledgements were dropped."),
     ("flux_buried_total", "Messages given up."),
     ("flux_http_requests_total", "Requests by route and status."),
+    ("flux_calls_total", "Calls to SQS, DynamoDB and Redis by service and operation."),
+    ("flux_sqs_requests_total", "SQS requests as they are billed."),
+    ("flux_redis_commands_total", "Commands to Redis."),
+    ("flux_redis_failures_total", "Commands and connections to Redis that failed."),
+    ("flux_redis_leases_lost_total", "Leases that had ended or gone to another."),
+    ("flux_redis_junk_total", "News over Redis that could not be read."),
+];
+const GAUGES: [(&str, &str); 3] = [
+    ("flux_redis_up", "Whether Redis answers."),
+    ("flux_dynamodb_read_units", "Read units that DynamoDB counted; they only grow."),
+    ("flux_dynamodb_write_units", "Write units that DynamoDB counted; they only grow."),
 ];
 const HISTOGRAMS: [(&str, &str); 7] = [
     ("flux_accept_seconds", "From past the gate to an order's durable acceptance in the queue."),
@@ -74,6 +85,9 @@ impl Figures {
             .map_err(|error| TelemetryError::Twice(error.to_string()))?;
         for (name, help) in COUNTERS {
             metrics::describe_counter!(name, help);
+        }
+        for (name, help) in GAUGES {
+            metrics::describe_gauge!(name, help);
         }
         for (name, help) in HISTOGRAMS {
             metrics::describe_histogram!(name, help);

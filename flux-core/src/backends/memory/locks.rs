@@ -100,6 +100,19 @@ impl LockManager for MemoryLocks {
         }
     }
 
+    async fn acquire_free(
+        &self,
+        keys: &[ItemId],
+        ttl: Duration,
+    ) -> Result<Option<Lease>, SeamError> {
+        let owner = self.owners.fetch_add(1, Ordering::Relaxed).to_string();
+        let mut keys = keys.to_vec();
+        keys.sort_unstable();
+        keys.dedup();
+        keys.retain(|key| self.try_acquire(std::slice::from_ref(key), &owner, ttl).is_ok());
+        Ok((!keys.is_empty()).then_some(Lease { keys, owner }))
+    }
+
     async fn renew(&self, lease: &Lease, ttl: Duration) -> Result<bool, SeamError> {
         let now = Instant::now();
         let held = &mut self.lock().held;

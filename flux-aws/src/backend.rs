@@ -1,0 +1,139 @@
+//! The four seams put together, as a server or a worker wants them.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use bon::bon;
+use flux_core::backends::memory::{MemoryBus, MemoryLocks};
+use flux_core::layers::{Layered, Retry, Trace};
+use flux_core::seams::{LockManager, OrderQueue, OutcomeBus, SeamError};
+use flux_core::{Backend, InvalidInput, Settings};
+
+use crate::bill::Meter;
+use crate::dynamodb::DynamoStore;
+use crate::redis::{Redis, RedisSettings};
+use crate::sqs::{self, SqsQueue};
+
+/// Why the services can't be used.
+#[derive(Debug, thiserror::Error)]
+#[non_exhaustive]
+pub enum OpenError {
+    /// A setting of Redis is wrong.
+    #[error(transparent)]
+    Redis(#[from] InvalidInput),
+    /// SQS or DynamoDB is away, or lacks what we need.
+    #[error(transparent)]
+    Service(#[from] SeamError),
+}
+
+/// A sale on SQS, DynamoDB and Redis.
+///
+/// ```no_run
+/// use flux_aws::{Aws, redis::RedisSettings};
+/// use flux_core::Flux;
+///
+/// # async fn example() -> Result<(), flux_aws::OpenError> {
+/// let aws = Aws::builder()
+///     .queue("orders")
+///     .table("orders")
+///     .redis(RedisSettings::url("redis://cache.example"))
+///     .open()
+///     .await?;
+/// let flux = Flux::builder(aws.backend.clone()).settings(aws.settings.clone()).start();
+/// # Ok(())
+/// # }
+/// ```
+#[derive(Debug)]
+#[non_exhaustive]
+pub struct Aws {
+    /// For [`Flux::builder`](flux_core::Flux::builder): with retries around
+    /// queue and store, and tracing around everything.
+    pub backend: Backend,
+    /// Times that suit services behind a network.
+    pub settings: Settings,
+    /// Counts every call.
+    pub meter: Meter,
+}
+
+#[bon]
+impl Aws {
+    /// Opens queue and table, which must be there unless they are
+    /// [created](AwsOpenBuilder::create_missing), and starts to look for Redis.
+    /// Must be called within a tokio runtime.
+    ///
+    /// # Errors
+    /// [`OpenError`] says what is missing and what to do. A Redis that is away
+    /// is no error.
+    #[builder(start_fn = builder, finish_fn = open)]
+    pub async fn build(
+        /// The queue's name or URL.
+        #[builder(into)]
+        queue: String,
+        /// The table's name.
+        #[builder(into)]
+        table: String,
+        /// Without Redis, processes that decide orders on the same items get
+        /// in each other's way, and an outcome is heard of when it is looked
+        /// for: all is right, and slower.
+        redis: Option<RedisSettings>,
+        /// A ready-made client; by default one from the environment, as the
+        /// AWS SDK finds it.
+        sqs: Option<aws_sdk_sqs::Client>,
+        /// The same for the table.
+        dynamodb: Option<aws_sdk_dynamodb::Client>,
+        /// Makes queue, dead-letter queue and table if they are missing: for
+        /// tests and trials.
+        #[builder(default)]
+        create_missing: bool,
+        /// Rows that the stock of a new pool is spread over; see
+        /// [`DynamoStore`].
+        #[builder(default = 1)]
+        stripes: usize,
+        #[builder(default)] meter: Meter,
+    ) -> Result<Self, OpenError> {
+        let (sqs, dynamodb) = match (sqs, dynamodb) {
+            (Some(sqs), Some(dynamodb)) => (sqs, dynamodb),
+            (sqs, dynamodb) => {
+                let config = crate::aws::from_env().await;
+                (
+                    sqs.unwrap_or_else(|| aws_sdk_sqs::Client::new(&config)),
+                    dynamodb.unwrap_or_else(|| aws_sdk_dynamodb::Client::new(&config)),
+                )
+            }
+        };
+        let store = DynamoStore::builder().client(&dynamodb).table(&table).stripes(stripes);
+        let store = store.meter(meter.clone()).build();
+        let queue = if create_missing {
+            store.create_table().await?;
+            sqs::create(&sqs, &queue, &sqs::CreateOptions::default()).await?
+        } else {
+            store.check().await?;
+            queue
+        };
+        let queue = SqsQueue::open(sqs, &queue, &meter).await?;
+        let mut queue: Arc<dyn OrderQueue> = Arc::new(queue);
+        let (locks, bus): (Arc<dyn LockManager>, Arc<dyn OutcomeBus>) = match redis {
+            Some(settings) => {
+                let redis = Redis::open(settings, meter.clone())?;
+                queue = Arc::new(redis.remember(queue));
+                (Arc::new(redis.locks()), Arc::new(redis.bus()))
+            }
+            None => (Arc::new(MemoryLocks::default()), Arc::new(MemoryBus::default())),
+        };
+        // Not around leases and news: to wait for those helps nobody.
+        let retry = Retry::default();
+        let backend = Backend {
+            queue: Arc::new(Layered::new(queue, retry.clone())),
+            store: Arc::new(Layered::new(Arc::new(store), retry)),
+            locks,
+            bus,
+        };
+        Ok(Self { backend: backend.layered(Trace), settings: settings(), meter })
+    }
+}
+
+/// Settings of an engine whose services are behind a network.
+fn settings() -> Settings {
+    // A second of sweeps is eight queries.
+    Settings::builder().sweep_every(Duration::from_secs(1)).build()
+}

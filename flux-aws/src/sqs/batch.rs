@@ -1,0 +1,172 @@
+//! Calls that carry many entries: each entry of the reply is checked, and those
+//! that SQS failed are tried again.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use aws_sdk_sqs::types::BatchResultErrorEntry;
+use flux_core::seams::SeamError;
+use futures_util::future::BoxFuture;
+use futures_util::{FutureExt, StreamExt};
+use tracing::debug;
+
+use super::SERVICE;
+use crate::pause::jittered;
+
+/// Entries that one call carries.
+pub(super) const ENTRIES_MAX: usize = 10;
+/// Bodies that one call carries, together.
+const CALL_BYTES_MAX: usize = 256 * 1024;
+/// Calls for one piece of work that are on their way at once.
+const CALLS_MAX: usize = 4;
+/// How often an entry is tried that SQS fails within a call that went well.
+const TRIES: u32 = 3;
+/// Between tries: up to twice that, then four times.
+const PAUSE: Duration = Duration::from_millis(25);
+
+/// A failure that several callers hear of.
+pub(super) type Shared = Arc<SeamError>;
+
+#[derive(Debug)]
+struct Source(Shared);
+
+impl std::fmt::Display for Source {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        match std::error::Error::source(&*self.0) {
+            Some(source) => std::fmt::Display::fmt(source, f),
+            None => std::fmt::Display::fmt(&self.0, f),
+        }
+    }
+}
+
+impl std::error::Error for Source {
+    fn source(&self) -> Option<&(dyn std::error::Error + 'static)> {
+        std::error::Error::source(&*self.0)?.source()
+    }
+}
+
+/// The same failure for one of its hearers.
+pub(super) fn told(error: &Shared) -> SeamError {
+    let source: Option<Box<dyn std::error::Error + Send + Sync>> =
+        Some(Box::new(Source(Arc::clone(error))));
+    match &**error {
+        SeamError::Unavailable { service, .. } => SeamError::Unavailable { service, source },
+        SeamError::Overloaded { service, retry_after } => {
+            SeamError::Overloaded { service, retry_after: *retry_after }
+        }
+        SeamError::Broken { service, reason, .. } => {
+            SeamError::Broken { service, reason: reason.clone(), source }
+        }
+        _ => SeamError::Unknown { service: SERVICE, source },
+    }
+}
+
+/// Why an entry of a batch was not done.
+#[derive(Debug, Clone)]
+pub(super) enum EntryError {
+    /// SQS holds it against the entry, which will never be done.
+    Refused(String),
+    /// Anything else.
+    Failed(Shared),
+}
+
+impl EntryError {
+    pub(super) fn shared(self) -> Shared {
+        match self {
+            Self::Refused(reason) => Arc::new(SeamError::broken(SERVICE, reason)),
+            Self::Failed(error) => error,
+        }
+    }
+}
+
+/// What became of the entries of one piece of work, in order.
+pub(super) type Results = Vec<Result<(), EntryError>>;
+
+/// What SQS says became of the entries of one call, by their place in it.
+pub(super) type Replies = Vec<Option<Result<(), BatchResultErrorEntry>>>;
+
+pub(super) fn replies<'r>(
+    entries: usize,
+    done: impl Iterator<Item = &'r str>,
+    failed: &[BatchResultErrorEntry],
+) -> Replies {
+    let mut replies: Replies = vec![None; entries];
+    let mut note = |id: &str, reply| {
+        if let Some(slot) = id.parse().ok().and_then(|place: usize| replies.get_mut(place)) {
+            *slot = Some(reply);
+        }
+    };
+    done.for_each(|id| note(id, Ok(())));
+    failed.iter().for_each(|entry| note(entry.id(), Err(entry.clone())));
+    replies
+}
+
+/// Makes calls of up to ten entries, a few at once, and tries again the
+/// entries that SQS failed, a few times.
+pub(super) async fn in_calls<T, F>(entries: Vec<T>, bytes: impl Fn(&T) -> usize, call: F) -> Results
+where
+    T: Clone + Send + Sync,
+    F: Fn(Vec<T>) -> BoxFuture<'static, Result<Replies, SeamError>> + Sync,
+{
+    let mut calls: Vec<Vec<T>> = Vec::new();
+    let mut payload = 0;
+    for entry in entries {
+        payload += bytes(&entry);
+        match calls.last_mut() {
+            Some(last) if last.len() < ENTRIES_MAX && payload <= CALL_BYTES_MAX => last.push(entry),
+            _ => {
+                payload = bytes(&entry);
+                calls.push(vec![entry]);
+            }
+        }
+    }
+    let tried =
+        futures_util::stream::iter(calls.into_iter().map(|entries| tried(entries, &call).boxed()));
+    tried.buffered(CALLS_MAX).concat().await
+}
+
+async fn tried<T, F>(entries: Vec<T>, call: &F) -> Results
+where
+    T: Clone + Send + Sync,
+    F: Fn(Vec<T>) -> BoxFuture<'static, Result<Replies, SeamError>> + Sync,
+{
+    let unknown = || EntryError::Failed(Arc::new(SeamError::unknown(SERVICE)));
+    let mut results = vec![Err(unknown()); entries.len()];
+    let mut left: Vec<usize> = (0..entries.len()).collect();
+    for try_ in 1..=TRIES {
+        let asked = left.iter().map(|place| entries[*place].clone()).collect();
+        let replies = match call(asked).await {
+            Ok(replies) => replies,
+            Err(error) => {
+                let error = EntryError::Failed(Arc::new(error));
+                left.iter().for_each(|place| results[*place] = Err(error.clone()));
+                break;
+            }
+        };
+        let mut again = Vec::new();
+        for (place, reply) in left.into_iter().zip(replies) {
+            results[place] = match reply {
+                Some(Ok(())) => Ok(()),
+                Some(Err(fault)) if fault.sender_fault() => Err(EntryError::Refused(said(&fault))),
+                Some(Err(fault)) => {
+                    again.push(place);
+                    let source = Some(said(&fault).into());
+                    let error = SeamError::Unavailable { service: SERVICE, source };
+                    Err(EntryError::Failed(Arc::new(error)))
+                }
+                None => Err(unknown()),
+            };
+        }
+        left = again;
+        if left.is_empty() || try_ == TRIES {
+            break;
+        }
+        debug!(entries = left.len(), "SQS failed entries of a batch; trying them again");
+        tokio::time::sleep(jittered(try_, PAUSE)).await;
+    }
+    results
+}
+
+fn said(fault: &BatchResultErrorEntry) -> String {
+    format!("{}: {}", fault.code(), fault.message().unwrap_or("no message"))
+}

@@ -1,0 +1,86 @@
+//! The suite of the queue against SQS as two emulators have it, standard and
+//! FIFO, bare and wrapped. The checks run at once, each on queues of its own:
+//! most of their time is waiting for time-outs.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use crate::{Emulator, Kind, fresh};
+use flux_core::conformance::{CheckResult, Counts, QueueTerms, Report, queue_checks};
+use flux_core::layers::{Faults, Layered, Retry, TimeLimit, Trace};
+use flux_core::seams::OrderQueue;
+use tokio::task::JoinSet;
+
+/// The shortest that leaves a busy machine time: SQS takes whole seconds.
+const VISIBILITY: Duration = Duration::from_secs(3);
+/// What SQS tells of itself lags, and a pack counts as one.
+const TERMS: QueueTerms = QueueTerms { visibility: VISIBILITY, bound: None, counts: Counts::Rough };
+
+type Dress = fn(Arc<dyn OrderQueue>) -> Arc<dyn OrderQueue>;
+
+async fn assert_conforms(emulator: Emulator, kind: Kind, dress: Dress) {
+    let mut checks = JoinSet::new();
+    for check in queue_checks::<dyn OrderQueue>() {
+        let queue = dress(fresh(emulator, kind, VISIBILITY).await);
+        checks.spawn(async move {
+            let result = check.run((queue, TERMS)).await;
+            CheckResult { name: check.name, guarantee: check.guarantee, result }
+        });
+    }
+    Report { results: checks.join_all().await }.assert_clean();
+}
+
+/// As an application would put them.
+fn dressed(queue: Arc<dyn OrderQueue>) -> Arc<dyn OrderQueue> {
+    let queue = Arc::new(Layered::new(queue, TimeLimit::new(Duration::from_secs(20))));
+    let queue = Arc::new(Layered::new(queue, Retry::default()));
+    Arc::new(Layered::new(queue, Trace))
+}
+
+/// Every fifth call fails, and is made again.
+fn troubled(queue: Arc<dyn OrderQueue>) -> Arc<dyn OrderQueue> {
+    let faults = Faults::builder().seed(11).error_before(0.2).delay(0.1).build();
+    let queue = Arc::new(Layered::new(queue, faults.expect("the rates are in range")));
+    let retry = Retry::builder().retries(10).budget(10_000).build();
+    Arc::new(Layered::new(queue, retry))
+}
+
+#[tokio::test]
+async fn fauxqs_standard() {
+    assert_conforms(Emulator::Fauxqs, Kind::Standard, |queue| queue).await;
+}
+
+#[tokio::test]
+async fn fauxqs_fifo() {
+    assert_conforms(Emulator::Fauxqs, Kind::Fifo, |queue| queue).await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 4)]
+async fn fauxqs_in_layers() {
+    assert_conforms(Emulator::Fauxqs, Kind::Standard, dressed).await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 4)]
+async fn fauxqs_in_trouble() {
+    assert_conforms(Emulator::Fauxqs, Kind::Standard, troubled).await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 4)]
+async fn fauxqs_fifo_in_trouble() {
+    assert_conforms(Emulator::Fauxqs, Kind::Fifo, troubled).await;
+}
+
+#[tokio::test]
+async fn ministack_standard() {
+    assert_conforms(Emulator::Ministack, Kind::Standard, |queue| queue).await;
+}
+
+#[tokio::test]
+async fn ministack_fifo() {
+    assert_conforms(Emulator::Ministack, Kind::Fifo, |queue| queue).await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 4)]
+async fn ministack_in_trouble() {
+    assert_conforms(Emulator::Ministack, Kind::Standard, troubled).await;
+}

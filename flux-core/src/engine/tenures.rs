@@ -1,0 +1,137 @@
+//! The items a worker has leased, so that others leave them alone for a while.
+//! Without an answer from the lock manager, or when somebody holds on too long,
+//! it goes on without a lease: the claim in the store decides.
+
+use std::collections::HashSet;
+use std::sync::Arc;
+
+use tokio::time::Instant;
+use tracing::debug;
+
+use super::core::Core;
+use crate::protocol::ItemId;
+use crate::seams::Lease;
+
+/// Items leased together.
+#[derive(Debug)]
+struct Tenure {
+    items: HashSet<ItemId>,
+    /// `None` where there is none: see the module.
+    lease: Option<Lease>,
+    since: Instant,
+    renewed: Instant,
+}
+
+#[derive(Debug)]
+pub(super) struct Tenures {
+    core: Arc<Core>,
+    held: Vec<Tenure>,
+}
+
+impl Tenures {
+    pub(super) fn new(core: Arc<Core>) -> Self {
+        Self { core, held: Vec::new() }
+    }
+
+    /// Leases what is free of `items`, and says what somebody else has.
+    pub(super) async fn lease_free(&mut self, items: &[ItemId]) -> HashSet<ItemId> {
+        let items = self.uncovered(items);
+        if items.is_empty() {
+            return HashSet::new();
+        }
+        let ttl = self.core.settings.lease_ttl;
+        match self.core.backend.locks.acquire_free(&items, ttl).await {
+            Ok(lease) => {
+                let leased = lease.as_ref().map(|lease| lease.keys.iter().cloned().collect());
+                let leased: HashSet<ItemId> = leased.unwrap_or_default();
+                let others = items.into_iter().filter(|item| !leased.contains(item)).collect();
+                if lease.is_some() {
+                    self.begin(leased, lease);
+                }
+                others
+            }
+            Err(error) => {
+                metrics::counter!("flux_unlocked_total").increment(1);
+                debug!(%error, "no lock manager; going on without a lease");
+                self.begin(items.into_iter().collect(), None);
+                HashSet::new()
+            }
+        }
+    }
+
+    /// Waits until whoever has `items` lets go, or for so long that the worker
+    /// goes on all the same.
+    pub(super) async fn lease_all(&mut self, items: &[ItemId]) {
+        let items = self.uncovered(items);
+        if items.is_empty() {
+            return;
+        }
+        let settings = &self.core.settings;
+        let lease =
+            self.core.backend.locks.acquire(&items, settings.lease_ttl, settings.lease_wait);
+        let lease = lease.await.unwrap_or_else(|error| {
+            metrics::counter!("flux_unlocked_total").increment(1);
+            debug!(%error, "no lock manager; going on without a lease");
+            None
+        });
+        self.begin(items.into_iter().collect(), lease);
+    }
+
+    fn uncovered(&self, items: &[ItemId]) -> Vec<ItemId> {
+        let is_covered = |item: &ItemId| self.held.iter().any(|t| t.items.contains(item));
+        items.iter().filter(|item| !is_covered(item)).cloned().collect()
+    }
+
+    fn begin(&mut self, items: HashSet<ItemId>, lease: Option<Lease>) {
+        let now = Instant::now();
+        self.held.push(Tenure { items, lease, since: now, renewed: now });
+    }
+
+    /// Lets go of items whose time is up, renews the leases of the others, and
+    /// tells which items it has no more.
+    pub(super) async fn tidy(&mut self) -> Vec<ItemId> {
+        let (claim_max, ttl) = (self.core.settings.claim_max, self.core.settings.lease_ttl);
+        let mut ended = self.end(|tenure| tenure.since.elapsed() >= claim_max).await;
+        let mut lost = HashSet::new();
+        for tenure in &mut self.held {
+            let Some(lease) = &tenure.lease else { continue };
+            if tenure.renewed.elapsed() < ttl / 2 {
+                continue;
+            }
+            match self.core.backend.locks.renew(lease, ttl).await {
+                Ok(true) => tenure.renewed = Instant::now(),
+                Ok(false) => lost.extend(tenure.items.iter().cloned()),
+                Err(error) => debug!(%error, "the lease was not renewed; going on without"),
+            }
+        }
+        if !lost.is_empty() {
+            ended.extend(self.end_those_of(&lost).await);
+        }
+        ended
+    }
+
+    /// Lets go of whatever was leased together with one of `items`.
+    pub(super) async fn end_those_of(&mut self, items: &HashSet<ItemId>) -> Vec<ItemId> {
+        self.end(|tenure| !tenure.items.is_disjoint(items)).await
+    }
+
+    pub(super) async fn end_all(&mut self) -> Vec<ItemId> {
+        self.end(|_| true).await
+    }
+
+    async fn end(&mut self, ends: impl Fn(&Tenure) -> bool) -> Vec<ItemId> {
+        let (ended, kept): (Vec<_>, Vec<_>) =
+            std::mem::take(&mut self.held).into_iter().partition(ends);
+        self.held = kept;
+        let mut items = Vec::new();
+        for tenure in ended {
+            if let Some(lease) = &tenure.lease
+                && let Err(error) = self.core.backend.locks.release(lease).await
+            {
+                debug!(%error, "the lease was not released; it will end by itself");
+            }
+            items.extend(tenure.items);
+        }
+        items
+    }
+}

@@ -1,0 +1,51 @@
+//! What an operator has it do once: recount, and look after dead letters.
+
+use std::fmt::Write;
+
+use anyhow::{Context, Result, ensure};
+use flux_core::{Flux, Message};
+
+use crate::config::{Command, Config};
+use crate::time::write_time;
+
+/// Does what the command asks for and prints it; `None` if it is to serve.
+pub async fn run(config: &Config, flux: &Flux) -> Option<Result<()>> {
+    Some(match config.command {
+        Command::Serve | Command::Api | Command::Worker => return None,
+        Command::Audit => audit(flux).await,
+        Command::DeadLetters => dead_letters(flux, config.max).await,
+        Command::Redrive => redrive(flux, config.max).await,
+    })
+}
+
+async fn audit(flux: &Flux) -> Result<()> {
+    let audit = flux.audit().await.context("the sale could not be counted")?;
+    println!("{audit}");
+    ensure!(audit.is_clean(), "the audit found faults");
+    Ok(())
+}
+
+async fn dead_letters(flux: &Flux, max: usize) -> Result<()> {
+    let letters = flux.dead_letters(max).await.context("dead letters could not be read")?;
+    let mut list = String::new();
+    for letter in &letters {
+        let what = match &letter.message {
+            Message::Place(_) => "place",
+            Message::Release(_) => "release",
+            Message::Cancel(_) => "cancel",
+            Message::Expire(_) => "expire",
+            Message::LatePayment(..) => "late payment",
+        };
+        let (at, order) = (write_time(letter.buried_at), letter.message.order_id());
+        let _ = writeln!(list, "{at} {what} {order}: {}", letter.reason);
+    }
+    print!("{list}");
+    println!("{} dead letters", letters.len());
+    Ok(())
+}
+
+async fn redrive(flux: &Flux, max: usize) -> Result<()> {
+    let count = flux.redrive(max).await.context("dead letters could not be put back")?;
+    println!("{count} dead letters put back in the queue");
+    Ok(())
+}
