@@ -168,6 +168,26 @@ async fn a_commit_that_arrives_late_and_first_is_found() {
 }
 
 #[tokio::test]
+async fn a_commit_that_arrives_late_does_not_undo_a_later_one_of_its_claim() {
+    let ((goes, gate), landed) = (watch::channel(false), Arc::new(AtomicUsize::new(0)));
+    let late = vec![Fate::Late(gate, Arc::clone(&landed)); 6];
+    let (decide, _) = first("TransactWriteItems", late);
+    let (well, store) = two(&Meter::default(), decide).await;
+    well.put_item(&pool("a", 5)).await.expect("put");
+    let claimed = claim(&store, "a").await;
+    let late = commit(&[&claimed], vec![new(&held(&single(1, "a")))]);
+    assert_eq!(store.commit(&[late]).await.expect("told"), [CommitOutcome::Unknown]);
+    let second = order(2, "buyer-2", &[units("a", 3)]);
+    apply(&store, &[&claimed], vec![new(&held(&second))]).await;
+    goes.send(true).expect("the calls wait");
+    while landed.load(Ordering::SeqCst) < 6 {
+        tokio::task::yield_now().await;
+    }
+    assert_eq!(well.orders(&[id(1)]).await.expect("read"), [None]);
+    assert_eq!(available(&well, "a").await, 2);
+}
+
+#[tokio::test]
 async fn keys_and_rows_that_a_batch_left_out_are_asked_again() {
     let (meter, met) = (Meter::default(), Arc::new(AtomicUsize::new(0)));
     let count = Arc::clone(&met);

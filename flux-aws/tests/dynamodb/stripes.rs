@@ -4,6 +4,7 @@
 use std::sync::Arc;
 use std::time::Duration;
 
+use flux_aws::bill::Meter;
 use flux_core::OrderStatus;
 use flux_core::conformance::history::Demand;
 use flux_core::seams::InventoryStore;
@@ -13,7 +14,8 @@ use tokio::time::Instant;
 
 use crate::sale::{Sale, owned};
 use crate::table::{
-    apply, available, claim, client, commit, fresh, held, new, order, pool, single, units,
+    apply, available, claim, client, commit, fresh, held, new, order, pool, single, store,
+    table_name, units,
 };
 use crate::wire::{Fate, wired};
 
@@ -72,16 +74,19 @@ async fn the_rest_is_brought_together_for_whoever_wants_more_than_a_stripe_has()
 
 #[tokio::test]
 async fn a_claim_fences_every_stripe() {
-    let store = fresh(8).await;
-    store.put_item(&pool("a", 800)).await.expect("put");
-    let before = claim(&store, "a").await;
-    let after = claim(&store, "a").await;
+    let (client, table, meter) = (client().await, table_name(), Meter::default());
+    let old = store(&client, &table, 8, &meter).await;
+    old.create_table().await.expect("made");
+    old.put_item(&pool("a", 800)).await.expect("put");
+    let before = claim(&old, "a").await;
+    // Another process claims it: the first one remembers it as its own.
+    let other = store(&client, &table, 8, &meter).await;
+    claim(&other, "a").await;
     let commits: Vec<_> =
         (0..16).map(|n| commit(&[&before], vec![new(&held(&single(n, "a")))])).collect();
-    let outcomes = store.commit(&commits).await.expect("told");
+    let outcomes = old.commit(&commits).await.expect("told");
     assert!(outcomes.iter().all(|o| matches!(o, CommitOutcome::Fenced(_))), "{outcomes:?}");
-    assert_eq!(available(&store, "a").await, 800);
-    drop(after);
+    assert_eq!(available(&old, "a").await, 800);
 }
 
 /// How long it takes to sell all of one item with so much added to each call.
