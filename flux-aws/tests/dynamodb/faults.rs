@@ -137,12 +137,12 @@ async fn a_commit_that_arrives_after_the_next_claim_writes_nothing() {
     let after = claim(&store, "a").await;
     assert!(after.token > before.token);
     goes.send(true).expect("the calls wait");
-    apply(&store, &[&after], vec![new(&held(&single(2, "a")))]).await;
     while landed.load(Ordering::SeqCst) < 6 {
         tokio::task::yield_now().await;
     }
     assert_eq!(well.orders(&[id(1)]).await.expect("read"), [None]);
-    assert_eq!(available(&well, "a").await, 4);
+    assert_eq!(available(&well, "a").await, 5);
+    apply(&store, &[&after], vec![new(&held(&single(2, "a")))]).await;
 }
 
 #[tokio::test]
