@@ -125,6 +125,8 @@ async fn everything_else() {
     let (_, bill) = bill_of(&meter, store.due_holds(NOW, 100)).await;
     say("due holds, none of 89", &bill, 1);
     assert!(calls(&bill) == 8 && bill.read_units <= 8.0, "{bill:?}");
+    let due = store.due_holds(LATER, 100).await.expect("read").due;
+    assert!(due.len() == 89 && !due.contains(&id(1)), "what is paid has left the index");
     let filter = OrderFilter { item: Some(item("ticket")), ..OrderFilter::default() };
     let (_, bill) = bill_of(&meter, store.list_orders(&filter, None, 50)).await;
     say("list 50 orders of an item", &bill, 1);

@@ -2,6 +2,7 @@
 //! "sold out" while another has some, and it is quicker.
 
 use std::sync::Arc;
+use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::Duration;
 
 use flux_aws::bill::Meter;
@@ -9,6 +10,7 @@ use flux_core::OrderStatus;
 use flux_core::conformance::history::Demand;
 use flux_core::seams::InventoryStore;
 use flux_core::{CommitOutcome, Order};
+use tokio::sync::watch;
 use tokio::task::JoinSet;
 use tokio::time::Instant;
 
@@ -89,6 +91,41 @@ async fn a_claim_fences_every_stripe() {
     assert_eq!(available(&old, "a").await, 800);
 }
 
+#[tokio::test]
+async fn a_claim_that_is_overtaken_halfway_begins_again() {
+    let (well, table, meter) = (client().await, table_name(), Meter::default());
+    let ((goes, gate), met) = (watch::channel(false), Arc::new(AtomicUsize::new(0)));
+    let count = Arc::clone(&met);
+    let slow = wired(&well, move |operation, body| {
+        let is_first = || count.fetch_add(1, Ordering::SeqCst) == 0;
+        match operation == "UpdateItem" && body.contains("stripe 1 a") && is_first() {
+            true => Fate::Held(gate.clone()),
+            false => Fate::Well,
+        }
+    });
+    let quick = store(&well, &table, 3, &meter).await;
+    quick.create_table().await.expect("made");
+    quick.put_item(&pool("a", 90)).await.expect("put");
+    let slow = store(&slow, &table, 3, &meter).await;
+    let claiming = tokio::spawn({
+        let slow = Arc::clone(&slow);
+        async move { claim(&slow, "a").await }
+    });
+    while met.load(Ordering::SeqCst) == 0 {
+        tokio::task::yield_now().await;
+    }
+    let overtakes = claim(&quick, "a").await;
+    goes.send(true).expect("the call waits");
+    let last = claiming.await.expect("no panic");
+    assert!(last.token > overtakes.token);
+    let sell = |claim, n| commit(&[claim], vec![new(&held(&single(n, "a")))]);
+    let commits: Vec<_> = (0..9).map(|n| sell(&last, n)).collect();
+    let outcomes = slow.commit(&commits).await.expect("told");
+    assert!(outcomes.iter().all(|o| *o == CommitOutcome::Applied), "{outcomes:?}");
+    let outcomes = quick.commit(&[sell(&overtakes, 10)]).await.expect("told");
+    assert!(matches!(outcomes[..], [CommitOutcome::Fenced(_)]), "{outcomes:?}");
+}
+
 /// How long it takes to sell all of one item with so much added to each call.
 async fn time_to_sell(stripes: usize, orders: u64, added: Duration) -> Duration {
     let far = wired(&client().await, move |_, _| Fate::Slow(added));
@@ -104,7 +141,7 @@ async fn time_to_sell(stripes: usize, orders: u64, added: Duration) -> Duration 
         assert!(bought.expect("no panic").is_some());
     }
     let took = began.elapsed();
-    assert_eq!(owned(&sale.judge(Demand::CoversStock).await.orders, "a") as u64, orders);
+    assert_eq!(u64::from(owned(&sale.judge(Demand::CoversStock).await.orders, "a")), orders);
     took
 }
 
