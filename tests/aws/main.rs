@@ -6,7 +6,7 @@
 //! tests/services cargo test --features aws --test aws
 //! ```
 
-mod clocks;
+mod engines;
 mod killed;
 mod messages;
 mod poison;
