@@ -57,9 +57,8 @@ pub struct Aws {
 
 #[bon]
 impl Aws {
-    /// Opens queue and table, which must be there unless they are
-    /// [created](AwsOpenBuilder::create_missing), and starts to look for Redis.
-    /// Must be called within a tokio runtime.
+    /// Opens queue and table, which must be there unless `create_missing` is
+    /// set, and starts to look for Redis. Must be called within a tokio runtime.
     ///
     /// # Errors
     /// [`OpenError`] says what is missing and what to do. A Redis that is away
