@@ -1,11 +1,9 @@
 //! Messages that nobody can read, and messages that were given up.
 
 use aws_sdk_sqs::types::Message;
-use serde_json::json;
-use stage::fleet::Client;
 use tokio::time::{Duration, Instant, sleep};
 
-use crate::sale::{ITEM, Queue, SMALL, Sale};
+use crate::sale::{Queue, SMALL, Sale};
 
 const JUNK: &str = "no pack of anybody's";
 const PATIENCE: Duration = Duration::from_secs(30);
@@ -45,16 +43,7 @@ async fn goes_to_the_dead_letters_with_its_reason_and_what_can_be_read_comes_bac
     let dead = queue.url(&format!("{}-dead", queue.name)).await;
 
     // Orders of the crowd's first, given up as SQS does by its own count.
-    let mut client = Client::new(sale.api.address());
-    for buyer in 0..GIVEN_UP {
-        let order = json!({
-            "order_id": sale.crowd.order_id(buyer),
-            "buyer_id": format!("buyer-{buyer}"),
-            "item_id": ITEM,
-        });
-        let reply = client.post("/v1/orders", None, &order).await.expect("an answer");
-        assert_eq!(reply.status, 202, "{reply:?}");
-    }
+    sale.send_ahead(0..GIVEN_UP).await;
     let end = Instant::now() + PATIENCE;
     let mut packs = 0;
     loop {

@@ -1,12 +1,14 @@
 //! A sale of a few hundred units: an api, the crowd, and what must be true in
 //! the end.
 
+use std::ops::Range;
 use std::path::PathBuf;
 use std::process::Command;
 use std::sync::Arc;
 use std::time::Duration;
 
 use flux_aws::sqs::{self, CreateOptions};
+use serde_json::Value;
 use stage::fleet::{Client, Crowd, Process, Services, Told, flux_server};
 use tempfile::TempDir;
 use tokio::task::{JoinHandle, block_in_place};
@@ -14,8 +16,6 @@ use tokio::time::{Instant, sleep};
 use uuid::Uuid;
 
 pub(crate) const ITEM: &str = "ticket_1";
-/// A message that was in a dead worker's hand comes again after so long.
-pub(crate) const VISIBILITY: Duration = Duration::from_secs(2);
 /// Far more than any sale here takes; only a hang is longer.
 const PATIENCE: Duration = Duration::from_secs(90);
 
@@ -25,10 +25,12 @@ pub(crate) struct Size {
     pub(crate) stock: u32,
     pub(crate) buyers: u32,
     pub(crate) in_flight: usize,
+    /// What was in a dead worker's hand comes again after so many seconds.
+    pub(crate) visibility: u64,
 }
 
 /// For a fault that happens now and then all through the sale.
-pub(crate) const SMALL: Size = Size { stock: 300, buyers: 450, in_flight: 24 };
+pub(crate) const SMALL: Size = Size { stock: 300, buyers: 450, in_flight: 24, visibility: 2 };
 
 pub(crate) struct Sale {
     pub(crate) services: Services,
@@ -70,7 +72,7 @@ impl Sale {
         let name = format!("flux-test-{sale}");
         let services = Services::from_env(&name).unwrap_or_else(|error| panic!("{error}"));
         let client = aws_sdk_sqs::Client::new(&flux_aws::aws::from_env().await);
-        let options = CreateOptions { visibility: VISIBILITY };
+        let options = CreateOptions { visibility: Duration::from_secs(size.visibility) };
         sqs::create(&client, &name, &options).await.expect("the queue is made");
         let program = block_in_place(flux_server).expect("flux-server is built");
         let hands = Hands { program, home: tempfile::tempdir().expect("a folder") };
@@ -105,6 +107,22 @@ impl Sale {
         until(&format!("{held} buyers hold a unit"), || self.told.held() >= held).await;
     }
 
+    /// The item as the api shows it.
+    pub(crate) async fn item(&self) -> Value {
+        let mut client = Client::new(self.api.address());
+        client.get(&format!("/v1/items/{ITEM}"), None).await.expect("an answer").json()
+    }
+
+    /// Sends the orders of these buyers ahead, without waiting for a decision.
+    pub(crate) async fn send_ahead(&self, buyers: Range<u32>) {
+        let mut client = Client::new(self.api.address());
+        for buyer in buyers {
+            let order = self.crowd.order(buyer);
+            let reply = client.post("/v1/orders", None, &order).await.expect("an answer");
+            assert_eq!(reply.status, 202, "{reply:?}");
+        }
+    }
+
     /// Runs an operator's command, which must succeed.
     pub(crate) fn run(&self, command: &str) -> String {
         let hands = &self.hands;
@@ -125,9 +143,7 @@ impl Sale {
         assert_eq!(self.told.count(Some("held")), self.stock, "exactly the stock is sold");
         let changed = self.crowd.changed(&self.told).await.expect("the api answers");
         assert_eq!(changed, Vec::<String>::new());
-        let path = format!("/v1/items/{ITEM}");
-        let item = Client::new(self.api.address()).get(&path, None).await.expect("an answer");
-        let item = item.json();
+        let item = self.item().await;
         assert_eq!((&item["available"], &item["held"]), (&0.into(), &self.stock.into()), "{item}");
         let audit = self.run("audit");
         assert!(audit.contains("audit: 0 faults"), "{audit}");

@@ -1,16 +1,24 @@
-//! A worker that stops (SIGSTOP) in the middle of a commit, past its lease and
-//! its messages' visibility, and goes on when another has sold since.
+//! A worker that stops (SIGSTOP) in the middle of a commit, past its lease,
+//! and goes on when another has sold since: before its messages' visibility
+//! ended, when only the fencing token can refuse it, and after.
 
+use std::ops::Range;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU32, Ordering};
 
 use async_trait::async_trait;
+use serde_json::Value;
 use tokio::sync::watch;
+use tokio::time::{Duration, Instant, sleep, sleep_until};
 
 use crate::proxy::{Answer, Call, Meddler, Proxy, Server};
 use crate::sale::{Sale, Size, metric, signal, until};
 
-const SIZE: Size = Size { stock: 600, buyers: 900, in_flight: 16 };
+const SIZE: Size = Size { stock: 500, buyers: 700, in_flight: 16, visibility: 12 };
+/// Buyers whose orders come when it has stopped.
+const LATER: Range<u32> = 500..600;
+/// Far more than a lease; only a hang is longer.
+const PATIENCE: Duration = Duration::from_secs(30);
 /// The commit it stops at.
 const COMMIT: u32 = 3;
 
@@ -43,9 +51,9 @@ impl Meddler for Stop {
     }
 }
 
-#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn past_its_lease_and_the_visibility() {
-    let sale = Sale::open(SIZE).await;
+/// Stops a worker until another has sold, and for so long in all.
+async fn stopped(size: Size, at_least: Duration) {
+    let sale = Sale::open(size).await;
     let stop = Arc::new(Stop::default());
     let url = sale.services.get("AWS_ENDPOINT_URL_DYNAMODB");
     let proxy = Proxy::before(url, Arc::clone(&stop)).await;
@@ -55,21 +63,41 @@ async fn past_its_lease_and_the_visibility() {
     stop.worker.send_replace(Some(first.pid()));
     let storm = sale.storm();
     until("the first worker is stopped", || *stop.stopped.borrow()).await;
-    let held = sale.told.held();
+    let since = Instant::now();
+    let held = |item: &Value| item["held"].as_u64().expect("a count");
+    let held_then = held(&sale.item().await);
 
-    // Nobody else sells before the lease has ended, or been waited for.
     let mut second = sale.worker("the worker that takes over", &sale.services);
-    sale.until_held(held + 100).await;
+    sale.send_ahead(LATER).await;
+    let later = u64::from(LATER.end - LATER.start);
+    while held(&sale.item().await) < held_then + later {
+        assert!(since.elapsed() < PATIENCE, "nobody takes over: {}", second.log());
+        sleep(Duration::from_millis(50)).await;
+    }
+    println!("another has sold {:?} later", since.elapsed());
+    sleep_until(since + at_least).await;
+    let is_in_time = since.elapsed() < Duration::from_secs(size.visibility);
+    assert!(!at_least.is_zero() || is_in_time, "its messages came again: this shows nothing");
+
     stop.goes_on.send_replace(true);
     until("the late commit is made", || stop.late.borrow().is_some()).await;
     let late = stop.late.borrow().clone().expect("it is some");
     assert!(late.contains("TransactionCanceledException"), "the late commit was taken: {late}");
-    assert!(sale.told.held() < SIZE.stock, "all was sold meanwhile");
+    assert!(sale.told.held() < size.stock, "all was sold meanwhile");
     second.kill().expect("it is ours");
     signal("CONT", first.pid());
-    sale.until_held(SIZE.stock).await;
+    sale.finish(storm).await;
     let refused = metric(&first, "flux_fenced_total").await
         + metric(&first, "flux_unknown_commits_total").await;
-    assert!(refused >= 1.0, "the first worker did not notice");
-    sale.finish(storm).await;
+    assert!(refused >= 1.0, "the worker that was stopped did not notice");
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn past_its_lease() {
+    stopped(SIZE, Duration::ZERO).await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn past_its_lease_and_the_visibility() {
+    stopped(Size { visibility: 2, ..SIZE }, Duration::from_secs(6)).await;
 }

@@ -101,6 +101,13 @@ impl Crowd {
         Uuid::new_v5(&self.sale, &buyer.to_be_bytes())
     }
 
+    /// What a buyer posts.
+    #[must_use]
+    pub fn order(&self, buyer: u32) -> Value {
+        let (id, buyer) = (self.order_id(buyer), format!("buyer-{buyer}"));
+        json!({ "order_id": id, "buyer_id": buyer, "item_id": self.item })
+    }
+
     /// Lets everybody in, and returns when each has an answer, or has run out
     /// of patience, which is a fault.
     ///
@@ -152,9 +159,7 @@ impl Crowd {
     /// Asks until there is an answer.
     async fn ask(&self, buyer: u32, client: &mut Client, told: &Told) -> Result<Answer, String> {
         let id = self.order_id(buyer);
-        let order = json!({
-            "order_id": id, "buyer_id": format!("buyer-{buyer}"), "item_id": self.item
-        });
+        let order = self.order(buyer);
         let end = Instant::now() + self.patience;
         let mut is_accepted = false;
         loop {
