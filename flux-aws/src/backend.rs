@@ -133,6 +133,10 @@ impl Aws {
 
 /// Settings of an engine whose services are behind a network.
 fn settings() -> Settings {
-    // A second of sweeps is eight queries.
-    Settings::builder().sweep_every(Duration::from_secs(1)).build()
+    Settings::builder()
+        // A sweep is eight queries.
+        .sweep_every(Duration::from_secs(1))
+        // What another worker has in hand for the item waits as long.
+        .claim_max(Duration::from_millis(200))
+        .build()
 }
