@@ -42,7 +42,13 @@ pub(crate) fn no_retries() -> RetryConfig {
 
 /// Time-outs are ours too, in place of whatever a ready-made client has.
 pub(crate) fn time_outs(call_max: Duration) -> TimeoutConfig {
-    TimeoutConfig::builder().connect_timeout(CONNECT_MAX).operation_timeout(call_max).build()
+    TimeoutConfig::builder()
+        .connect_timeout(CONNECT_MAX)
+        .operation_timeout(call_max)
+        // What is not named here would be kept.
+        .disable_operation_attempt_timeout()
+        .disable_read_timeout()
+        .build()
 }
 
 /// What a failed call means. A failure that may have taken effect is

@@ -6,7 +6,7 @@ use std::time::Duration;
 use bon::bon;
 use flux_core::backends::memory::{MemoryBus, MemoryLocks};
 use flux_core::layers::{Layered, Retry, Trace};
-use flux_core::seams::{LockManager, OutcomeBus, SeamError};
+use flux_core::seams::{LockManager, OrderQueue, OutcomeBus, SeamError};
 use flux_core::{Backend, InvalidInput, Settings};
 
 use crate::bill::Meter;
@@ -57,9 +57,8 @@ pub struct Aws {
 
 #[bon]
 impl Aws {
-    /// Opens queue and table, which must be there unless they are
-    /// [created](AwsOpenBuilder::create_missing), and starts to look for Redis.
-    /// Must be called within a tokio runtime.
+    /// Opens queue and table, which must be there unless `create_missing` is
+    /// set, and starts to look for Redis. Must be called within a tokio runtime.
     ///
     /// # Errors
     /// [`OpenError`] says what is missing and what to do. A Redis that is away
@@ -111,9 +110,11 @@ impl Aws {
             queue
         };
         let queue = SqsQueue::open(sqs, &queue, &meter).await?;
+        let mut queue: Arc<dyn OrderQueue> = Arc::new(queue);
         let (locks, bus): (Arc<dyn LockManager>, Arc<dyn OutcomeBus>) = match redis {
             Some(settings) => {
                 let redis = Redis::open(settings, meter.clone())?;
+                queue = Arc::new(redis.remember(queue));
                 (Arc::new(redis.locks()), Arc::new(redis.bus()))
             }
             None => (Arc::new(MemoryLocks::default()), Arc::new(MemoryBus::default())),
@@ -121,7 +122,7 @@ impl Aws {
         // Not around leases and news: to wait for those helps nobody.
         let retry = Retry::default();
         let backend = Backend {
-            queue: Arc::new(Layered::new(Arc::new(queue), retry.clone())),
+            queue: Arc::new(Layered::new(queue, retry.clone())),
             store: Arc::new(Layered::new(Arc::new(store), retry)),
             locks,
             bus,

@@ -67,6 +67,13 @@ impl<T: Send + 'static, R: Send + 'static> Gather<T, R> {
         Self { calls, _task: task }
     }
 
+    /// Has a call made that nobody waits for. `false` when too many wait.
+    #[cfg(feature = "redis")]
+    pub(crate) fn tell(&self, asked: T) -> bool {
+        let (caller, _) = oneshot::channel();
+        self.calls.try_send((asked, caller)).is_ok()
+    }
+
     /// Makes one call, together with others that wait. A dropped call may
     /// still be made.
     pub(crate) async fn call(&self, asked: T) -> Result<R, NotGathered> {

@@ -16,6 +16,7 @@ use crate::dotenv;
 const LISTEN: &str = "FLUX_LISTEN";
 const BACKEND: &str = "FLUX_BACKEND";
 const DATA_DIR: &str = "FLUX_DATA_DIR";
+const CREATE: &str = "FLUX_CREATE";
 const OPERATOR_TOKEN: &str = "FLUX_OPERATOR_TOKEN";
 const BUYER_JWT_SECRET: &str = "FLUX_BUYER_JWT_SECRET";
 const QUEUE: &str = "SQS_QUEUE_URL";
@@ -67,7 +68,7 @@ pub struct Config {
 
     /// Make queue, dead-letter queue and table of the aws backend if they are
     /// missing: for tests and trials.
-    #[arg(long)]
+    #[arg(long, env = CREATE)]
     pub create: bool,
 
     /// Rows that the aws backend spreads the stock of a new pool over, for one
@@ -221,7 +222,9 @@ impl Config {
         dotenv::load()?;
         let mut command = Self::command();
         // As with the secrets, an empty variable is one that is not set.
-        for (flag, name) in [("listen", LISTEN), ("backend", BACKEND), ("data_dir", DATA_DIR)] {
+        for (flag, name) in
+            [("listen", LISTEN), ("backend", BACKEND), ("data_dir", DATA_DIR), ("create", CREATE)]
+        {
             if std::env::var_os(name).is_some_and(|value| value.is_empty()) {
                 command = command.mut_arg(flag, |arg| arg.env(Resettable::Reset));
             }

@@ -69,8 +69,8 @@ impl DynamoStore {
         let mut lane_of: HashMap<(&ItemId, Option<usize>), usize> = HashMap::new();
         for (number, commit) in commits.iter().enumerate() {
             let stripe = match &commit.claims[..] {
-                [(item, _)] if !joined.contains(item) => {
-                    let fullest_first = || self.fullest_stripes(item).into_iter().cycle();
+                [(item, token)] if !joined.contains(item) => {
+                    let fullest_first = || self.fullest_stripes(item, *token).into_iter().cycle();
                     stripes.entry(item).or_insert_with(fullest_first).next()
                 }
                 _ => None,
@@ -195,7 +195,7 @@ impl DynamoStore {
         }
         let mut fenced = Vec::new();
         if !unknown.is_empty() {
-            for (item, read) in unknown.iter().zip(self.read_items(&unknown).await?) {
+            for (item, read) in unknown.iter().zip(self.items.read(&unknown).await?) {
                 let claimed = |(claimed, _): &&(ItemId, FencingToken)| claimed == item;
                 let token = commit.claims.iter().find(claimed).map(|(_, token)| *token);
                 let ours = |read: &Known| read.shelves.iter().all(|s| Some(s.token) == token);
@@ -294,14 +294,19 @@ impl DynamoStore {
 
 /// What can be told of a commit by itself.
 fn refuse(commit: &Commit) -> Option<CommitOutcome> {
-    let claimed: HashSet<&ItemId> = commit.claims.iter().map(|(item, _)| item).collect();
+    let mut claimed: HashMap<&ItemId, FencingToken> = HashMap::new();
     let mut unclaimed = Vec::new();
+    for (item, token) in &commit.claims {
+        if claimed.insert(item, *token).is_some_and(|other| other != *token) {
+            unclaimed.push(item.clone());
+        }
+    }
     let mut seen: BTreeMap<OrderId, usize> = BTreeMap::new();
     for write in &commit.writes {
         *seen.entry(write.order.id).or_default() += 1;
         if write.effect() != Effect::None {
             for line in write.order.lines.iter() {
-                if !claimed.contains(&line.item) && !unclaimed.contains(&line.item) {
+                if !claimed.contains_key(&line.item) && !unclaimed.contains(&line.item) {
                     unclaimed.push(line.item.clone());
                 }
             }

@@ -11,7 +11,7 @@ use flux_core::seams::SeamError;
 use futures_util::future::try_join_all;
 use tokio::time::Instant;
 
-use super::rows::{DUE_INDEX, DUE_SHARDS, number, taken};
+use super::rows::{DUE_SHARDS, taken};
 use super::table::Table;
 
 /// A count serves at least so long,
@@ -19,13 +19,23 @@ const FRESH_MIN: Duration = Duration::from_millis(250);
 /// and at most so long.
 const FRESH_MAX: Duration = Duration::from_secs(60);
 
+/// A count that took no longer may be made for every change.
+const CHEAP: Duration = Duration::from_millis(50);
+
 type Units = Arc<HashMap<ItemId, u32>>;
+
+#[derive(Debug)]
+struct Counted {
+    units: Units,
+    took: Duration,
+    /// How long it serves.
+    until: Instant,
+}
 
 #[derive(Debug)]
 pub(super) struct HeldUnits {
     table: Table,
-    /// What was counted, and until when it serves.
-    counted: Mutex<Option<(Units, Instant)>>,
+    counted: Mutex<Option<Counted>>,
     /// One counts; the others wait for what it finds.
     counting: tokio::sync::Semaphore,
 }
@@ -37,8 +47,15 @@ impl HeldUnits {
 
     fn fresh(&self) -> Option<Units> {
         let counted = self.counted.lock().unwrap_or_else(PoisonError::into_inner);
-        let (units, until) = counted.as_ref()?;
-        (Instant::now() < *until).then(|| Arc::clone(units))
+        let counted = counted.as_ref()?;
+        (Instant::now() < counted.until).then(|| Arc::clone(&counted.units))
+    }
+
+    /// Something was held or paid for here: if counting is cheap, the next to
+    /// ask has it counted anew.
+    pub(super) fn changed(&self) {
+        let mut counted = self.counted.lock().unwrap_or_else(PoisonError::into_inner);
+        counted.take_if(|counted| counted.took < CHEAP);
     }
 
     /// Units held of each item; an item without any may be missing.
@@ -58,9 +75,10 @@ impl HeldUnits {
             }
         }
         let units = Arc::new(units);
-        let serves = (began.elapsed() * 10).clamp(FRESH_MIN, FRESH_MAX);
+        let took = began.elapsed();
+        let until = Instant::now() + (took * 10).clamp(FRESH_MIN, FRESH_MAX);
         let mut counted = self.counted.lock().unwrap_or_else(PoisonError::into_inner);
-        *counted = Some((Arc::clone(&units), Instant::now() + serves));
+        *counted = Some(Counted { units: Arc::clone(&units), took, until });
         Ok(units)
     }
 
@@ -68,11 +86,7 @@ impl HeldUnits {
         let mut units: HashMap<ItemId, u32> = HashMap::new();
         let mut next = None;
         loop {
-            let query = self.table.query().index_name(DUE_INDEX);
-            let query = query
-                .key_condition_expression("due = :shard")
-                .expression_attribute_values(":shard", number(shard))
-                .set_exclusive_start_key(next);
+            let query = self.table.due_query(shard).set_exclusive_start_key(next);
             let (rows, more) = self.table.page(query).await?;
             for row in &rows {
                 for (item, held) in taken(row)? {

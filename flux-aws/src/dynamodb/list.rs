@@ -2,17 +2,25 @@
 //! scans: a listing reads an item's log, its tail on the shelf, then the next
 //! shelf or item, and last the strays, and may stop anywhere.
 
+use std::collections::HashMap;
+use std::time::Duration;
+
 use flux_core::seams::{Cursor, OrderFilter, OrderPage, SeamError};
-use flux_core::{BuyerId, ItemId, Order};
+use flux_core::{BuyerId, ItemId, Order, OrderId};
+use tokio::time::sleep;
 
 use super::DynamoStore;
-use super::rows::{
-    Entry, Key, Row, SERVICE, damaged, get_number, number, read_order, string, text,
-};
+use super::rows::{Entry, Key, Row, SERVICE, damaged, get_number, read_order, string, text};
+use super::shelf::Head;
 use super::table::{GET_MAX, values};
+use crate::pause::jittered;
 
 /// Rows of a log read in one call.
 const LOG_ROWS: i32 = 20;
+/// Looks at what one transaction wrote, until all of it is to be seen.
+const LOOKS_MAX: u32 = 6;
+/// The first pause between them; it doubles.
+const PAUSE: Duration = Duration::from_millis(10);
 /// Calls made for one page; what was found by then is the page.
 const STEPS_MAX: usize = 20;
 
@@ -60,8 +68,8 @@ impl Walk {
         Ok(Self { at, ..start })
     }
 
-    pub(super) fn is_done(&self) -> bool {
-        self.at == At::End
+    pub(super) fn is_in_a_log(&self) -> bool {
+        matches!(self.at, At::Log { .. })
     }
 
     fn cursor(&self) -> Option<Cursor> {
@@ -114,7 +122,7 @@ impl DynamoStore {
         let mut walk = Walk::new(filter, after)?;
         let mut orders = Vec::new();
         for _ in 0..STEPS_MAX {
-            if walk.is_done() || orders.len() >= limit {
+            if walk.at == At::End || orders.len() >= limit {
                 break;
             }
             let room = (limit - orders.len()).min(GET_MAX);
@@ -193,9 +201,29 @@ impl DynamoStore {
                 }
             }
         }
-        let keys = ids.iter().map(|id| Key::order(*id)).collect();
-        let rows = self.table.get_all(keys).await?;
-        ids.into_iter().filter_map(|id| rows.get(&Key::order(id))).map(read_order).collect()
+        self.named_orders(&ids).await
+    }
+
+    /// Orders that a log names. One transaction wrote both, but a reader may
+    /// see one of its rows for a while before another.
+    async fn named_orders(&self, ids: &[OrderId]) -> Result<Vec<Order>, SeamError> {
+        let mut rows: HashMap<Key, Row> = HashMap::new();
+        for looks in 0..LOOKS_MAX {
+            let keys = ids.iter().map(|id| Key::order(*id));
+            let unseen: Vec<Key> = keys.filter(|key| !rows.contains_key(key)).collect();
+            if unseen.is_empty() {
+                break;
+            }
+            if looks > 0 {
+                sleep(jittered(looks, PAUSE)).await;
+            }
+            rows.extend(self.table.get_all(unseen).await?);
+        }
+        let order = |id: &OrderId| match rows.get(&Key::order(*id)) {
+            Some(row) => read_order(row),
+            None => Err(unseen(&format!("order {id} is named in a log and not there"))),
+        };
+        ids.iter().map(order).collect()
     }
 
     /// The orders of a stripe from the `seen`th on, as far as one call goes;
@@ -206,19 +234,19 @@ impl DynamoStore {
         stripe: usize,
         seen: u64,
     ) -> Result<(Option<Vec<Named>>, usize), SeamError> {
-        // The tail may go to the log between the two looks: then look again.
-        for _ in 0..3 {
-            let Some(row) = self.table.get(Key::shelf(item, stripe)).await? else {
+        let (head, shelf) = (Key::shelf(item, 0), Key::shelf(item, stripe));
+        for looks in 0..LOOKS_MAX {
+            if looks > 0 {
+                sleep(jittered(looks, PAUSE)).await;
+            }
+            let rows = self.table.get_all(vec![head.clone(), shelf.clone()]).await?;
+            let (Some(head), Some(row)) = (rows.get(&head), rows.get(&shelf)) else {
                 return Ok((None, 0));
             };
-            let stripes = match self.table.get(Key::shelf(item, 0)).await? {
-                Some(head) if stripe > 0 => super::shelf::Head::read(&head)?.stripes,
-                _ if stripe == 0 => super::shelf::Head::read(&row)?.stripes,
-                _ => 0,
-            };
-            let logged = get_number(&row, "logged")?;
+            let stripes = Head::read(head)?.stripes;
+            let logged = get_number(row, "logged")?;
             if seen >= logged {
-                let entries = Entry::read_all(&row, "tail")?;
+                let entries = Entry::read_all(row, "tail")?;
                 let seen = usize::try_from(seen - logged).unwrap_or(usize::MAX);
                 let named = (seen < entries.len()).then(|| vec![Named { entries, seen }]);
                 return Ok((named, stripes));
@@ -228,7 +256,7 @@ impl DynamoStore {
                 return Ok((Some(rows), stripes));
             }
         }
-        Err(SeamError::broken(SERVICE, format!("the log of {item} has a gap at {seen}")))
+        Err(unseen(&format!("the log of {item} goes on at {seen}, and that is not there")))
     }
 
     async fn read_log_rows(
@@ -309,18 +337,11 @@ impl DynamoStore {
         }
         Ok(ids)
     }
+}
 
-    /// A query of one key of the index of holds, by their ends.
-    pub(super) fn due_query(
-        &self,
-        shard: u128,
-    ) -> aws_sdk_dynamodb::operation::query::builders::QueryFluentBuilder {
-        self.table
-            .query()
-            .index_name(super::rows::DUE_INDEX)
-            .key_condition_expression("due = :shard")
-            .expression_attribute_values(":shard", number(shard))
-    }
+/// What must be there is not to be seen, yet.
+fn unseen(what: &str) -> SeamError {
+    SeamError::Unavailable { service: SERVICE, source: Some(what.into()) }
 }
 
 #[cfg(test)]

@@ -6,6 +6,7 @@ mod commit;
 mod create;
 mod draft;
 mod held;
+mod items;
 mod list;
 mod put;
 mod rows;
@@ -19,7 +20,7 @@ use aws_sdk_dynamodb::Client;
 use bon::bon;
 use flux_core::clock::{Clock, SystemClock};
 use flux_core::seams::SeamError;
-use flux_core::{Order, OrderId};
+use flux_core::{ItemId, Order, OrderId};
 
 use crate::aws;
 use crate::bill::Meter;
@@ -27,13 +28,15 @@ use crate::gather::Gather;
 
 use claim::Memory;
 use held::HeldUnits;
+use items::Items;
+use shelf::Known;
 use table::Table;
 
 /// Most rows the stock of a pool may be spread over.
 const STRIPES_MAX: usize = 32;
-/// Calls for single orders that may wait to be read together.
+/// Calls for single orders, or items, that may wait to be read together.
 const READS_WAITING_MAX: usize = 65_536;
-/// Batches of single orders on their way at once.
+/// Batches of them on their way at once.
 const READS_AT_ONCE: usize = 4;
 
 /// An [`InventoryStore`](flux_core::seams::InventoryStore) in one DynamoDB
@@ -57,7 +60,9 @@ pub struct DynamoStore {
     clock: Arc<dyn Clock>,
     stripes: usize,
     memory: Mutex<Memory>,
-    reads: Gather<OrderId, Result<Option<Order>, SeamError>>,
+    items: Items,
+    item_reads: Gather<ItemId, Result<Option<Known>, SeamError>>,
+    order_reads: Gather<OrderId, Result<Option<Order>, SeamError>>,
     held: Arc<HeldUnits>,
 }
 
@@ -76,7 +81,7 @@ impl DynamoStore {
         #[builder(default)]
         meter: Meter,
         /// Rows that the stock of a pool made by this store is spread over: 1 to
-        /// 32. One serves some ten thousand orders a second; the more there are,
+        /// 32. One serves some thousands of orders a second; the more there are,
         /// the more each claim costs.
         #[builder(default = 1)]
         stripes: usize,
@@ -89,17 +94,25 @@ impl DynamoStore {
         let config = config.timeout_config(aws::time_outs(aws::CALL_MAX)).build();
         let table = Table { client: Client::from_conf(config), name: table, meter };
         let reader = table.clone();
-        let reads = Gather::new(READS_WAITING_MAX, table::GET_MAX, READS_AT_ONCE, move |ids| {
+        let read_orders = move |ids: Vec<OrderId>| {
             let reader = reader.clone();
             async move { store::read_together(&reader, &ids).await }
-        });
+        };
+        let items = Items::new(table.clone());
+        let reader = items.clone();
+        let read_items = move |ids: Vec<ItemId>| {
+            let reader = reader.clone();
+            async move { reader.read_together(&ids).await }
+        };
         Self {
             held: Arc::new(HeldUnits::new(table.clone())),
             table,
             clock,
             stripes: stripes.clamp(1, STRIPES_MAX),
             memory: Mutex::default(),
-            reads,
+            items,
+            item_reads: Gather::new(READS_WAITING_MAX, table::GET_MAX, READS_AT_ONCE, read_items),
+            order_reads: Gather::new(READS_WAITING_MAX, table::GET_MAX, READS_AT_ONCE, read_orders),
         }
     }
 }

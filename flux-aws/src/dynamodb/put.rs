@@ -14,7 +14,7 @@ use super::DynamoStore;
 use super::list::Walk;
 use super::rows::{Key, Row, SERVICE, number, string};
 use super::shelf::{Head, HeadKind, Known, Shelf};
-use super::table::{Transacted, values};
+use super::table::{GET_MAX, Transacted, Written, values};
 use crate::pause::jittered;
 
 /// Tries of a change while workers write the item's stock.
@@ -76,19 +76,32 @@ impl DynamoStore {
             return Ok(Some(PutOutcome::Refused(refused)));
         }
         // Claimed first, so that workers don't write the stock in between.
-        let is_taken = old.stock().available() < old.spec.capacity();
-        let cap_comes = spec.max_per_buyer.is_some() && old.spec.max_per_buyer.is_none();
-        let counts = cap_comes && is_taken;
-        let until = counts.then(|| self.clock.now() + COUNTING);
-        let Some(old) = self.claim_one(&spec.id, until).await? else { return Ok(None) };
+        let until = must_count(old, spec).then(|| self.clock.now() + COUNTING);
+        let Some(claimed) = self.claim_one(&spec.id, until).await? else { return Ok(None) };
+        let changed = self.change_claimed(&claimed, spec, until.is_some()).await;
+        if until.is_some() && !matches!(changed, Ok(Some(PutOutcome::Changed))) {
+            self.stop_counting(&spec.id, claimed.shelves[0].token).await;
+        }
+        changed
+    }
+
+    async fn change_claimed(
+        &self,
+        old: &Known,
+        spec: &ItemSpec,
+        may_count: bool,
+    ) -> Result<Option<PutOutcome>, SeamError> {
         let token = old.shelves[0].token;
         let stock = match revise(&old.spec, &old.stock(), spec) {
             Ok(stock) => stock,
             Err(refused) => return Ok(Some(PutOutcome::Refused(refused))),
         };
-        if counts && !self.count_buyers(&spec.id, token).await? {
+        // A sale or a change may have come before the claim.
+        let counts = must_count(old, spec);
+        if counts && !(may_count && self.count_buyers(&spec.id, token).await?) {
             return Ok(None);
         }
+        let cap_comes = cap_comes(old, spec);
         let version = match (&old.head.kind, &old.spec.kind, &spec.kind) {
             (HeadKind::Hall { version }, ItemKind::Seats(was), ItemKind::Seats(is))
                 if was == is =>
@@ -102,8 +115,7 @@ impl DynamoStore {
         let stocks = share_out(stock, head.stripes);
         let mut actions = Vec::with_capacity(head.stripes);
         for (stripe, (before, stock)) in old.shelves.iter().zip(stocks).enumerate() {
-            let token = FencingToken(token.0 + 1);
-            let after = Shelf { token, revision: before.revision + 1, stock, ..before.clone() };
+            let after = Shelf { revision: before.revision + 1, stock, ..before.clone() };
             let head = (stripe == 0).then_some(&head);
             actions.push(self.replace(&spec.id, stripe, before, &after, head));
         }
@@ -183,8 +195,8 @@ impl DynamoStore {
         let mut renewed = Instant::now();
         let mut live: BTreeMap<BuyerId, u32> = BTreeMap::new();
         let mut walk = Walk::of_item(item);
-        while !walk.is_done() {
-            for order in self.walk_on(&mut walk, None, super::table::GET_MAX).await? {
+        while walk.is_in_a_log() {
+            for order in self.walk_on(&mut walk, None, GET_MAX).await? {
                 let owns = order.status().owns_stock();
                 for line in order.lines.iter().filter(|line| owns && line.item == *item) {
                     *live.entry(order.buyer.clone()).or_default() += line.ask.units();
@@ -221,8 +233,31 @@ impl DynamoStore {
             .condition_expression("epoch = :token")
             .expression_attribute_values(":until", number(until.as_millis()))
             .expression_attribute_values(":token", number(token.0));
-        Ok(matches!(self.table.write(update).await?, super::table::Written::Row(_)))
+        Ok(matches!(self.table.write(update).await?, Written::Row(_)))
     }
+
+    /// Lets others claim the item again at once. Should this fail, they wait.
+    async fn stop_counting(&self, item: &ItemId, token: FencingToken) {
+        let update = self
+            .table
+            .update(Key::shelf(item, 0))
+            .update_expression("REMOVE counting")
+            .condition_expression("epoch = :token")
+            .expression_attribute_values(":token", number(token.0));
+        if let Err(error) = self.table.write(update).await {
+            tracing::warn!(%item, %error, "nobody can claim the item for {COUNTING:?}");
+        }
+    }
+}
+
+/// Whether buyers get a cap that had none.
+fn cap_comes(old: &Known, spec: &ItemSpec) -> bool {
+    spec.max_per_buyer.is_some() && old.spec.max_per_buyer.is_none()
+}
+
+/// Whether what they own already must be counted.
+fn must_count(old: &Known, spec: &ItemSpec) -> bool {
+    cap_comes(old, spec) && old.stock().available() < old.spec.capacity()
 }
 
 /// The stock in equal parts, larger ones first; a hall's is in one.

@@ -1,6 +1,7 @@
 //! The trait, call by call.
 
 use std::sync::Arc;
+use std::time::Duration;
 
 use async_trait::async_trait;
 use flux_core::seams::{
@@ -11,7 +12,7 @@ use flux_core::{
     Claim, Commit, CommitOutcome, ConfirmRuling, Item, ItemId, ItemSpec, Order, OrderId,
     OrderStatus, Stock, Timestamp, confirm,
 };
-use futures_util::TryStreamExt;
+use futures_util::StreamExt;
 use futures_util::future::try_join_all;
 
 use super::DynamoStore;
@@ -43,24 +44,31 @@ impl InventoryStore for DynamoStore {
     }
 
     async fn commit(&self, commits: &[Commit]) -> Result<Vec<CommitOutcome>, SeamError> {
-        self.commit_all(commits).await
+        let outcomes = self.commit_all(commits).await;
+        self.held.changed();
+        outcomes
     }
 
     async fn confirm(&self, payments: &[Payment]) -> Result<Vec<ConfirmOutcome>, SeamError> {
-        in_order(payments.iter().map(|payment| self.pay(payment))).try_collect().await
+        let paid = in_order(payments.iter().map(|payment| self.pay(payment)));
+        let paid: Vec<Result<_, SeamError>> = paid.collect().await;
+        let applied = |paid: &Result<_, SeamError>| match paid {
+            Ok(_) => true,
+            Err(error) => error.may_have_applied(),
+        };
+        let some_applied = paid.iter().any(applied);
+        paid.into_iter().collect::<Result<_, _>>().map_err(|error| match error {
+            SeamError::Unavailable { service, source } if some_applied => {
+                SeamError::Unknown { service, source }
+            }
+            error => error,
+        })
     }
 
     async fn orders(&self, ids: &[OrderId]) -> Result<Vec<Option<Order>>, SeamError> {
         if let [id] = ids {
             // Many callers ask for one order each.
-            return match self.reads.call(*id).await {
-                Ok(read) => Ok(vec![read?]),
-                Err(NotGathered::Full) => Err(SeamError::Overloaded {
-                    service: SERVICE,
-                    retry_after: std::time::Duration::from_secs(1),
-                }),
-                Err(NotGathered::Lost) => Err(SeamError::unavailable(SERVICE)),
-            };
+            return Ok(vec![self.order_reads.call(*id).await.map_err(not_gathered)??]);
         }
         read_orders(&self.table, ids).await
     }
@@ -125,6 +133,18 @@ impl InventoryStore for DynamoStore {
 }
 
 impl DynamoStore {
+    /// One item as its rows are now. Many callers ask for the same at once.
+    pub(super) async fn read_item(&self, item: &ItemId) -> Result<Option<Known>, SeamError> {
+        self.item_reads.call(item.clone()).await.map_err(not_gathered)?
+    }
+
+    async fn read_items(&self, items: &[ItemId]) -> Result<Vec<Option<Known>>, SeamError> {
+        match items {
+            [item] => Ok(vec![self.read_item(item).await?]),
+            items => self.items.read(items).await,
+        }
+    }
+
     async fn pay(
         &self,
         Payment { order, payment, at }: &Payment,
@@ -140,7 +160,10 @@ impl DynamoStore {
             .expression_attribute_values(":payment", string(payment))
             .expression_attribute_values(":at", number(at.as_millis()));
         let order = match self.table.write(update).await? {
-            Written::Row(row) => return Ok(ConfirmOutcome::Settled(read_order(&row)?)),
+            Written::Row(row) => {
+                self.held.changed();
+                return Ok(ConfirmOutcome::Settled(read_order(&row)?));
+            }
             Written::Not(None) => return Ok(ConfirmOutcome::NotFound),
             Written::Not(Some(row)) => read_order(&row)?,
         };
@@ -166,7 +189,7 @@ impl DynamoStore {
         let mut due = Vec::new();
         let mut from = None;
         loop {
-            let query = self.due_query(shard).limit(DUE_PAGE).set_exclusive_start_key(from);
+            let query = self.table.due_query(shard).limit(DUE_PAGE).set_exclusive_start_key(from);
             let (rows, more) = self.table.page(query).await?;
             for row in &rows {
                 let ends = Timestamp::from_millis(get_number(row, "ends")?);
@@ -177,7 +200,8 @@ impl DynamoStore {
                 due.extend(id.map(|id: OrderId| (ends, id)));
             }
             if more.is_none() || due.len() >= limit {
-                return Ok((due, None));
+                // There may be more that ended.
+                return Ok((due, more.map(|_| now)));
             }
             from = more;
         }
@@ -200,8 +224,17 @@ pub(super) async fn read_together(
     }
 }
 
+fn not_gathered(why: NotGathered) -> SeamError {
+    match why {
+        NotGathered::Full => {
+            SeamError::Overloaded { service: SERVICE, retry_after: Duration::from_secs(1) }
+        }
+        NotGathered::Lost => SeamError::unavailable(SERVICE),
+    }
+}
+
 /// The same failure again, for another caller.
-fn same(error: &SeamError) -> SeamError {
+pub(super) fn same(error: &SeamError) -> SeamError {
     match error {
         SeamError::Broken { service, reason, .. } => SeamError::broken(service, reason.clone()),
         SeamError::Unknown { service, .. } => SeamError::unknown(service),

@@ -19,7 +19,7 @@ use futures_util::{Stream, StreamExt, TryStreamExt, stream};
 use tokio::time::{Instant, sleep};
 use uuid::Uuid;
 
-use super::rows::{Key, Row, SERVICE};
+use super::rows::{DUE_INDEX, Key, Row, SERVICE, number};
 use crate::aws;
 use crate::bill::Meter;
 use crate::pause::jittered;
@@ -162,6 +162,14 @@ impl Table {
         self.client.query().table_name(&self.name)
     }
 
+    /// A query of one key of the index of holds, by their ends.
+    pub(super) fn due_query(&self, shard: u128) -> QueryFluentBuilder {
+        self.query()
+            .index_name(DUE_INDEX)
+            .key_condition_expression("due = :shard")
+            .expression_attribute_values(":shard", number(shard))
+    }
+
     /// One page of a query, and whether there may be more.
     pub(super) async fn page(
         &self,
@@ -207,6 +215,8 @@ impl Table {
             Err(SdkError::ServiceError(answer))
                 if answer.err().is_conditional_check_failed_exception() =>
             {
+                // Billed all the same, without saying so: one unit at least.
+                self.meter.dynamodb_units(0.0, 1.0);
                 match answer.into_err() {
                     UpdateItemError::ConditionalCheckFailedException(failed) => {
                         Ok(Written::Not(failed.item))
@@ -227,9 +237,11 @@ impl Table {
     ) -> Result<Transacted, SeamError> {
         let (token, began) = (Uuid::new_v4().to_string(), Instant::now());
         let count = actions.len();
-        let mut unanswered = None;
-        let mut tries = 0;
-        loop {
+        let mut last: Option<SeamError> = None;
+        for tries in 0..TRIES_MAX {
+            if tries > 0 {
+                sleep(jittered(tries, PAUSE)).await;
+            }
             let answer = self
                 .client
                 .transact_write_items()
@@ -257,19 +269,16 @@ impl Table {
                 Judged::Final(error) => return Err(error),
                 Judged::Later(error) => error,
             };
-            if error.may_have_applied() {
-                unanswered = Some(error);
-            } else if unanswered.is_none() && (tries + 1 >= TRIES_MAX || began.elapsed() > TRY_FOR)
-            {
-                return Err(error);
+            // A refusal does not tell what became of a try before it.
+            if !last.as_ref().is_some_and(SeamError::may_have_applied) {
+                last = Some(error);
             }
-            tries += 1;
-            if tries >= TRIES_MAX || began.elapsed() > TRY_FOR {
-                let error = unanswered.unwrap_or_else(|| SeamError::unknown(SERVICE));
-                return Ok(Transacted::Unknown(error));
+            if began.elapsed() > TRY_FOR {
+                break;
             }
-            sleep(jittered(tries, PAUSE)).await;
         }
+        let last = last.expect("it was tried");
+        if last.may_have_applied() { Ok(Transacted::Unknown(last)) } else { Err(last) }
     }
 
     fn judge(&self, error: Failure<TransactWriteItemsError>) -> Judged {
@@ -298,8 +307,7 @@ impl Table {
         if error.code() == Some("ResourceNotFoundException") {
             let reason = format!(
                 "there is no table {:?} with an index {:?}; make it with `--create`, or by terraform/",
-                self.name,
-                super::rows::DUE_INDEX
+                self.name, DUE_INDEX
             );
             return SeamError::Broken { service: SERVICE, reason, source: Some(Box::new(error)) };
         }

@@ -6,7 +6,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use flux_core::InvalidInput;
-use flux_core::seams::SeamError;
+use flux_core::seams::{OrderQueue, SeamError};
 use redis::aio::MultiplexedConnection;
 use redis::{
     AsyncConnectionConfig, Client, Cmd, ConnectionAddr, ErrorKind, FromRedisValue, RedisError,
@@ -17,7 +17,7 @@ use tokio::task::JoinSet;
 use tokio::time::{Instant, sleep, timeout};
 use tracing::{debug, info, warn};
 
-use super::{RedisBus, RedisLocks, RedisSettings};
+use super::{Accepted, RedisBus, RedisLocks, RedisSettings};
 use crate::bill::Meter;
 
 /// A connection that takes longer is given up.
@@ -62,6 +62,14 @@ impl Redis {
     #[must_use]
     pub fn locks(&self) -> RedisLocks {
         RedisLocks::new(self.clone())
+    }
+
+    /// Around a queue that can't be looked into: what is sent is noted until
+    /// it is acknowledged, so that every process finds it. Must be called
+    /// within a tokio runtime.
+    #[must_use]
+    pub fn remember(&self, queue: Arc<dyn OrderQueue>) -> Accepted {
+        Accepted::new(self.clone(), queue)
     }
 
     /// A bus over this Redis, with a connection of its own to listen by. Must

@@ -32,12 +32,14 @@
 //! follows no redirection: give it the address of the one that owns the slot,
 //! or a server without cluster mode, which serves some 100,000 leases a second.
 
+mod accepted;
 mod bus;
 mod link;
 mod locks;
 mod settings;
 mod wire;
 
+pub use accepted::Accepted;
 pub use bus::RedisBus;
 pub use link::Redis;
 pub use locks::RedisLocks;

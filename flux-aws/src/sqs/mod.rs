@@ -117,12 +117,12 @@ impl SqsQueue {
     ///
     /// # Errors
     /// As [`open`](Self::open).
-    #[builder(start_fn(name = builder, vis = "pub"), finish_fn = open)]
+    #[builder(start_fn = builder, finish_fn = open)]
     pub async fn build(
         #[builder(start_fn)] client: Client,
         #[builder(start_fn)] queue: &str,
         #[builder(start_fn)] meter: &Meter,
-        /// With more messages than that in the queue, sending answers
+        /// With so many messages in the queue, 1,000,000, sending answers
         /// [`SeamError::Overloaded`]. The depth is read once a second at most
         /// while messages are sent, so it may be passed by what is sent in
         /// that time.

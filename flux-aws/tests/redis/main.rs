@@ -2,6 +2,7 @@
 //! behind TLS. Each test keeps to a prefix or a server of its own.
 #![cfg(feature = "redis")]
 
+mod accepted;
 mod away;
 mod conformance;
 mod news;

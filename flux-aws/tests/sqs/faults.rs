@@ -6,6 +6,8 @@ use std::time::Duration;
 
 use crate::meddler::{self, Act, Fault};
 use crate::{Emulator, Kind, created, name, order, receipts, receive};
+use aws_smithy_types::retry::RetryConfig;
+use aws_smithy_types::timeout::TimeoutConfig;
 use flux_aws::bill::Meter;
 use flux_aws::sqs::SqsQueue;
 use flux_core::Message;
@@ -203,4 +205,29 @@ async fn without_a_dead_letter_queue_only_giving_up_fails() {
     assert!(error.to_string().contains(&format!("{name}-dead")), "{error}");
     queue.ack(&given).await.expect("the delivery is still good");
     assert_eq!(queue.depth().await.expect("a depth").dead, 0);
+}
+
+#[tokio::test]
+async fn a_ready_made_clients_retries_and_time_outs_are_put_aside() {
+    let (_, name) = created(Emulator::Fauxqs, Kind::Standard, VISIBILITY).await;
+    let refused = Arc::new(AtomicU32::new(0));
+    let counting = Arc::clone(&refused);
+    let client = meddler::client(Emulator::Fauxqs, move |operation, _| match operation {
+        "SendMessageBatch" => {
+            counting.fetch_add(1, SeqCst);
+            Act::Refuse("RequestThrottled")
+        }
+        _ => Act::Pass,
+    })
+    .await;
+    let hasty = Duration::from_millis(500);
+    let time_outs = TimeoutConfig::builder().read_timeout(hasty).operation_timeout(hasty).build();
+    let config = client.config().to_builder().timeout_config(time_outs);
+    let config = config.retry_config(RetryConfig::standard().with_max_attempts(5)).build();
+    let client = aws_sdk_sqs::Client::from_conf(config);
+    let queue = SqsQueue::open(client, &name, &Meter::default()).await.expect("the queue opens");
+    queue.send(&[order("a")]).await.expect_err("throttled");
+    assert_eq!(refused.load(SeqCst), 1);
+    let came = queue.receive(1, Duration::from_secs(2)).await.expect("a long poll");
+    assert_eq!(came, []);
 }

@@ -10,7 +10,7 @@
 //!
 //! The answers are told once they are durable; that is the `settle` module's.
 
-use std::collections::{HashMap, HashSet};
+use std::collections::{BTreeSet, HashMap, HashSet};
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -263,14 +263,22 @@ impl Desk {
         let mut missing: Vec<ItemId> = missing.into_iter().cloned().collect();
         missing.sort_unstable();
         let mut others = self.tenures.lease_free(&missing).await;
-        if !others.is_empty() {
-            let waits = |job| facts.lines(job).iter().any(|line| others.contains(&line.item));
-            if open().all(waits) {
-                self.tenures.lease_all(&missing).await;
-                others.clear();
-            }
-            missing.retain(|item| !others.contains(item));
+        let waits = |job| facts.lines(job).iter().any(|line| others.contains(&line.item));
+        if let Some(first) = open().find(|job| !facts.lines(job).is_empty())
+            && open().all(waits)
+        {
+            // Of those who hold nothing while they wait, no two wait for each other.
+            self.let_go().await;
+            let item_of = |line: &Line| line.item.clone();
+            let first: BTreeSet<ItemId> = facts.lines(first).iter().map(item_of).collect();
+            let all: BTreeSet<ItemId> =
+                open().flat_map(|job| facts.lines(job)).map(item_of).collect();
+            let rest: Vec<ItemId> = all.difference(&first).cloned().collect();
+            self.tenures.lease_all(&first.into_iter().collect::<Vec<_>>()).await;
+            others = self.tenures.lease_free(&rest).await;
+            missing = all.into_iter().collect();
         }
+        missing.retain(|item| !others.contains(item));
         for claim in self.core.backend.store.claim(&missing).await?.into_iter().flatten() {
             self.view.insert(claim);
         }
@@ -344,7 +352,12 @@ impl Desk {
         self.forget(&ended);
     }
 
-    /// Lets go of everything; for an idle or a stopping worker.
+    /// Whether other workers want the same items.
+    pub(super) fn is_crowded(&self) -> bool {
+        self.tenures.is_crowded()
+    }
+
+    /// Lets go of everything; for an idle, a waiting or a stopping worker.
     pub(super) async fn let_go(&mut self) {
         self.view = View::default();
         self.tenures.end_all().await;

@@ -4,13 +4,20 @@
 
 use std::collections::HashSet;
 use std::sync::Arc;
+use std::time::Duration;
 
-use tokio::time::Instant;
+use tokio::time::{Instant, sleep_until};
 use tracing::debug;
 
 use super::core::Core;
 use crate::protocol::ItemId;
 use crate::seams::Lease;
+
+/// For so long after it met another worker, a worker makes room for others.
+const CROWDED_FOR: Duration = Duration::from_secs(10);
+/// How long it leaves items alone that it had its time with: longer than
+/// others take to look whether they are free.
+const CEDED_FOR: Duration = Duration::from_millis(60);
 
 /// Items leased together.
 #[derive(Debug)]
@@ -26,16 +33,34 @@ struct Tenure {
 pub(super) struct Tenures {
     core: Arc<Core>,
     held: Vec<Tenure>,
+    met_others: Option<Instant>,
+    /// Items left to others, until then.
+    ceded: Option<(HashSet<ItemId>, Instant)>,
 }
 
 impl Tenures {
     pub(super) fn new(core: Arc<Core>) -> Self {
-        Self { core, held: Vec::new() }
+        Self { core, held: Vec::new(), met_others: None, ceded: None }
+    }
+
+    /// Whether other workers want the same items, as far as is known.
+    pub(super) fn is_crowded(&self) -> bool {
+        self.met_others.is_some_and(|met| met.elapsed() < CROWDED_FOR)
     }
 
     /// Leases what is free of `items`, and says what somebody else has.
     pub(super) async fn lease_free(&mut self, items: &[ItemId]) -> HashSet<ItemId> {
-        let items = self.uncovered(items);
+        let (ceded, free): (Vec<_>, Vec<_>) =
+            self.uncovered(items).into_iter().partition(|item| self.is_ceded(item));
+        let mut others = self.lease_what_is_free(free).await;
+        if !others.is_empty() {
+            self.met_others = Some(Instant::now());
+        }
+        others.extend(ceded);
+        others
+    }
+
+    async fn lease_what_is_free(&mut self, items: Vec<ItemId>) -> HashSet<ItemId> {
         if items.is_empty() {
             return HashSet::new();
         }
@@ -66,6 +91,11 @@ impl Tenures {
         if items.is_empty() {
             return;
         }
+        if let Some((_, until)) = &self.ceded
+            && items.iter().any(|item| self.is_ceded(item))
+        {
+            sleep_until(*until).await;
+        }
         let settings = &self.core.settings;
         let lease =
             self.core.backend.locks.acquire(&items, settings.lease_ttl, settings.lease_wait);
@@ -82,6 +112,11 @@ impl Tenures {
         items.iter().filter(|item| !is_covered(item)).cloned().collect()
     }
 
+    fn is_ceded(&self, item: &ItemId) -> bool {
+        let ceded = self.ceded.as_ref();
+        ceded.is_some_and(|(items, until)| items.contains(item) && Instant::now() < *until)
+    }
+
     fn begin(&mut self, items: HashSet<ItemId>, lease: Option<Lease>) {
         let now = Instant::now();
         self.held.push(Tenure { items, lease, since: now, renewed: now });
@@ -92,6 +127,9 @@ impl Tenures {
     pub(super) async fn tidy(&mut self) -> Vec<ItemId> {
         let (claim_max, ttl) = (self.core.settings.claim_max, self.core.settings.lease_ttl);
         let mut ended = self.end(|tenure| tenure.since.elapsed() >= claim_max).await;
+        if self.is_crowded() && !ended.is_empty() {
+            self.ceded = Some((ended.iter().cloned().collect(), Instant::now() + CEDED_FOR));
+        }
         let mut lost = HashSet::new();
         for tenure in &mut self.held {
             let Some(lease) = &tenure.lease else { continue };
@@ -110,8 +148,10 @@ impl Tenures {
         ended
     }
 
-    /// Lets go of whatever was leased together with one of `items`.
+    /// Lets go of whatever was leased together with one of `items`, which others
+    /// took.
     pub(super) async fn end_those_of(&mut self, items: &HashSet<ItemId>) -> Vec<ItemId> {
+        self.met_others = Some(Instant::now());
         self.end(|tenure| !tenure.items.is_disjoint(items)).await
     }
 
@@ -133,5 +173,56 @@ impl Tenures {
             items.extend(tenure.items);
         }
         items
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::backends::Backend;
+    use crate::clock::SystemClock;
+    use crate::engine::{
+        Settings, gate::Gate, in_hand::InHand, lane::Lane, trails::Trails, waiters::Waiters,
+    };
+
+    fn worker(backend: &Backend) -> Tenures {
+        Tenures::new(Arc::new(Core {
+            backend: backend.clone(),
+            clock: Arc::new(SystemClock),
+            settings: Settings::default(),
+            gate: Gate::default(),
+            in_hand: Arc::new(InHand::default()),
+            lane: Lane::new(8, 8),
+            waiters: Waiters::new(8),
+            trails: Trails::default(),
+            turned_away: metrics::Counter::noop(),
+        }))
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn after_its_time_in_a_crowd_a_worker_lets_others_go_first() {
+        let backend = Backend::memory();
+        let (mut ann, mut bob) = (worker(&backend), worker(&backend));
+        let items = [ItemId::new("a").expect("a name")];
+        let all = HashSet::from(items.clone());
+
+        assert_eq!(ann.lease_free(&items).await, HashSet::new());
+        assert_eq!(bob.lease_free(&items).await, all);
+        assert_eq!((ann.is_crowded(), bob.is_crowded()), (false, true));
+        ann.end_all().await;
+        assert_eq!(bob.lease_free(&items).await, HashSet::new());
+
+        tokio::time::advance(Settings::default().claim_max).await;
+        assert_eq!(bob.tidy().await, items);
+        assert_eq!(bob.lease_free(&items).await, all, "free, and left to others");
+        let since = Instant::now();
+        bob.lease_all(&items).await;
+        assert_eq!(since.elapsed(), CEDED_FOR, "nobody came");
+        assert_eq!(ann.lease_free(&items).await, all);
+
+        tokio::time::advance(CROWDED_FOR).await;
+        assert_eq!((ann.is_crowded(), bob.is_crowded()), (false, false));
+        assert_eq!(bob.tidy().await, items);
+        assert_eq!(bob.lease_free(&items).await, HashSet::new(), "alone, it goes on at once");
     }
 }

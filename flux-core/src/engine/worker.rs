@@ -103,6 +103,14 @@ async fn receive(
 ) {
     let mut failures = 0;
     loop {
+        // What waits for this worker could be with another.
+        let place = tokio::select! {
+            place = hand_over.reserve() => match place {
+                Ok(place) => place,
+                Err(_) => return,
+            },
+            () = stopped(&mut stop) => return,
+        };
         let received = tokio::select! {
             received = core.backend.queue.receive(core.settings.round_max, LONG_POLL) => received,
             () = stopped(&mut stop) => return,
@@ -111,9 +119,7 @@ async fn receive(
             Ok(deliveries) if deliveries.is_empty() => {}
             Ok(deliveries) => {
                 failures = 0;
-                if hand_over.send(deliveries).await.is_err() {
-                    return;
-                }
+                place.send(deliveries);
             }
             Err(error) => {
                 failures += 1;
@@ -232,8 +238,12 @@ impl Worker {
         watch.add(id, waited, self.core.trails.pick_up(id).as_ref());
     }
 
-    /// When it lets go of its items if there is nothing more to do.
+    /// When it lets go of its items if there is nothing more to do: at once, if
+    /// others want them.
     fn idle_at(&self) -> Instant {
+        if self.desk.is_crowded() {
+            return self.busy_at;
+        }
         self.busy_at + self.core.settings.idle_max.min(PAUSE_MAX)
     }
 

@@ -66,6 +66,7 @@ impl Setup {
         command
             .args(&self.args)
             .env_clear()
+            .envs(aws(self.home.path()))
             .envs(self.env.iter().map(|(name, value)| (name, value)))
             .current_dir(self.home.path())
             .stdin(Stdio::null())
@@ -109,6 +110,40 @@ impl Setup {
         err.join().expect("read");
         (status, log.text())
     }
+}
+
+/// With `FLUX_TEST_BACKEND=aws` servers run on the services that
+/// `tests/services` starts, each home with a queue and a table of its own.
+fn aws(home: &Path) -> Vec<(String, String)> {
+    let variable = |name: &str| std::env::var(name).map(|value| (name.to_owned(), value));
+    if variable("FLUX_TEST_BACKEND").is_ok_and(|(_, backend)| backend == "aws") {
+        let own = home.file_name().expect("a directory has a name").to_string_lossy();
+        let own = format!("flux-{}", own.replace('.', ""));
+        let names = [
+            "AWS_ENDPOINT_URL_DYNAMODB",
+            "AWS_ENDPOINT_URL_SQS",
+            "AWS_REGION",
+            "AWS_ACCESS_KEY_ID",
+            "AWS_SECRET_ACCESS_KEY",
+            "REDIS_URL",
+        ];
+        let service = |name| {
+            variable(name).unwrap_or_else(|_| {
+                panic!("{name} is not set; start the services: tests/services cargo nextest run …")
+            })
+        };
+        let mut set: Vec<_> = names.into_iter().map(service).collect();
+        set.extend(
+            [
+                ("SQS_QUEUE_URL", own.clone()),
+                ("DYNAMODB_TABLE", own),
+                ("FLUX_CREATE", "true".into()),
+            ]
+            .map(|(name, value)| (name.to_owned(), value)),
+        );
+        return set;
+    }
+    Vec::new()
 }
 
 fn end_of(child: &mut Child, log: &Log) -> ExitStatus {

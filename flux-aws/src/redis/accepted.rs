@@ -1,0 +1,202 @@
+//! What was accepted and is not decided yet, noted in Redis for all processes:
+//! SQS can't be looked into, and a buyer may ask another process, or the same
+//! after a restart, what became of an order. Best effort, as news is.
+
+use std::collections::HashMap;
+use std::fmt;
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::time::Duration;
+
+use async_trait::async_trait;
+use flux_core::seams::{DeadLetter, Delivery, OrderQueue, QueueDepth, Receipt, SeamError};
+use flux_core::{Message, Order, OrderId};
+use redis::Script;
+
+use super::Redis;
+use crate::gather::Gather;
+
+/// A note is dropped when its order is acknowledged, and after this.
+const NOTED_FOR: Duration = Duration::from_secs(15 * 60);
+/// Calls whose notes may wait to be made together; what comes on top is not
+/// noted.
+const WAITING_MAX: usize = 10_000;
+const BATCH_MAX: usize = 256;
+/// Bytes of orders noted at once; the largest order has an eighth of it.
+const BYTES_MAX: usize = 1 << 20;
+/// Deliveries whose notes are dropped with them; others' end by themselves.
+const OUT_MAX: usize = 100_000;
+
+const NOTE: &str = "
+for place, key in ipairs(KEYS) do
+    redis.call('SET', key, ARGV[place + 1], 'PX', ARGV[1], 'NX')
+end
+return #KEYS";
+
+const DROP: &str = "return redis.call('UNLINK', unpack(KEYS))";
+
+/// An order queue that finds what other processes sent: see
+/// [`Redis::remember`].
+pub struct Accepted {
+    queue: Arc<dyn OrderQueue>,
+    redis: Redis,
+    notes: Gather<Vec<Order>, ()>,
+    drops: Gather<Vec<OrderId>, ()>,
+    /// Orders that are out for work here.
+    out: Mutex<HashMap<Receipt, OrderId>>,
+}
+
+impl fmt::Debug for Accepted {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Accepted").field("redis", &self.redis).finish_non_exhaustive()
+    }
+}
+
+impl Accepted {
+    pub(super) fn new(redis: Redis, queue: Arc<dyn OrderQueue>) -> Self {
+        let (to_note, to_drop) = (redis.clone(), redis.clone());
+        let notes = Gather::new(WAITING_MAX, BATCH_MAX, 1, move |batch: Vec<Vec<Order>>| {
+            let redis = to_note.clone();
+            async move {
+                let mut left = batch.iter().flatten().peekable();
+                while left.peek().is_some() {
+                    let mut bytes = 0;
+                    let together = std::iter::from_fn(|| {
+                        bytes += left.peek()?.weight();
+                        if bytes > BYTES_MAX { None } else { left.next() }
+                    });
+                    note(&redis, &together.take(BATCH_MAX).collect::<Vec<_>>()).await;
+                }
+                vec![(); batch.len()]
+            }
+        });
+        let drops = Gather::new(WAITING_MAX, BATCH_MAX, 1, move |batch: Vec<Vec<OrderId>>| {
+            let redis = to_drop.clone();
+            async move {
+                let ids: Vec<OrderId> = batch.iter().flatten().copied().collect();
+                // A script takes a few thousand arguments.
+                for ids in ids.chunks(1_000) {
+                    let keys: Vec<String> = ids.iter().map(|id| key(&redis, *id)).collect();
+                    let dropping = (&Script::new(DROP), DROP);
+                    // Whatever is left ends by itself.
+                    let _ = redis.link.script::<i64, _>(dropping, &keys, &[]).await;
+                }
+                vec![(); batch.len()]
+            }
+        });
+        Self { queue, redis, notes, drops, out: Mutex::default() }
+    }
+
+    fn out(&self) -> MutexGuard<'_, HashMap<Receipt, OrderId>> {
+        self.out.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+async fn note(redis: &Redis, orders: &[&Order]) {
+    let keys: Vec<String> = orders.iter().map(|order| key(redis, order.id)).collect();
+    let write = |order: &&Order| serde_json::to_string(order).expect("an order is plain data");
+    let mut arguments = vec![NOTED_FOR.as_millis().to_string()];
+    arguments.extend(orders.iter().map(write));
+    let arguments: Vec<&str> = arguments.iter().map(String::as_str).collect();
+    let noting = (&Script::new(NOTE), NOTE);
+    if let Err(error) = redis.link.script::<i64, _>(noting, &keys, &arguments).await {
+        tracing::debug!(%error, "accepted orders were not noted; other processes don't find them");
+    }
+}
+
+fn key(redis: &Redis, id: OrderId) -> String {
+    format!("flux:accepted:{{{}}}:{id}", redis.prefix)
+}
+
+#[async_trait]
+impl OrderQueue for Accepted {
+    async fn send(&self, messages: &[Message]) -> Result<(), SeamError> {
+        self.queue.send(messages).await?;
+        let orders = messages.iter().filter_map(|message| match message {
+            Message::Place(order) => Some(order.clone()),
+            _ => None,
+        });
+        let orders: Vec<Order> = orders.collect();
+        if !orders.is_empty() {
+            // Whoever hears that it was sent may ask elsewhere at once. With
+            // too many waiting, or without Redis, it goes unnoted.
+            let _ = self.notes.call(orders).await;
+        }
+        Ok(())
+    }
+
+    async fn receive(&self, max: usize, wait: Duration) -> Result<Vec<Delivery>, SeamError> {
+        let deliveries = self.queue.receive(max, wait).await?;
+        let mut out = self.out();
+        if out.len() + deliveries.len() > OUT_MAX {
+            out.clear();
+        }
+        let places = deliveries.iter().filter(|d| matches!(d.message, Message::Place(_)));
+        out.extend(places.map(|d| (d.receipt.clone(), d.message.order_id())));
+        drop(out);
+        Ok(deliveries)
+    }
+
+    async fn ack(&self, receipts: &[Receipt]) -> Result<(), SeamError> {
+        self.queue.ack(receipts).await?;
+        let done: Vec<OrderId> = {
+            let mut out = self.out();
+            receipts.iter().filter_map(|receipt| out.remove(receipt)).collect()
+        };
+        if !done.is_empty() {
+            self.drops.tell(done);
+        }
+        Ok(())
+    }
+
+    async fn retry(&self, receipts: &[Receipt], delay: Duration) -> Result<(), SeamError> {
+        self.queue.retry(receipts, delay).await?;
+        let mut out = self.out();
+        for receipt in receipts {
+            out.remove(receipt);
+        }
+        Ok(())
+    }
+
+    async fn extend(&self, receipts: &[Receipt]) -> Result<(), SeamError> {
+        self.queue.extend(receipts).await
+    }
+
+    async fn bury(&self, receipts: &[(Receipt, String)]) -> Result<(), SeamError> {
+        self.queue.bury(receipts).await?;
+        let mut out = self.out();
+        for (receipt, _) in receipts {
+            out.remove(receipt);
+        }
+        Ok(())
+    }
+
+    async fn dead_letters(&self, max: usize) -> Result<Vec<DeadLetter>, SeamError> {
+        self.queue.dead_letters(max).await
+    }
+
+    async fn redrive(&self, max: usize) -> Result<usize, SeamError> {
+        self.queue.redrive(max).await
+    }
+
+    /// What this process knows, or else what is noted. Without Redis nothing
+    /// is.
+    async fn find(&self, id: OrderId) -> Result<Option<Order>, SeamError> {
+        if let Some(order) = self.queue.find(id).await? {
+            return Ok(Some(order));
+        }
+        let mut get = redis::cmd("GET");
+        get.arg(key(&self.redis, id));
+        let noted = self.redis.link.command::<Option<String>>("GET", &get).await;
+        let order =
+            noted.ok().flatten().and_then(|noted| serde_json::from_str::<Order>(&noted).ok());
+        Ok(order.filter(|order| order.id == id))
+    }
+
+    fn finds_all(&self) -> bool {
+        self.queue.finds_all()
+    }
+
+    async fn depth(&self) -> Result<QueueDepth, SeamError> {
+        self.queue.depth().await
+    }
+}
