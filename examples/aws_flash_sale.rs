@@ -33,7 +33,7 @@ const PATIENCE: Duration = Duration::from_secs(120);
 #[derive(Debug, Parser)]
 struct Options {
     /// Buyers who come; each wants one unit
-    #[arg(long, default_value_t = 20_000)]
+    #[arg(long, default_value_t = 20_000, value_parser = clap::value_parser!(u32).range(1..))]
     buyers: u32,
     /// Units on sale
     #[arg(long, default_value_t = 1_000, value_parser = clap::value_parser!(u32).range(1..))]
@@ -105,14 +105,11 @@ async fn main() -> Result<ExitCode> {
         repeat_percent: options.duplicates,
         patience: PATIENCE,
     };
-    let (restarted, ()) = tokio::join!(
-        kill_one(&mut fleet, &mut workers[0], &told, options.units.min(options.buyers) / 2),
-        async {
-            tokio::select! {
-                () = crowd.storm(&told) => {}
-                () = progress(&told, options.buyers) => {}
-            }
-        },
+    let half = options.units.min(options.buyers) / 2;
+    let (restarted, (), ()) = tokio::join!(
+        kill_one(&mut fleet, &mut workers[0], &told, half),
+        crowd.storm(&told),
+        progress(&told, options.buyers),
     );
     let restarted = restarted?;
     // What is acknowledged after the last answer belongs to the bill too.
@@ -159,12 +156,9 @@ async fn kill_one(
         if told.held() >= held {
             fleet.bills.ask(worker).await?;
             block_in_place(|| worker.kill())?;
-            println!(
-                "killed {} (SIGKILL) when {} units were held; what it had in hand comes again \
-                 when SQS's visibility time-out is over, after 30 s at the latest",
-                worker.name(),
-                human(told.held()),
-            );
+            let (name, held) = (worker.name(), human(told.held()));
+            println!("killed {name} (SIGKILL) when {held} units were held;");
+            println!("  SQS hands out what it had received once 30 s have passed");
             return fleet.start(&format!("{} again", worker.name()), &["worker"]);
         }
         sleep(Duration::from_millis(2)).await;
@@ -173,7 +167,7 @@ async fn kill_one(
 }
 
 /// Shows how far the crowd is: a bar on a terminal, a line now and then
-/// elsewhere. It ends when all are answered.
+/// elsewhere, until all are answered.
 async fn progress(told: &Told, buyers: u32) {
     let bar = stdout().is_terminal().then(|| {
         let style = "{bar:40} {human_pos} of {human_len} buyers answered";
@@ -189,13 +183,14 @@ async fn progress(told: &Told, buyers: u32) {
             Some(bar) => bar.set_position(u64::from(answered)),
             None if answered / step > shown => {
                 shown = answered / step;
-                println!(
-                    "  {} buyers answered, {} hold a unit",
-                    human(answered),
-                    human(told.held())
-                );
+                let (answered, held) = (human(answered), human(told.held()));
+                println!("  {answered} buyers answered, {held} hold a unit");
             }
             None => {}
+        }
+        if answered >= buyers {
+            bar.inspect(ProgressBar::finish);
+            return;
         }
         sleep(Duration::from_millis(20)).await;
     }
@@ -212,18 +207,13 @@ fn outcome(told: &Told, options: &Options) {
     row(repeats, "orders were sent twice");
     row(requests, "requests in all");
     let [decided, gate, answered] = told.latencies();
-    let decisions = decided.len() as f64;
-    let rate = |count: f64, micros: u64| count / (micros.max(1) as f64 / 1e6);
     let most = answered.value_at_quantile(0.99);
+    let rate = 0.99 * answered.len() as f64 / (most.max(1) as f64 / 1e6);
     println!(
-        "\n  99 of 100 buyers had their answer within {}, all within {}",
+        "\n  99 of 100 buyers were answered within {}, {} a second; all within {}",
         time(most),
-        time(answered.max())
-    );
-    println!(
-        "  {} buyers a second, {} of them decided by workers",
-        HumanCount(rate(0.99 * answered.len() as f64, most) as u64),
-        HumanCount(rate(decisions.min(0.99 * decisions), most) as u64),
+        HumanCount(rate as u64),
+        time(answered.max()),
     );
     println!("\n  latency       p50      p90      p99      max");
     for (what, histogram) in [("decision", decided), ("the gate", gate)] {
