@@ -3,7 +3,7 @@
 //! services as they are and with some milliseconds added to every call; then
 //! the bill of an order. Medians over the turns; trust the ratios.
 //!
-//! `tests/services cargo run --release --example aws_load` (`-- --help`)
+//! `tests/services cargo run --release --features aws --example aws_load` (`-- --help`)
 
 mod baseline;
 mod costs;

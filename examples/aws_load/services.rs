@@ -27,7 +27,7 @@ impl Services {
     pub(crate) fn from_env() -> Result<Self> {
         let url = |name: &str| {
             let url = env::var(name).with_context(|| {
-                format!("{name} is not set; start the services: tests/services cargo run --release --example aws_load")
+                format!("{name} is not set; start the services: tests/services cargo run --release --features aws --example aws_load")
             })?;
             let host = url.split_once("://").map_or("", |(_, host)| host);
             if !["127.0.0.1:", "localhost:", "[::1]:"].iter().any(|here| host.starts_with(here)) {

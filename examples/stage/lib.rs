@@ -1,8 +1,11 @@
 //! What the examples and the whole-story tests share: a sale that can be told
 //! by its numbers, a crowd that storms it, a memory of what every buyer was
-//! told, and a seller that is killed while it sells.
+//! told, and a seller that is killed while it sells. With the feature `aws` also
+//! a fleet of `flux-server` processes and a crowd that comes over HTTP.
 
 mod crowd;
+#[cfg(feature = "aws")]
+pub mod fleet;
 mod sale;
 mod seller;
 mod tally;

@@ -57,9 +57,8 @@ pub struct Aws {
 
 #[bon]
 impl Aws {
-    /// Opens queue and table, which must be there unless they are
-    /// [created](AwsOpenBuilder::create_missing), and starts to look for Redis.
-    /// Must be called within a tokio runtime.
+    /// Opens queue and table, which must be there unless `create_missing` is
+    /// set, and starts to look for Redis. Must be called within a tokio runtime.
     ///
     /// # Errors
     /// [`OpenError`] says what is missing and what to do. A Redis that is away
@@ -134,6 +133,10 @@ impl Aws {
 
 /// Settings of an engine whose services are behind a network.
 fn settings() -> Settings {
-    // A second of sweeps is eight queries.
-    Settings::builder().sweep_every(Duration::from_secs(1)).build()
+    Settings::builder()
+        // A sweep is eight queries.
+        .sweep_every(Duration::from_secs(1))
+        // What another worker has in hand for the item waits as long.
+        .claim_max(Duration::from_millis(200))
+        .build()
 }

@@ -1,10 +1,4 @@
-//! The Flux protocol on SQS, DynamoDB and Redis, for sales that outgrow one
-//! machine.
-//!
-//! Each seam of [`flux_core::seams`] has its service, and each service its
-//! feature: [`dynamodb`] is the store, [`sqs`] the queue, [`redis`] the leases
-//! and the outcomes. The guarantees come from DynamoDB's conditions alone;
-//! SQS may deliver twice and out of order, and Redis may be wiped or away.
+#![doc = include_str!("../README.md")]
 
 #[cfg(feature = "aws")]
 pub mod aws;

@@ -27,8 +27,14 @@ const REDIS_PORT: &str = "REDIS_PORT";
 const REDIS_PASSWORD: &str = "REDIS_PASSWORD";
 
 /// What no message may show.
-pub(crate) const SECRETS: [&str; 5] =
-    [OPERATOR_TOKEN, BUYER_JWT_SECRET, REDIS_URL, REDIS_PASSWORD, "AWS_SECRET_ACCESS_KEY"];
+pub(crate) const SECRETS: [&str; 6] = [
+    OPERATOR_TOKEN,
+    BUYER_JWT_SECRET,
+    REDIS_URL,
+    REDIS_PASSWORD,
+    "AWS_SECRET_ACCESS_KEY",
+    "AWS_SESSION_TOKEN",
+];
 
 const AFTER_HELP: &str = "\
 Secrets come from the environment or .env alone, where no list of processes shows them:

@@ -47,13 +47,10 @@ async fn ready(app: &App) -> Result<(), Problem> {
     if app.is_draining() {
         return Err(Problem::unavailable("the server is stopping"));
     }
-    let asked = async {
-        app.flux.items(None, 1).await?;
-        app.flux.depth().await
-    };
+    let asked = app.flux.check_backends();
     // Nothing was to take effect, so no failure leaves that open.
     match tokio::time::timeout(READY_WITHIN, asked).await {
-        Ok(Ok(_)) => Ok(()),
+        Ok(Ok(())) => Ok(()),
         Ok(Err(error)) => {
             if let Error::Backend(error) = &error {
                 note(error);

@@ -3,7 +3,7 @@
 //! all items and all who ask meanwhile, and for ten times as long as it took.
 
 use std::collections::HashMap;
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
 use flux_core::ItemId;
@@ -12,7 +12,9 @@ use futures_util::future::try_join_all;
 use tokio::time::Instant;
 
 use super::rows::{DUE_SHARDS, taken};
+use super::store::{not_gathered, same};
 use super::table::Table;
+use crate::gather::Gather;
 
 /// A count serves at least so long,
 const FRESH_MIN: Duration = Duration::from_millis(250);
@@ -34,69 +36,86 @@ struct Counted {
 
 #[derive(Debug)]
 pub(super) struct HeldUnits {
-    table: Table,
-    counted: Mutex<Option<Counted>>,
-    /// One counts; the others wait for what it finds.
-    counting: tokio::sync::Semaphore,
+    counted: Arc<Mutex<Option<Counted>>>,
+    /// One count at a time, in a task that outlives who asked for it.
+    counting: Gather<(), Result<Units, SeamError>>,
 }
+
+/// Callers that may wait for a count.
+const WAITING_MAX: usize = 65_536;
 
 impl HeldUnits {
     pub(super) fn new(table: Table) -> Self {
-        Self { table, counted: Mutex::default(), counting: tokio::sync::Semaphore::new(1) }
-    }
-
-    fn fresh(&self) -> Option<Units> {
-        let counted = self.counted.lock().unwrap_or_else(PoisonError::into_inner);
-        let counted = counted.as_ref()?;
-        (Instant::now() < counted.until).then(|| Arc::clone(&counted.units))
+        let counted: Arc<Mutex<Option<Counted>>> = Arc::default();
+        let keep = Arc::clone(&counted);
+        let counting = Gather::new(WAITING_MAX, WAITING_MAX, 1, move |callers: Vec<()>| {
+            let (table, counted) = (table.clone(), Arc::clone(&keep));
+            async move {
+                let units = match fresh(&counted) {
+                    Some(units) => Ok(units),
+                    None => count_all(&table, &counted).await,
+                };
+                let answer = |()| units.as_ref().map(Arc::clone).map_err(same);
+                callers.into_iter().map(answer).collect()
+            }
+        });
+        Self { counted, counting }
     }
 
     /// Something was held or paid for here: if counting is cheap, the next to
     /// ask has it counted anew.
     pub(super) fn changed(&self) {
-        let mut counted = self.counted.lock().unwrap_or_else(PoisonError::into_inner);
-        counted.take_if(|counted| counted.took < CHEAP);
+        lock(&self.counted).take_if(|counted| counted.took < CHEAP);
     }
 
     /// Units held of each item; an item without any may be missing.
     pub(super) async fn units(&self) -> Result<Units, SeamError> {
-        if let Some(units) = self.fresh() {
+        if let Some(units) = fresh(&self.counted) {
             return Ok(units);
         }
-        let _turn = self.counting.acquire().await.expect("it is never closed");
-        if let Some(units) = self.fresh() {
-            return Ok(units);
+        self.counting.call(()).await.map_err(not_gathered)?
+    }
+}
+
+fn lock(counted: &Mutex<Option<Counted>>) -> MutexGuard<'_, Option<Counted>> {
+    counted.lock().unwrap_or_else(PoisonError::into_inner)
+}
+
+fn fresh(counted: &Mutex<Option<Counted>>) -> Option<Units> {
+    let counted = lock(counted);
+    let counted = counted.as_ref().filter(|counted| Instant::now() < counted.until)?;
+    Some(Arc::clone(&counted.units))
+}
+
+async fn count_all(table: &Table, counted: &Mutex<Option<Counted>>) -> Result<Units, SeamError> {
+    let began = Instant::now();
+    let mut units: HashMap<ItemId, u32> = HashMap::new();
+    for shard in try_join_all((0..DUE_SHARDS).map(|shard| count(table, shard))).await? {
+        for (item, held) in shard {
+            *units.entry(item).or_default() += held;
         }
-        let began = Instant::now();
-        let mut units: HashMap<ItemId, u32> = HashMap::new();
-        for shard in try_join_all((0..DUE_SHARDS).map(|shard| self.count(shard))).await? {
-            for (item, held) in shard {
+    }
+    let units = Arc::new(units);
+    let took = began.elapsed();
+    let until = Instant::now() + (took * 10).clamp(FRESH_MIN, FRESH_MAX);
+    *lock(counted) = Some(Counted { units: Arc::clone(&units), took, until });
+    Ok(units)
+}
+
+async fn count(table: &Table, shard: u128) -> Result<HashMap<ItemId, u32>, SeamError> {
+    let mut units: HashMap<ItemId, u32> = HashMap::new();
+    let mut next = None;
+    loop {
+        let query = table.due_query(shard).set_exclusive_start_key(next);
+        let (rows, more) = table.page(query).await?;
+        for row in &rows {
+            for (item, held) in taken(row)? {
                 *units.entry(item).or_default() += held;
             }
         }
-        let units = Arc::new(units);
-        let took = began.elapsed();
-        let until = Instant::now() + (took * 10).clamp(FRESH_MIN, FRESH_MAX);
-        let mut counted = self.counted.lock().unwrap_or_else(PoisonError::into_inner);
-        *counted = Some(Counted { units: Arc::clone(&units), took, until });
-        Ok(units)
-    }
-
-    async fn count(&self, shard: u128) -> Result<HashMap<ItemId, u32>, SeamError> {
-        let mut units: HashMap<ItemId, u32> = HashMap::new();
-        let mut next = None;
-        loop {
-            let query = self.table.due_query(shard).set_exclusive_start_key(next);
-            let (rows, more) = self.table.page(query).await?;
-            for row in &rows {
-                for (item, held) in taken(row)? {
-                    *units.entry(item).or_default() += held;
-                }
-            }
-            match more {
-                Some(more) => next = Some(more),
-                None => return Ok(units),
-            }
+        match more {
+            Some(more) => next = Some(more),
+            None => return Ok(units),
         }
     }
 }

@@ -81,7 +81,7 @@ impl DynamoStore {
         #[builder(default)]
         meter: Meter,
         /// Rows that the stock of a pool made by this store is spread over: 1 to
-        /// 32. One serves some ten thousand orders a second; the more there are,
+        /// 32. One serves some thousands of orders a second; the more there are,
         /// the more each claim costs.
         #[builder(default = 1)]
         stripes: usize,

@@ -6,7 +6,9 @@ use std::time::Duration;
 
 use aws_sdk_dynamodb::types::{Put, TransactWriteItem, Update};
 use flux_core::seams::{PutOutcome, SeamError};
-use flux_core::{BuyerId, FencingToken, Hall, ItemId, ItemKind, ItemSpec, Stock, revise};
+use flux_core::{
+    BuyerId, FencingToken, Hall, ItemId, ItemKind, ItemSpec, PutItemError, Stock, revise,
+};
 use tokio::time::{Instant, sleep};
 use uuid::Uuid;
 
@@ -29,12 +31,13 @@ const NAMES_BYTES_MAX: usize = 300_000;
 
 impl DynamoStore {
     pub(super) async fn put(&self, spec: &ItemSpec) -> Result<PutOutcome, SeamError> {
+        let mut new_hall = None;
         for tries in 0..TRIES_MAX {
             if tries > 0 {
                 sleep(jittered(tries, Duration::from_millis(5))).await;
             }
             let outcome = match self.read_item(&spec.id).await? {
-                Some(old) => self.change(&old, spec).await?,
+                Some(old) => self.change(&old, spec, &mut new_hall).await?,
                 None => self.create(spec).await?,
             };
             if let Some(outcome) = outcome {
@@ -68,17 +71,32 @@ impl DynamoStore {
     }
 
     /// `None` when the item is not as it was any more.
-    async fn change(&self, old: &Known, spec: &ItemSpec) -> Result<Option<PutOutcome>, SeamError> {
+    async fn change(
+        &self,
+        old: &Known,
+        spec: &ItemSpec,
+        new_hall: &mut Option<String>,
+    ) -> Result<Option<PutOutcome>, SeamError> {
         if *old.spec == *spec {
             return Ok(Some(PutOutcome::Unchanged));
         }
-        if let Err(refused) = revise(&old.spec, &old.stock(), spec) {
+        // Stripes are read one by one, so what is taken shows under the claim.
+        let is_sure = |refused: &PutItemError| {
+            old.shelves.len() == 1 || !matches!(refused, PutItemError::CapacityInUse { .. })
+        };
+        if let Some(refused) = revise(&old.spec, &old.stock(), spec).err().filter(is_sure) {
             return Ok(Some(PutOutcome::Refused(refused)));
+        }
+        // Written before the claim: it takes a while, and workers would claim
+        // the item back meanwhile.
+        if hall_version(old, spec).is_none() && new_hall.is_none() {
+            *new_hall = Some(self.put_hall(spec).await?);
         }
         // Claimed first, so that workers don't write the stock in between.
         let until = must_count(old, spec).then(|| self.clock.now() + COUNTING);
         let Some(claimed) = self.claim_one(&spec.id, until).await? else { return Ok(None) };
-        let changed = self.change_claimed(&claimed, spec, until.is_some()).await;
+        let changed =
+            self.change_claimed(&claimed, spec, new_hall.as_deref(), until.is_some()).await;
         if until.is_some() && !matches!(changed, Ok(Some(PutOutcome::Changed))) {
             self.stop_counting(&spec.id, claimed.shelves[0].token).await;
         }
@@ -89,6 +107,7 @@ impl DynamoStore {
         &self,
         old: &Known,
         spec: &ItemSpec,
+        new_hall: Option<&str>,
         may_count: bool,
     ) -> Result<Option<PutOutcome>, SeamError> {
         let token = old.shelves[0].token;
@@ -102,13 +121,10 @@ impl DynamoStore {
             return Ok(None);
         }
         let cap_comes = cap_comes(old, spec);
-        let version = match (&old.head.kind, &old.spec.kind, &spec.kind) {
-            (HeadKind::Hall { version }, ItemKind::Seats(was), ItemKind::Seats(is))
-                if was == is =>
-            {
-                version.clone()
-            }
-            _ => self.put_hall(spec).await?,
+        let version = match (hall_version(old, spec), new_hall) {
+            (Some(version), _) | (None, Some(version)) => version.to_owned(),
+            // The hall was changed since it was looked at.
+            (None, None) => return Ok(None),
         };
         let since = if cap_comes { token.0 } else { old.head.capped_since };
         let head = Head::of(spec, version, old.head.stripes, since);
@@ -258,6 +274,17 @@ fn cap_comes(old: &Known, spec: &ItemSpec) -> bool {
 /// Whether what they own already must be counted.
 fn must_count(old: &Known, spec: &ItemSpec) -> bool {
     cap_comes(old, spec) && old.stock().available() < old.spec.capacity()
+}
+
+/// The version under which the seats of `spec` are written already; nothing
+/// of a pool is.
+fn hall_version<'o>(old: &'o Known, spec: &ItemSpec) -> Option<&'o str> {
+    match (&old.head.kind, &old.spec.kind, &spec.kind) {
+        (HeadKind::Hall { version }, ItemKind::Seats(was), ItemKind::Seats(is)) => {
+            (was == is).then_some(version)
+        }
+        _ => Some(""),
+    }
 }
 
 /// The stock in equal parts, larger ones first; a hall's is in one.

@@ -224,7 +224,7 @@ pub(super) async fn read_together(
     }
 }
 
-fn not_gathered(why: NotGathered) -> SeamError {
+pub(super) fn not_gathered(why: NotGathered) -> SeamError {
     match why {
         NotGathered::Full => {
             SeamError::Overloaded { service: SERVICE, retry_after: Duration::from_secs(1) }

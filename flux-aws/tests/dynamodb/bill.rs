@@ -8,13 +8,14 @@ use flux_aws::bill::{Bill, Meter};
 use flux_aws::dynamodb::DynamoStore;
 use flux_core::seams::{InventoryStore, OrderFilter, Payment, SeamError};
 use flux_core::{
-    Backend, Error, Flux, ItemSpec, Line, Order, OrderRequest, OrderStatus, PaymentRef, Settings,
+    Backend, Error, Expect, Flux, ItemSpec, Line, Order, OrderRequest, OrderState, OrderStatus,
+    OrderWrite, PaymentRef, Settings,
 };
 use futures_util::future::join_all;
 
 use crate::table::{
-    NOW, apply, bill_of, calls, capped, claim, fresh_metered, held, id, item, new, order, pool,
-    rejected, single,
+    LATER, NOW, apply, bill_of, calls, capped, claim, fresh_metered, held, id, item, new, order,
+    pool, rejected, single,
 };
 
 /// A store with an item in it.
@@ -124,6 +125,8 @@ async fn everything_else() {
     let (_, bill) = bill_of(&meter, store.due_holds(NOW, 100)).await;
     say("due holds, none of 89", &bill, 1);
     assert!(calls(&bill) == 8 && bill.read_units <= 8.0, "{bill:?}");
+    let due = store.due_holds(LATER, 100).await.expect("read").due;
+    assert!(due.len() == 89 && !due.contains(&id(1)), "what is paid has left the index");
     let filter = OrderFilter { item: Some(item("ticket")), ..OrderFilter::default() };
     let (_, bill) = bill_of(&meter, store.list_orders(&filter, None, 50)).await;
     say("list 50 orders of an item", &bill, 1);
@@ -144,6 +147,26 @@ async fn everything_else() {
     let unknown = single(1_000, "nothing");
     let (_, bill) = bill_of(&meter, apply(&store, &[], vec![new(&rejected(&unknown))])).await;
     say("rejected, no such item, alone", &bill, 1);
+}
+
+#[tokio::test]
+async fn holds_that_end() {
+    let (store, meter) = selling(pool("ticket", 10_000), 1).await;
+    let claimed = claim(&store, "ticket").await;
+    apply(&store, &[&claimed], (0..90).map(|n| new(&held(&single(n, "ticket")))).collect()).await;
+    let (due, bill) = bill_of(&meter, store.due_holds(LATER, 100)).await;
+    say("due holds, each of 90", &bill, due.expect("read").due.len());
+    let ends = (0..90).map(|n| {
+        let order = held(&single(n, "ticket"));
+        let hold = order.hold().expect("it is held");
+        OrderWrite {
+            order: order.with_state(OrderState::Expired(hold)),
+            expect: Expect::Status(OrderStatus::Held),
+        }
+    });
+    let (_, bill) = bill_of(&meter, apply(&store, &[&claimed], ends.collect())).await;
+    say("holds that end, 90 in a commit, each", &bill, 90);
+    assert!(bill.write_units / 90.0 <= 3.2, "{bill:?}");
 }
 
 fn engine(store: Arc<dyn InventoryStore>, settings: Settings) -> Flux {

@@ -10,7 +10,7 @@ use flux_aws::dynamodb::DynamoStore;
 use flux_core::seams::{
     ConfirmOutcome, InventoryStore, OrderFilter, Payment, PutOutcome, SeamError,
 };
-use flux_core::{CommitOutcome, PaymentRef};
+use flux_core::{CommitOutcome, Expect, OrderState, OrderStatus, OrderWrite, PaymentRef};
 use tokio::sync::watch;
 
 use crate::table::{
@@ -137,12 +137,12 @@ async fn a_commit_that_arrives_after_the_next_claim_writes_nothing() {
     let after = claim(&store, "a").await;
     assert!(after.token > before.token);
     goes.send(true).expect("the calls wait");
-    apply(&store, &[&after], vec![new(&held(&single(2, "a")))]).await;
     while landed.load(Ordering::SeqCst) < 6 {
         tokio::task::yield_now().await;
     }
     assert_eq!(well.orders(&[id(1)]).await.expect("read"), [None]);
-    assert_eq!(available(&well, "a").await, 4);
+    assert_eq!(available(&well, "a").await, 5);
+    apply(&store, &[&after], vec![new(&held(&single(2, "a")))]).await;
 }
 
 #[tokio::test]
@@ -168,32 +168,51 @@ async fn a_commit_that_arrives_late_and_first_is_found() {
 }
 
 #[tokio::test]
+async fn a_commit_that_arrives_late_does_not_undo_a_later_one_of_its_claim() {
+    let ((goes, gate), landed) = (watch::channel(false), Arc::new(AtomicUsize::new(0)));
+    let late = vec![Fate::Late(gate, Arc::clone(&landed)); 6];
+    let (decide, _) = first("TransactWriteItems", late);
+    let (well, store) = two(&Meter::default(), decide).await;
+    well.put_item(&pool("a", 5)).await.expect("put");
+    let claimed = claim(&store, "a").await;
+    let late = commit(&[&claimed], vec![new(&held(&single(1, "a")))]);
+    assert_eq!(store.commit(&[late]).await.expect("told"), [CommitOutcome::Unknown]);
+    let second = order(2, "buyer-2", &[units("a", 3)]);
+    apply(&store, &[&claimed], vec![new(&held(&second))]).await;
+    goes.send(true).expect("the calls wait");
+    while landed.load(Ordering::SeqCst) < 6 {
+        tokio::task::yield_now().await;
+    }
+    assert_eq!(well.orders(&[id(1)]).await.expect("read"), [None]);
+    assert_eq!(available(&well, "a").await, 2);
+}
+
+#[tokio::test]
 async fn keys_and_rows_that_a_batch_left_out_are_asked_again() {
-    let (meter, met) = (Meter::default(), Arc::new(AtomicUsize::new(0)));
-    let count = Arc::clone(&met);
-    let decide = move |operation: &str, body: &str| match operation {
-        "BatchGetItem" | "BatchWriteItem" if count.fetch_add(1, Ordering::SeqCst) < 3 => {
-            let asked: serde_json::Value = serde_json::from_str(body).expect("JSON");
-            let left = &asked["RequestItems"];
-            let name =
-                if operation == "BatchGetItem" { "UnprocessedKeys" } else { "UnprocessedItems" };
-            Fate::Answer(200, format!(r#"{{"{name}":{left}}}"#))
+    let (reads, writes) = (Arc::new(AtomicUsize::new(0)), Arc::new(AtomicUsize::new(0)));
+    let (read, written) = (Arc::clone(&reads), Arc::clone(&writes));
+    let (well, store) = two(&Meter::default(), move |operation, body| {
+        let (met, name) = match operation {
+            "BatchGetItem" => (&read, "UnprocessedKeys"),
+            "BatchWriteItem" => (&written, "UnprocessedItems"),
+            _ => return Fate::Well,
+        };
+        if met.fetch_add(1, Ordering::SeqCst) >= 3 {
+            return Fate::Well;
         }
-        _ => Fate::Well,
-    };
-    let (well, store) = two(&meter, decide).await;
+        let asked: serde_json::Value = serde_json::from_str(body).expect("JSON");
+        Fate::Answer(200, format!(r#"{{"{name}":{}}}"#, asked["RequestItems"]))
+    })
+    .await;
     well.put_item(&pool("a", 5)).await.expect("put");
     let claimed = claim(&well, "a").await;
     apply(&well, &[&claimed], vec![new(&held(&single(1, "a"))), new(&held(&single(2, "a")))]).await;
     let found = store.orders(&[id(1), id(2), id(3)]).await.expect("read");
     assert_eq!(found.iter().map(Option::is_some).collect::<Vec<_>>(), [true, true, false]);
-    assert_eq!(met.load(Ordering::SeqCst), 4);
-    met.store(0, Ordering::SeqCst);
-    store
-        .put_item(&flux_core::ItemSpec::hall("h", ["x", "y"]).expect("a hall"))
-        .await
-        .expect("put");
+    let hall = flux_core::ItemSpec::hall("h", ["x", "y"]).expect("a hall");
+    store.put_item(&hall).await.expect("put");
     assert_eq!(claim(&well, "h").await.stock.available(), 2, "its seats were written");
+    assert!(reads.load(Ordering::SeqCst) > 3 && writes.load(Ordering::SeqCst) == 4);
 }
 
 #[tokio::test]
@@ -357,4 +376,22 @@ async fn every_read_is_consistent_but_those_of_the_index() {
     store.list_items(None, 9).await.expect("listed");
     store.due_holds(crate::table::LATER, 9).await.expect("read");
     assert_eq!(lagging.load(Ordering::SeqCst), 0);
+}
+
+#[tokio::test]
+async fn an_old_token_is_fenced_where_no_stock_moves() {
+    let (old, other) = two(&Meter::default(), |_, _| Fate::Well).await;
+    old.put_item(&pool("a", 5)).await.expect("put");
+    let before = claim(&old, "a").await;
+    let placed = held(&single(1, "a"));
+    apply(&old, &[&before], vec![new(&placed)]).await;
+    claim(&other, "a").await;
+    // The units stay taken, so the shelf stays as it is.
+    let paid = PaymentRef::new("pay").expect("a name");
+    let paid = OrderState::Confirmed(placed.hold().expect("it is held"), paid);
+    let expect = Expect::Status(OrderStatus::Held);
+    let late = OrderWrite { order: placed.with_state(paid), expect };
+    let outcomes = old.commit(&[commit(&[&before], vec![late])]).await.expect("told");
+    assert_eq!(outcomes, [CommitOutcome::Fenced(vec![item("a")])]);
+    assert_eq!(other.orders(&[id(1)]).await.expect("read"), [Some(placed)]);
 }

@@ -98,7 +98,7 @@ impl Drop for Microburst {
     }
 }
 
-fn transaction(times: u32, what: Value) -> Value {
+fn transaction(times: u32, what: &Value) -> Value {
     let mut rule =
         json!({"service": "dynamodb", "operation": "TransactWriteItems", "times": times});
     rule.as_object_mut().expect("an object").extend(what.as_object().expect("one").clone());
@@ -130,7 +130,7 @@ async fn each_failure_of_a_commit_means_what_it_should() {
         burst.rules(&json!([]));
         let (well, by_way) = burst.stores().await;
         let claimed = claim(&by_way, "a").await;
-        burst.rules(&transaction(2, passes.clone()));
+        burst.rules(&transaction(2, &passes));
         let commit = commit(&[&claimed], vec![new(&held(&single(1, "a")))]);
         let outcome = by_way.commit(&[commit]).await.expect("told");
         assert_eq!(outcome, [CommitOutcome::Applied], "{passes}");
@@ -145,7 +145,7 @@ async fn each_failure_of_a_commit_means_what_it_should() {
         burst.rules(&json!([]));
         let (well, by_way) = burst.stores().await;
         let claimed = claim(&by_way, "a").await;
-        burst.rules(&transaction(1, lasts.clone()));
+        burst.rules(&transaction(1, &lasts));
         let commit = commit(&[&claimed], vec![new(&held(&single(1, "a")))]);
         let outcome = by_way.commit(&[commit]).await;
         assert!(matches!(outcome, Err(SeamError::Broken { .. })), "{lasts}: {outcome:?}");
@@ -154,7 +154,7 @@ async fn each_failure_of_a_commit_means_what_it_should() {
     // Nobody answers, though every try arrives: one of them was taken.
     let (well, by_way) = burst.stores().await;
     let claimed = claim(&by_way, "a").await;
-    burst.rules(&transaction(100, json!({"response": {"abort_bytes": 0}})));
+    burst.rules(&transaction(100, &json!({"response": {"abort_bytes": 0}})));
     let lost = commit(&[&claimed], vec![new(&held(&single(1, "a")))]);
     assert_eq!(by_way.commit(&[lost]).await.expect("told"), [CommitOutcome::Unknown]);
     assert_eq!(available(&well, "a").await, 4);
@@ -180,7 +180,7 @@ async fn one_call_in_five_is_throttled() {
         match by_way.commit(&[commit]).await {
             Ok(outcome) if outcome == [CommitOutcome::Applied] => applied += 1,
             Ok(outcome) => {
-                assert!(matches!(outcome[..], [CommitOutcome::Fenced(_)]), "{outcome:?}")
+                assert!(matches!(outcome[..], [CommitOutcome::Fenced(_)]), "{outcome:?}");
             }
             Err(error) => assert!(matches!(error, SeamError::Unavailable { .. }), "{error:?}"),
         }

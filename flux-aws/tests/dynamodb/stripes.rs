@@ -2,18 +2,22 @@
 //! "sold out" while another has some, and it is quicker.
 
 use std::sync::Arc;
+use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::Duration;
 
+use flux_aws::bill::Meter;
 use flux_core::OrderStatus;
 use flux_core::conformance::history::Demand;
 use flux_core::seams::InventoryStore;
 use flux_core::{CommitOutcome, Order};
+use tokio::sync::watch;
 use tokio::task::JoinSet;
 use tokio::time::Instant;
 
 use crate::sale::{Sale, owned};
 use crate::table::{
-    apply, available, claim, client, commit, fresh, held, new, order, pool, single, units,
+    apply, available, claim, client, commit, fresh, held, new, order, pool, single, store,
+    table_name, units,
 };
 use crate::wire::{Fate, wired};
 
@@ -72,16 +76,54 @@ async fn the_rest_is_brought_together_for_whoever_wants_more_than_a_stripe_has()
 
 #[tokio::test]
 async fn a_claim_fences_every_stripe() {
-    let store = fresh(8).await;
-    store.put_item(&pool("a", 800)).await.expect("put");
-    let before = claim(&store, "a").await;
-    let after = claim(&store, "a").await;
+    let (client, table, meter) = (client().await, table_name(), Meter::default());
+    let old = store(&client, &table, 8, &meter).await;
+    old.create_table().await.expect("made");
+    old.put_item(&pool("a", 800)).await.expect("put");
+    let before = claim(&old, "a").await;
+    // Another process claims it: the first one remembers it as its own.
+    let other = store(&client, &table, 8, &meter).await;
+    claim(&other, "a").await;
     let commits: Vec<_> =
         (0..16).map(|n| commit(&[&before], vec![new(&held(&single(n, "a")))])).collect();
-    let outcomes = store.commit(&commits).await.expect("told");
+    let outcomes = old.commit(&commits).await.expect("told");
     assert!(outcomes.iter().all(|o| matches!(o, CommitOutcome::Fenced(_))), "{outcomes:?}");
-    assert_eq!(available(&store, "a").await, 800);
-    drop(after);
+    assert_eq!(available(&old, "a").await, 800);
+}
+
+#[tokio::test]
+async fn a_claim_that_is_overtaken_halfway_begins_again() {
+    let (well, table, meter) = (client().await, table_name(), Meter::default());
+    let ((goes, gate), met) = (watch::channel(false), Arc::new(AtomicUsize::new(0)));
+    let count = Arc::clone(&met);
+    let slow = wired(&well, move |operation, body| {
+        let is_first = || count.fetch_add(1, Ordering::SeqCst) == 0;
+        match operation == "UpdateItem" && body.contains("stripe 1 a") && is_first() {
+            true => Fate::Held(gate.clone()),
+            false => Fate::Well,
+        }
+    });
+    let quick = store(&well, &table, 3, &meter).await;
+    quick.create_table().await.expect("made");
+    quick.put_item(&pool("a", 90)).await.expect("put");
+    let slow = store(&slow, &table, 3, &meter).await;
+    let claiming = tokio::spawn({
+        let slow = Arc::clone(&slow);
+        async move { claim(&slow, "a").await }
+    });
+    while met.load(Ordering::SeqCst) == 0 {
+        tokio::task::yield_now().await;
+    }
+    let overtakes = claim(&quick, "a").await;
+    goes.send(true).expect("the call waits");
+    let last = claiming.await.expect("no panic");
+    assert!(last.token > overtakes.token);
+    let sell = |claim, n| commit(&[claim], vec![new(&held(&single(n, "a")))]);
+    let commits: Vec<_> = (0..9).map(|n| sell(&last, n)).collect();
+    let outcomes = slow.commit(&commits).await.expect("told");
+    assert!(outcomes.iter().all(|o| *o == CommitOutcome::Applied), "{outcomes:?}");
+    let outcomes = quick.commit(&[sell(&overtakes, 10)]).await.expect("told");
+    assert!(matches!(outcomes[..], [CommitOutcome::Fenced(_)]), "{outcomes:?}");
 }
 
 /// How long it takes to sell all of one item with so much added to each call.
@@ -99,7 +141,7 @@ async fn time_to_sell(stripes: usize, orders: u64, added: Duration) -> Duration 
         assert!(bought.expect("no panic").is_some());
     }
     let took = began.elapsed();
-    assert_eq!(owned(&sale.judge(Demand::CoversStock).await.orders, "a") as u64, orders);
+    assert_eq!(u64::from(owned(&sale.judge(Demand::CoversStock).await.orders, "a")), orders);
     took
 }
 

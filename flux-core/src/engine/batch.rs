@@ -34,18 +34,25 @@ pub(super) struct Job {
     pub(super) answer: Option<Answer>,
     /// Whether the order is looked for before it is decided.
     looks_first: bool,
+    /// Whether it may be left to another worker that has its items.
+    is_spare: bool,
 }
 
 impl Job {
     pub(super) fn new(message: Message) -> Self {
         let looks_first = !matches!(message, Message::Place(_));
-        Self { message, answer: None, looks_first }
+        Self { message, answer: None, looks_first, is_spare: false }
+    }
+
+    /// One that each worker finds by itself, as the end of a hold.
+    pub(super) fn spare(message: Message) -> Self {
+        Self { is_spare: true, ..Self::new(message) }
     }
 
     /// One that was worked on before, so that it may be decided: a look costs
     /// less than a commit in vain.
     pub(super) fn again(message: Message) -> Self {
-        Self { message, answer: None, looks_first: true }
+        Self { looks_first: true, ..Self::new(message) }
     }
 }
 
@@ -80,11 +87,13 @@ impl Facts {
         self.orders.get(&id).and_then(Option::as_ref)
     }
 
-    /// What a job is about; nothing if it is a follow-up of no order.
+    /// What a job needs claimed; nothing if it is a follow-up of no order, or
+    /// an order that was found decided.
     fn lines<'f>(&'f self, job: &'f Job) -> &'f [Line] {
         match (&job.message, self.order(job.message.order_id())) {
-            (_, Some(order)) | (Message::Place(order), None) => &order.lines,
-            _ => &[],
+            (Message::Place(order), None) => &order.lines,
+            (Message::Place(_), Some(_)) | (_, None) => &[],
+            (_, Some(order)) => &order.lines,
         }
     }
 }
@@ -244,26 +253,31 @@ impl Desk {
     }
 
     /// Claims the items of the jobs, and says which must wait because somebody
-    /// else works on them; never all that there is to do.
+    /// else works on them, or because they can't be claimed now; never all that
+    /// there is to do.
     async fn claim_missing(
         &mut self,
-        jobs: &[Job],
+        jobs: &mut [Job],
         facts: &Facts,
     ) -> Result<HashSet<ItemId>, SeamError> {
-        let mut missing: HashSet<&ItemId> = HashSet::new();
-        let open = || jobs.iter().filter(|job| job.answer.is_none());
-        for line in open().flat_map(|job| facts.lines(job)) {
-            if self.view.get(&line.item).is_none() {
-                missing.insert(&line.item);
-            }
-        }
+        let open = |jobs: &'_ [Job]| {
+            let open = jobs.iter().filter(|job| job.answer.is_none());
+            open.flat_map(|job| facts.lines(job)).map(|line| line.item.clone()).collect()
+        };
+        let mut missing: BTreeSet<ItemId> = open(jobs);
+        missing.retain(|item| self.view.get(item).is_none());
         if missing.is_empty() {
             return Ok(HashSet::new());
         }
-        let mut missing: Vec<ItemId> = missing.into_iter().cloned().collect();
-        missing.sort_unstable();
+        let mut missing: Vec<ItemId> = missing.into_iter().collect();
         let mut others = self.tenures.lease_free(&missing).await;
-        let waits = |job| facts.lines(job).iter().any(|line| others.contains(&line.item));
+        let waits = |job: &Job| facts.lines(job).iter().any(|line| others.contains(&line.item));
+        for job in jobs.iter_mut().filter(|job| job.answer.is_none() && job.is_spare) {
+            if waits(job) {
+                job.answer = Some(Answer::NotFound(job.message.order_id()));
+            }
+        }
+        let open = || jobs.iter().filter(|job| job.answer.is_none());
         if let Some(first) = open().find(|job| !facts.lines(job).is_empty())
             && open().all(waits)
         {
@@ -279,10 +293,33 @@ impl Desk {
             missing = all.into_iter().collect();
         }
         missing.retain(|item| !others.contains(item));
-        for claim in self.core.backend.store.claim(&missing).await?.into_iter().flatten() {
-            self.view.insert(claim);
-        }
+        others.extend(self.claim(&missing).await?);
         Ok(others)
+    }
+
+    /// Claims items, and says which can't be while others can: one that is in
+    /// trouble holds nobody else up.
+    async fn claim(&mut self, items: &[ItemId]) -> Result<Vec<ItemId>, SeamError> {
+        let store = &self.core.backend.store;
+        let error = match store.claim(items).await {
+            Ok(claims) => {
+                claims.into_iter().flatten().for_each(|claim| self.view.insert(claim));
+                return Ok(Vec::new());
+            }
+            Err(error) if items.len() < 2 => return Err(error),
+            Err(error) => error,
+        };
+        debug!(%error, "items could not be claimed together; trying one by one");
+        let mut not = Vec::new();
+        for item in items {
+            match store.claim(std::slice::from_ref(item)).await {
+                Ok(claims) => {
+                    claims.into_iter().flatten().for_each(|claim| self.view.insert(claim));
+                }
+                Err(_) => not.push(item.clone()),
+            }
+        }
+        if not.len() < items.len() { Ok(not) } else { Err(error) }
     }
 
     fn decide(&mut self, jobs: &mut [Job], facts: &mut Facts, waits_for: &HashSet<ItemId>) -> Plan {

@@ -264,7 +264,11 @@ impl Flux {
     /// [`Error::NotHeld`], [`Error::NotFound`], [`Error::Unsettled`],
     /// [`Error::Overloaded`], [`Error::Backend`].
     pub async fn release(&self, id: OrderId) -> Result<Order, Error> {
-        let order = self.wait(id, self.core.settings.ruling_wait).await?;
+        let known = self.order(id).await?.ok_or(Error::NotFound(id))?;
+        let order = match is_decided(&known) {
+            true => known,
+            false => self.wait(id, self.core.settings.ruling_wait).await?,
+        };
         let order = match order.status() {
             OrderStatus::Queued => return Err(Error::Unsettled(id)),
             OrderStatus::Held => {
@@ -297,6 +301,17 @@ impl Flux {
             OrderStatus::Cancelled => Ok(order),
             _ => Err(Error::NotConfirmed(Box::new(order))),
         }
+    }
+
+    /// Asks store and queue for something small, and returns when both have
+    /// answered.
+    ///
+    /// # Errors
+    /// [`Error::Backend`] when one of them does not work.
+    pub async fn check_backends(&self) -> Result<(), Error> {
+        self.decided(OrderId::from_uuid(uuid::Uuid::nil())).await?;
+        self.core.backend.queue.depth().await?;
+        Ok(())
     }
 
     /// Hears of every decision and change of level from now on. A receiver

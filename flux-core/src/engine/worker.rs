@@ -56,6 +56,7 @@ pub(super) async fn work(core: Arc<Core>, mut stop: watch::Receiver<bool>) {
             },
             () = sleep_until(worker.next_sweep) => {}
             () = sleep_until(worker.idle_at()), if worker.holds_items => {}
+            () = sleep_until(worker.pause_until), if !worker.receives() => {}
             () = stopped(&mut stop) => break,
         }
         if deliveries.is_empty() && worker.receives() {
@@ -143,7 +144,7 @@ struct Worker {
     last_round: usize,
     /// Rounds in a row that the backends failed.
     failures: u32,
-    failed_ever: bool,
+    failed_at: Option<Instant>,
     pause_until: Instant,
 }
 
@@ -171,7 +172,7 @@ impl Worker {
             holds_items: false,
             last_round: 0,
             failures: 0,
-            failed_ever: false,
+            failed_at: None,
             pause_until: now,
         }
     }
@@ -197,8 +198,14 @@ impl Worker {
         let asked = messages.len();
         let mut jobs: Vec<Job> = messages.into_iter().map(Job::new).collect();
         let mut receipts = Vec::with_capacity(deliveries.len());
+        // What came often because the backends failed is no suspect yet.
+        let failed_lately = self.failed_at.is_some_and(|at| at.elapsed() < QUIET_AFTER);
+        let often = match failed_lately {
+            true => self.core.settings.deliveries_max.max(SUSPECT_AFTER),
+            false => SUSPECT_AFTER,
+        };
         let (suspects, deliveries): (Vec<_>, Vec<_>) =
-            deliveries.into_iter().partition(|delivery| delivery.attempt > SUSPECT_AFTER);
+            deliveries.into_iter().partition(|delivery| delivery.attempt > often);
         for delivery in deliveries {
             self.watch_delivery(&mut watch, &delivery.message);
             jobs.push(match delivery.attempt {
@@ -207,7 +214,7 @@ impl Worker {
             });
             receipts.push(delivery.receipt);
         }
-        jobs.extend(self.ended_holds().await.into_iter().map(Job::new));
+        jobs.extend(self.ended_holds().await.into_iter().map(Job::spare));
         if jobs.is_empty() && suspects.is_empty() {
             if self.holds_items && Instant::now() >= self.idle_at() {
                 self.desk.let_go().await;
@@ -266,7 +273,7 @@ impl Worker {
     fn note_health(&mut self, answers: &[Answer]) {
         if answers.iter().any(Answer::is_failure) {
             self.failures += 1;
-            self.failed_ever = true;
+            self.failed_at = Some(self.busy_at);
             self.pause_until = self.busy_at + pause_after(self.failures).min(PAUSE_MAX);
         } else if !answers.is_empty() {
             self.failures = 0;
@@ -282,7 +289,7 @@ impl Worker {
     async fn try_alone(&mut self, suspect: Delivery) -> bool {
         let Delivery { message, receipt, attempt } = suspect;
         let most = self.core.settings.deliveries_max;
-        if self.failed_ever || attempt <= most.saturating_mul(10) {
+        if self.failed_at.is_some() || attempt <= most.saturating_mul(10) {
             let mut watch = Watch::default();
             self.watch_delivery(&mut watch, &message);
             let mut job = [Job::again(message)];

@@ -282,7 +282,7 @@ pub enum PutItemError {
 /// [`PutItemError`] when what is taken would not fit, or `spec` breaks a rule.
 pub fn revise(old: &ItemSpec, stock: &Stock, spec: &ItemSpec) -> Result<Stock, PutItemError> {
     spec.check()?;
-    let taken = old.capacity() - stock.available();
+    let taken = old.capacity().saturating_sub(stock.available());
     let in_use = || PutItemError::CapacityInUse { item: spec.id.clone(), taken };
     match (&old.kind, stock, &spec.kind) {
         (ItemKind::Pool(_), Stock::Pool { .. }, ItemKind::Pool(capacity)) => {
