@@ -10,7 +10,7 @@ fn the_short_benchmark_tells_all_and_no_order_is_dear() {
     let test = std::env::current_exe().expect("a test has a path");
     let built = test.ancestors().nth(2).expect("it lies in a folder of the build's");
     let benchmark: PathBuf = built.join("examples").join("aws_load");
-    assert!(benchmark.exists(), "build it: cargo build --example aws_load");
+    assert!(benchmark.exists(), "build it: cargo build --features aws --example aws_load");
     assert!(
         std::env::var_os("AWS_ENDPOINT_URL_SQS").is_some(),
         "start the services: tests/services cargo nextest run …"
