@@ -41,6 +41,7 @@ pub struct Accepted {
     redis: Redis,
     notes: Gather<Vec<Order>, ()>,
     drops: Gather<Vec<OrderId>, ()>,
+    looks: Gather<OrderId, Option<Order>>,
     /// Orders that are out for work here.
     out: Mutex<HashMap<Receipt, OrderId>>,
 }
@@ -83,7 +84,12 @@ impl Accepted {
                 vec![(); batch.len()]
             }
         });
-        Self { queue, redis, notes, drops, out: Mutex::default() }
+        let to_look = redis.clone();
+        let looks = Gather::new(WAITING_MAX, BATCH_MAX, 1, move |ids: Vec<OrderId>| {
+            let redis = to_look.clone();
+            async move { look(&redis, &ids).await }
+        });
+        Self { queue, redis, notes, drops, looks, out: Mutex::default() }
     }
 
     fn out(&self) -> MutexGuard<'_, HashMap<Receipt, OrderId>> {
@@ -101,6 +107,21 @@ async fn note(redis: &Redis, orders: &[&Order]) {
     if let Err(error) = redis.link.script::<i64, _>(noting, &keys, &arguments).await {
         tracing::debug!(%error, "accepted orders were not noted; other processes don't find them");
     }
+}
+
+/// What is noted of some orders, for callers who each ask for one.
+async fn look(redis: &Redis, ids: &[OrderId]) -> Vec<Option<Order>> {
+    let mut get = redis::cmd("MGET");
+    for id in ids {
+        get.arg(key(redis, *id));
+    }
+    let noted = redis.link.command::<Vec<Option<String>>>("MGET", &get).await;
+    let noted = noted.unwrap_or_default().into_iter().chain(std::iter::repeat(None));
+    let read = |(id, noted): (&OrderId, Option<String>)| {
+        let order: Order = serde_json::from_str(&noted?).ok()?;
+        (order.id == *id).then_some(order)
+    };
+    ids.iter().zip(noted).map(read).collect()
 }
 
 fn key(redis: &Redis, id: OrderId) -> String {
@@ -184,12 +205,7 @@ impl OrderQueue for Accepted {
         if let Some(order) = self.queue.find(id).await? {
             return Ok(Some(order));
         }
-        let mut get = redis::cmd("GET");
-        get.arg(key(&self.redis, id));
-        let noted = self.redis.link.command::<Option<String>>("GET", &get).await;
-        let order =
-            noted.ok().flatten().and_then(|noted| serde_json::from_str::<Order>(&noted).ok());
-        Ok(order.filter(|order| order.id == id))
+        Ok(self.looks.call(id).await.ok().flatten())
     }
 
     fn finds_all(&self) -> bool {
