@@ -1,6 +1,6 @@
 #![doc = include_str!("../README.md")]
 
-#[cfg(feature = "aws")]
+#[cfg(any(feature = "dynamodb", feature = "sqs"))]
 pub mod aws;
 #[cfg(all(feature = "dynamodb", feature = "redis", feature = "sqs"))]
 mod backend;
