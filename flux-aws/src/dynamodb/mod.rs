@@ -44,7 +44,7 @@ const READS_AT_ONCE: usize = 4;
 /// [module](self) for the table, and for what each call costs.
 ///
 /// ```no_run
-/// # async fn example() -> Result<(), flux_core::SeamError> {
+/// # async fn example() -> Result<(), flux_core::seams::SeamError> {
 /// use flux_aws::bill::Meter;
 /// use flux_aws::dynamodb::DynamoStore;
 ///
