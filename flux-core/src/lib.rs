@@ -1,6 +1,7 @@
 #![doc = include_str!("../README.md")]
 
 pub mod backends;
+mod backoff;
 pub mod clock;
 #[cfg(feature = "conformance")]
 pub mod conformance;

@@ -2,10 +2,8 @@
 
 #[cfg(feature = "embedded")]
 pub mod embedded;
-mod ledger;
 pub mod memory;
-mod queue_state;
-mod sharded;
+mod state;
 
 use std::fmt;
 use std::sync::Arc;

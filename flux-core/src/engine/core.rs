@@ -5,12 +5,12 @@ use std::time::Duration;
 
 use tokio::time::{Instant, timeout};
 
-use super::gate::Gate;
-use super::in_hand::InHand;
-use super::lane::Lane;
+use super::accept::gate::Gate;
+use super::accept::id_guard::InHand;
+use super::accept::inbox::Lane;
+use super::accept::queued_spans::Trails;
+use super::accept::waiters::Waiters;
 use super::settings::Settings;
-use super::trails::Trails;
-use super::waiters::Waiters;
 use crate::backends::Backend;
 use crate::clock::Clock;
 use crate::seams::News;

@@ -10,17 +10,17 @@ use tokio::task::JoinHandle;
 use tokio::time::Instant;
 use tracing::Span;
 
+use super::accept::gate::Gate;
+use super::accept::id_guard::InHand;
+use super::accept::inbox::Lane;
+use super::accept::queued_spans::Trails;
+use super::accept::waiters::{Waiters, Waiting};
 use super::audit::{self, Audit};
 use super::core::{Core, from_now};
 use super::error::Error;
-use super::gate::Gate;
-use super::in_hand::InHand;
-use super::lane::Lane;
 use super::settings::Settings;
-use super::settle;
-use super::trails::Trails;
-use super::waiters::{Waiters, Waiting};
 use super::worker;
+use super::worker::completion;
 use crate::backends::Backend;
 #[cfg(feature = "embedded")]
 use crate::backends::embedded::Embedded;
@@ -231,7 +231,7 @@ impl Flux {
         let order = match ruled.into_iter().next() {
             Some(ConfirmOutcome::Settled(order)) => {
                 let news = News { orders: vec![order.clone()], levels: Vec::new() };
-                settle::count(&news);
+                completion::count(&news);
                 self.core.publish(Arc::new(news)).await;
                 order
             }

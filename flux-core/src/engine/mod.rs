@@ -15,24 +15,13 @@
 //! | the spans of orders in the queue | `trails` |
 //! | the recount | `audit` |
 
+mod accept;
 mod audit;
-mod backoff;
-mod batch;
 mod core;
 mod error;
 mod flux;
-mod gate;
-mod in_hand;
-mod lane;
-mod placing;
-mod plan;
 mod request;
 mod settings;
-mod settle;
-mod tenures;
-mod trails;
-mod waiters;
-mod watch;
 mod worker;
 
 use std::time::Duration;

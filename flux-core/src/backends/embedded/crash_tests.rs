@@ -8,7 +8,7 @@ use std::task::{Context, Waker};
 
 use super::disk::{Dice, Disk, Fault};
 use super::*;
-use crate::backends::ledger::tests::{T0, hold, item, order, units};
+use crate::backends::state::ledger::tests::{T0, hold, item, order, units};
 use crate::protocol::{
     Ask, BuyerCap, Claim, Commit, CommitOutcome, ItemId, ItemSpec, Line, Message, Order, OrderId,
     OrderStatus, PaymentRef, Stock, Timestamp, Verdict, View,

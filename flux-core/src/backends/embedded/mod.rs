@@ -46,7 +46,7 @@ use self::journal::Journal;
 use self::recover::{FORMAT, Failure, Recovered, initialise, recover};
 use super::Backend;
 use super::memory::{DEPTH_MAX, MemoryBus, MemoryLocks, VISIBILITY};
-use super::queue_state::QueueLimits;
+use super::state::queue::QueueLimits;
 use crate::clock::{Clock, SystemClock};
 
 pub(crate) const SERVICE: &str = "embedded store";

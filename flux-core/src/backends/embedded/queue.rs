@@ -10,7 +10,7 @@ use tokio::time::Instant;
 
 use super::journal::Journal;
 use super::rows::{dead_row, sent_row};
-use crate::backends::queue_state::{QueueState, Waiting};
+use crate::backends::state::queue::{QueueState, Waiting};
 use crate::clock::Clock;
 use crate::protocol::{Message, Order, OrderId};
 use crate::seams::{DeadLetter, Delivery, OrderQueue, QueueDepth, Receipt, SeamError};

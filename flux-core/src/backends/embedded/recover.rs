@@ -11,9 +11,9 @@ use redb::{Database, ReadableDatabase, ReadableTable, ReadableTableMetadata, Tab
 use super::journal::{CLEAN, DEAD, ITEMS, META, ORDERS, QUEUE};
 use super::queue::Durable;
 use super::rows::{OrderRow, read_dead, read_item, read_sent};
-use crate::backends::ledger::{Buyers, Entry, Ledger, RestoredItem};
-use crate::backends::queue_state::{QueueLimits, QueueState};
-use crate::backends::sharded::Dealt;
+use crate::backends::state::ledger::{Buyers, Entry, Ledger, RestoredItem};
+use crate::backends::state::queue::{QueueLimits, QueueState};
+use crate::backends::state::sharded::Dealt;
 use crate::protocol::{BuyerId, ItemKind, ItemSpec, OrderId, SeatId, SeatMap, Stock, Timestamp};
 
 /// The version of the tables; rows have one of their own.

@@ -14,8 +14,8 @@ use tokio::task::{JoinError, spawn_blocking};
 use super::SERVICE;
 use super::journal::{Journal, ORDERS, OrderRows, Shared};
 use super::rows::{OrderRow, RowError, item_row, put_order};
-use crate::backends::ledger::{Buyers, Entry, Ledger};
 use crate::backends::memory::{SCAN_MAX, cursor_seq};
+use crate::backends::state::ledger::{Buyers, Entry, Ledger};
 use crate::protocol::{
     BuyerId, Claim, Commit, CommitOutcome, ConfirmRuling, Item, ItemId, ItemSpec, Order, OrderId,
     OrderWrite, Stock, Timestamp, confirm,

@@ -6,7 +6,7 @@ use redb::Database;
 use tempfile::TempDir;
 
 use super::*;
-use crate::backends::ledger::tests::{T0, hold, item, order, release, units};
+use crate::backends::state::ledger::tests::{T0, hold, item, order, release, units};
 use crate::protocol::{
     Commit, CommitOutcome, Expect, ItemSpec, Message, Order, OrderState, OrderStatus, OrderWrite,
     PaymentRef, PutItemError, Reason, Timestamp,

@@ -21,7 +21,7 @@ pub use store::MemoryStore;
 pub(crate) use store::{SCAN_MAX, cursor_seq};
 
 use super::Backend;
-use super::queue_state::QueueLimits;
+use super::state::queue::QueueLimits;
 use crate::clock::{Clock, SystemClock};
 
 /// How long a delivery may go unsettled, unless told otherwise.

@@ -7,7 +7,7 @@ use async_trait::async_trait;
 use tokio::time::Instant;
 
 use super::{DEPTH_MAX, VISIBILITY};
-use crate::backends::queue_state::{QueueLimits, QueueState, Waiting};
+use crate::backends::state::queue::{QueueLimits, QueueState, Waiting};
 use crate::clock::{Clock, SystemClock};
 use crate::protocol::{Message, Order, OrderId};
 use crate::seams::{DeadLetter, Delivery, OrderQueue, QueueDepth, Receipt, SeamError};

@@ -5,7 +5,7 @@ use std::sync::{Arc, Mutex, MutexGuard};
 
 use async_trait::async_trait;
 
-use crate::backends::ledger::{Ledger, count_buyers};
+use crate::backends::state::ledger::{Ledger, count_buyers};
 use crate::protocol::{
     Claim, Commit, CommitOutcome, ConfirmRuling, Item, ItemId, ItemSpec, Order, OrderId, Stock,
     Timestamp, confirm,

@@ -3,7 +3,7 @@
 use std::time::Duration;
 
 use crate::backends::Backend;
-use crate::backends::ledger::tests::{T0, buyer, item, order, units};
+use crate::backends::state::ledger::tests::{T0, buyer, item, order, units};
 use crate::protocol::{Claim, Commit, CommitOutcome, Message, OrderStatus, Verdict, View};
 use crate::seams::{ConfirmOutcome, OrderFilter, OrderPage, Payment, PutOutcome, SeamError};
 use crate::{ItemSpec, PaymentRef};

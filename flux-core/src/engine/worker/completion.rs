@@ -11,9 +11,9 @@ use tokio::task::JoinHandle;
 use tracing::{debug, warn};
 
 use super::batch::Done;
-use super::core::Core;
-use super::lane::{Answer, TakenRound};
-use super::watch::Watched;
+use super::decision_metrics::Watched;
+use crate::engine::accept::inbox::{Answer, TakenRound};
+use crate::engine::core::Core;
 use crate::protocol::OrderStatus;
 use crate::seams::{News, Receipt, SeamError};
 
@@ -23,15 +23,15 @@ const UNSETTLED_MAX: usize = 4;
 const UNTOLD_MAX: usize = 64;
 
 /// A round that is decided.
-pub(super) struct Unsettled {
-    pub(super) started: Instant,
-    pub(super) done: Done,
-    pub(super) round: Option<TakenRound>,
-    pub(super) answers: Vec<Answer>,
-    pub(super) delivered: Vec<(Receipt, Answer)>,
+pub(crate) struct Unsettled {
+    pub(crate) started: Instant,
+    pub(crate) done: Done,
+    pub(crate) round: Option<TakenRound>,
+    pub(crate) answers: Vec<Answer>,
+    pub(crate) delivered: Vec<(Receipt, Answer)>,
     /// How long a delivery that was given up stays away.
-    pub(super) retry_after: Duration,
-    pub(super) watched: Watched,
+    pub(crate) retry_after: Duration,
+    pub(crate) watched: Watched,
 }
 
 /// What is left to do when the callers have their answers.
@@ -66,14 +66,14 @@ impl Drop for Settling {
 }
 
 /// Settles rounds in the order they were decided.
-pub(super) struct Settler {
+pub(crate) struct Settler {
     hand_over: mpsc::Sender<Unsettled>,
     tasks: [JoinHandle<()>; 2],
     progress: Arc<Progress>,
 }
 
 impl Settler {
-    pub(super) fn start(core: Arc<Core>) -> Self {
+    pub(crate) fn start(core: Arc<Core>) -> Self {
         let (hand_over, decided) = mpsc::channel(UNSETTLED_MAX);
         let (left, aftermath) = mpsc::channel(UNTOLD_MAX);
         let progress = Arc::new(Progress::default());
@@ -84,7 +84,7 @@ impl Settler {
 
     /// Takes a round over; waits while too many are not durable. `false` when
     /// the settler is gone, and with it the round, whose callers are told so.
-    pub(super) async fn hand_over(&self, unsettled: Unsettled) -> bool {
+    pub(crate) async fn hand_over(&self, unsettled: Unsettled) -> bool {
         self.progress.unsettled.fetch_add(1, Ordering::AcqRel);
         let taken = self.hand_over.send(unsettled).await.is_ok();
         if !taken {
@@ -94,19 +94,19 @@ impl Settler {
     }
 
     /// Waits until no round is on its way. Cancel-safe.
-    pub(super) async fn settled(&self) {
+    pub(crate) async fn settled(&self) {
         while self.progress.unsettled.load(Ordering::Acquire) > 0 {
             self.progress.settled.notified().await;
         }
     }
 
     /// How long the last round took, from its first look to its answers.
-    pub(super) fn last_took(&self) -> Duration {
+    pub(crate) fn last_took(&self) -> Duration {
         Duration::from_nanos(self.progress.last_took_nanos.load(Ordering::Relaxed))
     }
 
     /// Settles what is left.
-    pub(super) async fn finish(self) {
+    pub(crate) async fn finish(self) {
         drop(self.hand_over);
         for task in self.tasks {
             if let Err(error) = task.await {
@@ -202,7 +202,7 @@ async fn acknowledge(core: &Core, delivered: Vec<(Receipt, Answer)>, retry_after
 }
 
 /// Counts what became of orders.
-pub(super) fn count(news: &News) {
+pub(crate) fn count(news: &News) {
     let mut counts = [0u64; 8];
     for order in &news.orders {
         counts[order.status() as usize] += 1;
@@ -234,8 +234,8 @@ mod tests {
     use crate::backends::Backend;
     use crate::clock::SystemClock;
     use crate::engine::{
-        Error, Settings, gate::Gate, in_hand::InHand, lane::Lane, lane::Taken, trails::Trails,
-        waiters::Waiters,
+        Error, Settings, accept::gate::Gate, accept::id_guard::InHand, accept::inbox::Lane,
+        accept::inbox::Taken, accept::queued_spans::Trails, accept::waiters::Waiters,
     };
     use crate::protocol::{Message, Order, OrderId};
     use crate::seams::Durable;

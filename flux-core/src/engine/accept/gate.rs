@@ -8,7 +8,7 @@ use foldhash::fast::RandomState;
 use papaya::HashMap;
 use tokio::time::{Duration, Instant};
 
-use super::error::Error;
+use crate::engine::error::Error;
 use crate::protocol::{Ask, InvalidInput, ItemId, ItemKind, ItemSpec, Line};
 use crate::seams::{InventoryStore, Level, SeamError};
 

@@ -8,10 +8,10 @@ use tokio::time::timeout;
 use tracing::{Instrument, Span, debug, debug_span};
 use uuid::Uuid;
 
-use super::error::Error;
-use super::flux::{Flux, is_decided};
-use super::in_hand::Held;
-use super::request::OrderRequest;
+use super::id_guard::Held;
+use crate::engine::error::Error;
+use crate::engine::flux::{Flux, is_decided};
+use crate::engine::request::OrderRequest;
 use crate::protocol::{Message, Order, OrderId};
 
 impl Flux {

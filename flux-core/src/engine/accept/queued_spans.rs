@@ -19,7 +19,7 @@ const TRAIL_AGE_MAX: Duration = Duration::from_secs(60);
 
 /// The spans of those who queued orders that this process may decide.
 #[derive(Debug, Default)]
-pub(super) struct Trails {
+pub(crate) struct Trails {
     left: Mutex<Left>,
     /// As many as there are spans.
     len: AtomicUsize,
@@ -34,7 +34,7 @@ struct Left {
 
 impl Trails {
     /// Remembers who queues the order, if spans are on and there is room.
-    pub(super) fn leave(&self, id: OrderId, span: &Span) {
+    pub(crate) fn leave(&self, id: OrderId, span: &Span) {
         if span.is_disabled() {
             return;
         }
@@ -56,7 +56,7 @@ impl Trails {
     }
 
     /// The span of who queued the order, once.
-    pub(super) fn pick_up(&self, id: OrderId) -> Option<Span> {
+    pub(crate) fn pick_up(&self, id: OrderId) -> Option<Span> {
         if self.len.load(Ordering::Acquire) == 0 {
             return None;
         }

@@ -9,7 +9,7 @@ use std::time::Duration;
 use tokio::time::{Instant, sleep_until};
 use tracing::debug;
 
-use super::core::Core;
+use crate::engine::core::Core;
 use crate::protocol::ItemId;
 use crate::seams::Lease;
 
@@ -30,7 +30,7 @@ struct Tenure {
 }
 
 #[derive(Debug)]
-pub(super) struct Tenures {
+pub(crate) struct Tenures {
     core: Arc<Core>,
     held: Vec<Tenure>,
     met_others: Option<Instant>,
@@ -39,17 +39,17 @@ pub(super) struct Tenures {
 }
 
 impl Tenures {
-    pub(super) fn new(core: Arc<Core>) -> Self {
+    pub(crate) fn new(core: Arc<Core>) -> Self {
         Self { core, held: Vec::new(), met_others: None, ceded: None }
     }
 
     /// Whether other workers want the same items, as far as is known.
-    pub(super) fn is_crowded(&self) -> bool {
+    pub(crate) fn is_crowded(&self) -> bool {
         self.met_others.is_some_and(|met| met.elapsed() < CROWDED_FOR)
     }
 
     /// Leases what is free of `items`, and says what somebody else has.
-    pub(super) async fn lease_free(&mut self, items: &[ItemId]) -> HashSet<ItemId> {
+    pub(crate) async fn lease_free(&mut self, items: &[ItemId]) -> HashSet<ItemId> {
         let (ceded, free): (Vec<_>, Vec<_>) =
             self.uncovered(items).into_iter().partition(|item| self.is_ceded(item));
         let mut others = self.lease_what_is_free(free).await;
@@ -86,7 +86,7 @@ impl Tenures {
 
     /// Waits until whoever has `items` lets go, or for so long that the worker
     /// goes on all the same.
-    pub(super) async fn lease_all(&mut self, items: &[ItemId]) {
+    pub(crate) async fn lease_all(&mut self, items: &[ItemId]) {
         let items = self.uncovered(items);
         if items.is_empty() {
             return;
@@ -124,7 +124,7 @@ impl Tenures {
 
     /// Lets go of items whose time is up, renews the leases of the others, and
     /// tells which items it has no more.
-    pub(super) async fn tidy(&mut self) -> Vec<ItemId> {
+    pub(crate) async fn tidy(&mut self) -> Vec<ItemId> {
         let (claim_max, ttl) = (self.core.settings.claim_max, self.core.settings.lease_ttl);
         let mut ended = self.end(|tenure| tenure.since.elapsed() >= claim_max).await;
         if self.is_crowded() && !ended.is_empty() {
@@ -150,12 +150,12 @@ impl Tenures {
 
     /// Lets go of whatever was leased together with one of `items`, which others
     /// took.
-    pub(super) async fn end_those_of(&mut self, items: &HashSet<ItemId>) -> Vec<ItemId> {
+    pub(crate) async fn end_those_of(&mut self, items: &HashSet<ItemId>) -> Vec<ItemId> {
         self.met_others = Some(Instant::now());
         self.end(|tenure| !tenure.items.is_disjoint(items)).await
     }
 
-    pub(super) async fn end_all(&mut self) -> Vec<ItemId> {
+    pub(crate) async fn end_all(&mut self) -> Vec<ItemId> {
         self.end(|_| true).await
     }
 
@@ -182,7 +182,8 @@ mod tests {
     use crate::backends::Backend;
     use crate::clock::SystemClock;
     use crate::engine::{
-        Settings, gate::Gate, in_hand::InHand, lane::Lane, trails::Trails, waiters::Waiters,
+        Settings, accept::gate::Gate, accept::id_guard::InHand, accept::inbox::Lane,
+        accept::queued_spans::Trails, accept::waiters::Waiters,
     };
 
     fn worker(backend: &Backend) -> Tenures {

@@ -12,8 +12,8 @@ use std::time::Instant as Stopwatch;
 use tokio::sync::Notify;
 use tracing::Span;
 
-use super::error::Error;
-use super::in_hand::Held;
+use super::id_guard::Held;
+use crate::engine::error::Error;
 use crate::protocol::{Message, Order, OrderId};
 use crate::seams::{News, SeamError};
 
@@ -152,7 +152,7 @@ impl Lane {
             return Err(Error::ShuttingDown);
         }
         if waiting.messages >= self.waiting_max {
-            return Err(Error::Overloaded { retry_after: super::RETRY_AFTER });
+            return Err(Error::Overloaded { retry_after: crate::engine::RETRY_AFTER });
         }
         if waiting.rounds.back().is_none_or(|open| open.messages.len() >= self.round_max) {
             waiting.rounds.push_back(Filling::default());

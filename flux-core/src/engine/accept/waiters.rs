@@ -5,7 +5,7 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use tokio::sync::Notify;
 
-use super::error::Error;
+use crate::engine::error::Error;
 use crate::protocol::OrderId;
 use crate::seams::News;
 
@@ -39,7 +39,7 @@ impl Waiters {
     pub(crate) fn register(&self, id: OrderId) -> Result<Waiting<'_>, Error> {
         let mut orders = self.lock();
         if orders.len() >= self.max && !orders.contains_key(&id) {
-            return Err(Error::Overloaded { retry_after: super::RETRY_AFTER });
+            return Err(Error::Overloaded { retry_after: crate::engine::RETRY_AFTER });
         }
         let waiter = orders.entry(id).or_default();
         waiter.callers += 1;

@@ -17,11 +17,11 @@ use std::time::Duration;
 use foldhash::fast::RandomState;
 use tracing::{debug, warn};
 
-use super::backoff::jittered;
-use super::core::Core;
-use super::lane::Answer;
-use super::plan::{Plan, Room};
-use super::tenures::Tenures;
+use super::leases::Tenures;
+use super::transactions::{Plan, Room};
+use crate::backoff::jittered;
+use crate::engine::accept::inbox::Answer;
+use crate::engine::core::Core;
 use crate::protocol::{
     CommitOutcome, ItemId, Line, Message, Order, OrderId, OrderStatus, OverCap, Verdict, View,
 };
@@ -29,9 +29,9 @@ use crate::seams::{Durable, Level, News, SeamError};
 
 /// A message being worked on.
 #[derive(Debug)]
-pub(super) struct Job {
-    pub(super) message: Message,
-    pub(super) answer: Option<Answer>,
+pub(crate) struct Job {
+    pub(crate) message: Message,
+    pub(crate) answer: Option<Answer>,
     /// Whether the order is looked for before it is decided.
     looks_first: bool,
     /// Whether it may be left to another worker that has its items.
@@ -39,34 +39,34 @@ pub(super) struct Job {
 }
 
 impl Job {
-    pub(super) fn new(message: Message) -> Self {
+    pub(crate) fn new(message: Message) -> Self {
         let looks_first = !matches!(message, Message::Place(_));
         Self { message, answer: None, looks_first, is_spare: false }
     }
 
     /// One that each worker finds by itself, as the end of a hold.
-    pub(super) fn spare(message: Message) -> Self {
+    pub(crate) fn spare(message: Message) -> Self {
         Self { is_spare: true, ..Self::new(message) }
     }
 
     /// One that was worked on before, so that it may be decided: a look costs
     /// less than a commit in vain.
-    pub(super) fn again(message: Message) -> Self {
+    pub(crate) fn again(message: Message) -> Self {
         Self { looks_first: true, ..Self::new(message) }
     }
 }
 
 /// What a batch did. Nobody may hear of it before it is durable.
 #[derive(Debug, Default)]
-pub(super) struct Done {
-    pub(super) durable: Vec<Durable>,
+pub(crate) struct Done {
+    pub(crate) durable: Vec<Durable>,
     /// What was applied.
-    pub(super) news: Vec<Arc<News>>,
+    pub(crate) news: Vec<Arc<News>>,
 }
 
 /// What a worker knows from one batch to the next.
 #[derive(Debug)]
-pub(super) struct Desk {
+pub(crate) struct Desk {
     core: Arc<Core>,
     view: View,
     tenures: Tenures,
@@ -99,13 +99,13 @@ impl Facts {
 }
 
 impl Desk {
-    pub(super) fn new(core: Arc<Core>) -> Self {
+    pub(crate) fn new(core: Arc<Core>) -> Self {
         Self { tenures: Tenures::new(Arc::clone(&core)), core, view: View::default() }
     }
 
     /// Works until every job has its answer, to be told when what was done is
     /// durable.
-    pub(super) async fn work(&mut self, jobs: &mut [Job]) -> Done {
+    pub(crate) async fn work(&mut self, jobs: &mut [Job]) -> Done {
         let mut facts = Facts::default();
         let mut done = Done::default();
         let (mut refusals, mut lessons) = (0, 0);
@@ -390,12 +390,12 @@ impl Desk {
     }
 
     /// Whether other workers want the same items.
-    pub(super) fn is_crowded(&self) -> bool {
+    pub(crate) fn is_crowded(&self) -> bool {
         self.tenures.is_crowded()
     }
 
     /// Lets go of everything; for an idle, a waiting or a stopping worker.
-    pub(super) async fn let_go(&mut self) {
+    pub(crate) async fn let_go(&mut self) {
         self.view = View::default();
         self.tenures.end_all().await;
     }

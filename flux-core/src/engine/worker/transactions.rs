@@ -14,7 +14,7 @@ use crate::seams::CommitMax;
 /// The decisions of one pass, by connected items (a union-find over items,
 /// Galler and Fischer, 1964).
 #[derive(Debug)]
-pub(super) struct Plan {
+pub(crate) struct Plan {
     max: CommitMax,
     /// Each with one of its items, which of its writes it is in, and whose job
     /// it is.
@@ -69,7 +69,7 @@ impl Load {
 
 /// Whether a plan takes one more order.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(super) enum Room {
+pub(crate) enum Room {
     /// Whatever is decided on it.
     Any,
     /// Only if it gets what it asks for: then it goes beside others.
@@ -80,13 +80,13 @@ pub(super) enum Room {
 
 /// One atomic write, and whose jobs its writes are.
 #[derive(Debug, Default)]
-pub(super) struct Planned {
-    pub(super) commit: Commit,
-    pub(super) jobs: Vec<usize>,
+pub(crate) struct Planned {
+    pub(crate) commit: Commit,
+    pub(crate) jobs: Vec<usize>,
 }
 
 impl Plan {
-    pub(super) fn new(max: CommitMax, jobs: usize) -> Self {
+    pub(crate) fn new(max: CommitMax, jobs: usize) -> Self {
         Self {
             max,
             writes: Vec::with_capacity(jobs),
@@ -96,13 +96,13 @@ impl Plan {
         }
     }
 
-    pub(super) fn is_empty(&self) -> bool {
+    pub(crate) fn is_empty(&self) -> bool {
         self.writes.is_empty()
     }
 
     /// Whether the decision on an order still has room. Once one had none, its
     /// items take no more, so that nobody behind it goes first.
-    pub(super) fn room(&mut self, order: &Order, view: &View) -> Room {
+    pub(crate) fn room(&mut self, order: &Order, view: &View) -> Room {
         if self.max == CommitMax::UNLIMITED {
             return Room::Any;
         }
@@ -132,7 +132,7 @@ impl Plan {
     }
 
     /// Takes no more on the items of an order.
-    pub(super) fn close(&mut self, order: &Order) {
+    pub(crate) fn close(&mut self, order: &Order) {
         for root in self.roots_of(order) {
             self.items[root].closed = true;
         }
@@ -147,7 +147,7 @@ impl Plan {
     }
 
     /// Adds the decision on a job that had room.
-    pub(super) fn add(&mut self, write: OrderWrite, job: usize, view: &View) {
+    pub(crate) fn add(&mut self, write: OrderWrite, job: usize, view: &View) {
         let mut root = None;
         for line in write.order.lines.iter() {
             let other = self.root_of(&line.item);
@@ -169,7 +169,7 @@ impl Plan {
 
     /// The atomic writes. Claims are those of the view; an item nobody could
     /// claim has none, and nothing was decided on it but that it is unknown.
-    pub(super) fn into_commits(mut self, view: &View) -> Vec<Planned> {
+    pub(crate) fn into_commits(mut self, view: &View) -> Vec<Planned> {
         let mut planned: Vec<Planned> = Vec::new();
         let mut first_of_root = vec![usize::MAX; self.items.len()];
         for number in 0..self.items.len() {

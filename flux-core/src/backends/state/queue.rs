@@ -8,7 +8,7 @@ use std::time::Duration;
 use tokio::sync::Notify;
 use tokio::time::{Instant, timeout_at};
 
-use super::until;
+use crate::backends::until;
 use crate::protocol::{Message, Order, OrderId, Timestamp};
 use crate::seams::{DeadLetter, Delivery, QueueDepth, Receipt, SeamError};
 

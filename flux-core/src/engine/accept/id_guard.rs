@@ -5,7 +5,7 @@
 //!
 //! Only ids that callers chose are here: nobody else knows one the engine made
 //! before the call that made it is over. What is in hand ends with the last
-//! call or round of the [lane](super::lane) that holds it, so there are never
+//! call or round of the [lane](super::inbox) that holds it, so there are never
 //! more than calls and messages of the lane: a call that is dropped leaves its
 //! message there, undecided and in no queue, and the round's hold with it.
 
@@ -81,7 +81,7 @@ mod tests {
 
     use super::*;
     use crate::engine::Flux;
-    use crate::engine::lane::Lane;
+    use crate::engine::accept::inbox::Lane;
     use crate::protocol::{ItemSpec, Message, Timestamp};
     use crate::{Backend, OrderRequest};
 

@@ -1,6 +1,12 @@
 //! The worker's loop: gather what waits, work on it, hand it over. And the
 //! listener's: hear the news, wake those who wait, keep the gate true.
 
+mod batch;
+pub(super) mod completion;
+mod decision_metrics;
+mod leases;
+mod transactions;
+
 use std::sync::Arc;
 // Measures spans too short for tokio's timers, paused or not.
 use std::time::{Duration, Instant as Stopwatch};
@@ -10,14 +16,14 @@ use tokio::sync::{mpsc, watch};
 use tokio::time::{Instant, MissedTickBehavior, interval, sleep_until};
 use tracing::{debug, warn};
 
-use super::backoff::{jittered, spread};
-use super::batch::{Desk, Done, Job};
-use super::core::{Core, from_now};
-use super::lane::{Answer, ENOUGH, Taken, TakenRound};
-use super::settle::{Settler, Unsettled};
-use super::watch::Watch;
+use crate::backoff::{jittered, spread};
+use crate::engine::accept::inbox::{Answer, ENOUGH, Taken, TakenRound};
+use crate::engine::core::{Core, from_now};
 use crate::protocol::Message;
 use crate::seams::{Delivery, DueHolds, Receipt};
+use batch::{Desk, Done, Job};
+use completion::{Settler, Unsettled};
+use decision_metrics::Watch;
 
 /// How long one receive waits for messages: SQS allows no more.
 const LONG_POLL: Duration = Duration::from_secs(20);
@@ -40,7 +46,7 @@ const REFRESH_EVERY: Duration = Duration::from_millis(500);
 
 /// Works until `stop` says so or its sender is gone, then finishes what waits
 /// in the lane and hands deliveries back.
-pub(super) async fn work(core: Arc<Core>, mut stop: watch::Receiver<bool>) {
+pub(crate) async fn work(core: Arc<Core>, mut stop: watch::Receiver<bool>) {
     // However this ends, nobody is left waiting for a worker that is gone.
     let _abandon = Abandon(Arc::clone(&core));
     let (hand_over, mut delivered) = mpsc::channel(1);
@@ -392,7 +398,7 @@ fn pause_after(failures: u32) -> Duration {
 }
 
 /// Hears the news until told to stop.
-pub(super) async fn listen(core: Arc<Core>, mut stop: watch::Receiver<bool>) {
+pub(crate) async fn listen(core: Arc<Core>, mut stop: watch::Receiver<bool>) {
     let mut news = core.backend.bus.subscribe();
     loop {
         tokio::select! {
@@ -412,7 +418,7 @@ pub(super) async fn listen(core: Arc<Core>, mut stop: watch::Receiver<bool>) {
 }
 
 /// Keeps the gate from staying shut, until told to stop.
-pub(super) async fn refresh(core: Arc<Core>, mut stop: watch::Receiver<bool>) {
+pub(crate) async fn refresh(core: Arc<Core>, mut stop: watch::Receiver<bool>) {
     let mut again = interval(REFRESH_EVERY);
     again.set_missed_tick_behavior(MissedTickBehavior::Delay);
     loop {

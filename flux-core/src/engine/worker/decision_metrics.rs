@@ -7,12 +7,12 @@ use tracing::field::Empty;
 use tracing::{Span, debug_span};
 
 use super::batch::Job;
-use super::lane::Answer;
+use crate::engine::accept::inbox::Answer;
 use crate::protocol::{Message, OrderId, OrderStatus};
 
 /// What is known of a round's messages before they are worked on.
 #[derive(Debug, Default)]
-pub(super) struct Watch {
+pub(crate) struct Watch {
     /// How long each message waited to be taken up. Follow-ups the worker
     /// makes itself come last and have none.
     waited: Vec<Duration>,
@@ -22,7 +22,7 @@ pub(super) struct Watch {
 
 /// What there is to tell once the round is durable.
 #[derive(Debug, Default)]
-pub(super) struct Watched {
+pub(crate) struct Watched {
     /// How long each order that was decided waited to be taken up.
     waited: Vec<Duration>,
     deciding: Vec<(Span, Option<OrderStatus>)>,
@@ -30,7 +30,7 @@ pub(super) struct Watched {
 
 impl Watch {
     /// Of the messages of callers in this process, in their order.
-    pub(super) fn of_callers(
+    pub(crate) fn of_callers(
         taken_up: Instant,
         messages: &[Message],
         asked: Vec<Instant>,
@@ -45,7 +45,7 @@ impl Watch {
     }
 
     /// Adds the next message, which came by the queue.
-    pub(super) fn add(&mut self, id: OrderId, waited: Duration, asking: Option<&Span>) {
+    pub(crate) fn add(&mut self, id: OrderId, waited: Duration, asking: Option<&Span>) {
         self.waited.push(waited);
         if let Some(asking) = asking {
             self.add_span(self.waited.len() - 1, asking, id);
@@ -61,7 +61,7 @@ impl Watch {
     }
 
     /// What the jobs came to, which begin with the messages added.
-    pub(super) fn over(self, jobs: &[Job]) -> Watched {
+    pub(crate) fn over(self, jobs: &[Job]) -> Watched {
         let decided = |job: &Job| {
             matches!(job.message, Message::Place(_)) && matches!(job.answer, Some(Answer::News(..)))
         };
@@ -75,20 +75,20 @@ impl Watch {
 
 impl Watched {
     /// Nothing of it is so.
-    pub(super) fn fail(&mut self) {
+    pub(crate) fn fail(&mut self) {
         self.waited.clear();
         self.deciding.iter_mut().for_each(|(_, status)| *status = None);
     }
 
     /// Ends the spans.
-    pub(super) fn end(&mut self) {
+    pub(crate) fn end(&mut self) {
         for (span, status) in self.deciding.drain(..) {
             span.record("status", status.map_or("unsettled", OrderStatus::as_str));
         }
     }
 
     /// Measures the decisions, which took so long from being taken up.
-    pub(super) fn measure(&self, took: Duration) {
+    pub(crate) fn measure(&self, took: Duration) {
         if self.waited.is_empty() {
             return;
         }

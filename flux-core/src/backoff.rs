@@ -5,14 +5,14 @@ use std::time::Duration;
 
 /// A random time up to `base` doubled with each try ("full jitter", as in
 /// Brooker, "Exponential Backoff And Jitter", 2015), at most half a second.
-pub(super) fn jittered(tries: u32, base: Duration) -> Duration {
+pub(crate) fn jittered(tries: u32, base: Duration) -> Duration {
     let longest = base.saturating_mul(1 << tries.min(16)).min(Duration::from_millis(500));
     longest.mul_f64(random())
 }
 
 /// A random time between a half of `every` and the whole, so that those who do
 /// the same thing don't do it all at once.
-pub(super) fn spread(every: Duration) -> Duration {
+pub(crate) fn spread(every: Duration) -> Duration {
     every / 2 + (every / 2).mul_f64(random())
 }
 

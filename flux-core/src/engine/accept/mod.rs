@@ -1,0 +1,8 @@
+//! How orders come in, up to the worker.
+
+pub(super) mod gate;
+pub(super) mod id_guard;
+pub(super) mod inbox;
+pub(super) mod queued_spans;
+mod submit;
+pub(super) mod waiters;
