@@ -4,11 +4,11 @@
 pub mod aws;
 #[cfg(all(feature = "dynamodb", feature = "redis", feature = "sqs"))]
 mod backend;
+#[cfg(any(feature = "dynamodb", feature = "redis", feature = "sqs"))]
+mod batcher;
 pub mod bill;
 #[cfg(feature = "dynamodb")]
 pub mod dynamodb;
-#[cfg(any(feature = "dynamodb", feature = "redis", feature = "sqs"))]
-mod gather;
 #[cfg(any(feature = "dynamodb", feature = "sqs"))]
 mod pause;
 #[cfg(feature = "redis")]

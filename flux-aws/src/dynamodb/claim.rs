@@ -15,7 +15,7 @@ use tokio::time::sleep;
 
 use super::DynamoStore;
 use super::rows::{Key, Row, SERVICE, get_number, number};
-use super::shelf::{Known, Shelf};
+use super::stock_row::{Known, Shelf};
 use super::table::{Written, in_order};
 use crate::pause::jittered;
 

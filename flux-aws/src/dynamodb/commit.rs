@@ -16,7 +16,7 @@ use futures_util::StreamExt;
 use super::DynamoStore;
 use super::draft::{Draft, Place, Target};
 use super::rows::{Row, SERVICE, get_number};
-use super::shelf::{Known, Shelf};
+use super::stock_row::{Known, Shelf};
 use super::table::{Transacted, in_order};
 
 /// Actions in one transaction; DynamoDB takes no more.

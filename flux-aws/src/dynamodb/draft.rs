@@ -11,7 +11,7 @@ use flux_core::{BuyerId, Commit, Effect, Expect, ItemId, OrderId, OverCap, Stock
 use uuid::Uuid;
 
 use super::rows::{Entry, Key, Row, number, order_row, string};
-use super::shelf::{Known, Shelf, TAIL_MAX};
+use super::stock_row::{Known, Shelf, TAIL_MAX};
 use super::table::values;
 
 /// A shelf the commit rests on.

@@ -14,7 +14,7 @@ use tokio::time::Instant;
 use super::rows::{DUE_SHARDS, taken};
 use super::store::{not_gathered, same};
 use super::table::Table;
-use crate::gather::Gather;
+use crate::batcher::Gather;
 
 /// A count serves at least so long,
 const FRESH_MIN: Duration = Duration::from_millis(250);

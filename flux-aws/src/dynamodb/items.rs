@@ -10,7 +10,7 @@ use futures_util::TryStreamExt;
 
 use super::claim::REMEMBERED_MAX;
 use super::rows::{Key, Row, SERVICE, damaged, string, text};
-use super::shelf::{Head, HeadKind, Known, Shelf};
+use super::stock_row::{Head, HeadKind, Known, Shelf};
 use super::store::same;
 use super::table::{Table, in_order, values};
 

@@ -11,7 +11,7 @@ use tokio::time::sleep;
 
 use super::DynamoStore;
 use super::rows::{Entry, Key, Row, SERVICE, damaged, get_number, read_order, string, text};
-use super::shelf::Head;
+use super::stock_row::Head;
 use super::table::{GET_MAX, values};
 use crate::pause::jittered;
 

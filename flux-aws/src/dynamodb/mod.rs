@@ -10,7 +10,7 @@ mod items;
 mod list;
 mod put;
 mod rows;
-mod shelf;
+mod stock_row;
 mod store;
 mod table;
 
@@ -23,13 +23,13 @@ use flux_core::seams::SeamError;
 use flux_core::{ItemId, Order, OrderId};
 
 use crate::aws;
+use crate::batcher::Gather;
 use crate::bill::Meter;
-use crate::gather::Gather;
 
 use claim::Memory;
 use held::HeldUnits;
 use items::Items;
-use shelf::Known;
+use stock_row::Known;
 use table::Table;
 
 /// Most rows the stock of a pool may be spread over.

@@ -15,7 +15,7 @@ use uuid::Uuid;
 use super::DynamoStore;
 use super::list::Walk;
 use super::rows::{Key, Row, SERVICE, number, string};
-use super::shelf::{Head, HeadKind, Known, Shelf};
+use super::stock_row::{Head, HeadKind, Known, Shelf};
 use super::table::{GET_MAX, Transacted, Written, values};
 use crate::pause::jittered;
 

@@ -18,9 +18,9 @@ use futures_util::future::try_join_all;
 use super::DynamoStore;
 use super::commit::ACTIONS_MAX;
 use super::rows::{DUE_SHARDS, Key, SERVICE, get_number, number, read_order, string, text};
-use super::shelf::Known;
+use super::stock_row::Known;
 use super::table::{Table, Written, in_order};
-use crate::gather::NotGathered;
+use crate::batcher::NotGathered;
 
 /// DynamoDB takes 4 MB in one transaction; rows are larger than what they say.
 const COMMIT_BYTES_MAX: usize = 2_500_000;

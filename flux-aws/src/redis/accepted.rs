@@ -13,7 +13,7 @@ use flux_core::{Message, Order, OrderId};
 use redis::Script;
 
 use super::Redis;
-use crate::gather::Gather;
+use crate::batcher::Gather;
 
 /// A note is dropped when its order is acknowledged, and after this.
 const NOTED_FOR: Duration = Duration::from_secs(15 * 60);

@@ -18,7 +18,7 @@ use tracing::{debug, info, warn};
 use super::Redis;
 use super::link::{COMMAND_MAX, CONNECT_MAX, Link, SERVICE, pause, timed_out};
 use super::wire::Wire;
-use crate::gather::{Gather, NotGathered};
+use crate::batcher::{Gather, NotGathered};
 
 /// News a subscriber may fall behind before it loses the oldest.
 const NEWS_KEPT: usize = 1024;

@@ -12,7 +12,7 @@ use uuid::Uuid;
 
 use super::batch::{EntryError, told};
 use super::calls::{Outgoing, Received};
-use super::flight::Settle;
+use super::in_flight::Settle;
 use super::pack::{self, Entry};
 use super::queue::{Queue, ignoring_stale, lock, now};
 use super::{Kind, SERVICE};

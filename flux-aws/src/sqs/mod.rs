@@ -25,8 +25,8 @@ mod batch;
 mod calls;
 mod create;
 mod dead;
-mod flight;
-mod load;
+mod depth;
+mod in_flight;
 mod pack;
 mod poll;
 mod queue;
@@ -49,13 +49,13 @@ pub use self::create::{CreateOptions, create};
 
 use self::batch::{ENTRIES_MAX, Shared, told};
 use self::calls::{Calls, missing};
-use self::flight::{Flight, Settle};
-use self::load::Load;
+use self::depth::Load;
+use self::in_flight::{Flight, Settle};
 use self::pack::{Entry, PACK_MAX};
 use self::poll::Polls;
 use self::queue::{Queue, lock};
+use crate::batcher::{Gather, NotGathered};
 use crate::bill::Meter;
-use crate::gather::{Gather, NotGathered};
 
 const SERVICE: &str = "SQS";
 /// Calls of `send` that wait for the batch before theirs.

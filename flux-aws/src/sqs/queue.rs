@@ -10,8 +10,8 @@ use tracing::{debug, warn};
 
 use super::batch::{EntryError, Shared, told};
 use super::calls::{Calls, Outgoing, Received, missing};
-use super::flight::{End, Flight, Settle};
-use super::load::Load;
+use super::depth::Load;
+use super::in_flight::{End, Flight, Settle};
 use super::pack::{self, Entry, Opened, Pack, Packing};
 use super::sent::Sent;
 use super::{Kind, SERVICE};

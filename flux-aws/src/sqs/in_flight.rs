@@ -252,5 +252,5 @@ impl Pack {
 }
 
 #[cfg(test)]
-#[path = "flight_tests.rs"]
+#[path = "in_flight_tests.rs"]
 mod tests;
