@@ -8,12 +8,12 @@ use flux_core::{Error, Flux, Role};
 use http::HeaderValue;
 use tokio::sync::{Notify, OwnedSemaphorePermit, Semaphore, watch};
 
+use crate::api::route::Route;
 use crate::auth::Auth;
-use crate::config::{Command, Config, Secret};
 use crate::events::Hub;
+use crate::http::problem::Problem;
 use crate::limit::Limits;
-use crate::problem::Problem;
-use crate::route::Route;
+use crate::setup::config::{Command, Config, Secret};
 use crate::telemetry::{Figures, Http};
 
 /// One running server.

@@ -15,8 +15,8 @@ use serde::Deserialize;
 use sha2::{Digest, Sha256};
 use subtle::ConstantTimeEq;
 
-use crate::json::buyer_of;
-use crate::problem::Problem;
+use crate::http::problem::Problem;
+use crate::http::requests::buyer_of;
 
 /// The secrets callers are held against.
 pub(crate) struct Auth {

@@ -13,32 +13,12 @@
 //! | the live page | `page` |
 //! | what is read and written | `json`, `query`, `prefer`, `cursor`, `time`, `body`, `answer`, `problem` |
 
-mod answer;
+pub mod api;
 pub mod app;
 mod auth;
-pub mod backend;
-mod body;
-pub mod catalog;
-pub mod chores;
-pub mod config;
-mod cursor;
-mod dotenv;
+pub mod conn;
 mod events;
-mod first;
-mod framing;
-mod items;
-mod json;
+mod http;
 mod limit;
-mod ops;
-mod orders;
-mod page;
-mod prefer;
-mod problem;
-mod query;
-mod refusal;
-pub mod route;
-pub mod server;
-mod service;
+pub mod setup;
 pub mod telemetry;
-mod time;
-mod wire;

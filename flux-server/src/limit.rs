@@ -8,7 +8,7 @@ use flux_core::BuyerId;
 use governor::clock::{Clock, DefaultClock};
 use governor::{DefaultKeyedRateLimiter, Quota, RateLimiter};
 
-use crate::problem::Problem;
+use crate::http::problem::Problem;
 
 /// Requests a second, each for themselves.
 pub(crate) struct Limits {

@@ -5,10 +5,11 @@ use std::sync::Arc;
 
 use anyhow::{Context, Result};
 use flux_server::app::App;
-use flux_server::backend::{self, Opened};
-use flux_server::config::Config;
+use flux_server::conn::server;
+use flux_server::setup::backend::{self, Opened};
+use flux_server::setup::config::Config;
+use flux_server::setup::{admin, catalog};
 use flux_server::telemetry::Telemetry;
-use flux_server::{catalog, chores, server};
 use tokio::signal::unix::{SignalKind, signal};
 use tracing::{info, warn};
 
@@ -48,7 +49,7 @@ async fn run(config: Config) -> Result<()> {
 
     let telemetry = Telemetry::start(config.log_format)?;
     let Opened { flux, meter } = backend::open(&config).await?;
-    if let Some(done) = chores::run(&config, &flux).await {
+    if let Some(done) = admin::run(&config, &flux).await {
         flux.shutdown().await;
         return done;
     }

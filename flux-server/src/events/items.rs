@@ -144,7 +144,7 @@ impl Board {
     }
 
     fn event(&self, item: &Item) -> Bytes {
-        event("item", &crate::json::item(item, self.clock.now()))
+        event("item", &crate::http::requests::item(item, self.clock.now()))
     }
 
     /// Answers all who ask at this moment, with one look at each item.

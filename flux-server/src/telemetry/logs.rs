@@ -13,7 +13,7 @@ use tracing_subscriber::registry::LookupSpan;
 use tracing_subscriber::{Layer, Registry};
 
 use super::TelemetryError;
-use crate::config::LogFormat;
+use crate::setup::config::LogFormat;
 
 /// The log on standard error, filtered by `RUST_LOG`.
 pub(super) fn layer(

@@ -26,7 +26,7 @@ pub use figures::Figures;
 pub use http::{Answering, Http, Open};
 pub use traces::{answered, request_span};
 
-use crate::config::LogFormat;
+use crate::setup::config::LogFormat;
 
 /// Telemetry of a running process.
 pub struct Telemetry {

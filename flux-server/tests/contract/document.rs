@@ -5,7 +5,7 @@ use std::collections::{BTreeSet, HashSet};
 
 use flux_core::{BuyerCap, BuyerId, Capacity, HoldTime, ItemId, OrderStatus, PaymentRef, Quantity};
 use flux_core::{ItemSpec, LINES_MAX, Reason, SEATS_PER_HALL_MAX, SEATS_PER_LINE_MAX, SeatId};
-use flux_server::route::Route;
+use flux_server::api::route::Route;
 use serde_json::{Value, json};
 
 use crate::harness::{DOCUMENT, Server, matches};

@@ -11,8 +11,8 @@ use http::{HeaderMap, HeaderValue};
 use http_body_util::{BodyExt, LengthLimitError, Limited};
 use hyper::body::Body;
 
-use crate::answer::Failure;
-use crate::problem::Problem;
+use crate::http::problem::Problem;
+use crate::http::response::Failure;
 
 /// Most bytes of a body, unless the call says otherwise.
 pub(crate) const BODY_MAX: usize = 64 * 1024;

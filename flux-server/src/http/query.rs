@@ -7,7 +7,7 @@ use flux_core::InvalidInput;
 use http::Uri;
 use percent_encoding::percent_decode_str;
 
-use crate::problem::Problem;
+use crate::http::problem::Problem;
 
 /// Entries of a page unless the caller says otherwise.
 const LIMIT_DEFAULT: usize = 100;

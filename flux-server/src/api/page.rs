@@ -9,29 +9,29 @@ use sha2::{Digest, Sha256};
 
 macro_rules! style {
     () => {
-        include_str!("../page/style.css")
+        include_str!("../../page/style.css")
     };
 }
 
 macro_rules! script {
     () => {
         concat!(
-            include_str!("../page/base.js"),
-            include_str!("../page/orders.js"),
-            include_str!("../page/items.js"),
-            include_str!("../page/hall.js"),
-            include_str!("../page/live.js"),
+            include_str!("../../page/base.js"),
+            include_str!("../../page/orders.js"),
+            include_str!("../../page/items.js"),
+            include_str!("../../page/hall.js"),
+            include_str!("../../page/live.js"),
         )
     };
 }
 
 /// The page, which asks for nothing but this server's own calls.
 pub(crate) const PAGE: &str = concat!(
-    include_str!("../page/head.html"),
+    include_str!("../../page/head.html"),
     "<style>",
     style!(),
     "</style>\n",
-    include_str!("../page/body.html"),
+    include_str!("../../page/body.html"),
     "<script>",
     script!(),
     "</script>\n</body>\n</html>\n",
@@ -77,7 +77,8 @@ mod tests {
         assert!(!may.contains("unsafe"), "{may}");
         assert_eq!(may.matches("'sha256-").count(), 2);
         // Attributes of markup would need more than hashes.
-        let markup = concat!(include_str!("../page/head.html"), include_str!("../page/body.html"));
+        let markup =
+            concat!(include_str!("../../page/head.html"), include_str!("../../page/body.html"));
         let inline =
             |word: &str| word.starts_with("style=") || word.starts_with("on") && word.contains('=');
         assert_eq!(markup.split_whitespace().find(|word| inline(word)), None);

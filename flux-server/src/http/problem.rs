@@ -13,8 +13,8 @@ use http::header::{ALLOW, CONNECTION, CONTENT_TYPE, RETRY_AFTER, WWW_AUTHENTICAT
 use http::{HeaderValue, StatusCode};
 use serde::{Serialize, Serializer};
 
-use crate::answer::Answer;
-use crate::json::OrderJson;
+use crate::http::requests::OrderJson;
+use crate::http::response::Answer;
 
 /// What a caller is told instead of what it asked for.
 #[derive(Debug)]
@@ -201,7 +201,7 @@ impl Problem {
             detail: &self.detail,
             order: self.order.as_deref().map(OrderJson),
         };
-        let mut answer = crate::answer::json(self.status, &wire);
+        let mut answer = crate::http::response::json(self.status, &wire);
         let problem = HeaderValue::from_static("application/problem+json");
         answer.headers_mut().insert(CONTENT_TYPE, problem);
         self.headers(&mut answer);

@@ -11,7 +11,7 @@ use clap::{CommandFactory, FromArgMatches, Parser, ValueEnum};
 use flux_aws::redis::RedisSettings;
 use flux_core::{InvalidInput, ItemSpec, Role};
 
-use crate::dotenv;
+use crate::setup::dotenv;
 
 const LISTEN: &str = "FLUX_LISTEN";
 const BACKEND: &str = "FLUX_BACKEND";

@@ -16,9 +16,9 @@ use tokio::sync::Semaphore;
 use tokio::task::JoinSet;
 use tracing::{debug, warn};
 
+use crate::api::dispatch;
 use crate::app::App;
-use crate::service;
-use crate::wire::{Busy, Patience, Wire};
+use crate::conn::watched_socket::{Busy, Patience, Wire};
 
 /// Bytes hyper keeps of one connection. More than a head may have, so that one
 /// that is too large is mostly answered as the contract says.
@@ -115,7 +115,7 @@ where
     let answer = service_fn(move |request| {
         let (app, answering) = (Arc::clone(&app), busy.start());
         async move {
-            let mut answer = service::answer(app, peer, request).await?;
+            let mut answer = dispatch::answer(app, peer, request).await?;
             if let Either::Right(stream) = answer.body_mut() {
                 stream.keep(answering);
             }

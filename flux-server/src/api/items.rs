@@ -10,13 +10,13 @@ use percent_encoding::{AsciiSet, NON_ALPHANUMERIC, utf8_percent_encode};
 use serde::ser::SerializeMap;
 use serde::{Serialize, Serializer};
 
-use crate::answer::{self, Answer, Failure};
-use crate::body::ITEM_BODY_MAX;
-use crate::cursor;
-use crate::json::{ItemBody, ItemJson, read};
-use crate::problem::Problem;
-use crate::query::{Query, decode};
-use crate::service::Call;
+use crate::api::dispatch::Call;
+use crate::http::body::ITEM_BODY_MAX;
+use crate::http::cursor;
+use crate::http::problem::Problem;
+use crate::http::query::{Query, decode};
+use crate::http::requests::{ItemBody, ItemJson, read};
+use crate::http::response::{self, Answer, Failure};
 
 /// What stands for itself in a path (RFC 3986 §2.3) does not need encoding.
 const RESERVED: &AsciiSet = &NON_ALPHANUMERIC.remove(b'-').remove(b'.').remove(b'_').remove(b'~');
@@ -33,8 +33,8 @@ where
     let flux = app.flux.clone();
     let put =
         async move { Ok::<_, Problem>((flux.put_item(spec).await?, known(&flux, id).await?)) };
-    let (outcome, item) = answer::finish(app, put).await?;
-    let mut answer = answer::json(StatusCode::OK, &ItemJson(&item, now()));
+    let (outcome, item) = response::finish(app, put).await?;
+    let mut answer = response::json(StatusCode::OK, &ItemJson(&item, now()));
     if outcome == PutOutcome::Created {
         *answer.status_mut() = StatusCode::CREATED;
         let place = format!("/v1/items/{}", utf8_percent_encode(item.spec.id.as_str(), RESERVED));
@@ -47,7 +47,7 @@ where
 /// `GET /v1/items/{id}`.
 pub(crate) async fn get<B>(call: Call<B>, id: &str) -> Result<Answer, Problem> {
     let item = known(&call.app.flux, id_to_read(id)?).await?;
-    Ok(answer::json(StatusCode::OK, &ItemJson(&item, now())))
+    Ok(response::json(StatusCode::OK, &ItemJson(&item, now())))
 }
 
 #[derive(Serialize)]
@@ -72,7 +72,7 @@ pub(crate) async fn list<B>(call: Call<B>) -> Result<Answer, Problem> {
     let next_cursor = last.map(|item| cursor::encode(LIST, item.spec.id.as_str()));
     let now = now();
     let items = items.iter().map(|item| ItemJson(item, now)).collect();
-    Ok(answer::json(StatusCode::OK, &Page { items, next_cursor }))
+    Ok(response::json(StatusCode::OK, &Page { items, next_cursor }))
 }
 
 /// The seats of a hall by name.
@@ -93,7 +93,7 @@ pub(crate) async fn seats<B>(call: Call<B>, id: &str) -> Result<Answer, Problem>
     let id = id_to_read(id)?;
     let place = call.app.hall()?;
     match call.app.flux.seats(&id).await? {
-        Some(seats) => Ok(answer::long_json(&Seats(seats), place)),
+        Some(seats) => Ok(response::long_json(&Seats(seats), place)),
         None => Err(Problem::no_seats(format!("{id} is sold by quantity, it has no seats"))),
     }
 }
@@ -105,7 +105,7 @@ pub(crate) async fn events<B>(call: Call<B>) -> Result<Answer, Problem> {
     if let Some(id) = &id {
         known(&call.app.flux, id.clone()).await?;
     }
-    Ok(answer::events(call.app.hub.items(id), call.app.stream()?))
+    Ok(response::events(call.app.hub.items(id), call.app.stream()?))
 }
 
 async fn known(flux: &Flux, id: ItemId) -> Result<Item, Problem> {

@@ -5,8 +5,8 @@ use std::fmt::Write;
 use anyhow::{Context, Result, ensure};
 use flux_core::{Flux, Message};
 
-use crate::config::{Command, Config};
-use crate::time::write_time;
+use crate::http::rfc3339::write_time;
+use crate::setup::config::{Command, Config};
 
 /// Does what the command asks for and prints it; `None` if it is to serve.
 pub async fn run(config: &Config, flux: &Flux) -> Option<Result<()>> {

@@ -13,12 +13,12 @@ use http_body_util::channel::Channel;
 use hyper::body::Body;
 use serde::{Deserialize, Serialize};
 
-use crate::answer::{self, Answer, Failure, PIECE};
+use crate::api::dispatch::Call;
+use crate::api::orders::{idempotency_key, refuse_while_draining};
 use crate::app::App;
-use crate::json;
-use crate::orders::{idempotency_key, refuse_while_draining};
-use crate::problem::Problem;
-use crate::service::Call;
+use crate::http::problem::Problem;
+use crate::http::requests;
+use crate::http::response::{self, Answer, Failure, PIECE};
 
 /// How long an order may take to be decided before it is queued instead.
 const DECIDED_WITHIN: Duration = Duration::from_secs(1);
@@ -80,7 +80,7 @@ where
             order: Sent { user_id: &buyer, item_id: &item },
             order_id: order.id.to_string(),
         };
-        Ok::<_, Problem>(answer::json(StatusCode::OK, &bought))
+        Ok::<_, Problem>(response::json(StatusCode::OK, &bought))
     };
     match bought.await {
         Err(problem) if problem.status() == StatusCode::BAD_REQUEST => {
@@ -92,7 +92,7 @@ where
 
 /// Who wants what.
 fn asked(body: &[u8]) -> Result<(BuyerId, ItemId), Problem> {
-    let body: BuyBody = json::read(body)?;
+    let body: BuyBody = requests::read(body)?;
     let given = |field: Option<String>| field.filter(|text| !text.is_empty());
     let (Some(user), Some(item)) = (given(body.user_id), given(body.item_id)) else {
         return Err(Problem::invalid("Missing user_id or item_id"));
@@ -110,7 +110,7 @@ async fn accept(app: &App, request: OrderRequest) -> Result<Order, Error> {
 }
 
 fn refused(status: StatusCode, error: &str) -> Answer {
-    answer::json(status, &Refused { error })
+    response::json(status, &Refused { error })
 }
 
 #[derive(Serialize)]
@@ -156,8 +156,8 @@ pub(crate) async fn inventory<B>(call: Call<B>) -> Result<Answer, Problem> {
             }
         }
     });
-    let parts = answer::Stream::new(body, place);
-    Ok(answer::of_type("application/json", Either::Right(parts)))
+    let parts = response::Stream::new(body, place);
+    Ok(response::of_type("application/json", Either::Right(parts)))
 }
 
 async fn page(app: &App, after: Option<&Cursor>) -> Result<OrderPage, Error> {

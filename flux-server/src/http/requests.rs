@@ -12,8 +12,8 @@ use serde::de::{DeserializeOwned, MapAccess, Visitor};
 use serde::ser::SerializeStruct;
 use serde::{Deserialize, Deserializer, Serialize, Serializer};
 
-use crate::problem::Problem;
-use crate::time::{read_time, write_time};
+use crate::http::problem::Problem;
+use crate::http::rfc3339::{read_time, write_time};
 
 /// Reads a body; what is wrong with it is said with the field's name.
 pub(crate) fn read<T: DeserializeOwned>(body: &[u8]) -> Result<T, Problem> {

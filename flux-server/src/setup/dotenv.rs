@@ -3,7 +3,7 @@
 
 use std::io;
 
-use crate::config::{ConfigError, SECRETS};
+use crate::setup::config::{ConfigError, SECRETS};
 
 /// Takes the variables of `.env` in the working directory, if there is one,
 /// into the environment; those that are set there already stay.

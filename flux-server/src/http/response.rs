@@ -15,8 +15,8 @@ use tokio::sync::OwnedSemaphorePermit;
 use tracing::Instrument;
 
 use crate::app::Place;
+use crate::conn::watched_socket::Answering;
 use crate::events::EventStream;
-use crate::wire::Answering;
 
 /// Bytes of a long body that are handed over at once.
 pub(crate) const PIECE: usize = 64 * 1024;
@@ -177,7 +177,7 @@ mod tests {
 
     use super::*;
     use crate::app::App;
-    use crate::config::{Config, LogFormat};
+    use crate::setup::config::{Config, LogFormat};
     use crate::telemetry::Telemetry;
 
     #[tokio::test(start_paused = true)]

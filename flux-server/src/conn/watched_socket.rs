@@ -12,8 +12,8 @@ use std::time::Duration;
 use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 use tokio::time::{Instant, Sleep, sleep_until};
 
-use crate::framing::Framing;
-use crate::refusal;
+use crate::conn::hyper_errors;
+use crate::conn::smuggling::Framing;
 
 /// How long a peer may go on sending after its connection was ended.
 const LINGER: Duration = Duration::from_secs(1);
@@ -198,7 +198,7 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Wire<S> {
         bytes: &[u8],
     ) -> Option<Poll<io::Result<usize>>> {
         if self.instead.is_none() {
-            let answer = refusal::instead_of(bytes, self.framing.is_within_a_request_line())?;
+            let answer = hyper_errors::instead_of(bytes, self.framing.is_within_a_request_line())?;
             self.instead = Some((answer, 0));
         }
         while let Some((answer, sent)) = &mut self.instead

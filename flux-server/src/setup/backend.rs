@@ -7,7 +7,7 @@ use flux_core::Flux;
 use flux_core::backends::embedded::Embedded;
 use tracing::warn;
 
-use crate::config::{BackendKind, Command, Config};
+use crate::setup::config::{BackendKind, Command, Config};
 
 /// An engine on its backend.
 pub struct Opened {

@@ -15,11 +15,13 @@ use http::{HeaderMap, HeaderName, HeaderValue, Method, Request, Response, Status
 use hyper::body::Body;
 use tracing::Instrument;
 
-use crate::answer::{self, Answer, Failure};
+use super::{health, items, legacy, orders};
+use crate::api::route::{self, Found, Route};
 use crate::app::{App, Place};
-use crate::problem::Problem;
-use crate::route::{self, Found, Route};
-use crate::{body, first, items, ops, orders, telemetry};
+use crate::http::body;
+use crate::http::problem::Problem;
+use crate::http::response::{self, Answer, Failure};
+use crate::telemetry;
 
 /// Most bytes of a URI.
 const URI_MAX: usize = 8 * 1024;
@@ -125,7 +127,7 @@ fn check_size(parts: &Parts) -> Result<(), Problem> {
 fn refuse(parts: &Parts, found: Option<Found<'_>>, cross: &Cross) -> Result<Answer, Problem> {
     let Some(found) = found else { return Err(Problem::not_found("there is no such path")) };
     if parts.method == Method::OPTIONS && cross.is_allowed() {
-        let mut answer = Response::new(answer::body(Bytes::new()));
+        let mut answer = Response::new(response::body(Bytes::new()));
         *answer.status_mut() = StatusCode::NO_CONTENT;
         let allowed = found.allowed().parse().expect("methods are a header's value");
         let headers = answer.headers_mut();
@@ -150,7 +152,7 @@ where
     B::Error: Into<Failure>,
 {
     if route.is_for_operations() {
-        return ops::answer(app, route).await;
+        return health::answer(app, route).await;
     }
     if app.operations_only {
         return Err(Problem::not_found(
@@ -171,9 +173,9 @@ where
         Route::GetItem => items::get(call, &id).await,
         Route::GetSeats => items::seats(call, &id).await,
         Route::Events => items::events(call).await,
-        Route::Buy => first::buy(call).await,
-        Route::Inventory => first::inventory(call).await,
-        _ => ops::answer(&call.app, route).await,
+        Route::Buy => legacy::buy(call).await,
+        Route::Inventory => legacy::inventory(call).await,
+        _ => health::answer(&call.app, route).await,
     }
 }
 

@@ -4,7 +4,7 @@ use std::path::{Path, PathBuf};
 
 use flux_core::{Error, Flux, InvalidInput, ItemId, ItemSpec};
 
-use crate::json::ItemBody;
+use crate::http::requests::ItemBody;
 
 /// Why the catalogue can't be used.
 #[derive(Debug, thiserror::Error)]

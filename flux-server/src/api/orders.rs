@@ -11,14 +11,14 @@ use hyper::body::Body;
 use serde::Serialize;
 use tracing::debug;
 
-use crate::answer::{self, Answer, Failure};
+use crate::api::dispatch::Call;
 use crate::app::App;
 use crate::auth::Caller;
-use crate::json::{ConfirmBody, OrderJson, PlaceBody, read};
-use crate::problem::Problem;
-use crate::query::{Query, decode};
-use crate::service::Call;
-use crate::{cursor, prefer};
+use crate::http::problem::Problem;
+use crate::http::query::{Query, decode};
+use crate::http::requests::{ConfirmBody, OrderJson, PlaceBody, read};
+use crate::http::response::{self, Answer, Failure};
+use crate::http::{cursor, prefer};
 
 const PREFERENCE_APPLIED: HeaderName = HeaderName::from_static("preference-applied");
 const IDEMPOTENCY_KEY: HeaderName = HeaderName::from_static("idempotency-key");
@@ -94,7 +94,7 @@ pub(crate) async fn get<B>(call: Call<B>, id: &str) -> Result<Answer, Problem> {
     {
         order = waited?;
     }
-    let mut answer = answer::json(StatusCode::OK, &OrderJson(&order));
+    let mut answer = response::json(StatusCode::OK, &OrderJson(&order));
     say_what_was_preferred(&mut answer, wait);
     Ok(answer)
 }
@@ -110,8 +110,8 @@ where
     let ConfirmBody { payment_ref } = read(&body)?;
     let flux = app.flux.clone();
     // Money that came is ruled on, whoever hangs up.
-    let order = answer::finish(app, async move { flux.confirm(id, payment_ref).await }).await?;
-    Ok(answer::json(StatusCode::OK, &OrderJson(&order)))
+    let order = response::finish(app, async move { flux.confirm(id, payment_ref).await }).await?;
+    Ok(response::json(StatusCode::OK, &OrderJson(&order)))
 }
 
 /// `POST /v1/orders/{id}/release`.
@@ -123,8 +123,8 @@ pub(crate) async fn release<B>(call: Call<B>, id: &str) -> Result<Answer, Proble
         let order = flux.order(id).await?.filter(|order| caller.may_see(order));
         order.ok_or(Error::NotFound(id))?;
     }
-    let order = answer::finish(call.app, async move { flux.release(id).await }).await?;
-    Ok(answer::json(StatusCode::OK, &OrderJson(&order)))
+    let order = response::finish(call.app, async move { flux.release(id).await }).await?;
+    Ok(response::json(StatusCode::OK, &OrderJson(&order)))
 }
 
 /// `POST /v1/orders/{id}/cancel`.
@@ -132,8 +132,8 @@ pub(crate) async fn cancel<B>(call: Call<B>, id: &str) -> Result<Answer, Problem
     call.app.auth.operator(&call.parts.headers, call.peer)?;
     let id = id_to_change(id)?;
     let flux = call.app.flux.clone();
-    let order = answer::finish(call.app, async move { flux.cancel(id).await }).await?;
-    Ok(answer::json(StatusCode::OK, &OrderJson(&order)))
+    let order = response::finish(call.app, async move { flux.cancel(id).await }).await?;
+    Ok(response::json(StatusCode::OK, &OrderJson(&order)))
 }
 
 #[derive(Serialize)]
@@ -172,7 +172,7 @@ pub(crate) async fn list<B>(call: Call<B>) -> Result<Answer, Problem> {
         orders: page.orders.iter().map(OrderJson).collect(),
         next_cursor: page.next.map(|Cursor(place)| cursor::encode(LIST, &place)),
     };
-    Ok(answer::json(StatusCode::OK, &page))
+    Ok(response::json(StatusCode::OK, &page))
 }
 
 /// The order's id, for a call that reads.
@@ -213,7 +213,7 @@ pub(crate) fn refuse_while_draining(app: &App) -> Result<(), Problem> {
 }
 
 fn with_location(status: StatusCode, order: &Order) -> Answer {
-    let mut answer = answer::json(status, &OrderJson(order));
+    let mut answer = response::json(status, &OrderJson(order));
     let mut place = *b"/v1/orders/00000000-0000-0000-0000-000000000000";
     order.id.as_uuid().hyphenated().encode_lower(&mut place[11..]);
     let place = HeaderValue::from_bytes(&place).expect("a UUID is a header's value");

@@ -7,11 +7,11 @@ use http::StatusCode;
 use http::header::CONTENT_SECURITY_POLICY;
 use serde::Serialize;
 
-use crate::answer::{self, Answer};
+use crate::api::page;
+use crate::api::route::Route;
 use crate::app::App;
-use crate::page;
-use crate::problem::{Problem, note};
-use crate::route::Route;
+use crate::http::problem::{Problem, note};
+use crate::http::response::{self, Answer};
 
 /// A backend that takes longer to answer is not ready.
 const READY_WITHIN: Duration = Duration::from_secs(1);
@@ -27,16 +27,16 @@ struct Health {
 /// What operations ask, and what is served from the binary.
 pub(crate) async fn answer(app: &App, route: Route) -> Result<Answer, Problem> {
     match route {
-        Route::Healthz => Ok(answer::json(StatusCode::OK, &Health { status: "alive" })),
+        Route::Healthz => Ok(response::json(StatusCode::OK, &Health { status: "alive" })),
         Route::Readyz => {
             ready(app).await?;
-            Ok(answer::json(StatusCode::OK, &Health { status: "ready" }))
+            Ok(response::json(StatusCode::OK, &Health { status: "ready" }))
         }
-        Route::Metrics => Ok(answer::bytes(TEXT, app.figures.render(app).await)),
-        Route::Pulse => Ok(answer::events(app.hub.pulse(), app.stream()?)),
-        Route::OpenApi => Ok(answer::bytes("application/json", OPEN_API)),
+        Route::Metrics => Ok(response::bytes(TEXT, app.figures.render(app).await)),
+        Route::Pulse => Ok(response::events(app.hub.pulse(), app.stream()?)),
+        Route::OpenApi => Ok(response::bytes("application/json", OPEN_API)),
         _ => {
-            let mut answer = answer::bytes("text/html; charset=utf-8", page::PAGE);
+            let mut answer = response::bytes("text/html; charset=utf-8", page::PAGE);
             answer.headers_mut().insert(CONTENT_SECURITY_POLICY, page::may());
             Ok(answer)
         }
@@ -61,4 +61,4 @@ async fn ready(app: &App) -> Result<(), Problem> {
     }
 }
 
-const OPEN_API: &str = include_str!("../openapi.json");
+const OPEN_API: &str = include_str!("../../openapi.json");
