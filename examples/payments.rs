@@ -7,7 +7,7 @@
 //! ```
 
 use anyhow::ensure;
-use flux_core::seams::{NewsReceiver, OrderFilter};
+use flux_core::seams::{OrderFilter, OutcomeReceiver};
 use flux_core::{Error, Flux, ItemId, ItemSpec, Order, OrderId, OrderRequest, OrderStatus};
 use tokio::sync::broadcast::error::RecvError;
 
@@ -19,7 +19,7 @@ async fn main() -> anyhow::Result<()> {
     let flux = Flux::open(dir.path()).await?;
     // Two tickets, set aside for one second each time.
     flux.put_item(ItemSpec::builder().id(TICKET).capacity(2).hold_seconds(1).build()?).await?;
-    let mut news = flux.subscribe();
+    let mut outcomes = flux.subscribe();
 
     println!("Ann and Bob hold the two tickets. Bob pays, Ann doesn't:");
     let ann = hold(&flux, "ann").await?;
@@ -28,7 +28,7 @@ async fn main() -> anyhow::Result<()> {
     stock(&flux).await?;
 
     println!("\nAnn's hold ends by itself and her ticket is on sale again:");
-    ended(&flux, &mut news, ann.id).await?;
+    ended(&flux, &mut outcomes, ann.id).await?;
     stock(&flux).await?;
 
     println!("\nAnn's money comes late. Her ticket is still there, so she gets it:");
@@ -38,7 +38,7 @@ async fn main() -> anyhow::Result<()> {
     println!("\nBob takes his back, and Cleo holds it. Her hold ends too:");
     told(&flux.cancel(bob.id).await?);
     let cleo = hold(&flux, "cleo").await?;
-    ended(&flux, &mut news, cleo.id).await?;
+    ended(&flux, &mut outcomes, cleo.id).await?;
 
     println!("\nDan buys it before Cleo's money comes. She is owed hers back, and");
     println!("her bank's repeating itself changes nothing:");
@@ -75,13 +75,13 @@ async fn pay(flux: &Flux, order: &Order, payment: &str) -> anyhow::Result<()> {
     Ok(())
 }
 
-/// Waits until the hold has ended. News may be lost, so a receiver that fell
+/// Waits until the hold has ended. Outcomes may be lost, so a receiver that fell
 /// behind, or hears of a gap, looks for itself.
-async fn ended(flux: &Flux, news: &mut NewsReceiver, id: OrderId) -> anyhow::Result<()> {
+async fn ended(flux: &Flux, outcomes: &mut OutcomeReceiver, id: OrderId) -> anyhow::Result<()> {
     loop {
-        let order = match news.recv().await {
-            Ok(news) if news.is_gap() => flux.order(id).await?,
-            Ok(news) => news.orders.iter().find(|order| order.id == id).cloned(),
+        let order = match outcomes.recv().await {
+            Ok(outcomes) if outcomes.is_gap() => flux.order(id).await?,
+            Ok(outcomes) => outcomes.orders.iter().find(|order| order.id == id).cloned(),
             Err(RecvError::Lagged(_)) => flux.order(id).await?,
             Err(RecvError::Closed) => anyhow::bail!("the engine has stopped"),
         };

@@ -122,7 +122,7 @@ async fn main() -> Result<()> {
         let a_minute = *calls as f64 * 60.0 / took.as_secs_f64();
         let limit = match operation.as_str() {
             "ReceiveMessage" => "3 to 4, long polls of 20 s",
-            "PING" => "12, to know that the news is heard",
+            "PING" => "12, to know that the outcomes are heard",
             "Query" => "8, a sweep; more in its first minute",
             _ => "",
         };

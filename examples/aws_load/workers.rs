@@ -83,17 +83,17 @@ pub(crate) async fn decisions(
     let flux = engine(&aws, Role::AcceptOnly);
     put_items(&flux, load.items, load.orders).await?;
     submit_all(&flux, load.items, load.orders).await?;
-    let mut news = flux.subscribe();
+    let mut outcomes = flux.subscribe();
     let workers: Vec<Worker> =
         (0..load.workers).map(|_| Worker::start(services, &sale)).collect::<Result<_>>()?;
     let started = Instant::now();
     let (mut first, mut held) = (None::<(Instant, u32)>, 0);
     let hearing = async {
         while held < load.orders {
-            match news.recv().await {
-                Ok(news) => {
+            match outcomes.recv().await {
+                Ok(outcomes) => {
                     let is_held = |order: &&_| OrderStatus::Held == flux_core::Order::status(order);
-                    held += news.orders.iter().filter(is_held).count() as u32;
+                    held += outcomes.orders.iter().filter(is_held).count() as u32;
                     if tells_bills {
                         eprint!("{held} at {} ms, ", started.elapsed().as_millis());
                     }
@@ -101,8 +101,8 @@ pub(crate) async fn decisions(
                         first.get_or_insert((Instant::now(), held));
                     }
                 }
-                Err(RecvError::Lagged(_)) => bail!("the news came too fast"),
-                Err(RecvError::Closed) => bail!("no more news"),
+                Err(RecvError::Lagged(_)) => bail!("the outcomes came too fast"),
+                Err(RecvError::Closed) => bail!("no more outcomes"),
             }
         }
         Ok(())

@@ -119,7 +119,7 @@ impl Aws {
             }
             None => (Arc::new(MemoryLocks::default()), Arc::new(MemoryBus::default())),
         };
-        // Not around leases and news: to wait for those helps nobody.
+        // Not around leases and outcomes: to wait for those helps nobody.
         let retry = Retry::default();
         let backend = Backend {
             queue: Arc::new(Layered::new(queue, retry.clone())),

@@ -6,7 +6,7 @@ use tokio::task::JoinSet;
 
 /// Why a call was not made.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(crate) enum NotGathered {
+pub(crate) enum NotBatched {
     /// Too many wait already.
     Full,
     /// The batch failed by a panic, or the runtime is going down.
@@ -18,12 +18,12 @@ type Call<T, R> = (T, oneshot::Sender<R>);
 /// Gathers calls into batches. Dropping it ends its task, and with it the
 /// batches on their way.
 #[derive(Debug)]
-pub(crate) struct Gather<T, R> {
+pub(crate) struct Batcher<T, R> {
     calls: mpsc::Sender<Call<T, R>>,
     _task: JoinSet<()>,
 }
 
-impl<T: Send + 'static, R: Send + 'static> Gather<T, R> {
+impl<T: Send + 'static, R: Send + 'static> Batcher<T, R> {
     /// At most `waiting_max` calls wait, `batch_max` go together, and
     /// `batches_max` batches are on their way at once. `work` answers each of
     /// a batch's calls, in order. Must be called within a tokio runtime.
@@ -76,13 +76,13 @@ impl<T: Send + 'static, R: Send + 'static> Gather<T, R> {
 
     /// Makes one call, together with others that wait. A dropped call may
     /// still be made.
-    pub(crate) async fn call(&self, asked: T) -> Result<R, NotGathered> {
+    pub(crate) async fn call(&self, asked: T) -> Result<R, NotBatched> {
         let (caller, answer) = oneshot::channel();
         self.calls.try_send((asked, caller)).map_err(|error| match error {
-            mpsc::error::TrySendError::Full(_) => NotGathered::Full,
-            mpsc::error::TrySendError::Closed(_) => NotGathered::Lost,
+            mpsc::error::TrySendError::Full(_) => NotBatched::Full,
+            mpsc::error::TrySendError::Closed(_) => NotBatched::Lost,
         })?;
-        answer.await.map_err(|_| NotGathered::Lost)
+        answer.await.map_err(|_| NotBatched::Lost)
     }
 }
 
@@ -95,10 +95,10 @@ mod tests {
 
     type Sizes = Arc<Mutex<Vec<usize>>>;
 
-    fn doubling(waiting_max: usize, batch_max: usize) -> (Arc<Gather<u32, u32>>, Sizes) {
+    fn doubling(waiting_max: usize, batch_max: usize) -> (Arc<Batcher<u32, u32>>, Sizes) {
         let sizes = Sizes::default();
         let seen = Arc::clone(&sizes);
-        let gather = Gather::new(waiting_max, batch_max, 1, move |batch: Vec<u32>| {
+        let gather = Batcher::new(waiting_max, batch_max, 1, move |batch: Vec<u32>| {
             seen.lock().expect("no panic").push(batch.len());
             async move {
                 tokio::time::sleep(Duration::from_millis(10)).await;
@@ -128,17 +128,17 @@ mod tests {
         let (gather, _) = doubling(2, 1);
         let calls = (0..20).map(|n| gather.call(n));
         let answers = futures_util::future::join_all(calls).await;
-        assert!(answers.contains(&Err(NotGathered::Full)), "{answers:?}");
+        assert!(answers.contains(&Err(NotBatched::Full)), "{answers:?}");
         assert!(answers.iter().filter(|answer| answer.is_ok()).count() >= 2, "{answers:?}");
     }
 
     #[tokio::test]
     async fn a_batch_that_panics_takes_only_its_own_with_it() {
-        let gather = Gather::new(8, 1, 1, |batch: Vec<u32>| async move {
+        let gather = Batcher::new(8, 1, 1, |batch: Vec<u32>| async move {
             assert_ne!(batch, [1], "told to");
             batch
         });
-        assert_eq!(gather.call(1).await, Err(NotGathered::Lost));
+        assert_eq!(gather.call(1).await, Err(NotBatched::Lost));
         assert_eq!(gather.call(2).await, Ok(2));
     }
 }

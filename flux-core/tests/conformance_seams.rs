@@ -9,8 +9,8 @@ use std::time::Duration;
 use async_trait::async_trait;
 use flux_core::conformance::{self, Counts, QueueTerms};
 use flux_core::seams::{
-    DeadLetter, Delivery, Lease, LockManager, News, NewsReceiver, NewsSender, OrderQueue,
-    OutcomeBus, QueueDepth, Receipt, SeamError, news_channel,
+    DeadLetter, Delivery, Lease, LockManager, OrderQueue, OutcomeBus, OutcomeReceiver,
+    OutcomeSender, Outcomes, QueueDepth, Receipt, SeamError, outcome_channel,
 };
 use flux_core::{ItemId, Message, Order, OrderId, Timestamp};
 use tokio::time::{Instant, sleep};
@@ -221,17 +221,17 @@ impl LockManager for PlainLocks {
     }
 }
 
-struct PlainBus(NewsSender);
+struct PlainBus(OutcomeSender);
 
 #[async_trait]
 impl OutcomeBus for PlainBus {
-    async fn publish(&self, news: Arc<News>) -> Result<(), SeamError> {
+    async fn publish(&self, outcomes: Arc<Outcomes>) -> Result<(), SeamError> {
         // An error only says that nobody listens.
-        let _ = self.0.send(news);
+        let _ = self.0.send(outcomes);
         Ok(())
     }
 
-    fn subscribe(&self) -> NewsReceiver {
+    fn subscribe(&self) -> OutcomeReceiver {
         self.0.subscribe()
     }
 }
@@ -265,5 +265,5 @@ async fn the_locks_on_the_machines_clock() {
 
 #[tokio::test]
 async fn the_bus() {
-    conformance::bus(|| async { Arc::new(PlainBus(news_channel(64))) }).await.assert_clean();
+    conformance::bus(|| async { Arc::new(PlainBus(outcome_channel(64))) }).await.assert_clean();
 }

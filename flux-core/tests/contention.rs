@@ -39,7 +39,7 @@ impl Fleet {
         let settings = Settings::builder()
             .claim_max(Duration::from_millis(200))
             .sweep_every(Duration::from_secs(1))
-            .round_max(100)
+            .batch_max(100)
             .build();
         let engine = Flux::builder(self.backend.clone()).clock(self.clock.clone());
         engine.settings(settings).role(role).start()

@@ -7,8 +7,8 @@ use std::time::Duration;
 
 use flux_core::backends::memory::{MemoryBus, MemoryStore};
 use flux_core::clock::TokioClock;
-use flux_core::layers::{Call, Layer, NoLocks, YesLocks};
-use flux_core::seams::{CommitMax, News, OrderFilter, OutcomeBus, SeamError};
+use flux_core::layers::{BrokenLocks, Call, Layer, YesLocks};
+use flux_core::seams::{CommitMax, OrderFilter, OutcomeBus, Outcomes, SeamError};
 use flux_core::{
     Backend, Commit, Error, Flux, ItemId, ItemSpec, Line, Order, OrderId, OrderRequest,
     OrderStatus, PaymentRef, Reason, Role, Settings, Timestamp,
@@ -265,7 +265,7 @@ async fn growing_opens_the_gate_and_shrinking_stops_at_what_is_taken() -> Result
 
 #[tokio::test(start_paused = true)]
 async fn what_cannot_be_taken_on_is_refused_at_once() -> Result {
-    let settings = Settings::builder().waiting_max(8).round_max(4).build();
+    let settings = Settings::builder().calls_max(8).batch_max(4).build();
     let flux = Flux::builder(Backend::memory()).clock(clock()).settings(settings).start();
     flux.put_item(ItemSpec::pool("a", 1_000)?).await?;
     let (mut held, mut refused) = (0, 0);
@@ -346,7 +346,7 @@ async fn a_gap_in_the_news_has_those_who_wait_look_for_themselves() -> Result {
     tokio::time::sleep(Duration::from_millis(100)).await;
     assert!(!waiting.is_finished());
     let told = tokio::time::Instant::now();
-    bus.publish(Arc::new(News::gap())).await?;
+    bus.publish(Arc::new(Outcomes::gap())).await?;
     assert_eq!(waiting.await??.status(), OrderStatus::Held);
     assert!(told.elapsed() < Duration::from_millis(100), "{:?}", told.elapsed());
     Ok(())
@@ -393,7 +393,7 @@ async fn a_lock_that_grants_everybody_everything_sells_each_unit_once() -> Resul
 
 #[tokio::test(start_paused = true)]
 async fn without_a_lock_service_each_unit_is_sold_once() -> Result {
-    let locks = Arc::new(NoLocks);
+    let locks = Arc::new(BrokenLocks);
     sell_with_three_engines(Backend { locks, ..Backend::memory() }).await
 }
 
@@ -483,7 +483,7 @@ async fn an_outage_gives_no_order_up() -> Result {
     }
     // A caller is told that it may have taken effect, for that is so.
     let asked = flux.place(one("bob").with_id(id(90))).await;
-    assert!(matches!(asked, Err(Error::Unsettled(_))), "{asked:?}");
+    assert!(matches!(asked, Err(Error::OutcomePending(_))), "{asked:?}");
     tokio::time::sleep(Duration::from_secs(3_600)).await;
     layer.outage.store(false, Ordering::Relaxed);
     for n in 1..50 {
@@ -497,7 +497,7 @@ async fn an_outage_gives_no_order_up() -> Result {
 #[tokio::test(start_paused = true)]
 async fn bounds_of_zero_and_endless_waits_do_no_harm() -> Result {
     let settings = Settings::builder()
-        .round_max(0)
+        .batch_max(0)
         .deliveries_max(0)
         .tries_max(0)
         .sweep_every(Duration::MAX)

@@ -165,7 +165,7 @@ async fn repeats_at_once_are_the_first_ones_order() -> Result {
 async fn a_dropped_call_leaves_its_id_taken_while_the_worker_has_its_order() -> Result {
     let (flux, troubles) = sale(5).await?;
     troubles.set(Operation::Commit, Trouble::Slow(10 * SECOND));
-    // The round before, so that the order is in the lane for a while.
+    // The batch before, so that the order is in the inbox for a while.
     let before = flux.clone();
     let before =
         tokio::spawn(async move { before.place(OrderRequest::units("eve", "a", 1)?).await });
@@ -295,7 +295,7 @@ async fn without_a_worker_what_is_queued_is_asked_for_once() -> Result {
     let queued = front.submit(one("ann")).await?;
     assert_taken(&front).await;
     let unsettled = front.place(one("ann")).await;
-    assert!(matches!(unsettled, Err(Error::Unsettled(_))), "{unsettled:?}");
+    assert!(matches!(unsettled, Err(Error::OutcomePending(_))), "{unsettled:?}");
     assert_eq!(front.depth().await?.waiting, 1);
 
     let _worker = Flux::builder(backend).start();

@@ -76,7 +76,10 @@ async fn nothing_was_accepted_is_not_said_of_an_order_the_worker_has() -> Result
     troubles.set(Operation::Send, Trouble::Away(Duration::ZERO));
     let request = one("ann").with_id(id(1));
     let unsettled = flux.place_within(request.clone(), SECOND).await;
-    assert!(matches!(unsettled, Err(Error::Unsettled(order)) if order == id(1)), "{unsettled:?}");
+    assert!(
+        matches!(unsettled, Err(Error::OutcomePending(order)) if order == id(1)),
+        "{unsettled:?}"
+    );
 
     // It was decided all the same, and the repeat hears of it.
     troubles.clear();

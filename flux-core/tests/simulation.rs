@@ -96,7 +96,9 @@ impl Sale {
             let engine = &self.engines[dice.roll(self.engines.len() as u64) as usize];
             match call(engine.clone()).await {
                 Err(
-                    error @ (Error::Backend(_) | Error::Unsettled(_) | Error::Overloaded { .. }),
+                    error @ (Error::Backend(_)
+                    | Error::OutcomePending(_)
+                    | Error::Overloaded { .. }),
                 ) => last = Some(error),
                 answer => return answer,
             }
@@ -133,7 +135,7 @@ impl Sale {
                     let wait = |flux: Flux| async move {
                         let order = flux.wait(id, Duration::from_secs(60)).await?;
                         match order.status() {
-                            OrderStatus::Queued => Err(Error::Unsettled(id)),
+                            OrderStatus::Queued => Err(Error::OutcomePending(id)),
                             _ => Ok(order),
                         }
                     };

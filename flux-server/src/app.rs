@@ -72,7 +72,7 @@ pub(crate) struct Bounds {
 
 /// The server, as one request has it: a place among those being answered, given
 /// back when dropped.
-pub(crate) struct Place(Arc<App>);
+pub(crate) struct RequestPermit(Arc<App>);
 
 impl App {
     /// A server for `flux`.
@@ -163,9 +163,9 @@ impl App {
     }
 
     /// A place among the requests being answered.
-    pub(crate) fn request(self: &Arc<Self>) -> Result<Place, Problem> {
+    pub(crate) fn request(self: &Arc<Self>) -> Result<RequestPermit, Problem> {
         let before = self.requests.fetch_add(1, Ordering::Relaxed);
-        let place = Place(Arc::clone(self));
+        let place = RequestPermit(Arc::clone(self));
         match before < self.bounds.requests_max {
             true => Ok(place),
             false => Err(Problem::unavailable("too many requests at once; nothing was accepted")),
@@ -211,14 +211,14 @@ fn one_of(places: &Arc<Semaphore>, beyond: &'static str) -> Result<OwnedSemaphor
     Arc::clone(places).try_acquire_owned().map_err(|_| Problem::unavailable(beyond))
 }
 
-impl Place {
+impl RequestPermit {
     /// The server alone, for what goes on after the answer began.
     pub(crate) fn app(&self) -> Arc<App> {
         Arc::clone(&self.0)
     }
 }
 
-impl std::ops::Deref for Place {
+impl std::ops::Deref for RequestPermit {
     type Target = App;
 
     fn deref(&self) -> &App {
@@ -226,7 +226,7 @@ impl std::ops::Deref for Place {
     }
 }
 
-impl Drop for Place {
+impl Drop for RequestPermit {
     fn drop(&mut self) {
         if self.0.requests.fetch_sub(1, Ordering::AcqRel) == 1 {
             self.0.none_left.notify_one();

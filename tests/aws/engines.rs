@@ -64,7 +64,7 @@ async fn place(flux: &Flux, request: &OrderRequest) -> Option<Order> {
         match flux.place(request.clone()).await {
             Ok(order) => return Some(order),
             Err(Error::SoldOut(_)) => return None,
-            Err(Error::Unsettled(_)) if Instant::now() < end => {}
+            Err(Error::OutcomePending(_)) if Instant::now() < end => {}
             Err(error) => panic!("{request:?}: {error}"),
         }
     }
@@ -89,7 +89,7 @@ async fn buy(places: &Flux, pays: &Flux, buyer: u32, pause: Duration) -> Option<
         match pays.confirm(order.id, payment.clone()).await {
             Ok(order) => return Some(order),
             Err(Error::RefundDue(order)) => return Some(*order),
-            Err(Error::Unsettled(_)) if Instant::now() < end => {}
+            Err(Error::OutcomePending(_)) if Instant::now() < end => {}
             Err(error) => panic!("buyer {buyer} pays for {order:?}: {error}"),
         }
     }

@@ -1,7 +1,7 @@
 //! Taking items over, and what is remembered of those taken.
 //!
 //! The token is the epoch of an item's first shelf, and minted there; then it
-//! is set on the other shelves, unless a later one is there already. So of two
+//! is set on the other stock_rows, unless a later one is there already. So of two
 //! claims at once the later has every shelf in the end.
 
 use std::collections::HashMap;
@@ -15,7 +15,7 @@ use tokio::time::sleep;
 
 use super::DynamoStore;
 use super::rows::{Key, Row, SERVICE, get_number, number};
-use super::stock_row::{Known, Shelf};
+use super::stock_row::{Known, StockRow};
 use super::table::{Written, in_order};
 use crate::pause::jittered;
 
@@ -41,7 +41,7 @@ impl DynamoStore {
         let claims = in_order(items.iter().map(|item| self.claim_one(item, None)));
         let claims = claims.map_ok(|known| {
             let known = known?;
-            let (token, stock) = (known.shelves[0].token, known.stock());
+            let (token, stock) = (known.stock_rows[0].token, known.stock());
             let claim = Claim { token, spec: Arc::clone(&known.spec), stock };
             self.remember(known);
             Some(claim)
@@ -60,7 +60,7 @@ impl DynamoStore {
             if tries > 0 {
                 sleep(jittered(tries, Duration::from_millis(2))).await;
             }
-            let head = self.table.update(Key::shelf(item, 0));
+            let head = self.table.update(Key::stock_row(item, 0));
             let head = match counting_until {
                 None => head.update_expression("ADD epoch :one"),
                 Some(until) => head
@@ -83,15 +83,15 @@ impl DynamoStore {
                 }
             };
             let (head, spec) = self.items.head(&row).await?;
-            let first = Shelf::read(&row, &spec)?;
+            let first = StockRow::read(&row, &spec)?;
             let token = first.token;
             let others =
                 (1..head.stripes).map(|stripe| self.claim_stripe(item, stripe, token, &spec));
-            let others: Vec<Option<Shelf>> = in_order(others).try_collect().await?;
-            let others: Option<Vec<Shelf>> = others.into_iter().collect();
+            let others: Vec<Option<StockRow>> = in_order(others).try_collect().await?;
+            let others: Option<Vec<StockRow>> = others.into_iter().collect();
             if let Some(others) = others {
-                let shelves = std::iter::once(first).chain(others).collect();
-                return Ok(Some(Known { head, spec, shelves }));
+                let stock_rows = std::iter::once(first).chain(others).collect();
+                return Ok(Some(Known { head, spec, stock_rows }));
             }
         }
         Err(SeamError::unavailable(SERVICE))
@@ -104,27 +104,27 @@ impl DynamoStore {
         stripe: usize,
         token: FencingToken,
         spec: &ItemSpec,
-    ) -> Result<Option<Shelf>, SeamError> {
+    ) -> Result<Option<StockRow>, SeamError> {
         let update = self
             .table
-            .update(Key::shelf(item, stripe))
+            .update(Key::stock_row(item, stripe))
             .update_expression("SET epoch = :token")
             .condition_expression("epoch <= :token")
             .expression_attribute_values(":token", number(token.0));
         match self.table.write(update).await? {
-            Written::Row(row) => Shelf::read(&row, spec).map(Some),
+            Written::Row(row) => StockRow::read(&row, spec).map(Some),
             Written::Not(_) => Ok(None),
         }
     }
 
-    /// Remembers an item, but for shelves of which later news is known.
+    /// Remembers an item, but for stock rows of which later writes are known.
     pub(super) fn remember(&self, mut known: Known) {
         let mut memory = self.memory();
         if let Some(old) = memory.get(&known.head.id) {
-            if old.shelves[0].token > known.shelves[0].token {
+            if old.stock_rows[0].token > known.stock_rows[0].token {
                 return;
             }
-            for (shelf, old) in known.shelves.iter_mut().zip(&old.shelves) {
+            for (shelf, old) in known.stock_rows.iter_mut().zip(&old.stock_rows) {
                 if old.token == shelf.token && old.revision > shelf.revision {
                     shelf.clone_from(old);
                 }
@@ -144,27 +144,27 @@ impl DynamoStore {
     pub(super) fn remembered(&self, item: &ItemId, token: FencingToken) -> Option<Known> {
         let memory = self.memory();
         let known = memory.get(item)?;
-        known.shelves.iter().all(|shelf| shelf.token == token).then(|| known.clone())
+        known.stock_rows.iter().all(|shelf| shelf.token == token).then(|| known.clone())
     }
 
     /// The stripes of an item that has several, the fullest first; none if it
     /// has one, or is not remembered.
     pub(super) fn fullest_stripes(&self, item: &ItemId, token: FencingToken) -> Vec<usize> {
-        let Some(known) = self.remembered(item, token).filter(|known| known.shelves.len() > 1)
+        let Some(known) = self.remembered(item, token).filter(|known| known.stock_rows.len() > 1)
         else {
             return Vec::new();
         };
-        let available = |stripe: &usize| known.shelves[*stripe].stock.available();
-        let mut stripes: Vec<usize> = (0..known.shelves.len()).collect();
+        let available = |stripe: &usize| known.stock_rows[*stripe].stock.available();
+        let mut stripes: Vec<usize> = (0..known.stock_rows.len()).collect();
         stripes.sort_by_key(|stripe| std::cmp::Reverse(available(stripe)));
         stripes
     }
 
     /// Remembers what was written to a shelf, or found there.
-    pub(super) fn remember_shelf(&self, item: &ItemId, stripe: usize, shelf: Shelf) {
+    pub(super) fn remember_stock_row(&self, item: &ItemId, stripe: usize, shelf: StockRow) {
         let mut memory = self.memory();
         let Some(known) = memory.get_mut(item) else { return };
-        if let Some(known) = known.shelves.get_mut(stripe)
+        if let Some(known) = known.stock_rows.get_mut(stripe)
             && (known.token, known.revision) < (shelf.token, shelf.revision)
         {
             *known = shelf;

@@ -14,9 +14,9 @@ use flux_core::{Commit, CommitOutcome, Effect, FencingToken, ItemId, OrderId, Ov
 use futures_util::StreamExt;
 
 use super::DynamoStore;
-use super::draft::{Draft, Place, Target};
+use super::draft::{Draft, StockChange, Target};
 use super::rows::{Row, SERVICE, get_number};
-use super::stock_row::{Known, Shelf};
+use super::stock_row::{Known, StockRow};
 use super::table::{Transacted, in_order};
 
 /// Actions in one transaction; DynamoDB takes no more.
@@ -39,9 +39,9 @@ impl DynamoStore {
         commits: &[Commit],
     ) -> Result<Vec<CommitOutcome>, SeamError> {
         let mut outcomes: Vec<Option<Outcome>> = commits.iter().map(|_| None).collect();
-        let lanes = self.lanes(commits);
-        let lanes = in_order(lanes.into_iter().map(|lane| self.run_lane(commits, lane)));
-        let done: Vec<Vec<(usize, Option<Outcome>)>> = lanes.collect().await;
+        let chains = self.chains(commits);
+        let chains = in_order(chains.into_iter().map(|chain| self.run_chain(commits, chain)));
+        let done: Vec<Vec<(usize, Option<Outcome>)>> = chains.collect().await;
         let mut left = Vec::new();
         for (number, outcome) in done.into_iter().flatten() {
             if outcome.is_none() {
@@ -59,14 +59,14 @@ impl DynamoStore {
 
     /// Which commits go one after the other: those that share an item, but
     /// for commits on one striped item alone, which share its stripes out.
-    fn lanes(&self, commits: &[Commit]) -> Vec<Vec<Turn>> {
+    fn chains(&self, commits: &[Commit]) -> Vec<Vec<Turn>> {
         let mut joined: HashSet<&ItemId> = HashSet::new();
         for commit in commits.iter().filter(|commit| commit.claims.len() > 1) {
             joined.extend(commit.claims.iter().map(|(item, _)| item));
         }
         let mut stripes: HashMap<&ItemId, std::iter::Cycle<_>> = HashMap::new();
-        let mut lanes: Vec<Vec<Turn>> = Vec::new();
-        let mut lane_of: HashMap<(&ItemId, Option<usize>), usize> = HashMap::new();
+        let mut chains: Vec<Vec<Turn>> = Vec::new();
+        let mut chain_of: HashMap<(&ItemId, Option<usize>), usize> = HashMap::new();
         for (number, commit) in commits.iter().enumerate() {
             let stripe = match &commit.claims[..] {
                 [(item, token)] if !joined.contains(item) => {
@@ -77,27 +77,31 @@ impl DynamoStore {
             };
             let keys = || commit.claims.iter().map(|(item, _)| (item, stripe));
             let met: BTreeSet<usize> =
-                keys().filter_map(|key| lane_of.get(&key).copied()).collect();
-            let lane = met.first().copied().unwrap_or(lanes.len());
-            if lane == lanes.len() {
-                lanes.push(Vec::new());
+                keys().filter_map(|key| chain_of.get(&key).copied()).collect();
+            let chain = met.first().copied().unwrap_or(chains.len());
+            if chain == chains.len() {
+                chains.push(Vec::new());
             }
             for other in met.into_iter().skip(1) {
-                let moved = std::mem::take(&mut lanes[other]);
-                lanes[lane].extend(moved);
-                lane_of.values_mut().filter(|l| **l == other).for_each(|l| *l = lane);
+                let moved = std::mem::take(&mut chains[other]);
+                chains[chain].extend(moved);
+                chain_of.values_mut().filter(|l| **l == other).for_each(|l| *l = chain);
             }
-            lanes[lane].push(Turn { number, stripe });
-            lane_of.extend(keys().map(|key| (key, lane)));
+            chains[chain].push(Turn { number, stripe });
+            chain_of.extend(keys().map(|key| (key, chain)));
         }
-        lanes.iter_mut().for_each(|lane| lane.sort_unstable_by_key(|turn| turn.number));
-        lanes
+        chains.iter_mut().for_each(|chain| chain.sort_unstable_by_key(|turn| turn.number));
+        chains
     }
 
-    async fn run_lane(&self, commits: &[Commit], lane: Vec<Turn>) -> Vec<(usize, Option<Outcome>)> {
-        let mut outcomes = Vec::with_capacity(lane.len());
+    async fn run_chain(
+        &self,
+        commits: &[Commit],
+        chain: Vec<Turn>,
+    ) -> Vec<(usize, Option<Outcome>)> {
+        let mut outcomes = Vec::with_capacity(chain.len());
         let mut fenced: HashSet<(&ItemId, FencingToken)> = HashSet::new();
-        for Turn { number, stripe } in lane {
+        for Turn { number, stripe } in chain {
             let commit = &commits[number];
             let lost = commit.claims.iter().filter(|(item, t)| fenced.contains(&(item, *t)));
             let lost: Vec<ItemId> = lost.map(|(item, _)| item.clone()).collect();
@@ -136,7 +140,7 @@ impl DynamoStore {
                 if stripe.is_some() {
                     return Ok(None);
                 }
-                if fresh && !self.gather(&draft, &known).await? {
+                if fresh && !self.consolidate_stripes(&draft, &known).await? {
                     return Ok(Some(CommitOutcome::Fenced(draft.overtaken)));
                 }
                 fresh = true;
@@ -153,8 +157,8 @@ impl DynamoStore {
             let (targets, actions): (Vec<Target>, Vec<_>) = actions.into_iter().unzip();
             match self.table.transact(actions).await? {
                 Transacted::Applied => {
-                    for Place { item, stripe, after, .. } in draft.places {
-                        self.remember_shelf(&item, stripe, after);
+                    for StockChange { item, stripe, after, .. } in draft.stock_changes {
+                        self.remember_stock_row(&item, stripe, after);
                     }
                     return Ok(Some(CommitOutcome::Applied));
                 }
@@ -171,7 +175,7 @@ impl DynamoStore {
                 }
             }
         }
-        // Somebody writes the same shelves under the same token all the time.
+        // Somebody writes the same stock_rows under the same token all the time.
         let items = commit.claims.iter().map(|(item, _)| item.clone()).collect();
         Ok(Some(CommitOutcome::Fenced(items)))
     }
@@ -198,7 +202,7 @@ impl DynamoStore {
             for (item, read) in unknown.iter().zip(self.items.read(&unknown).await?) {
                 let claimed = |(claimed, _): &&(ItemId, FencingToken)| claimed == item;
                 let token = commit.claims.iter().find(claimed).map(|(_, token)| *token);
-                let ours = |read: &Known| read.shelves.iter().all(|s| Some(s.token) == token);
+                let ours = |read: &Known| read.stock_rows.iter().all(|s| Some(s.token) == token);
                 match read.filter(ours) {
                     Some(read) => {
                         self.remember(read.clone());
@@ -231,7 +235,7 @@ impl DynamoStore {
                     let live = live_of(reason.item.as_ref())?;
                     over_cap.push(OverCap { item: item.clone(), buyer: buyer.clone(), live });
                 }
-                Target::Shelf(item, stripe) => {
+                Target::StockRow(item, stripe) => {
                     let claimed = |(claimed, _): &&(ItemId, FencingToken)| claimed == item;
                     let token = commit.claims.iter().find(claimed).map(|(_, token)| *token);
                     let found = reason.item.as_ref();
@@ -241,7 +245,7 @@ impl DynamoStore {
                     } else if let (Some(row), Some(known)) =
                         (found, known.iter().find(|known| known.head.id == *item))
                     {
-                        self.remember_shelf(item, *stripe, Shelf::read(row, &known.spec)?);
+                        self.remember_stock_row(item, *stripe, StockRow::read(row, &known.spec)?);
                     }
                 }
                 Target::Log => {}
@@ -273,14 +277,18 @@ impl DynamoStore {
 
     /// Brings the stock of striped items together for a commit that needs more
     /// than one stripe has. `false` when there is not so much in all.
-    async fn gather(&self, draft: &Draft<'_>, known: &[Known]) -> Result<bool, SeamError> {
+    async fn consolidate_stripes(
+        &self,
+        draft: &Draft<'_>,
+        known: &[Known],
+    ) -> Result<bool, SeamError> {
         let mut moved = false;
         for known in known.iter().filter(|known| draft.overtaken.contains(&known.head.id)) {
-            let most = known.shelves.iter().map(|shelf| shelf.stock.available()).max();
+            let most = known.stock_rows.iter().map(|shelf| shelf.stock.available()).max();
             if known.stock().available() <= most.unwrap_or(0) {
                 return Ok(false);
             }
-            let actions = super::draft::gathering(&self.table.name, known);
+            let actions = super::draft::consolidating(&self.table.name, known);
             match self.table.transact(actions).await? {
                 Transacted::Applied => moved = true,
                 // The next look tells what became of it.

@@ -1,4 +1,4 @@
-//! What a commit would write, worked out before anything is: the shelves as
+//! What a commit would write, worked out before anything is: the stock_rows as
 //! they would be, the orders, the counts of capped buyers, the logs.
 
 use std::collections::BTreeMap;
@@ -11,23 +11,23 @@ use flux_core::{BuyerId, Commit, Effect, Expect, ItemId, OrderId, OverCap, Stock
 use uuid::Uuid;
 
 use super::rows::{Entry, Key, Row, number, order_row, string};
-use super::stock_row::{Known, Shelf, TAIL_MAX};
+use super::stock_row::{Known, StockRow, TAIL_MAX};
 use super::table::values;
 
 /// A shelf the commit rests on.
 #[derive(Debug)]
-pub(super) struct Place {
+pub(super) struct StockChange {
     pub(super) item: ItemId,
     pub(super) stripe: usize,
-    before: Shelf,
-    pub(super) after: Shelf,
+    before: StockRow,
+    pub(super) after: StockRow,
 }
 
 /// What an action of the transaction is about.
 #[derive(Debug)]
 pub(super) enum Target {
     Order(OrderId),
-    Shelf(ItemId, usize),
+    StockRow(ItemId, usize),
     Buyer(ItemId, BuyerId),
     Log,
 }
@@ -36,7 +36,7 @@ pub(super) enum Target {
 #[derive(Debug)]
 pub(super) struct Draft<'c> {
     commit: &'c Commit,
-    pub(super) places: Vec<Place>,
+    pub(super) stock_changes: Vec<StockChange>,
     /// Units that buyers of capped items would gain or lose, and the cap.
     buyers: BTreeMap<(&'c ItemId, &'c BuyerId), (i64, u32, u64)>,
     logs: Vec<Row>,
@@ -51,17 +51,17 @@ impl<'c> Draft<'c> {
     /// `stripe` is the one to keep to; `None` chooses the fullest.
     pub(super) fn new(commit: &'c Commit, known: &[Known], stripe: Option<usize>) -> Self {
         let fullest = |known: &Known| {
-            let available = |k: &usize| known.shelves[*k].stock.available();
-            (0..known.shelves.len()).max_by_key(available).unwrap_or(0)
+            let available = |k: &usize| known.stock_rows[*k].stock.available();
+            (0..known.stock_rows.len()).max_by_key(available).unwrap_or(0)
         };
-        let place = |known: &Known| {
+        let change = |known: &Known| {
             let stripe = stripe.unwrap_or_else(|| fullest(known));
-            let before = known.shelves[stripe].clone();
-            Place { item: known.head.id.clone(), stripe, after: before.clone(), before }
+            let before = known.stock_rows[stripe].clone();
+            StockChange { item: known.head.id.clone(), stripe, after: before.clone(), before }
         };
         let mut draft = Self {
             commit,
-            places: known.iter().map(place).collect(),
+            stock_changes: known.iter().map(change).collect(),
             buyers: BTreeMap::new(),
             logs: Vec::new(),
             overtaken: Vec::new(),
@@ -70,8 +70,8 @@ impl<'c> Draft<'c> {
         draft.move_stock(known);
         draft.name_orders();
         draft.over_cap = draft.beyond_a_cap();
-        for place in &mut draft.places {
-            place.after.revision += u64::from(place.after != place.before);
+        for change in &mut draft.stock_changes {
+            change.after.revision += u64::from(change.after != change.before);
         }
         draft
     }
@@ -86,7 +86,7 @@ impl<'c> Draft<'c> {
             for line in write.order.lines.iter() {
                 let at = known.iter().position(|known| known.head.id == line.item);
                 let at = at.expect("a commit that moves stock has its claims");
-                let (spec, stock) = (&known[at].spec, &mut self.places[at].after.stock);
+                let (spec, stock) = (&known[at].spec, &mut self.stock_changes[at].after.stock);
                 if !takes {
                     stock.give_back(spec, &line.ask);
                 } else if stock.take(spec, &line.ask).is_err()
@@ -105,7 +105,7 @@ impl<'c> Draft<'c> {
         }
     }
 
-    /// Names new orders on the shelves of their items, or as strays where
+    /// Names new orders on the stock_rows of their items, or as strays where
     /// nobody could claim one. One of these is an order's home.
     fn name_orders(&mut self) {
         let mut strays: BTreeMap<&ItemId, Vec<Entry>> = BTreeMap::new();
@@ -113,7 +113,8 @@ impl<'c> Draft<'c> {
             let order = &write.order;
             let mut named: Vec<&ItemId> = Vec::with_capacity(order.lines.len());
             let home = order.lines.iter().map(|line| &line.item);
-            let home = home.clone().find(|item| self.places.iter().any(|p| p.item == **item));
+            let home =
+                home.clone().find(|item| self.stock_changes.iter().any(|p| p.item == **item));
             let home = home.unwrap_or(&order.lines[0].item);
             for line in order.lines.iter() {
                 if named.contains(&&line.item) {
@@ -121,8 +122,8 @@ impl<'c> Draft<'c> {
                 }
                 named.push(&line.item);
                 let entry = Entry::new(order, *home == line.item);
-                match self.places.iter_mut().find(|place| place.item == line.item) {
-                    Some(place) => place.after.tail.push(entry),
+                match self.stock_changes.iter_mut().find(|change| change.item == line.item) {
+                    Some(change) => change.after.tail.push(entry),
                     None => strays.entry(&line.item).or_default().push(entry),
                 }
             }
@@ -134,7 +135,7 @@ impl<'c> Draft<'c> {
             row.insert("orders".to_owned(), Entry::write_all(&entries));
             self.logs.push(row);
         }
-        for Place { item, stripe, after, .. } in &mut self.places {
+        for StockChange { item, stripe, after, .. } in &mut self.stock_changes {
             if after.tail.len() > TAIL_MAX {
                 let mut row = Key::log(item, *stripe, after.logged).into_row();
                 row.insert("orders".to_owned(), Entry::write_all(&after.tail));
@@ -157,7 +158,7 @@ impl<'c> Draft<'c> {
 
     /// The transaction, each action with what it is about.
     pub(super) fn actions(&self, table: &str) -> Vec<(Target, TransactWriteItem)> {
-        let mut actions = Vec::with_capacity(self.commit.writes.len() + self.places.len());
+        let mut actions = Vec::with_capacity(self.commit.writes.len() + self.stock_changes.len());
         for write in &self.commit.writes {
             let put = Put::builder().table_name(table).set_item(Some(order_row(&write.order)));
             let put = match write.expect {
@@ -171,9 +172,9 @@ impl<'c> Draft<'c> {
             let action = TransactWriteItem::builder().put(put).build();
             actions.push((Target::Order(write.order.id), action));
         }
-        for Place { item, stripe, before, after } in &self.places {
-            let action = write_shelf(table, item, *stripe, before, after);
-            actions.push((Target::Shelf(item.clone(), *stripe), action));
+        for StockChange { item, stripe, before, after } in &self.stock_changes {
+            let action = write_stock_row(table, item, *stripe, before, after);
+            actions.push((Target::StockRow(item.clone(), *stripe), action));
         }
         for ((item, buyer), (gain, cap, since)) in &self.buyers {
             if *gain != 0 {
@@ -193,14 +194,14 @@ impl<'c> Draft<'c> {
 
 /// Writes a shelf if it is as it was, or only holds its token against it if
 /// nothing changes.
-fn write_shelf(
+fn write_stock_row(
     table: &str,
     item: &ItemId,
     stripe: usize,
-    before: &Shelf,
-    after: &Shelf,
+    before: &StockRow,
+    after: &StockRow,
 ) -> TransactWriteItem {
-    let key = Key::shelf(item, stripe).into_row();
+    let key = Key::stock_row(item, stripe).into_row();
     if before == after {
         let check = ConditionCheck::builder()
             .table_name(table)
@@ -256,18 +257,18 @@ fn write_buyer(table: &str, key: Key, gain: i64, cap: u32) -> TransactWriteItem 
 }
 
 /// Brings the whole stock of a striped item to its fullest stripe.
-pub(super) fn gathering(table: &str, known: &Known) -> Vec<TransactWriteItem> {
-    let available = |stripe: &usize| known.shelves[*stripe].stock.available();
-    let fullest = (0..known.shelves.len()).max_by_key(available).unwrap_or(0);
+pub(super) fn consolidating(table: &str, known: &Known) -> Vec<TransactWriteItem> {
+    let available = |stripe: &usize| known.stock_rows[*stripe].stock.available();
+    let fullest = (0..known.stock_rows.len()).max_by_key(available).unwrap_or(0);
     let all = known.stock().available();
     let mut actions = Vec::new();
-    for (stripe, before) in known.shelves.iter().enumerate() {
+    for (stripe, before) in known.stock_rows.iter().enumerate() {
         let available = if stripe == fullest { all } else { 0 };
         if before.stock.available() != available {
             let mut after = before.clone();
             after.stock = Stock::Pool { available };
             after.revision += 1;
-            actions.push(write_shelf(table, &known.head.id, stripe, before, &after));
+            actions.push(write_stock_row(table, &known.head.id, stripe, before, &after));
         }
     }
     actions

@@ -12,9 +12,9 @@ use futures_util::future::try_join_all;
 use tokio::time::Instant;
 
 use super::rows::{DUE_SHARDS, taken};
-use super::store::{not_gathered, same};
+use super::store::{not_batched, same};
 use super::table::Table;
-use crate::batcher::Gather;
+use crate::batcher::Batcher;
 
 /// A count serves at least so long,
 const FRESH_MIN: Duration = Duration::from_millis(250);
@@ -38,7 +38,7 @@ struct Counted {
 pub(super) struct HeldUnits {
     counted: Arc<Mutex<Option<Counted>>>,
     /// One count at a time, in a task that outlives who asked for it.
-    counting: Gather<(), Result<Units, SeamError>>,
+    counting: Batcher<(), Result<Units, SeamError>>,
 }
 
 /// Callers that may wait for a count.
@@ -48,7 +48,7 @@ impl HeldUnits {
     pub(super) fn new(table: Table) -> Self {
         let counted: Arc<Mutex<Option<Counted>>> = Arc::default();
         let keep = Arc::clone(&counted);
-        let counting = Gather::new(WAITING_MAX, WAITING_MAX, 1, move |callers: Vec<()>| {
+        let counting = Batcher::new(WAITING_MAX, WAITING_MAX, 1, move |callers: Vec<()>| {
             let (table, counted) = (table.clone(), Arc::clone(&keep));
             async move {
                 let units = match fresh(&counted) {
@@ -73,7 +73,7 @@ impl HeldUnits {
         if let Some(units) = fresh(&self.counted) {
             return Ok(units);
         }
-        self.counting.call(()).await.map_err(not_gathered)?
+        self.counting.call(()).await.map_err(not_batched)?
     }
 }
 

@@ -10,7 +10,7 @@ use futures_util::TryStreamExt;
 
 use super::claim::REMEMBERED_MAX;
 use super::rows::{Key, Row, SERVICE, damaged, string, text};
-use super::stock_row::{Head, HeadKind, Known, Shelf};
+use super::stock_row::{Head, HeadKind, Known, StockRow};
 use super::store::same;
 use super::table::{Table, in_order, values};
 
@@ -53,12 +53,12 @@ impl Items {
 
     /// The items as their rows are now, each shelf for itself, in order.
     pub(super) async fn read(&self, items: &[ItemId]) -> Result<Vec<Option<Known>>, SeamError> {
-        let heads = items.iter().map(|item| Key::shelf(item, 0)).collect();
+        let heads = items.iter().map(|item| Key::stock_row(item, 0)).collect();
         let mut rows = self.table.get_all(heads).await?;
         let mut stripes = Vec::new();
         for item in items {
-            if let Some(row) = rows.get(&Key::shelf(item, 0)) {
-                stripes.extend((1..Head::read(row)?.stripes).map(|k| Key::shelf(item, k)));
+            if let Some(row) = rows.get(&Key::stock_row(item, 0)) {
+                stripes.extend((1..Head::read(row)?.stripes).map(|k| Key::stock_row(item, k)));
             }
         }
         if !stripes.is_empty() {
@@ -73,17 +73,17 @@ impl Items {
         item: &ItemId,
         rows: &HashMap<Key, Row>,
     ) -> Result<Option<Known>, SeamError> {
-        let Some(row) = rows.get(&Key::shelf(item, 0)) else { return Ok(None) };
+        let Some(row) = rows.get(&Key::stock_row(item, 0)) else { return Ok(None) };
         let (head, spec) = self.head(row).await?;
         let shelf = |stripe| {
-            let row = rows.get(&Key::shelf(item, stripe));
-            Shelf::read(
-                row.ok_or_else(|| damaged(&Key::shelf(item, stripe).into_row(), "all of it"))?,
+            let row = rows.get(&Key::stock_row(item, stripe));
+            StockRow::read(
+                row.ok_or_else(|| damaged(&Key::stock_row(item, stripe).into_row(), "all of it"))?,
                 &spec,
             )
         };
-        let shelves = (0..head.stripes).map(shelf).collect::<Result<_, _>>()?;
-        Ok(Some(Known { head, spec, shelves }))
+        let stock_rows = (0..head.stripes).map(shelf).collect::<Result<_, _>>()?;
+        Ok(Some(Known { head, spec, stock_rows }))
     }
 
     /// An item's definition, with the seats it refers to.

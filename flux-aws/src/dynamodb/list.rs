@@ -234,7 +234,7 @@ impl DynamoStore {
         stripe: usize,
         seen: u64,
     ) -> Result<(Option<Vec<Named>>, usize), SeamError> {
-        let (head, shelf) = (Key::shelf(item, 0), Key::shelf(item, stripe));
+        let (head, shelf) = (Key::stock_row(item, 0), Key::stock_row(item, stripe));
         for looks in 0..LOOKS_MAX {
             if looks > 0 {
                 sleep(jittered(looks, PAUSE)).await;

@@ -23,7 +23,7 @@ use flux_core::seams::SeamError;
 use flux_core::{ItemId, Order, OrderId};
 
 use crate::aws;
-use crate::batcher::Gather;
+use crate::batcher::Batcher;
 use crate::bill::Meter;
 
 use claim::Memory;
@@ -61,8 +61,8 @@ pub struct DynamoStore {
     stripes: usize,
     memory: Mutex<Memory>,
     items: Items,
-    item_reads: Gather<ItemId, Result<Option<Known>, SeamError>>,
-    order_reads: Gather<OrderId, Result<Option<Order>, SeamError>>,
+    item_reads: Batcher<ItemId, Result<Option<Known>, SeamError>>,
+    order_reads: Batcher<OrderId, Result<Option<Order>, SeamError>>,
     held: Arc<HeldUnits>,
 }
 
@@ -111,8 +111,13 @@ impl DynamoStore {
             stripes: stripes.clamp(1, STRIPES_MAX),
             memory: Mutex::default(),
             items,
-            item_reads: Gather::new(READS_WAITING_MAX, table::GET_MAX, READS_AT_ONCE, read_items),
-            order_reads: Gather::new(READS_WAITING_MAX, table::GET_MAX, READS_AT_ONCE, read_orders),
+            item_reads: Batcher::new(READS_WAITING_MAX, table::GET_MAX, READS_AT_ONCE, read_items),
+            order_reads: Batcher::new(
+                READS_WAITING_MAX,
+                table::GET_MAX,
+                READS_AT_ONCE,
+                read_orders,
+            ),
         }
     }
 }

@@ -15,7 +15,7 @@ use uuid::Uuid;
 use super::DynamoStore;
 use super::list::Walk;
 use super::rows::{Key, Row, SERVICE, number, string};
-use super::stock_row::{Head, HeadKind, Known, Shelf};
+use super::stock_row::{Head, HeadKind, Known, StockRow};
 use super::table::{GET_MAX, Transacted, Written, values};
 use crate::pause::jittered;
 
@@ -57,8 +57,8 @@ impl DynamoStore {
         let stocks = share_out(spec.full_stock(), head.stripes);
         let mut actions = vec![self.put_new(Key::directory(&spec.id).into_row(), false)];
         for (stripe, stock) in stocks.into_iter().enumerate() {
-            let shelf = Shelf::new(FencingToken(1), stock);
-            let mut row = Key::shelf(&spec.id, stripe).into_row();
+            let shelf = StockRow::new(FencingToken(1), stock);
+            let mut row = Key::stock_row(&spec.id, stripe).into_row();
             row.extend(shelf.attributes().into_iter().map(|(name, v)| (name.to_owned(), v)));
             if stripe == 0 {
                 for (name, value) in head.attributes() {
@@ -82,7 +82,7 @@ impl DynamoStore {
         }
         // Stripes are read one by one, so what is taken shows under the claim.
         let is_sure = |refused: &PutItemError| {
-            old.shelves.len() == 1 || !matches!(refused, PutItemError::CapacityInUse { .. })
+            old.stock_rows.len() == 1 || !matches!(refused, PutItemError::CapacityInUse { .. })
         };
         if let Some(refused) = revise(&old.spec, &old.stock(), spec).err().filter(is_sure) {
             return Ok(Some(PutOutcome::Refused(refused)));
@@ -98,7 +98,7 @@ impl DynamoStore {
         let changed =
             self.change_claimed(&claimed, spec, new_hall.as_deref(), until.is_some()).await;
         if until.is_some() && !matches!(changed, Ok(Some(PutOutcome::Changed))) {
-            self.stop_counting(&spec.id, claimed.shelves[0].token).await;
+            self.stop_counting(&spec.id, claimed.stock_rows[0].token).await;
         }
         changed
     }
@@ -110,7 +110,7 @@ impl DynamoStore {
         new_hall: Option<&str>,
         may_count: bool,
     ) -> Result<Option<PutOutcome>, SeamError> {
-        let token = old.shelves[0].token;
+        let token = old.stock_rows[0].token;
         let stock = match revise(&old.spec, &old.stock(), spec) {
             Ok(stock) => stock,
             Err(refused) => return Ok(Some(PutOutcome::Refused(refused))),
@@ -130,8 +130,8 @@ impl DynamoStore {
         let head = Head::of(spec, version, old.head.stripes, since);
         let stocks = share_out(stock, head.stripes);
         let mut actions = Vec::with_capacity(head.stripes);
-        for (stripe, (before, stock)) in old.shelves.iter().zip(stocks).enumerate() {
-            let after = Shelf { revision: before.revision + 1, stock, ..before.clone() };
+        for (stripe, (before, stock)) in old.stock_rows.iter().zip(stocks).enumerate() {
+            let after = StockRow { revision: before.revision + 1, stock, ..before.clone() };
             let head = (stripe == 0).then_some(&head);
             actions.push(self.replace(&spec.id, stripe, before, &after, head));
         }
@@ -159,8 +159,8 @@ impl DynamoStore {
         &self,
         item: &ItemId,
         stripe: usize,
-        before: &Shelf,
-        after: &Shelf,
+        before: &StockRow,
+        after: &StockRow,
         head: Option<&Head>,
     ) -> TransactWriteItem {
         let mut named = values([
@@ -180,7 +180,7 @@ impl DynamoStore {
         }
         let update = Update::builder()
             .table_name(&self.table.name)
-            .set_key(Some(Key::shelf(item, stripe).into_row()))
+            .set_key(Some(Key::stock_row(item, stripe).into_row()))
             .update_expression(format!("SET {} REMOVE {}", set.join(", "), remove.join(", ")))
             .condition_expression("epoch = :was_epoch AND revision = :was_revision")
             .set_expression_attribute_values(Some(named));
@@ -244,7 +244,7 @@ impl DynamoStore {
         let until = self.clock.now() + COUNTING;
         let update = self
             .table
-            .update(Key::shelf(item, 0))
+            .update(Key::stock_row(item, 0))
             .update_expression("SET counting = :until")
             .condition_expression("epoch = :token")
             .expression_attribute_values(":until", number(until.as_millis()))
@@ -256,7 +256,7 @@ impl DynamoStore {
     async fn stop_counting(&self, item: &ItemId, token: FencingToken) {
         let update = self
             .table
-            .update(Key::shelf(item, 0))
+            .update(Key::stock_row(item, 0))
             .update_expression("REMOVE counting")
             .condition_expression("epoch = :token")
             .expression_attribute_values(":token", number(token.0));

@@ -38,7 +38,7 @@ impl Key {
     }
 
     /// A stripe of an item's stock; the first also has its definition.
-    pub(super) fn shelf(item: &ItemId, stripe: usize) -> Self {
+    pub(super) fn stock_row(item: &ItemId, stripe: usize) -> Self {
         match stripe {
             0 => Self::new(format!("item {item}"), "shelf"),
             stripe => Self::new(format!("stripe {stripe} {item}"), "shelf"),

@@ -1,5 +1,5 @@
 //! An item as its rows have it: its definition, and its stock on one or more
-//! shelves.
+//! stock_rows.
 
 use std::sync::Arc;
 
@@ -19,7 +19,7 @@ pub(super) const TAIL_MAX: usize = 24;
 
 /// A part of an item's stock, and whose it is: a row of its own.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub(super) struct Shelf {
+pub(super) struct StockRow {
     /// The newest token given for it.
     pub(super) token: FencingToken,
     /// Counts the writes under any token.
@@ -31,7 +31,7 @@ pub(super) struct Shelf {
     pub(super) tail: Vec<Entry>,
 }
 
-impl Shelf {
+impl StockRow {
     pub(super) fn new(token: FencingToken, stock: Stock) -> Self {
         Self { token, revision: 0, stock, logged: 0, tail: Vec::new() }
     }
@@ -194,13 +194,13 @@ pub(super) struct Known {
     pub(super) head: Arc<Head>,
     pub(super) spec: Arc<ItemSpec>,
     /// One for each stripe.
-    pub(super) shelves: Vec<Shelf>,
+    pub(super) stock_rows: Vec<StockRow>,
 }
 
 impl Known {
-    /// The stock of all shelves.
+    /// The stock of all stock_rows.
     pub(super) fn stock(&self) -> Stock {
-        match &self.shelves[..] {
+        match &self.stock_rows[..] {
             [only] => only.stock.clone(),
             // Only pools are striped.
             many => Stock::Pool { available: many.iter().map(|s| s.stock.available()).sum() },
@@ -224,8 +224,8 @@ mod tests {
             (ItemSpec::hall("hall", ["A1", "~"]).expect("good"), 1),
         ] {
             let head = Head::of(&spec, "v1".into(), stripes, if stripes == 1 { 9 } else { 0 });
-            let shelf = Shelf::new(FencingToken(3), spec.full_stock());
-            let mut row = Key::shelf(&spec.id, 0).into_row();
+            let shelf = StockRow::new(FencingToken(3), spec.full_stock());
+            let mut row = Key::stock_row(&spec.id, 0).into_row();
             for (name, value) in head.attributes() {
                 row.extend(value.map(|value| (name.to_owned(), value)));
             }
@@ -237,9 +237,9 @@ mod tests {
                 ItemKind::Pool(_) => None,
             };
             assert_eq!(read.spec(hall).expect("good"), spec);
-            assert_eq!(Shelf::read(&row, &spec).expect("whole"), shelf);
+            assert_eq!(StockRow::read(&row, &spec).expect("whole"), shelf);
             row.remove("epoch");
-            assert!(Shelf::read(&row, &spec).is_err());
+            assert!(StockRow::read(&row, &spec).is_err());
         }
     }
 }

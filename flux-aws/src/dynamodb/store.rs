@@ -20,7 +20,7 @@ use super::commit::ACTIONS_MAX;
 use super::rows::{DUE_SHARDS, Key, SERVICE, get_number, number, read_order, string, text};
 use super::stock_row::Known;
 use super::table::{Table, Written, in_order};
-use crate::batcher::NotGathered;
+use crate::batcher::NotBatched;
 
 /// DynamoDB takes 4 MB in one transaction; rows are larger than what they say.
 const COMMIT_BYTES_MAX: usize = 2_500_000;
@@ -68,7 +68,7 @@ impl InventoryStore for DynamoStore {
     async fn orders(&self, ids: &[OrderId]) -> Result<Vec<Option<Order>>, SeamError> {
         if let [id] = ids {
             // Many callers ask for one order each.
-            return Ok(vec![self.order_reads.call(*id).await.map_err(not_gathered)??]);
+            return Ok(vec![self.order_reads.call(*id).await.map_err(not_batched)??]);
         }
         read_orders(&self.table, ids).await
     }
@@ -112,7 +112,7 @@ impl InventoryStore for DynamoStore {
         Ok(known.into_iter().map(|known| known.map(show)).collect())
     }
 
-    async fn levels(&self, ids: &[ItemId]) -> Result<Vec<Option<u32>>, SeamError> {
+    async fn availability(&self, ids: &[ItemId]) -> Result<Vec<Option<u32>>, SeamError> {
         let level = |known: Option<Known>| known.map(|known| known.stock().available());
         Ok(self.read_items(ids).await?.into_iter().map(level).collect())
     }
@@ -135,7 +135,7 @@ impl InventoryStore for DynamoStore {
 impl DynamoStore {
     /// One item as its rows are now. Many callers ask for the same at once.
     pub(super) async fn read_item(&self, item: &ItemId) -> Result<Option<Known>, SeamError> {
-        self.item_reads.call(item.clone()).await.map_err(not_gathered)?
+        self.item_reads.call(item.clone()).await.map_err(not_batched)?
     }
 
     async fn read_items(&self, items: &[ItemId]) -> Result<Vec<Option<Known>>, SeamError> {
@@ -224,12 +224,12 @@ pub(super) async fn read_together(
     }
 }
 
-pub(super) fn not_gathered(why: NotGathered) -> SeamError {
+pub(super) fn not_batched(why: NotBatched) -> SeamError {
     match why {
-        NotGathered::Full => {
+        NotBatched::Full => {
             SeamError::Overloaded { service: SERVICE, retry_after: Duration::from_secs(1) }
         }
-        NotGathered::Lost => SeamError::unavailable(SERVICE),
+        NotBatched::Lost => SeamError::unavailable(SERVICE),
     }
 }
 

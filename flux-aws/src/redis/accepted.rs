@@ -1,6 +1,6 @@
 //! What was accepted and is not decided yet, noted in Redis for all processes:
 //! SQS can't be looked into, and a buyer may ask another process, or the same
-//! after a restart, what became of an order. Best effort, as news is.
+//! after a restart, what became of an order. Best effort, as outcomes are.
 
 use std::collections::HashMap;
 use std::fmt;
@@ -13,7 +13,7 @@ use flux_core::{Message, Order, OrderId};
 use redis::Script;
 
 use super::Redis;
-use crate::batcher::Gather;
+use crate::batcher::Batcher;
 
 /// A note is dropped when its order is acknowledged, and after this.
 const NOTED_FOR: Duration = Duration::from_secs(15 * 60);
@@ -39,9 +39,9 @@ const DROP: &str = "return redis.call('UNLINK', unpack(KEYS))";
 pub struct Accepted {
     queue: Arc<dyn OrderQueue>,
     redis: Redis,
-    notes: Gather<Vec<Order>, ()>,
-    drops: Gather<Vec<OrderId>, ()>,
-    looks: Gather<OrderId, Option<Order>>,
+    notes: Batcher<Vec<Order>, ()>,
+    drops: Batcher<Vec<OrderId>, ()>,
+    looks: Batcher<OrderId, Option<Order>>,
     /// Orders that are out for work here.
     out: Mutex<HashMap<Receipt, OrderId>>,
 }
@@ -55,7 +55,7 @@ impl fmt::Debug for Accepted {
 impl Accepted {
     pub(super) fn new(redis: Redis, queue: Arc<dyn OrderQueue>) -> Self {
         let (to_note, to_drop) = (redis.clone(), redis.clone());
-        let notes = Gather::new(WAITING_MAX, BATCH_MAX, 1, move |batch: Vec<Vec<Order>>| {
+        let notes = Batcher::new(WAITING_MAX, BATCH_MAX, 1, move |batch: Vec<Vec<Order>>| {
             let redis = to_note.clone();
             async move {
                 let mut left = batch.iter().flatten().peekable();
@@ -70,7 +70,7 @@ impl Accepted {
                 vec![(); batch.len()]
             }
         });
-        let drops = Gather::new(WAITING_MAX, BATCH_MAX, 1, move |batch: Vec<Vec<OrderId>>| {
+        let drops = Batcher::new(WAITING_MAX, BATCH_MAX, 1, move |batch: Vec<Vec<OrderId>>| {
             let redis = to_drop.clone();
             async move {
                 let ids: Vec<OrderId> = batch.iter().flatten().copied().collect();
@@ -85,7 +85,7 @@ impl Accepted {
             }
         });
         let to_look = redis.clone();
-        let looks = Gather::new(WAITING_MAX, BATCH_MAX, 1, move |ids: Vec<OrderId>| {
+        let looks = Batcher::new(WAITING_MAX, BATCH_MAX, 1, move |ids: Vec<OrderId>| {
             let redis = to_look.clone();
             async move { look(&redis, &ids).await }
         });

@@ -7,7 +7,9 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use async_trait::async_trait;
-use flux_core::seams::{News, NewsReceiver, NewsSender, OutcomeBus, SeamError, news_channel};
+use flux_core::seams::{
+    OutcomeBus, OutcomeReceiver, OutcomeSender, Outcomes, SeamError, outcome_channel,
+};
 use futures_util::StreamExt;
 use redis::RedisError;
 use redis::aio::{PubSubSink, PubSubStream};
@@ -18,11 +20,11 @@ use tracing::{debug, info, warn};
 use super::Redis;
 use super::link::{COMMAND_MAX, CONNECT_MAX, Link, SERVICE, pause, timed_out};
 use super::wire::Wire;
-use crate::batcher::{Gather, NotGathered};
+use crate::batcher::{Batcher, NotBatched};
 
-/// News a subscriber may fall behind before it loses the oldest.
+/// Outcomes a subscriber may fall behind before it loses the oldest.
 const NEWS_KEPT: usize = 1024;
-/// News that may wait for one `PUBLISH`, and that goes in one at most.
+/// Outcomes that may wait for one `PUBLISH`, and that goes in one at most.
 const WAITING_MAX: usize = 1024;
 const BATCH_MAX: usize = 256;
 /// After so much silence the connection is asked whether it still stands.
@@ -34,19 +36,19 @@ const PAUSE_MAX: Duration = Duration::from_secs(1);
 /// tasks and its subscribers' channels.
 ///
 /// Whenever its connection stood anew, its subscribers hear of a
-/// [gap](News::gap).
+/// [gap](Outcomes::gap).
 #[derive(Debug)]
 pub struct RedisBus {
-    here: NewsSender,
-    elsewhere: Gather<Arc<News>, Result<(), SeamError>>,
+    here: OutcomeSender,
+    elsewhere: Batcher<Arc<Outcomes>, Result<(), SeamError>>,
     _listener: JoinSet<()>,
 }
 
 impl RedisBus {
     pub(super) fn new(redis: Redis) -> Self {
-        let here = news_channel(NEWS_KEPT);
+        let here = outcome_channel(NEWS_KEPT);
         let wire = Arc::new(Wire::new());
-        let channel: Arc<str> = format!("flux:news:{}", redis.prefix).into();
+        let channel: Arc<str> = format!("flux:outcomes:{}", redis.prefix).into();
         let mut listener = JoinSet::new();
         let ear = Ear {
             link: Arc::clone(&redis.link),
@@ -55,13 +57,15 @@ impl RedisBus {
             here: here.clone(),
         };
         listener.spawn(ear.listen());
-        let elsewhere = Gather::new(WAITING_MAX, BATCH_MAX, 1, move |batch: Vec<Arc<News>>| {
-            let (redis, wire, channel) = (redis.clone(), Arc::clone(&wire), Arc::clone(&channel));
-            async move {
-                let told = tell(&redis.link, &channel, wire.write(&batch)).await;
-                batch.iter().map(|_| told.as_ref().map_err(alike).copied()).collect()
-            }
-        });
+        let elsewhere =
+            Batcher::new(WAITING_MAX, BATCH_MAX, 1, move |batch: Vec<Arc<Outcomes>>| {
+                let (redis, wire, channel) =
+                    (redis.clone(), Arc::clone(&wire), Arc::clone(&channel));
+                async move {
+                    let told = tell(&redis.link, &channel, wire.write(&batch)).await;
+                    batch.iter().map(|_| told.as_ref().map_err(alike).copied()).collect()
+                }
+            });
         Self { here, elsewhere, _listener: listener }
     }
 }
@@ -70,20 +74,20 @@ impl RedisBus {
 impl OutcomeBus for RedisBus {
     /// This process's subscribers have heard whatever comes of it; an error
     /// says that those of others may not have. Dropping the future does not
-    /// take the news back.
-    async fn publish(&self, news: Arc<News>) -> Result<(), SeamError> {
+    /// take the outcomes back.
+    async fn publish(&self, outcomes: Arc<Outcomes>) -> Result<(), SeamError> {
         // An error says that nobody listens here, which is fine.
-        let _ = self.here.send(Arc::clone(&news));
-        match self.elsewhere.call(news).await {
+        let _ = self.here.send(Arc::clone(&outcomes));
+        match self.elsewhere.call(outcomes).await {
             Ok(told) => told,
-            Err(NotGathered::Full) => {
+            Err(NotBatched::Full) => {
                 Err(SeamError::Overloaded { service: SERVICE, retry_after: COMMAND_MAX })
             }
-            Err(NotGathered::Lost) => Err(SeamError::unknown(SERVICE)),
+            Err(NotBatched::Lost) => Err(SeamError::unknown(SERVICE)),
         }
     }
 
-    fn subscribe(&self) -> NewsReceiver {
+    fn subscribe(&self) -> OutcomeReceiver {
         self.here.subscribe()
     }
 }
@@ -111,7 +115,7 @@ struct Ear {
     link: Arc<Link>,
     channel: Arc<str>,
     wire: Arc<Wire>,
-    here: NewsSender,
+    here: OutcomeSender,
 }
 
 impl Ear {
@@ -122,11 +126,11 @@ impl Ear {
             let ended = match self.subscribe().await {
                 Ok((sink, stream)) => {
                     if failures > 1 {
-                        info!("news of other processes is heard again");
+                        info!("outcomes of other processes is heard again");
                     }
                     failures = 0;
                     // What was said before is lost, or was never listened for.
-                    let _ = self.here.send(Arc::new(News::gap()));
+                    let _ = self.here.send(Arc::new(Outcomes::gap()));
                     self.hear(sink, stream).await
                 }
                 Err(error) => error,
@@ -136,9 +140,9 @@ impl Ear {
             let answers = self.link.command::<()>("PING", &redis::cmd("PING")).await.is_ok();
             failures += 1;
             if answers && failures == 2 {
-                warn!(error = %ended, "Redis answers, but news of other processes is not heard");
+                warn!(error = %ended, "Redis answers, but outcomes of other processes is not heard");
             } else {
-                debug!(error = %ended, "news of other processes is not heard for now");
+                debug!(error = %ended, "outcomes of other processes is not heard for now");
             }
             sleep(pause(failures, PAUSE_MIN, PAUSE_MAX)).await;
         }
@@ -175,8 +179,8 @@ impl Ear {
     fn hand_out(&self, message: &[u8]) {
         match self.wire.read(message) {
             Ok(None) => {}
-            Ok(Some(news)) => {
-                let _ = self.here.send(Arc::new(news));
+            Ok(Some(outcomes)) => {
+                let _ = self.here.send(Arc::new(outcomes));
             }
             Err(junk) => {
                 metrics::counter!("flux_redis_junk_total").increment(1);

@@ -1,4 +1,4 @@
-//! News as it travels: `{"v":1,"from":"…","orders":[…],"levels":[…]}`. `from`
+//! Outcomes as they travel: `{"v":1,"from":"…","orders":[…],"levels":[…]}`. `from`
 //! names the bus that sent it, which has told its own subscribers already.
 //! Fields may be added within a version; another version is not read.
 
@@ -7,12 +7,12 @@ use std::sync::Arc;
 
 use flux_core::ItemId;
 use flux_core::protocol::Order;
-use flux_core::seams::{Level, News};
+use flux_core::seams::{Availability, Outcomes};
 use serde::{Deserialize, Serialize};
 use uuid::Uuid;
 
 const VERSION: u32 = 1;
-/// News is cut into messages of about this size.
+/// Outcomes are cut into messages of about this size.
 const MESSAGE_BYTES: usize = 256 * 1024;
 /// Nothing of ours is larger: one order may be above the size to cut at.
 const MESSAGE_BYTES_MAX: usize = 4 * MESSAGE_BYTES;
@@ -22,14 +22,14 @@ struct Sent<'n> {
     v: u32,
     from: Uuid,
     orders: &'n [&'n Order],
-    levels: &'n [&'n Level],
+    levels: &'n [&'n Availability],
 }
 
 #[derive(Deserialize)]
 struct Heard {
     v: u32,
     orders: Vec<Order>,
-    levels: Vec<Level>,
+    levels: Vec<Availability>,
 }
 
 /// One sender's side of the format.
@@ -46,12 +46,12 @@ impl Wire {
         Self { from, start: format!(r#"{{"v":{VERSION},"from":"{from}","#) }
     }
 
-    /// All the news in as few messages as their size allows. Of an item's
+    /// All the outcomes in as few messages as their size allows. Of an item's
     /// levels only the last is told.
-    pub(super) fn write(&self, all: &[Arc<News>]) -> Vec<String> {
-        let orders: Vec<&Order> = all.iter().flat_map(|news| &news.orders).collect();
+    pub(super) fn write(&self, all: &[Arc<Outcomes>]) -> Vec<String> {
+        let orders: Vec<&Order> = all.iter().flat_map(|outcomes| &outcomes.orders).collect();
         let mut told: HashSet<&ItemId> = HashSet::new();
-        let latest_first = all.iter().rev().flat_map(|news| news.levels.iter().rev());
+        let latest_first = all.iter().rev().flat_map(|outcomes| outcomes.availability.iter().rev());
         let mut levels: Vec<_> = latest_first.filter(|level| told.insert(&level.item)).collect();
         levels.reverse();
         let mut messages = Vec::new();
@@ -59,9 +59,10 @@ impl Wire {
         messages
     }
 
-    fn cut(&self, orders: &[&Order], levels: &[&Level], messages: &mut Vec<String>) {
+    fn cut(&self, orders: &[&Order], levels: &[&Availability], messages: &mut Vec<String>) {
         let sent = Sent { v: VERSION, from: self.from, orders, levels };
-        let message = serde_json::to_string(&sent).expect("news is plain data with string keys");
+        let message =
+            serde_json::to_string(&sent).expect("outcomes are plain data with string keys");
         if message.len() <= MESSAGE_BYTES || orders.len() + levels.len() <= 1 {
             return messages.push(message);
         }
@@ -72,7 +73,7 @@ impl Wire {
     }
 
     /// What others said; nothing if it was us.
-    pub(super) fn read(&self, message: &[u8]) -> Result<Option<News>, Junk> {
+    pub(super) fn read(&self, message: &[u8]) -> Result<Option<Outcomes>, Junk> {
         if message.starts_with(self.start.as_bytes()) {
             return Ok(None);
         }
@@ -80,7 +81,9 @@ impl Wire {
             return Err(Junk);
         }
         match serde_json::from_slice(message) {
-            Ok(Heard { v: VERSION, orders, levels }) => Ok(Some(News { orders, levels })),
+            Ok(Heard { v: VERSION, orders, levels }) => {
+                Ok(Some(Outcomes { orders, availability: levels }))
+            }
             _ => Err(Junk),
         }
     }
@@ -94,38 +97,39 @@ pub(super) struct Junk;
 mod tests {
     use super::*;
 
-    fn level(item: &str, available: u32) -> Level {
-        Level { item: ItemId::new(item).expect("a name"), available }
+    fn level(item: &str, available: u32) -> Availability {
+        Availability { item: ItemId::new(item).expect("a name"), available }
     }
 
     #[test]
     fn what_is_written_is_read_by_others_and_an_items_last_level_wins() {
         let (ours, theirs) = (Wire::new(), Wire::new());
-        let news = |levels| Arc::new(News { orders: Vec::new(), levels });
+        let outcomes = |levels| Arc::new(Outcomes { orders: Vec::new(), availability: levels });
         let all = [
-            news(vec![level("a", 3), level("b", 2)]),
-            news(vec![level("c", 1), level("a", 2), level("a", 1)]),
+            outcomes(vec![level("a", 3), level("b", 2)]),
+            outcomes(vec![level("c", 1), level("a", 2), level("a", 1)]),
         ];
         let messages = ours.write(&all);
         let [message] = &messages[..] else { panic!("{messages:?}") };
         assert_eq!(ours.read(message.as_bytes()), Ok(None));
         let levels = vec![level("b", 2), level("c", 1), level("a", 1)];
-        let heard = News { orders: Vec::new(), levels };
+        let heard = Outcomes { orders: Vec::new(), availability: levels };
         assert_eq!(theirs.read(message.as_bytes()), Ok(Some(heard)));
         let later = message.replacen("\"v\":1", "\"v\":1,\"added\":[7]", 1);
         assert!(matches!(theirs.read(later.as_bytes()), Ok(Some(_))), "{later}");
     }
 
     #[test]
-    fn news_is_cut_where_it_grows_too_large_and_nothing_is_lost() {
+    fn outcomes_are_cut_where_they_grow_too_large_and_nothing_is_lost() {
         let levels: Vec<_> = (0..20_000).map(|n| level(&n.to_string(), n)).collect();
-        let messages = Wire::new().write(&[Arc::new(News { orders: vec![], levels })]);
+        let messages =
+            Wire::new().write(&[Arc::new(Outcomes { orders: vec![], availability: levels })]);
         assert!(messages.len() > 1);
         let mut told = Vec::new();
         for message in &messages {
             assert!(message.len() <= MESSAGE_BYTES);
-            let news = Wire::new().read(message.as_bytes()).expect("ours").expect("another's");
-            told.extend(news.levels.iter().map(|level| level.available));
+            let outcomes = Wire::new().read(message.as_bytes()).expect("ours").expect("another's");
+            told.extend(outcomes.availability.iter().map(|level| level.available));
         }
         assert_eq!(told, (0..20_000).collect::<Vec<u32>>());
     }

@@ -19,7 +19,7 @@ const READ_AFTER: u64 = 100;
 const NEWEST: f64 = 1.0 / 16.0;
 
 #[derive(Debug)]
-pub(super) struct Load {
+pub(super) struct Depth {
     messages_max: u64,
     /// The mean number of messages of the packs that came and went.
     pack_messages: f64,
@@ -28,7 +28,7 @@ pub(super) struct Load {
     is_full: bool,
 }
 
-impl Load {
+impl Depth {
     pub(super) fn new(messages_max: u64) -> Self {
         let (read_at, sent_since, is_full) = (None, 0, false);
         Self { messages_max, pack_messages: 1.0, read_at, sent_since, is_full }

@@ -65,14 +65,14 @@ pub(super) struct Counts {
 }
 
 #[derive(Debug)]
-pub(super) struct Flight {
+pub(super) struct InFlight {
     visibility: Duration,
     packs: BTreeMap<u64, Pack>,
     buffer: VecDeque<(u64, usize)>,
     next: u64,
 }
 
-impl Flight {
+impl InFlight {
     /// Numbers start at random, so that no other process's receipts fit.
     pub(super) fn new(visibility: Duration, first: u64) -> Self {
         Self { visibility, packs: BTreeMap::new(), buffer: VecDeque::new(), next: first }

@@ -13,8 +13,8 @@ fn message(n: u128) -> Message {
 
 /// A flight of one pack of so many messages, received for the second time, and
 /// its receipts.
-fn with_pack(messages: u128) -> (Flight, Vec<Receipt>) {
-    let mut flight = Flight::new(VISIBILITY, u64::MAX);
+fn with_pack(messages: u128) -> (InFlight, Vec<Receipt>) {
+    let mut flight = InFlight::new(VISIBILITY, u64::MAX);
     let messages = (0..messages).map(|n| (3, message(n))).collect();
     flight.add("handle".into(), Timestamp::from_millis(5), 2, messages, Instant::now());
     let (deliveries, _) = flight.take(usize::MAX, Instant::now());
@@ -22,7 +22,7 @@ fn with_pack(messages: u128) -> (Flight, Vec<Receipt>) {
     (flight, deliveries.into_iter().map(|delivery| delivery.receipt).collect())
 }
 
-fn ends(flight: &mut Flight, receipts: &[Receipt], how: Settle) -> Vec<End> {
+fn ends(flight: &mut InFlight, receipts: &[Receipt], how: Settle) -> Vec<End> {
     let (_, ended) = flight.settle(receipts, how, Instant::now());
     ended.into_iter().map(|(_, _, end)| end).collect()
 }
@@ -54,7 +54,7 @@ async fn what_is_handed_back_goes_back_whole_or_is_sent_again() {
 
 #[tokio::test(start_paused = true)]
 async fn what_is_not_handed_out_holds_the_pack() {
-    let mut flight = Flight::new(VISIBILITY, 1);
+    let mut flight = InFlight::new(VISIBILITY, 1);
     let messages = vec![(0, message(1)), (0, message(2))];
     flight.add("handle".into(), Timestamp::default(), 1, messages, Instant::now());
     let (first, _) = flight.take(1, Instant::now());
@@ -83,11 +83,11 @@ async fn a_receipt_is_good_until_its_time_runs_out() {
 
 #[tokio::test(start_paused = true)]
 async fn what_waited_here_is_renewed_or_dropped() {
-    let add = |flight: &mut Flight| {
+    let add = |flight: &mut InFlight| {
         let messages = vec![(0, message(1))];
         flight.add("handle".into(), Timestamp::default(), 1, messages, Instant::now());
     };
-    let mut flight = Flight::new(VISIBILITY, 1);
+    let mut flight = InFlight::new(VISIBILITY, 1);
     add(&mut flight);
     tokio::time::advance(VISIBILITY * 2 / 3).await;
     let (deliveries, ageing) = flight.take(9, Instant::now());

@@ -49,12 +49,12 @@ pub use self::create::{CreateOptions, create};
 
 use self::batch::{ENTRIES_MAX, Shared, told};
 use self::calls::{Calls, missing};
-use self::depth::Load;
-use self::in_flight::{Flight, Settle};
+use self::depth::Depth;
+use self::in_flight::{InFlight, Settle};
 use self::pack::{Entry, PACK_MAX};
 use self::poll::Polls;
 use self::queue::{Queue, lock};
-use crate::batcher::{Gather, NotGathered};
+use crate::batcher::{Batcher, NotBatched};
 use crate::bill::Meter;
 
 const SERVICE: &str = "SQS";
@@ -96,7 +96,7 @@ enum Kind {
 #[derive(Debug)]
 pub struct SqsQueue {
     queue: Arc<Queue>,
-    sender: Gather<Vec<Entry<()>>, Result<(), Shared>>,
+    sender: Batcher<Vec<Entry<()>>, Result<(), Shared>>,
     polls: Polls,
 }
 
@@ -149,14 +149,14 @@ impl SqsQueue {
             dead_url,
             kind,
             visibility,
-            flight: Mutex::new(Flight::new(visibility, Uuid::now_v7().as_u128() as u64)),
+            flight: Mutex::new(InFlight::new(visibility, Uuid::now_v7().as_u128() as u64)),
             sent: Mutex::default(),
-            load: Mutex::new(Load::new(messages_max)),
+            load: Mutex::new(Depth::new(messages_max)),
         });
         let sending = Arc::clone(&queue);
-        let sender = Gather::new(SENDERS_MAX, ENTRIES_MAX * PACK_MAX, 1, move |calls| {
+        let sender = Batcher::new(SENDERS_MAX, ENTRIES_MAX * PACK_MAX, 1, move |calls| {
             let queue = Arc::clone(&sending);
-            async move { queue.send_gathered(calls).await }
+            async move { queue.send_together(calls).await }
         });
         Ok(Self { polls: Polls::new(Arc::clone(&queue)), queue, sender })
     }
@@ -164,10 +164,10 @@ impl SqsQueue {
     async fn send_with_others(&self, entries: Vec<Entry<()>>) -> Result<(), SeamError> {
         match self.sender.call(entries).await {
             Ok(result) => result.map_err(|error| told(&error)),
-            Err(NotGathered::Full) => {
+            Err(NotBatched::Full) => {
                 Err(SeamError::Overloaded { service: SERVICE, retry_after: RETRY_AFTER })
             }
-            Err(NotGathered::Lost) => Err(SeamError::unknown(SERVICE)),
+            Err(NotBatched::Lost) => Err(SeamError::unknown(SERVICE)),
         }
     }
 }

@@ -10,8 +10,8 @@ use tracing::{debug, warn};
 
 use super::batch::{EntryError, Shared, told};
 use super::calls::{Calls, Outgoing, Received, missing};
-use super::depth::Load;
-use super::in_flight::{End, Flight, Settle};
+use super::depth::Depth;
+use super::in_flight::{End, InFlight, Settle};
 use super::pack::{self, Entry, Opened, Pack, Packing};
 use super::sent::Sent;
 use super::{Kind, SERVICE};
@@ -40,9 +40,9 @@ pub(super) struct Queue {
     pub(super) dead_url: Option<String>,
     pub(super) kind: Kind,
     pub(super) visibility: Duration,
-    pub(super) flight: Mutex<Flight>,
+    pub(super) flight: Mutex<InFlight>,
     pub(super) sent: Mutex<Sent>,
-    pub(super) load: Mutex<Load>,
+    pub(super) load: Mutex<Depth>,
 }
 
 /// What came and can't be handed out as it is.
@@ -91,7 +91,7 @@ impl Queue {
     }
 
     /// The work on calls gathered to be sent together.
-    pub(super) async fn send_gathered(
+    pub(super) async fn send_together(
         &self,
         calls: Vec<Vec<Entry<()>>>,
     ) -> Vec<Result<(), Shared>> {

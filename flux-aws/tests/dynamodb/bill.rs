@@ -99,7 +99,7 @@ async fn everything_else() {
         assert_eq!((calls(&bill), bill.write_units), (stripes as u64, stripes as f64));
         apply(&store, &[&claimed], (0..90).map(|n| new(&held(&single(n, "ticket")))).collect())
             .await;
-        let (_, bill) = bill_of(&meter, store.levels(&[item("ticket")])).await;
+        let (_, bill) = bill_of(&meter, store.availability(&[item("ticket")])).await;
         say(&format!("levels or stock, {stripes} stripes"), &bill, 1);
         assert!(calls(&bill) <= 2 && bill.read_units <= stripes as f64, "{bill:?}");
     }

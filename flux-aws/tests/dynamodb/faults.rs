@@ -316,7 +316,7 @@ async fn a_count_that_fails_lets_others_claim_at_once() {
 async fn a_call_that_is_refused_for_the_moment_costs_nothing() {
     let meter = Meter::default();
     let (_, store) = two(&meter, |_, _| Fate::throttle()).await;
-    let (read, bill) = bill_of(&meter, store.levels(&[item("a")])).await;
+    let (read, bill) = bill_of(&meter, store.availability(&[item("a")])).await;
     assert!(matches!(read, Err(SeamError::Unavailable { .. })), "{read:?}");
     assert_eq!((calls(&bill), bill.read_units, bill.write_units), (1, 0.0, 0.0));
 }
@@ -327,7 +327,7 @@ async fn a_call_that_hangs_ends() {
     let (decide, _) = first("BatchGetItem", vec![Fate::Held(gate)]);
     let (_, store) = two(&Meter::default(), decide).await;
     let began = tokio::time::Instant::now();
-    let read = store.levels(&[item("a")]).await;
+    let read = store.availability(&[item("a")]).await;
     assert!(matches!(read, Err(SeamError::Unknown { .. })), "{read:?}");
     assert!(began.elapsed() < Duration::from_secs(5));
 }

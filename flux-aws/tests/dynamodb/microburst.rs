@@ -85,7 +85,7 @@ impl Microburst {
         well.put_item(&pool("a", 5)).await.expect("put");
         // Its first answer takes seconds: it reads the models.
         let end = Instant::now() + Duration::from_secs(60);
-        while let Err(error) = by_way.levels(&[item("a")]).await {
+        while let Err(error) = by_way.availability(&[item("a")]).await {
             assert!(Instant::now() < end, "microburst passes nothing on: {error}");
         }
         (well, by_way)

@@ -73,7 +73,9 @@ impl Sale {
             let engine = &self.engines[(seed as usize + turn) % self.engines.len()];
             match engine.place(request.clone()).await {
                 Err(
-                    error @ (Error::Backend(_) | Error::Unsettled(_) | Error::Overloaded { .. }),
+                    error @ (Error::Backend(_)
+                    | Error::OutcomePending(_)
+                    | Error::Overloaded { .. }),
                 ) => last = Some(error),
                 answer => return answer,
             }
@@ -111,7 +113,9 @@ impl Sale {
                         self.history.answered(&paid);
                         return Some(paid);
                     }
-                    Err(Error::Backend(_) | Error::Unsettled(_) | Error::Overloaded { .. }) => {}
+                    Err(
+                        Error::Backend(_) | Error::OutcomePending(_) | Error::Overloaded { .. },
+                    ) => {}
                     Err(error) => panic!("{id}: {error}"),
                 }
             }

@@ -12,7 +12,7 @@ use metrics::{
 };
 use tokio::time::{Instant, timeout};
 
-use crate::news::{hears_gap, news};
+use crate::outcomes::{hears_gap, outcomes};
 use crate::server::{Server, free_port};
 use crate::{LONG, PATIENCE, SOON, eventually, item, open, prefix};
 
@@ -86,9 +86,9 @@ async fn absent_from_the_start() {
     let (locks, bus) = (redis.locks(), redis.bus());
     let mut subscriber = bus.subscribe();
     fails_fast(&locks).await;
-    let told = bus.publish(news(1)).await;
+    let told = bus.publish(outcomes(1)).await;
     assert!(matches!(told, Err(SeamError::Unavailable { .. })), "{told:?}");
-    assert_eq!(subscriber.try_recv().expect("this process heard it"), news(1));
+    assert_eq!(subscriber.try_recv().expect("this process heard it"), outcomes(1));
 }
 
 #[tokio::test]
@@ -118,8 +118,8 @@ async fn killed_and_started_again() {
     assert!(since.elapsed() < Duration::from_secs(1));
     fails_fast(&locks).await;
     let mut here = bus.subscribe();
-    assert!(bus.publish(news(1)).await.is_err());
-    assert_eq!(here.try_recv().expect("this process heard it"), news(1));
+    assert!(bus.publish(outcomes(1)).await.is_err());
+    assert_eq!(here.try_recv().expect("this process heard it"), outcomes(1));
     assert_eq!(seen.up(), Some(0.0));
     assert!(!redis.is_up());
     // Both find out without being asked.
@@ -130,9 +130,9 @@ async fn killed_and_started_again() {
     assert_eq!(seen.up(), Some(1.0));
     assert!(!locks.renew(&lease, LONG).await.expect("up"), "nobody kept the lease");
     hears_gap(&mut subscriber).await;
-    bus.publish(news(2)).await.expect("up");
+    bus.publish(outcomes(2)).await.expect("up");
     let heard = timeout(PATIENCE, subscriber.recv()).await.expect("in time").expect("heard");
-    assert_eq!(heard, news(2));
+    assert_eq!(heard, outcomes(2));
     // One line each, for each of the two.
     assert_eq!((seen.lines("Redis is away"), seen.lines("Redis is back")), (2, 2));
 }
@@ -192,7 +192,7 @@ async fn too_slow() {
     assert!(matches!(answer, Err(SeamError::Unknown { .. })), "{answer:?}");
     assert!(since.elapsed() < Duration::from_secs(1), "{:?}", since.elapsed());
     fails_fast(&locks).await;
-    assert!(bus.publish(news(1)).await.is_err());
+    assert!(bus.publish(outcomes(1)).await.is_err());
     eventually(|| locks.renew(&lease, LONG), Result::is_ok).await;
     assert!(locks.renew(&lease, LONG).await.expect("up"), "a pause wipes nothing");
 }

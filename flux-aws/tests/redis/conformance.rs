@@ -10,7 +10,7 @@ use flux_aws::redis::Redis;
 use flux_core::ItemId;
 use flux_core::conformance::{Check, bus_checks, lock_checks};
 use flux_core::layers::{Layered, Retry, TimeLimit, Trace};
-use flux_core::seams::{Lease, LockManager, News, NewsReceiver, OutcomeBus, SeamError};
+use flux_core::seams::{Lease, LockManager, OutcomeBus, OutcomeReceiver, Outcomes, SeamError};
 
 use crate::{open, prefix, shared_url};
 
@@ -75,11 +75,11 @@ impl<L: LockManager> LockManager for Two<L> {
 /// Publishes in one process, listens in the other.
 #[async_trait]
 impl<B: OutcomeBus> OutcomeBus for Two<B> {
-    async fn publish(&self, news: Arc<News>) -> Result<(), SeamError> {
-        self.0[0].publish(news).await
+    async fn publish(&self, outcomes: Arc<Outcomes>) -> Result<(), SeamError> {
+        self.0[0].publish(outcomes).await
     }
 
-    fn subscribe(&self) -> NewsReceiver {
+    fn subscribe(&self) -> OutcomeReceiver {
         self.0[1].subscribe()
     }
 }
@@ -148,8 +148,8 @@ tests! {
 tests! {
     bus: BusCheck, bus_checks;
     Arc::new(fresh().bus()), layered_bus(), two(|redis| redis.bus());
-    news_reaches_every_subscriber,
-    news_arrives_as_it_was_sent,
+    outcomes_reach_every_subscriber,
+    outcomes_arrive_as_they_were_sent,
     publishing_to_nobody_is_no_error,
     a_subscriber_that_leaves_harms_nobody,
 }

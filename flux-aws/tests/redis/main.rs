@@ -5,7 +5,7 @@
 mod accepted;
 mod away;
 mod conformance;
-mod news;
+mod outcomes;
 mod sale;
 mod secure;
 mod server;

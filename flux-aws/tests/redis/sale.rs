@@ -85,7 +85,7 @@ async fn with_redis_nobody_waits_for_a_second_look() {
     }
     waits.sort();
     println!("an order told over Redis took {:?}, the slowest {:?}", waits[10], waits[19]);
-    // Without news the first look is after a tenth of a second.
+    // Without outcomes the first look is after a tenth of a second.
     assert!(waits[10] < Duration::from_millis(90), "{waits:?}");
     worker.shutdown().await;
     front.shutdown().await;

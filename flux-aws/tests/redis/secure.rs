@@ -8,7 +8,7 @@ use flux_aws::bill::Meter;
 use flux_aws::redis::{Redis, RedisSettings};
 use flux_core::seams::{LockManager, OutcomeBus};
 
-use crate::news::hears_gap;
+use crate::outcomes::hears_gap;
 use crate::server::Server;
 use crate::{LONG, item, prefix};
 

@@ -1,4 +1,4 @@
-//! What an outcome bus must do: carry news, as far as the best effort goes.
+//! What an outcome bus must do: carry outcomes, as far as the best effort goes.
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -7,7 +7,7 @@ use tokio::time::{Instant, timeout};
 
 use super::check::{Check, Checked, Failure, PATIENCE, checks, ensure};
 use super::store::shop::{confirmed, held, item, rejected, seats, units};
-use crate::seams::{Level, News, NewsReceiver, OutcomeBus};
+use crate::seams::{Availability, OutcomeBus, OutcomeReceiver, Outcomes};
 
 pub(super) fn all<B>() -> Vec<Check<Arc<B>>>
 where
@@ -15,26 +15,26 @@ where
 {
     checks! {
         "bus" {
-            news_reaches_every_subscriber,
-            news_arrives_as_it_was_sent,
+            outcomes_reach_every_subscriber,
+            outcomes_arrive_as_they_were_sent,
             publishing_to_nobody_is_no_error,
             a_subscriber_that_leaves_harms_nobody,
         }
     }
 }
 
-fn news(n: u128) -> Arc<News> {
+fn outcomes(n: u128) -> Arc<Outcomes> {
     let orders = vec![
         held(n, "ann", &[units("a", 2), seats("h", &["x", "y"])]),
         confirmed(&held(n + 1_000, "bob", &[units("a", 1)]), "p1"),
         rejected(n + 2_000, "cid", &[units("a", 9)]),
     ];
-    let levels = vec![Level { item: item("a"), available: n as u32 }];
-    Arc::new(News { orders, levels })
+    let levels = vec![Availability { item: item("a"), available: n as u32 }];
+    Arc::new(Outcomes { orders, availability: levels })
 }
 
 /// Whether `wanted` comes within a short time; others may come before it.
-async fn hears(receiver: &mut NewsReceiver, wanted: &News) -> Checked<bool> {
+async fn hears(receiver: &mut OutcomeReceiver, wanted: &Outcomes) -> Checked<bool> {
     let end = Instant::now() + Duration::from_millis(200);
     loop {
         let left = end.saturating_duration_since(Instant::now());
@@ -51,7 +51,11 @@ async fn hears(receiver: &mut NewsReceiver, wanted: &News) -> Checked<bool> {
 
 /// Publishes until every subscriber heard it: the effort is best, not certain,
 /// and a connection may still be opening.
-async fn all_hear<B>(bus: &B, subscribers: &mut [NewsReceiver], wanted: &Arc<News>) -> Checked
+async fn all_hear<B>(
+    bus: &B,
+    subscribers: &mut [OutcomeReceiver],
+    wanted: &Arc<Outcomes>,
+) -> Checked
 where
     B: OutcomeBus + ?Sized,
 {
@@ -71,27 +75,27 @@ where
     Ok(())
 }
 
-async fn news_reaches_every_subscriber<B>(bus: Arc<B>) -> Checked
+async fn outcomes_reach_every_subscriber<B>(bus: Arc<B>) -> Checked
 where
     B: OutcomeBus + ?Sized,
 {
     let mut subscribers = [bus.subscribe(), bus.subscribe(), bus.subscribe()];
     for n in 1..=20 {
-        all_hear(&*bus, &mut subscribers, &news(n)).await?;
+        all_hear(&*bus, &mut subscribers, &outcomes(n)).await?;
     }
     Ok(())
 }
 
-async fn news_arrives_as_it_was_sent<B>(bus: Arc<B>) -> Checked
+async fn outcomes_arrive_as_they_were_sent<B>(bus: Arc<B>) -> Checked
 where
     B: OutcomeBus + ?Sized,
 {
     let mut subscribers = [bus.subscribe()];
-    let empty = Arc::new(News::default());
+    let empty = Arc::new(Outcomes::default());
     // More orders than one commit decides.
     let orders = (1..=200).map(|n| held(n, "ann", &[units("a", 1)])).collect();
-    let large = Arc::new(News { orders, levels: vec![] });
-    for wanted in [large, news(1), empty] {
+    let large = Arc::new(Outcomes { orders, availability: vec![] });
+    for wanted in [large, outcomes(1), empty] {
         all_hear(&*bus, &mut subscribers, &wanted).await?;
     }
     Ok(())
@@ -102,10 +106,10 @@ where
     B: OutcomeBus + ?Sized,
 {
     for n in 1..=50 {
-        bus.publish(news(n)).await?;
+        bus.publish(outcomes(n)).await?;
     }
     let mut late = [bus.subscribe()];
-    all_hear(&*bus, &mut late, &news(99)).await
+    all_hear(&*bus, &mut late, &outcomes(99)).await
 }
 
 async fn a_subscriber_that_leaves_harms_nobody<B>(bus: Arc<B>) -> Checked
@@ -117,9 +121,9 @@ where
     drop(left);
     // One that never listens must not hold up the others.
     for n in 1..=200 {
-        bus.publish(news(n)).await?;
+        bus.publish(outcomes(n)).await?;
     }
-    all_hear(&*bus, &mut stays, &news(999)).await?;
+    all_hear(&*bus, &mut stays, &outcomes(999)).await?;
     drop(slow);
-    all_hear(&*bus, &mut stays, &news(1_000)).await
+    all_hear(&*bus, &mut stays, &outcomes(1_000)).await
 }

@@ -109,7 +109,7 @@
 //! | renew does nothing | `a_renewed_lease_lasts` |
 //! | renew is always true, or takes over | `a_lost_lease_is_reported` |
 //! | release frees what is others', or nothing | `only_what_is_ours_is_released` |
-//! | nothing is published, or without levels | `news_arrives_as_it_was_sent` |
+//! | nothing is published, or without levels | `outcomes_arrive_as_they_were_sent` |
 //! | publishing to nobody is an error | `publishing_to_nobody_is_no_error` |
 //!
 //! And every kind of [`history::Fault`] was left out once: the unit test of a

@@ -240,7 +240,8 @@ impl Audit {
             let Ask::Seats(seats) = &line.ask else { continue };
             for seat in seats {
                 let item_id = || item.spec.id.clone();
-                if !matches!(&item.spec.kind, ItemKind::Seats(hall) if hall.place(seat).is_some()) {
+                if !matches!(&item.spec.kind, ItemKind::Seats(hall) if hall.index_of(seat).is_some())
+                {
                     let (item, seat, order) = (item_id(), seat.clone(), order.id);
                     self.faults.push(AuditFault::NoSuchSeat { item, seat, order });
                 }

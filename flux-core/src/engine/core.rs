@@ -6,14 +6,14 @@ use std::time::Duration;
 use tokio::time::{Instant, timeout};
 
 use super::accept::gate::Gate;
-use super::accept::id_guard::InHand;
-use super::accept::inbox::Lane;
-use super::accept::queued_spans::Trails;
+use super::accept::id_guard::GuardedIds;
+use super::accept::inbox::Inbox;
+use super::accept::queued_spans::QueuedSpans;
 use super::accept::waiters::Waiters;
 use super::settings::Settings;
 use crate::backends::Backend;
 use crate::clock::Clock;
-use crate::seams::News;
+use crate::seams::Outcomes;
 
 /// A bus that takes longer is left behind.
 const PUBLISH_MAX: Duration = Duration::from_secs(1);
@@ -24,10 +24,10 @@ pub(super) struct Core {
     pub(super) clock: Arc<dyn Clock>,
     pub(super) settings: Settings,
     pub(super) gate: Gate,
-    pub(super) in_hand: Arc<InHand>,
-    pub(super) lane: Lane,
+    pub(super) guarded_ids: Arc<GuardedIds>,
+    pub(super) inbox: Inbox,
     pub(super) waiters: Waiters,
-    pub(super) trails: Trails,
+    pub(super) queued_spans: QueuedSpans,
     /// Kept, because looking it up costs as much as the gate's answer.
     pub(super) turned_away: metrics::Counter,
 }
@@ -35,11 +35,11 @@ pub(super) struct Core {
 impl Core {
     /// Tells whoever listens. Best effort: those who wait look for themselves
     /// now and then.
-    pub(super) async fn publish(&self, news: Arc<News>) {
-        let published = timeout(PUBLISH_MAX, self.backend.bus.publish(news)).await;
+    pub(super) async fn publish(&self, outcomes: Arc<Outcomes>) {
+        let published = timeout(PUBLISH_MAX, self.backend.bus.publish(outcomes)).await;
         if !matches!(published, Ok(Ok(()))) {
             metrics::counter!("flux_unpublished_total").increment(1);
-            tracing::debug!(?published, "the news was not published");
+            tracing::debug!(?published, "the outcomes were not published");
         }
     }
 }

@@ -50,7 +50,7 @@ pub enum Error {
     ShuttingDown,
     /// No decision in time. The call may still take effect; repeating it is safe.
     #[error("order {0} is not settled yet; ask again, repeating the call is safe")]
-    Unsettled(OrderId),
+    OutcomePending(OrderId),
     /// A backend failed.
     #[error(transparent)]
     Backend(SeamError),

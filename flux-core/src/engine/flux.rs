@@ -11,9 +11,9 @@ use tokio::time::Instant;
 use tracing::Span;
 
 use super::accept::gate::Gate;
-use super::accept::id_guard::InHand;
-use super::accept::inbox::Lane;
-use super::accept::queued_spans::Trails;
+use super::accept::id_guard::GuardedIds;
+use super::accept::inbox::Inbox;
+use super::accept::queued_spans::QueuedSpans;
 use super::accept::waiters::{Waiters, Waiting};
 use super::audit::{self, Audit};
 use super::core::{Core, from_now};
@@ -30,8 +30,8 @@ use crate::protocol::{
     Stock,
 };
 use crate::seams::{
-    ConfirmOutcome, Cursor, DeadLetter, Level, News, NewsReceiver, OrderFilter, OrderPage, Payment,
-    PutOutcome,
+    Availability, ConfirmOutcome, Cursor, DeadLetter, OrderFilter, OrderPage, OutcomeReceiver,
+    Outcomes, Payment, PutOutcome,
 };
 
 /// A sale: items, orders and the worker that decides them. Cheap to clone;
@@ -80,10 +80,10 @@ impl Flux {
             backend,
             clock,
             gate: Gate::default(),
-            in_hand: Arc::new(InHand::default()),
-            lane: Lane::new(settings.round_max, settings.waiting_max),
-            waiters: Waiters::new(settings.waiters_max),
-            trails: Trails::default(),
+            guarded_ids: Arc::new(GuardedIds::default()),
+            inbox: Inbox::new(settings.batch_max, settings.calls_max),
+            waiters: Waiters::new(settings.outcome_waits_max),
+            queued_spans: QueuedSpans::default(),
             turned_away: metrics::counter!("flux_gate_turned_away_total"),
             settings,
         });
@@ -132,9 +132,11 @@ impl Flux {
             outcome => outcome,
         };
         if let Some(item) = self.item(&spec.id).await? {
-            let level = Level { item: spec.id, available: item.available };
+            let level = Availability { item: spec.id, available: item.available };
             self.core.gate.set(item.spec, item.available);
-            self.core.publish(Arc::new(News { orders: Vec::new(), levels: vec![level] })).await;
+            self.core
+                .publish(Arc::new(Outcomes { orders: Vec::new(), availability: vec![level] }))
+                .await;
         }
         Ok(outcome)
     }
@@ -222,7 +224,7 @@ impl Flux {
     ///
     /// # Errors
     /// [`Error::RefundDue`] when it came too late and the stock is gone,
-    /// [`Error::NotHeld`], [`Error::NotFound`], [`Error::Unsettled`],
+    /// [`Error::NotHeld`], [`Error::NotFound`], [`Error::OutcomePending`],
     /// [`Error::Overloaded`], [`Error::Backend`].
     pub async fn confirm(&self, id: OrderId, payment: PaymentRef) -> Result<Order, Error> {
         let at = self.core.clock.now();
@@ -230,9 +232,9 @@ impl Flux {
         let ruled = self.core.backend.store.confirm(std::slice::from_ref(&asked)).await?;
         let order = match ruled.into_iter().next() {
             Some(ConfirmOutcome::Settled(order)) => {
-                let news = News { orders: vec![order.clone()], levels: Vec::new() };
-                completion::count(&news);
-                self.core.publish(Arc::new(news)).await;
+                let outcomes = Outcomes { orders: vec![order.clone()], availability: Vec::new() };
+                completion::count(&outcomes);
+                self.core.publish(Arc::new(outcomes)).await;
                 order
             }
             Some(ConfirmOutcome::Late(_)) => {
@@ -261,16 +263,16 @@ impl Flux {
     /// is decided first.
     ///
     /// # Errors
-    /// [`Error::NotHeld`], [`Error::NotFound`], [`Error::Unsettled`],
+    /// [`Error::NotHeld`], [`Error::NotFound`], [`Error::OutcomePending`],
     /// [`Error::Overloaded`], [`Error::Backend`].
     pub async fn release(&self, id: OrderId) -> Result<Order, Error> {
         let known = self.order(id).await?.ok_or(Error::NotFound(id))?;
         let order = match is_decided(&known) {
             true => known,
-            false => self.wait(id, self.core.settings.ruling_wait).await?,
+            false => self.wait(id, self.core.settings.decision_timeout).await?,
         };
         let order = match order.status() {
-            OrderStatus::Queued => return Err(Error::Unsettled(id)),
+            OrderStatus::Queued => return Err(Error::OutcomePending(id)),
             OrderStatus::Held => {
                 let ruled = |order: &Order| order.status() != OrderStatus::Held;
                 self.rule(Message::Release(id), ruled, &Span::current()).await?
@@ -286,7 +288,7 @@ impl Flux {
     /// Takes a confirmed order back and frees its stock. Repeating it is safe.
     ///
     /// # Errors
-    /// [`Error::NotConfirmed`], [`Error::NotFound`], [`Error::Unsettled`],
+    /// [`Error::NotConfirmed`], [`Error::NotFound`], [`Error::OutcomePending`],
     /// [`Error::Overloaded`], [`Error::Backend`].
     pub async fn cancel(&self, id: OrderId) -> Result<Order, Error> {
         let order = self.order(id).await?.ok_or(Error::NotFound(id))?;
@@ -315,9 +317,9 @@ impl Flux {
     }
 
     /// Hears of every decision and change of level from now on. A receiver
-    /// that falls behind loses the oldest news and is told so.
+    /// that falls behind loses the oldest outcomes and is told so.
     #[must_use]
-    pub fn subscribe(&self) -> NewsReceiver {
+    pub fn subscribe(&self) -> OutcomeReceiver {
         self.core.backend.bus.subscribe()
     }
 
@@ -346,13 +348,13 @@ impl Flux {
         Ok(self.core.backend.queue.redrive(max).await?)
     }
 
-    /// How much waits in the queue and in the lane.
+    /// How much waits in the queue and in the inbox.
     ///
     /// # Errors
     /// [`Error::Backend`].
     pub async fn depth(&self) -> Result<crate::seams::QueueDepth, Error> {
         let mut depth = self.core.backend.queue.depth().await?;
-        depth.waiting += self.core.lane.len() as u64;
+        depth.waiting += self.core.inbox.len() as u64;
         Ok(depth)
     }
 
@@ -361,7 +363,7 @@ impl Flux {
     /// is done. Bound it with a time-out of your own; dropping it leaves the
     /// engine stopping.
     pub async fn shutdown(&self) {
-        self.core.lane.close();
+        self.core.inbox.close();
         // Nobody listening means it has stopped.
         self.running.stop.send_replace(true);
         // A call that is dropped half-way leaves the rest to the next.
@@ -383,7 +385,7 @@ impl Flux {
         asking: &Span,
     ) -> Result<Order, Error> {
         if self.running.has_worker {
-            return self.core.lane.ask(message, None, asking).await;
+            return self.core.inbox.ask(message, None, asking).await;
         }
         Box::pin(self.rule_elsewhere(message, ruled)).await
     }
@@ -407,9 +409,9 @@ impl Flux {
         ruled: impl Fn(&Order) -> bool,
     ) -> Result<Order, Error> {
         // It may take effect, whatever else goes wrong.
-        match self.until(id, waiting, self.core.settings.ruling_wait, &ruled).await {
+        match self.until(id, waiting, self.core.settings.decision_timeout, &ruled).await {
             Ok(Some(order)) if ruled(&order) => Ok(order),
-            _ => Err(Error::Unsettled(id)),
+            _ => Err(Error::OutcomePending(id)),
         }
     }
 
@@ -427,10 +429,10 @@ impl Flux {
         let deadline = from_now(longest);
         let mut look = LOOK_MIN;
         loop {
-            let news = waiting.news();
-            tokio::pin!(news);
-            // Registered before the look, or news could fall in between.
-            news.as_mut().enable();
+            let outcomes = waiting.outcomes();
+            tokio::pin!(outcomes);
+            // Registered before the look, or outcomes could fall in between.
+            outcomes.as_mut().enable();
             let now = Instant::now();
             let order = match self.order(id).await {
                 Ok(order) => order,
@@ -449,7 +451,7 @@ impl Flux {
                 return Ok(order);
             }
             // The bus may lose a message, so look again now and then.
-            let _ = tokio::time::timeout_at(deadline.min(now + look), news).await;
+            let _ = tokio::time::timeout_at(deadline.min(now + look), outcomes).await;
             look = (look * 2).min(LOOK_MAX);
         }
     }

@@ -4,15 +4,15 @@
 //! |---|---|
 //! | the calls | `flux` |
 //! | how an order comes in | `placing` |
-//! | one request for each id | `in_hand` |
+//! | one request for each id | `guarded_ids` |
 //! | the early "sold out" | `gate` |
-//! | from callers to the worker, by the round | `lane` |
+//! | from callers to the worker, by the batch | `inbox` |
 //! | the worker's loop | `worker` |
 //! | one batch: lease, claim, decide, commit, settle | `batch` |
 //! | from decided to told | `settle` |
 //! | waiting for an order decided elsewhere | `waiters` |
 //! | how long decisions took, and their spans | `watch` |
-//! | the spans of orders in the queue | `trails` |
+//! | the spans of orders in the queue | `queued_spans` |
 //! | the recount | `audit` |
 
 mod accept;
@@ -33,5 +33,5 @@ pub use request::OrderRequest;
 pub use settings::Settings;
 
 /// When a caller that met a bound should come back: long enough for a full
-/// lane to be decided.
+/// inbox to be decided.
 const RETRY_AFTER: Duration = Duration::from_secs(1);

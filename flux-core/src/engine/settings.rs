@@ -7,19 +7,19 @@ use bon::Builder;
 /// Bounds and times of an engine. Every one has a default.
 #[derive(Debug, Clone, Builder)]
 pub struct Settings {
-    /// Most orders one decision round takes.
+    /// Most orders one decision batch takes.
     #[builder(default = 1024)]
-    pub round_max: usize,
+    pub batch_max: usize,
     /// Most calls waiting for the worker before
     /// [`Overloaded`](super::Error::Overloaded).
     #[builder(default = 65_536)]
-    pub waiting_max: usize,
+    pub calls_max: usize,
     /// Most calls waiting for the outcome of an order decided elsewhere.
     #[builder(default = 65_536)]
-    pub waiters_max: usize,
+    pub outcome_waits_max: usize,
     /// How long a call waits for the worker's ruling on a follow-up.
     #[builder(default = Duration::from_secs(10))]
-    pub ruling_wait: Duration,
+    pub decision_timeout: Duration,
     /// How long a lease on an item lasts unless it is renewed.
     #[builder(default = Duration::from_secs(5))]
     pub lease_ttl: Duration,
@@ -57,7 +57,7 @@ pub struct Settings {
 impl Settings {
     /// A bound of zero would let nothing through; it counts as one.
     pub(super) fn within_reason(mut self) -> Self {
-        for bound in [&mut self.round_max, &mut self.waiting_max, &mut self.waiters_max] {
+        for bound in [&mut self.batch_max, &mut self.calls_max, &mut self.outcome_waits_max] {
             *bound = (*bound).max(1);
         }
         self.tries_max = self.tries_max.max(1);

@@ -11,7 +11,7 @@ use crate::protocol::{
 };
 use crate::seams::{
     Begun, CommitMax, ConfirmOutcome, Cursor, DeadLetter, Delivery, DueHolds, InventoryStore,
-    Lease, LockManager, News, NewsReceiver, OrderFilter, OrderPage, OrderQueue, OutcomeBus,
+    Lease, LockManager, OrderFilter, OrderPage, OrderQueue, OutcomeBus, OutcomeReceiver, Outcomes,
     Payment, PutOutcome, QueueDepth, Receipt, SeamError,
 };
 
@@ -173,8 +173,8 @@ impl<S: InventoryStore + ?Sized, L: Layer> InventoryStore for Layered<S, L> {
         self.layer.around(Operation::Items.into(), || self.inner.items(ids)).await
     }
 
-    async fn levels(&self, ids: &[ItemId]) -> Result<Vec<Option<u32>>, SeamError> {
-        self.layer.around(Operation::Levels.into(), || self.inner.levels(ids)).await
+    async fn availability(&self, ids: &[ItemId]) -> Result<Vec<Option<u32>>, SeamError> {
+        self.layer.around(Operation::Levels.into(), || self.inner.availability(ids)).await
     }
 
     fn commit_max(&self) -> CommitMax {
@@ -196,15 +196,15 @@ impl<S: InventoryStore + ?Sized, L: Layer> InventoryStore for Layered<S, L> {
 
 #[async_trait]
 impl<S: OutcomeBus + ?Sized, L: Layer> OutcomeBus for Layered<S, L> {
-    async fn publish(&self, news: Arc<News>) -> Result<(), SeamError> {
+    async fn publish(&self, outcomes: Arc<Outcomes>) -> Result<(), SeamError> {
         if self.layer.loses_news() {
             return Ok(());
         }
         let call = Operation::Publish.into();
-        self.layer.around(call, || self.inner.publish(Arc::clone(&news))).await
+        self.layer.around(call, || self.inner.publish(Arc::clone(&outcomes))).await
     }
 
-    fn subscribe(&self) -> NewsReceiver {
+    fn subscribe(&self) -> OutcomeReceiver {
         self.inner.subscribe()
     }
 }
@@ -241,7 +241,7 @@ mod tests {
         let id = OrderId::from_uuid(uuid::Uuid::nil());
         let spec = ItemSpec::pool("item", 1).expect("a pool");
         let lease = Lease { keys: vec![], owner: String::new() };
-        let mut news = layered.bus.subscribe();
+        let mut outcomes = layered.bus.subscribe();
 
         let all = async {
             let queue = &layered.queue;
@@ -268,7 +268,7 @@ mod tests {
             store.list_orders(&OrderFilter::default(), None, 1).await?;
             store.due_holds(std::time::SystemTime::UNIX_EPOCH.into(), 1).await?;
             store.items(&[]).await?;
-            store.levels(&[]).await?;
+            store.availability(&[]).await?;
             store.list_items(None, 1).await?;
             store.stock(&spec.id).await?;
             layered.bus.publish(Arc::default()).await
@@ -282,7 +282,7 @@ mod tests {
             let waits = matches!(call.operation, Operation::Receive | Operation::Acquire);
             assert_eq!(call.wait, if waits { SECOND } else { Duration::ZERO }, "{call:?}");
         }
-        assert!(news.try_recv().is_ok());
+        assert!(outcomes.try_recv().is_ok());
     }
 
     #[tokio::test]

@@ -36,10 +36,10 @@ impl LockManager for YesLocks {
 
 /// Is never there.
 #[derive(Debug, Clone, Copy, Default)]
-pub struct NoLocks;
+pub struct BrokenLocks;
 
 #[async_trait]
-impl LockManager for NoLocks {
+impl LockManager for BrokenLocks {
     async fn acquire(
         &self,
         _keys: &[ItemId],

@@ -42,7 +42,7 @@ use std::sync::Arc;
 
 pub use faults::{Fault, Faults};
 pub use layered::Layered;
-pub use locks::{NoLocks, YesLocks};
+pub use locks::{BrokenLocks, YesLocks};
 pub use operation::{Call, Operation, Service};
 pub use retry::Retry;
 pub use time_limit::TimeLimit;
@@ -87,7 +87,7 @@ pub trait Layer: Send + Sync + 'static {
         Ok(Vec::new())
     }
 
-    /// Whether the news now being published shall be lost.
+    /// Whether the outcomes now being published shall be lost.
     fn loses_news(&self) -> bool {
         false
     }

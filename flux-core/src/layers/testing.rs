@@ -17,8 +17,8 @@ use crate::protocol::{
 };
 use crate::seams::{
     ConfirmOutcome, Cursor, DeadLetter, Delivery, DueHolds, InventoryStore, Lease, LockManager,
-    News, NewsReceiver, NewsSender, OrderFilter, OrderPage, OrderQueue, OutcomeBus, Payment,
-    PutOutcome, QueueDepth, Receipt, SeamError, news_channel,
+    OrderFilter, OrderPage, OrderQueue, OutcomeBus, OutcomeReceiver, OutcomeSender, Outcomes,
+    Payment, PutOutcome, QueueDepth, Receipt, SeamError, outcome_channel,
 };
 
 /// How one call goes.
@@ -33,7 +33,7 @@ pub(super) struct Fake {
     steps: Mutex<VecDeque<Step>>,
     calls: Mutex<Vec<Operation>>,
     committed: Mutex<Vec<u64>>,
-    news: NewsSender,
+    outcomes: OutcomeSender,
 }
 
 pub(super) fn backend(fake: &Arc<Fake>) -> Backend {
@@ -60,7 +60,7 @@ impl Fake {
             steps: Mutex::new(steps.into_iter().collect()),
             calls: Mutex::default(),
             committed: Mutex::default(),
-            news: news_channel(8),
+            outcomes: outcome_channel(8),
         })
     }
 
@@ -192,7 +192,7 @@ impl InventoryStore for Fake {
     async fn items(&self, _: &[ItemId]) -> Result<Vec<Option<Item>>, SeamError> {
         self.step(Operation::Items).await.map(|()| vec![])
     }
-    async fn levels(&self, _: &[ItemId]) -> Result<Vec<Option<u32>>, SeamError> {
+    async fn availability(&self, _: &[ItemId]) -> Result<Vec<Option<u32>>, SeamError> {
         self.step(Operation::Levels).await.map(|()| vec![])
     }
     async fn list_items(&self, _: Option<&ItemId>, _: usize) -> Result<Vec<Item>, SeamError> {
@@ -205,13 +205,13 @@ impl InventoryStore for Fake {
 
 #[async_trait]
 impl OutcomeBus for Fake {
-    async fn publish(&self, news: Arc<News>) -> Result<(), SeamError> {
+    async fn publish(&self, outcomes: Arc<Outcomes>) -> Result<(), SeamError> {
         self.step(Operation::Publish).await?;
         // Nobody need listen.
-        drop(self.news.send(news));
+        drop(self.outcomes.send(outcomes));
         Ok(())
     }
-    fn subscribe(&self) -> NewsReceiver {
-        self.news.subscribe()
+    fn subscribe(&self) -> OutcomeReceiver {
+        self.outcomes.subscribe()
     }
 }

@@ -59,7 +59,7 @@ impl Hall {
 
     /// Where `seat` stands in [`names`](Self::names), if it is in the hall.
     #[must_use]
-    pub fn place(&self, seat: &SeatId) -> Option<u32> {
+    pub fn index_of(&self, seat: &SeatId) -> Option<u32> {
         self.places.get(seat).copied()
     }
 }
@@ -293,7 +293,7 @@ pub fn revise(old: &ItemSpec, stock: &Stock, spec: &ItemSpec) -> Result<Stock, P
             let mut revised = SeatMap::all_free(after.names.len() as u32);
             for (place, name) in before.names.iter().enumerate() {
                 if map.is_taken(place as u32) {
-                    revised.take(after.place(name).ok_or_else(in_use)?);
+                    revised.take(after.index_of(name).ok_or_else(in_use)?);
                 }
             }
             Ok(Stock::Seats(revised))

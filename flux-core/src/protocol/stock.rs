@@ -38,11 +38,11 @@ impl Stock {
                 Ok(())
             }
             (Self::Seats(map), ItemKind::Seats(hall), Ask::Seats(seats)) => {
-                let free = |seat| hall.place(seat).is_some_and(|place| !map.is_taken(place));
+                let free = |seat| hall.index_of(seat).is_some_and(|place| !map.is_taken(place));
                 if !seats.iter().all(free) {
                     return Err(Reason::SeatTaken);
                 }
-                for place in seats.iter().filter_map(|seat| hall.place(seat)) {
+                for place in seats.iter().filter_map(|seat| hall.index_of(seat)) {
                     map.take(place);
                 }
                 Ok(())
@@ -59,7 +59,7 @@ impl Stock {
                 *available = available.saturating_add(quantity.get()).min(capacity.get());
             }
             (Self::Seats(map), ItemKind::Seats(hall), Ask::Seats(seats)) => {
-                for place in seats.iter().filter_map(|seat| hall.place(seat)) {
+                for place in seats.iter().filter_map(|seat| hall.index_of(seat)) {
                     map.give_back(place);
                 }
             }

@@ -11,25 +11,25 @@ use crate::protocol::{ItemId, Order};
 
 /// How much of an item is left.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
-pub struct Level {
+pub struct Availability {
     /// The item.
     pub item: ItemId,
     /// Units that can be ordered.
     pub available: u32,
 }
 
-/// What one commit changed, durable before it is published. News of nothing
-/// says that news was missed: see [`gap`](Self::gap).
+/// What one commit changed, durable before it is published. Outcomes of nothing
+/// say that outcomes were missed: see [`gap`](Self::gap).
 #[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
-pub struct News {
+pub struct Outcomes {
     /// The orders, as they now stand.
     pub orders: Vec<Order>,
     /// The items whose numbers changed.
-    pub levels: Vec<Level>,
+    pub availability: Vec<Availability>,
 }
 
-impl News {
-    /// What a bus tells its subscribers when it may have lost news, such as
+impl Outcomes {
+    /// What a bus tells its subscribers when it may have lost outcomes, such as
     /// after a broken connection: they look for themselves, as a receiver that
     /// fell behind does.
     #[must_use]
@@ -37,24 +37,24 @@ impl News {
         Self::default()
     }
 
-    /// Whether this only says that news was missed.
+    /// Whether this only says that outcomes were missed.
     #[must_use]
     pub fn is_gap(&self) -> bool {
-        self.orders.is_empty() && self.levels.is_empty()
+        self.orders.is_empty() && self.availability.is_empty()
     }
 }
 
-/// The sending half of [`news_channel`].
-pub type NewsSender = broadcast::Sender<Arc<News>>;
+/// The sending half of [`outcome_channel`].
+pub type OutcomeSender = broadcast::Sender<Arc<Outcomes>>;
 
-/// News as it comes. A receiver that falls behind loses the oldest
+/// Outcomes as they come. A receiver that falls behind loses the oldest
 /// (`RecvError::Lagged`) and must read the store for what it missed; so must
-/// one that hears of a [gap](News::gap).
-pub type NewsReceiver = broadcast::Receiver<Arc<News>>;
+/// one that hears of a [gap](Outcomes::gap).
+pub type OutcomeReceiver = broadcast::Receiver<Arc<Outcomes>>;
 
-/// A bounded channel for a bus to hand out news with.
+/// A bounded channel for a bus to hand out outcomes with.
 #[must_use]
-pub fn news_channel(capacity: usize) -> NewsSender {
+pub fn outcome_channel(capacity: usize) -> OutcomeSender {
     broadcast::channel(capacity).0
 }
 
@@ -63,8 +63,8 @@ pub fn news_channel(capacity: usize) -> NewsSender {
 #[async_trait]
 pub trait OutcomeBus: Send + Sync + 'static {
     /// Tells every subscriber, here and in other processes.
-    async fn publish(&self, news: Arc<News>) -> Result<(), SeamError>;
+    async fn publish(&self, outcomes: Arc<Outcomes>) -> Result<(), SeamError>;
 
     /// Hears everything published from now on, by this process too.
-    fn subscribe(&self) -> NewsReceiver;
+    fn subscribe(&self) -> OutcomeReceiver;
 }

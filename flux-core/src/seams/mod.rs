@@ -16,7 +16,9 @@ mod lock;
 mod queue;
 mod store;
 
-pub use bus::{Level, News, NewsReceiver, NewsSender, OutcomeBus, news_channel};
+pub use bus::{
+    Availability, OutcomeBus, OutcomeReceiver, OutcomeSender, Outcomes, outcome_channel,
+};
 pub use error::SeamError;
 pub use lock::{Lease, LockManager};
 pub use queue::{DeadLetter, Delivery, OrderQueue, QueueDepth, Receipt};

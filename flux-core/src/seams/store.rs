@@ -234,7 +234,7 @@ pub trait InventoryStore: Send + Sync + 'static {
 
     /// What is left of items: for each id, in order. It may lag; it is what a
     /// gate goes by.
-    async fn levels(&self, ids: &[ItemId]) -> Result<Vec<Option<u32>>, SeamError> {
+    async fn availability(&self, ids: &[ItemId]) -> Result<Vec<Option<u32>>, SeamError> {
         let items = self.items(ids).await?.into_iter();
         Ok(items.map(|item| item.map(|item| item.available)).collect())
     }

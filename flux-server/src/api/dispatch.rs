@@ -17,7 +17,7 @@ use tracing::Instrument;
 
 use super::{health, items, legacy, orders};
 use crate::api::route::{self, Found, Route};
-use crate::app::{App, Place};
+use crate::app::{App, RequestPermit};
 use crate::http::body;
 use crate::http::problem::Problem;
 use crate::http::response::{self, Answer, Failure};
@@ -40,7 +40,7 @@ const CLOSE: HeaderValue = HeaderValue::from_static("close");
 /// One call on its way to its handler.
 pub(crate) struct Call<B> {
     /// The server, and a place there.
-    pub(crate) app: Place,
+    pub(crate) app: RequestPermit,
     /// Who asks, as far as the network knows.
     pub(crate) peer: IpAddr,
     /// The head.
@@ -54,7 +54,9 @@ where
     B::Error: Into<Failure>,
 {
     /// The JSON body.
-    pub(crate) fn body(self) -> impl Future<Output = Result<(Place, Parts, Bytes), Problem>> {
+    pub(crate) fn body(
+        self,
+    ) -> impl Future<Output = Result<(RequestPermit, Parts, Bytes), Problem>> {
         self.body_of_at_most(body::BODY_MAX)
     }
 
@@ -62,7 +64,7 @@ where
     pub(crate) async fn body_of_at_most(
         self,
         bytes_max: usize,
-    ) -> Result<(Place, Parts, Bytes), Problem> {
+    ) -> Result<(RequestPermit, Parts, Bytes), Problem> {
         let Self { app, parts, body, .. } = self;
         let read = body::read(&parts.headers, body, bytes_max, app.bounds.body).await?;
         Ok((app, parts, read))
@@ -86,7 +88,7 @@ where
     let last = parts.headers.contains_key(TRANSFER_ENCODING);
     let found = route::find(parts.uri.path());
     let route = found.and_then(|found| found.call(&parts.method));
-    let cross = Cross::of(&app, &parts, found);
+    let cors = CorsPolicy::of(&app, &parts, found);
     let span = telemetry::request_span(&parts, route.map_or("none", Route::name), &request_id);
 
     let answered = match (check_size(&parts), found, route) {
@@ -98,7 +100,7 @@ where
             let handling = Box::pin(handle(&app, peer, route, id, parts, body));
             handling.instrument(span.clone()).await
         }
-        _ => refuse(&parts, found, &cross),
+        _ => refuse(&parts, found, &cors),
     };
     let mut answer = answered.unwrap_or_else(Problem::into_answer);
 
@@ -106,7 +108,7 @@ where
     asked.answered(route.map(|route| route as usize), answer.status());
     let headers = answer.headers_mut();
     headers.insert(REQUEST_ID, request_id);
-    cross.allow(headers);
+    cors.allow(headers);
     if last || app.is_draining() {
         headers.insert(CONNECTION, CLOSE);
     }
@@ -124,9 +126,9 @@ fn check_size(parts: &Parts) -> Result<(), Problem> {
     Ok(())
 }
 
-fn refuse(parts: &Parts, found: Option<Found<'_>>, cross: &Cross) -> Result<Answer, Problem> {
+fn refuse(parts: &Parts, found: Option<Found<'_>>, cors: &CorsPolicy) -> Result<Answer, Problem> {
     let Some(found) = found else { return Err(Problem::not_found("there is no such path")) };
-    if parts.method == Method::OPTIONS && cross.is_allowed() {
+    if parts.method == Method::OPTIONS && cors.is_allowed() {
         let mut answer = Response::new(response::body(Bytes::new()));
         *answer.status_mut() = StatusCode::NO_CONTENT;
         let allowed = found.allowed().parse().expect("methods are a header's value");
@@ -180,20 +182,20 @@ where
 }
 
 /// What a browser is told about pages of other origins.
-enum Cross {
+enum CorsPolicy {
     /// Nothing.
     No,
     /// Any page may call, as in the first system.
-    First,
+    Legacy,
     /// Pages of this origin may call.
     Of(HeaderValue),
 }
 
-impl Cross {
+impl CorsPolicy {
     fn of(app: &App, parts: &Parts, found: Option<Found<'_>>) -> Self {
-        let first = |found: Found<'_>| found.calls.iter().any(|r| r.is_of_the_first_system());
+        let first = |found: Found<'_>| found.calls.iter().any(|r| r.is_legacy());
         match &app.cors_origin {
-            _ if found.is_some_and(first) => Self::First,
+            _ if found.is_some_and(first) => Self::Legacy,
             Some(origin) if parts.uri.path().starts_with("/v1/") => Self::Of(origin.clone()),
             _ => Self::No,
         }
@@ -206,7 +208,7 @@ impl Cross {
     fn allow(self, headers: &mut HeaderMap) {
         match self {
             Self::No => {}
-            Self::First => {
+            Self::Legacy => {
                 headers.insert(ACCESS_CONTROL_ALLOW_ORIGIN, ANY);
             }
             Self::Of(origin) => {

@@ -5,7 +5,7 @@ use http::Method;
 /// The calls of the contract.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Route {
-    /// Place an order.
+    /// RequestPermit an order.
     PlaceOrder,
     /// List orders.
     ListOrders,
@@ -103,7 +103,7 @@ impl Route {
 
     /// Whether browsers of any origin may call it.
     #[must_use]
-    pub const fn is_of_the_first_system(self) -> bool {
+    pub const fn is_legacy(self) -> bool {
         matches!(self, Self::Buy | Self::Inventory)
     }
 
@@ -140,7 +140,7 @@ impl Found<'_> {
                 None => {}
             }
         }
-        if self.calls.iter().any(|route| route.is_of_the_first_system()) {
+        if self.calls.iter().any(|route| route.is_legacy()) {
             methods.push("OPTIONS");
         }
         methods.join(", ")

@@ -1,6 +1,6 @@
 //! The task behind the item streams. It hears which items changed, reads each
 //! of them once a tick at most and makes one event of it for all who watch.
-//! Lost news and the passing of time are made good by reading everything that
+//! Lost outcomes and the passing of time are made good by reading everything that
 //! is watched once a second.
 
 use std::collections::{HashMap, HashSet};
@@ -9,7 +9,7 @@ use std::time::Duration;
 
 use bytes::{Bytes, BytesMut};
 use flux_core::clock::Clock;
-use flux_core::seams::{News, NewsReceiver};
+use flux_core::seams::{OutcomeReceiver, Outcomes};
 use flux_core::{Error, Flux, Item, ItemId};
 use tokio::sync::broadcast::error::{RecvError, TryRecvError};
 use tokio::sync::{broadcast, mpsc};
@@ -37,7 +37,7 @@ pub(super) async fn run(flux: Flux, clock: Arc<dyn Clock>, mut asks: mpsc::Recei
 struct Board {
     flux: Flux,
     clock: Arc<dyn Clock>,
-    news: NewsReceiver,
+    outcomes: OutcomeReceiver,
     entries: HashMap<ItemId, Entry>,
     all: broadcast::Sender<Bytes>,
     changed: HashSet<ItemId>,
@@ -63,7 +63,7 @@ impl Board {
     fn new(flux: Flux, clock: Arc<dyn Clock>) -> Self {
         Self {
             // From before anything is read, so that no change falls between.
-            news: flux.subscribe(),
+            outcomes: flux.subscribe(),
             flux,
             clock,
             entries: HashMap::new(),
@@ -84,7 +84,7 @@ impl Board {
                     Some(ask) => self.admit(ask, asks).await,
                     None => return,
                 },
-                news = self.news.recv(), if !resting => self.hear(news),
+                outcomes = self.outcomes.recv(), if !resting => self.hear(outcomes),
                 () = sleep_until(self.rest_until), if resting => {}
                 () = sleep_until(self.reread_at), if !resting => {}
             }
@@ -107,9 +107,9 @@ impl Board {
         }
     }
 
-    fn hear(&mut self, news: Result<Arc<News>, RecvError>) {
-        match news {
-            Ok(news) => self.note(&news),
+    fn hear(&mut self, outcomes: Result<Arc<Outcomes>, RecvError>) {
+        match outcomes {
+            Ok(outcomes) => self.note(&outcomes),
             // What was lost is found by reading everything.
             Err(RecvError::Lagged(_)) => self.reread_at = Instant::now(),
             Err(RecvError::Closed) => {}
@@ -118,24 +118,25 @@ impl Board {
 
     fn catch_up(&mut self) {
         loop {
-            match self.news.try_recv() {
-                Ok(news) => self.note(&news),
+            match self.outcomes.try_recv() {
+                Ok(outcomes) => self.note(&outcomes),
                 Err(TryRecvError::Lagged(_)) => self.reread_at = Instant::now(),
                 Err(TryRecvError::Empty | TryRecvError::Closed) => return,
             }
         }
     }
 
-    fn note(&mut self, news: &News) {
-        if news.is_gap() {
+    fn note(&mut self, outcomes: &Outcomes) {
+        if outcomes.is_gap() {
             self.reread_at = Instant::now();
         }
-        let levels = news.levels.iter().map(|level| &level.item);
+        let levels = outcomes.availability.iter().map(|level| &level.item);
         // A payment moves units from held to sold and changes no level.
-        let lines = news.orders.iter().flat_map(|order| order.lines.iter()).map(|line| &line.item);
+        let lines =
+            outcomes.orders.iter().flat_map(|order| order.lines.iter()).map(|line| &line.item);
         let mut last = None;
         for item in levels.chain(lines) {
-            // A round is often of one item; a look at the last saves a hash.
+            // A batch is often of one item; a look at the last saves a hash.
             if last != Some(item) && self.entries.contains_key(item) {
                 self.changed.insert(item.clone());
             }

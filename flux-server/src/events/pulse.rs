@@ -10,7 +10,7 @@ use std::time::Duration;
 
 use bytes::Bytes;
 use flux_core::clock::Clock;
-use flux_core::seams::News;
+use flux_core::seams::Outcomes;
 use flux_core::{Flux, OrderStatus};
 use serde_json::json;
 use tokio::sync::broadcast::error::RecvError;
@@ -36,7 +36,7 @@ pub(super) async fn run(
         let updates = broadcast::channel(UPDATES_KEPT).0;
         let mut past = VecDeque::with_capacity(KEPT);
         let mut second = Second::default();
-        let mut news = flux.subscribe();
+        let mut outcomes = flux.subscribe();
         let mut alone = 0;
         let mut beat = interval(BEAT);
         beat.set_missed_tick_behavior(MissedTickBehavior::Delay);
@@ -49,8 +49,8 @@ pub(super) async fn run(
                     Some(ask) => admit(ask, &past, &updates),
                     None => return,
                 },
-                heard = news.recv() => match heard {
-                    Ok(news) => second.count(&news, &*clock),
+                heard = outcomes.recv() => match heard {
+                    Ok(outcomes) => second.count(&outcomes, &*clock),
                     // The plot is then a little low.
                     Err(RecvError::Lagged(_)) => {}
                     Err(RecvError::Closed) => return,
@@ -90,9 +90,9 @@ impl Default for Second {
 }
 
 impl Second {
-    fn count(&mut self, news: &News, clock: &dyn Clock) {
+    fn count(&mut self, outcomes: &Outcomes, clock: &dyn Clock) {
         let now = clock.now();
-        for order in &news.orders {
+        for order in &outcomes.orders {
             match order.status() {
                 OrderStatus::Held => self.held += 1,
                 OrderStatus::Rejected => self.rejected += 1,

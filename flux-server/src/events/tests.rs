@@ -2,7 +2,9 @@ use std::time::Duration;
 
 use bytes::Bytes;
 use flux_core::clock::TokioClock;
-use flux_core::seams::{News, NewsReceiver, NewsSender, OutcomeBus, SeamError, news_channel};
+use flux_core::seams::{
+    OutcomeBus, OutcomeReceiver, OutcomeSender, Outcomes, SeamError, outcome_channel,
+};
 use flux_core::{Backend, Flux, ItemSpec, Order, OrderRequest, PaymentRef, Timestamp};
 use http_body_util::BodyExt;
 use serde_json::Value;
@@ -218,42 +220,42 @@ async fn comments_keep_a_quiet_stream_alive_and_stop_ends_it() {
 
 /// A bus that can be asked how many listen.
 #[derive(Debug)]
-struct Bus(NewsSender);
+struct Bus(OutcomeSender);
 
 #[async_trait::async_trait]
 impl OutcomeBus for Bus {
-    async fn publish(&self, news: Arc<News>) -> Result<(), SeamError> {
-        let _ = self.0.send(news);
+    async fn publish(&self, outcomes: Arc<Outcomes>) -> Result<(), SeamError> {
+        let _ = self.0.send(outcomes);
         Ok(())
     }
 
-    fn subscribe(&self) -> NewsReceiver {
+    fn subscribe(&self) -> OutcomeReceiver {
         self.0.subscribe()
     }
 }
 
 #[tokio::test(start_paused = true)]
 async fn nobody_listens_for_nobody() {
-    let news = news_channel(8);
-    let bus = Arc::new(Bus(news.clone()));
+    let outcomes = outcome_channel(8);
+    let bus = Arc::new(Bus(outcomes.clone()));
     let scene = Scene::on(Backend { bus, ..Backend::memory() }, &[("a", 10)]).await;
     sleep(Duration::from_secs(1)).await;
-    let engine = news.receiver_count();
+    let engine = outcomes.receiver_count();
     for _ in 0..3 {
         let (mut one, mut all) = (scene.item("a"), scene.hub.items(None));
         let mut pulse = scene.hub.pulse();
         assert_eq!((available(&mut one).await, available(&mut all).await), (10, 10));
         next(&mut pulse).await;
-        assert_eq!(news.receiver_count(), engine + 2);
+        assert_eq!(outcomes.receiver_count(), engine + 2);
         drop((one, all, pulse));
         sleep(Duration::from_secs(62)).await;
-        assert_eq!(news.receiver_count(), engine);
+        assert_eq!(outcomes.receiver_count(), engine);
     }
 }
 
 #[tokio::test(start_paused = true)]
-async fn news_that_is_lost_is_made_good() {
-    let bus = Arc::new(Bus(news_channel(1)));
+async fn outcomes_that_are_lost_are_made_good() {
+    let bus = Arc::new(Bus(outcome_channel(1)));
     let scene = Scene::on(Backend { bus, ..Backend::memory() }, &[("a", 100), ("b", 9)]).await;
     let mut stream = scene.item("a");
     assert_eq!(available(&mut stream).await, 100);
@@ -268,18 +270,18 @@ async fn news_that_is_lost_is_made_good() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn a_gap_in_the_news_is_made_good() {
-    let news = news_channel(8);
-    let bus = Arc::new(Bus(news.clone()));
+async fn a_gap_in_the_outcomes_is_made_good() {
+    let outcomes = outcome_channel(8);
+    let bus = Arc::new(Bus(outcomes.clone()));
     let backend = Backend::memory();
     let scene = Scene::on(Backend { bus, ..backend.clone() }, &[("a", 100)]).await;
     let mut stream = scene.item("a");
     assert_eq!(available(&mut stream).await, 100);
-    // Bought elsewhere: the store knows, the news here does not.
+    // Bought elsewhere: the store knows, the outcomes here do not.
     let elsewhere = Flux::builder(backend).start();
     elsewhere.place(OrderRequest::units("bob", "a", 1).expect("order")).await.expect("placed");
     let asked = Instant::now();
-    news.send(Arc::new(News::gap())).expect("somebody listens");
+    outcomes.send(Arc::new(Outcomes::gap())).expect("somebody listens");
     assert_eq!(available(&mut stream).await, 99);
     assert!(asked.elapsed() < SOON, "{:?}", asked.elapsed());
 }

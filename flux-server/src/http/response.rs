@@ -14,7 +14,7 @@ use serde::Serialize;
 use tokio::sync::OwnedSemaphorePermit;
 use tracing::Instrument;
 
-use crate::app::Place;
+use crate::app::RequestPermit;
 use crate::conn::watched_socket::Answering;
 use crate::events::EventStream;
 
@@ -147,7 +147,7 @@ impl hyper::body::Body for Stream {
 /// # Panics
 /// When `work` does.
 pub(crate) async fn finish<T: Send + 'static>(
-    place: Place,
+    place: RequestPermit,
     work: impl Future<Output = T> + Send + 'static,
 ) -> T {
     let work = async move {

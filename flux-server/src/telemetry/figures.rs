@@ -33,8 +33,11 @@ const COUNTERS: [(&str, &str); 16] = [
     ("flux_conflicts_total", "Commits refused because an order was decided or a buyer over a cap."),
     ("flux_unknown_commits_total", "Commits whose answer was lost."),
     ("flux_unlocked_total", "Claims made without a lock service."),
-    ("flux_unpublished_total", "News that was not published."),
-    ("flux_untold_total", "Rounds whose news or acknowledgements were dropped."),
+    ("flux_unpublished_total", "Outcomes that was not published."),
+    (
+        "flux_notifications_dropped_total",
+        "Batches whose outcomes or acknowledgements were dropped.",
+    ),
     ("flux_buried_total", "Messages given up."),
     ("flux_http_requests_total", "Requests by route and status."),
     ("flux_calls_total", "Calls to SQS, DynamoDB and Redis by service and operation."),
@@ -42,7 +45,7 @@ const COUNTERS: [(&str, &str); 16] = [
     ("flux_redis_commands_total", "Commands to Redis."),
     ("flux_redis_failures_total", "Commands and connections to Redis that failed."),
     ("flux_redis_leases_lost_total", "Leases that had ended or gone to another."),
-    ("flux_redis_junk_total", "News over Redis that could not be read."),
+    ("flux_redis_junk_total", "Outcomes over Redis that could not be read."),
 ];
 const GAUGES: [(&str, &str); 3] = [
     ("flux_redis_up", "Whether Redis answers."),
@@ -55,8 +58,8 @@ const HISTOGRAMS: [(&str, &str); 7] = [
         "flux_decide_seconds",
         "From past the gate, or into the queue, to an order's durable decision.",
     ),
-    ("flux_round_orders", "Messages decided together."),
-    ("flux_round_seconds", "How long deciding them took."),
+    ("flux_batch_orders", "Messages decided together."),
+    ("flux_batch_seconds", "How long deciding them took."),
     ("flux_commit_orders", "Orders in one write of the store."),
     ("flux_commit_seconds", "How long a write of the store took."),
     ("flux_http_request_seconds", "From a request's head to its answer, by route."),
@@ -164,7 +167,7 @@ impl Figures {
 async fn queue(text: &mut Text, flux: &Flux) -> Result<(), flux_core::Error> {
     let depth = flux.depth().await?;
     let name = "flux_queue_messages";
-    text.metric(name, "gauge", "Messages in the queue and the worker's lane.");
+    text.metric(name, "gauge", "Messages in the queue and the worker's inbox.");
     text.value(name, &[("state", "waiting")], depth.waiting);
     text.value(name, &[("state", "in_flight")], depth.in_flight);
     text.value(name, &[("state", "dead")], depth.dead);

@@ -320,7 +320,7 @@ impl Model {
             self.last_token = token.0;
             if let (Stock::Seats(map), crate::ItemKind::Seats(hall)) = (&stock, &spec.kind) {
                 for name in hall.names() {
-                    let place = hall.place(name).expect("named");
+                    let place = hall.index_of(name).expect("named");
                     assert_eq!(map.is_taken(place), seats.contains(name), "{name}");
                 }
             }

@@ -221,7 +221,7 @@ impl Scan<'_> {
             }
             if let ItemKind::Seats(hall) = &spec.kind {
                 for seat in seats {
-                    let place = SeatId::new(seat).ok().and_then(|seat| hall.place(&seat));
+                    let place = SeatId::new(seat).ok().and_then(|seat| hall.index_of(&seat));
                     let place = place.ok_or_else(|| format!("no seat {seat}"))?;
                     tally.places.push(place);
                 }

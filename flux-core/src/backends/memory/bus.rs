@@ -4,7 +4,9 @@ use std::sync::Arc;
 
 use async_trait::async_trait;
 
-use crate::seams::{News, NewsReceiver, NewsSender, OutcomeBus, SeamError, news_channel};
+use crate::seams::{
+    OutcomeBus, OutcomeReceiver, OutcomeSender, Outcomes, SeamError, outcome_channel,
+};
 
 /// Commits a subscriber may fall behind before it loses the oldest.
 const NEWS_KEPT: usize = 1024;
@@ -12,24 +14,24 @@ const NEWS_KEPT: usize = 1024;
 /// An [`OutcomeBus`] that reaches this process only.
 #[derive(Debug)]
 pub struct MemoryBus {
-    sender: NewsSender,
+    sender: OutcomeSender,
 }
 
 impl Default for MemoryBus {
     fn default() -> Self {
-        Self { sender: news_channel(NEWS_KEPT) }
+        Self { sender: outcome_channel(NEWS_KEPT) }
     }
 }
 
 #[async_trait]
 impl OutcomeBus for MemoryBus {
-    async fn publish(&self, news: Arc<News>) -> Result<(), SeamError> {
+    async fn publish(&self, outcomes: Arc<Outcomes>) -> Result<(), SeamError> {
         // An error says that nobody listens, which is fine.
-        let _ = self.sender.send(news);
+        let _ = self.sender.send(outcomes);
         Ok(())
     }
 
-    fn subscribe(&self) -> NewsReceiver {
+    fn subscribe(&self) -> OutcomeReceiver {
         self.sender.subscribe()
     }
 }

@@ -51,7 +51,7 @@ pub(crate) type Buyers = HashMap<BuyerId, u32, foldhash::fast::RandomState>;
 
 /// One item.
 #[derive(Debug)]
-struct Shelf {
+struct ItemEntry {
     spec: Arc<ItemSpec>,
     stock: Stock,
     /// Units of orders that are [`OrderStatus::Held`].
@@ -61,7 +61,7 @@ struct Shelf {
     buyers: Option<Sharded<BuyerId, u32>>,
 }
 
-impl Shelf {
+impl ItemEntry {
     fn item(&self) -> Item {
         let available = self.stock.available();
         let taken = self.spec.capacity() - available;
@@ -107,12 +107,12 @@ pub(crate) struct RestoredItem {
     pub(crate) buyers: Buyers,
 }
 
-type Shelves = HashMap<ItemId, Shelf, foldhash::fast::RandomState>;
+type Items = HashMap<ItemId, ItemEntry, foldhash::fast::RandomState>;
 
 /// See the module.
 #[derive(Debug, Default)]
 pub(crate) struct Ledger {
-    shelves: Shelves,
+    items: Items,
     /// The items in order, for listing.
     ids: BTreeSet<ItemId>,
     index: Sharded<OrderId, Entry>,
@@ -134,15 +134,15 @@ impl Ledger {
         next_seq: u64,
         mut last_token: u64,
     ) -> Self {
-        let mut shelves = Shelves::default();
+        let mut entries = Items::default();
         for RestoredItem { spec, stock, held, buyers } in items {
             let token = Self::mint(&mut last_token);
-            let mut shelf = Shelf { spec, stock, held, token, buyers: None };
-            shelf.count_buyers(buyers);
-            shelves.insert(shelf.spec.id.clone(), shelf);
+            let mut entry = ItemEntry { spec, stock, held, token, buyers: None };
+            entry.count_buyers(buyers);
+            entries.insert(entry.spec.id.clone(), entry);
         }
-        let ids = shelves.keys().cloned().collect();
-        Self { shelves, ids, index, holds, next_seq, last_token }
+        let ids = entries.keys().cloned().collect();
+        Self { items: entries, ids, index, holds, next_seq, last_token }
     }
 
     fn mint(last_token: &mut u64) -> FencingToken {
@@ -153,10 +153,10 @@ impl Ledger {
     /// Whether [`put_item`](Self::put_item) will ask who owns the item: it gets
     /// a cap, had none, and units are taken.
     pub(crate) fn put_counts_buyers(&self, spec: &ItemSpec) -> bool {
-        self.shelves.get(&spec.id).is_some_and(|shelf| {
-            shelf.buyers.is_none()
+        self.items.get(&spec.id).is_some_and(|entry| {
+            entry.buyers.is_none()
                 && spec.max_per_buyer.is_some()
-                && shelf.stock.available() < shelf.spec.capacity()
+                && entry.stock.available() < entry.spec.capacity()
         })
     }
 
@@ -164,11 +164,11 @@ impl Ledger {
     /// `owners` tells what each buyer holds or owns of the item, and is asked
     /// only when [`put_counts_buyers`](Self::put_counts_buyers).
     pub(crate) fn put_item(&mut self, spec: &Arc<ItemSpec>, owners: Buyers) -> PutOutcome {
-        let Some(shelf) = self.shelves.get_mut(&spec.id) else {
+        let Some(entry) = self.items.get_mut(&spec.id) else {
             if let Err(invalid) = spec.check() {
                 return PutOutcome::Refused(invalid.into());
             }
-            let shelf = Shelf {
+            let entry = ItemEntry {
                 stock: spec.full_stock(),
                 held: 0,
                 token: Self::mint(&mut self.last_token),
@@ -176,32 +176,32 @@ impl Ledger {
                 spec: spec.clone(),
             };
             self.ids.insert(spec.id.clone());
-            self.shelves.insert(spec.id.clone(), shelf);
+            self.items.insert(spec.id.clone(), entry);
             return PutOutcome::Created;
         };
-        if shelf.spec == *spec {
+        if entry.spec == *spec {
             return PutOutcome::Unchanged;
         }
-        match revise(&shelf.spec, &shelf.stock, spec) {
-            Ok(stock) => shelf.stock = stock,
+        match revise(&entry.spec, &entry.stock, spec) {
+            Ok(stock) => entry.stock = stock,
             Err(error) => return PutOutcome::Refused(error),
         }
-        shelf.spec = spec.clone();
-        shelf.count_buyers(owners);
-        shelf.token = Self::mint(&mut self.last_token);
+        entry.spec = spec.clone();
+        entry.count_buyers(owners);
+        entry.token = Self::mint(&mut self.last_token);
         PutOutcome::Changed
     }
 
     pub(crate) fn claim(&mut self, item: &ItemId) -> Option<Claim> {
-        let shelf = self.shelves.get_mut(item)?;
-        shelf.token = Self::mint(&mut self.last_token);
-        Some(Claim { token: shelf.token, spec: shelf.spec.clone(), stock: shelf.stock.clone() })
+        let entry = self.items.get_mut(item)?;
+        entry.token = Self::mint(&mut self.last_token);
+        Some(Claim { token: entry.token, spec: entry.spec.clone(), stock: entry.stock.clone() })
     }
 
     /// Applies the commit as a whole and says where each order is kept, or
     /// changes nothing and says why.
     pub(crate) fn commit(&mut self, commit: &Commit) -> Result<Vec<u64>, CommitOutcome> {
-        let mut draft = Draft::new(commit, &self.shelves).map_err(CommitOutcome::Fenced)?;
+        let mut draft = Draft::new(commit, &self.items).map_err(CommitOutcome::Fenced)?;
         let first_new = self.next_seq;
         let mut moved = Vec::new();
         let mut swapped = Vec::with_capacity(commit.writes.len());
@@ -234,7 +234,7 @@ impl Ledger {
             self.next_seq = first_new;
             return Err(outcome);
         }
-        draft.finish().apply(&mut self.shelves);
+        draft.finish().apply(&mut self.items);
         for write in &commit.writes {
             self.note_hold(write);
         }
@@ -257,10 +257,10 @@ impl Ledger {
             return;
         }
         for line in write.order.lines.iter() {
-            let Some(shelf) = self.shelves.get_mut(&line.item) else { continue };
+            let Some(entry) = self.items.get_mut(&line.item) else { continue };
             let units = line.ask.units();
-            shelf.held =
-                if is_held { shelf.held + units } else { shelf.held.saturating_sub(units) };
+            entry.held =
+                if is_held { entry.held + units } else { entry.held.saturating_sub(units) };
         }
         if let (true, Some(hold)) = (is_held, write.order.hold()) {
             self.holds.entry(hold.expires_at).or_default().push(write.order.id);
@@ -315,7 +315,7 @@ impl Ledger {
     }
 
     pub(crate) fn item(&self, id: &ItemId) -> Option<Item> {
-        self.shelves.get(id).map(Shelf::item)
+        self.items.get(id).map(ItemEntry::item)
     }
 
     pub(crate) fn list_items(&self, after: Option<&ItemId>, limit: usize) -> Vec<Item> {
@@ -325,7 +325,7 @@ impl Ledger {
     }
 
     pub(crate) fn stock(&self, id: &ItemId) -> Option<(Arc<ItemSpec>, Stock)> {
-        self.shelves.get(id).map(|shelf| (shelf.spec.clone(), shelf.stock.clone()))
+        self.items.get(id).map(|entry| (entry.spec.clone(), entry.stock.clone()))
     }
 }
 
@@ -367,7 +367,7 @@ fn swap(
 /// What a commit would leave of the items it claims.
 struct Draft<'a, 's> {
     /// Sorted by item.
-    claimed: Vec<(&'a ItemId, &'s Shelf, Stock)>,
+    claimed: Vec<(&'a ItemId, &'s ItemEntry, Stock)>,
     /// Units that buyers of capped items would gain or lose.
     buyers: BTreeMap<(&'a ItemId, &'a BuyerId), i64>,
     /// Items of which more is asked than there is.
@@ -382,12 +382,13 @@ struct Finished<'a> {
 
 impl<'a, 's> Draft<'a, 's> {
     /// The stock the commit starts from, or the items it may not write.
-    fn new(commit: &'a Commit, shelves: &'s Shelves) -> Result<Self, Vec<ItemId>> {
+    fn new(commit: &'a Commit, items: &'s Items) -> Result<Self, Vec<ItemId>> {
         let mut fenced = Vec::new();
-        let mut claimed: Vec<(&ItemId, &Shelf, Stock)> = Vec::with_capacity(commit.claims.len());
+        let mut claimed: Vec<(&ItemId, &ItemEntry, Stock)> =
+            Vec::with_capacity(commit.claims.len());
         for (item, token) in &commit.claims {
-            match shelves.get(item).filter(|shelf| shelf.token == *token) {
-                Some(shelf) => claimed.push((item, shelf, shelf.stock.clone())),
+            match items.get(item).filter(|entry| entry.token == *token) {
+                Some(entry) => claimed.push((item, entry, entry.stock.clone())),
                 None => fenced.push(item.clone()),
             }
         }
@@ -426,17 +427,17 @@ impl<'a, 's> Draft<'a, 's> {
 
     fn line(&mut self, buyer: &'a BuyerId, line: &'a Line, effect: Effect) {
         let position = self.position(&line.item).expect("an unclaimed item was fenced");
-        let (_, shelf, stock) = &mut self.claimed[position];
+        let (_, entry, stock) = &mut self.claimed[position];
         let mut units = i64::from(line.ask.units());
         if effect == Effect::Takes {
-            if stock.take(&shelf.spec, &line.ask).is_err() && !self.overtaken.contains(&line.item) {
+            if stock.take(&entry.spec, &line.ask).is_err() && !self.overtaken.contains(&line.item) {
                 self.overtaken.push(line.item.clone());
             }
         } else {
-            stock.give_back(&shelf.spec, &line.ask);
+            stock.give_back(&entry.spec, &line.ask);
             units = -units;
         }
-        if shelf.buyers.is_some() {
+        if entry.buyers.is_some() {
             *self.buyers.entry((&line.item, buyer)).or_default() += units;
         }
     }
@@ -445,8 +446,8 @@ impl<'a, 's> Draft<'a, 's> {
         let mut over = Vec::new();
         for (&(item, buyer), &units) in &self.buyers {
             let position = self.position(item).expect("a capped line was claimed");
-            let (_, shelf, _) = &self.claimed[position];
-            let (Some(cap), Some(buyers)) = (shelf.spec.max_per_buyer, &shelf.buyers) else {
+            let (_, entry, _) = &self.claimed[position];
+            let (Some(cap), Some(buyers)) = (entry.spec.max_per_buyer, &entry.buyers) else {
                 continue;
             };
             let live = buyers.get(buyer).copied().unwrap_or(0);
@@ -457,7 +458,7 @@ impl<'a, 's> Draft<'a, 's> {
         over
     }
 
-    /// Lets go of the shelves, so that they can be changed.
+    /// Lets go of the items, so that they can be changed.
     fn finish(self) -> Finished<'a> {
         let stocks = self.claimed.into_iter().map(|(item, _, stock)| (item, stock)).collect();
         Finished { stocks, buyers: self.buyers }
@@ -465,12 +466,12 @@ impl<'a, 's> Draft<'a, 's> {
 }
 
 impl Finished<'_> {
-    fn apply(self, shelves: &mut Shelves) {
+    fn apply(self, items: &mut Items) {
         for (item, stock) in self.stocks {
-            shelves.get_mut(item).expect("a claimed item is there").stock = stock;
+            items.get_mut(item).expect("a claimed item is there").stock = stock;
         }
         for ((item, buyer), units) in self.buyers {
-            shelves.get_mut(item).expect("a claimed item is there").move_buyer(buyer, units);
+            items.get_mut(item).expect("a claimed item is there").move_buyer(buyer, units);
         }
     }
 }

@@ -26,7 +26,7 @@ pub(crate) struct QueueLimits {
 }
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-enum Place {
+enum EntryState {
     Ready,
     Delayed(Instant),
     InFlight(Instant),
@@ -37,7 +37,7 @@ struct Entry {
     message: Message,
     sent_at: Timestamp,
     attempt: u32,
-    place: Place,
+    state: EntryState,
 }
 
 /// See the module. A message is named by its sequence number.
@@ -105,7 +105,7 @@ impl QueueState {
             }
         }
         self.ready.push_back(seq);
-        self.entries.insert(seq, Entry { message, sent_at, attempt, place: Place::Ready });
+        self.entries.insert(seq, Entry { message, sent_at, attempt, state: EntryState::Ready });
     }
 
     /// Takes up to `max` messages off the front.
@@ -117,7 +117,7 @@ impl QueueState {
         for seq in self.ready.drain(..take) {
             let entry = self.entries.get_mut(&seq).expect("what is ready is there");
             entry.attempt = entry.attempt.saturating_add(1);
-            entry.place = Place::InFlight(deadline);
+            entry.state = EntryState::InFlight(deadline);
             self.timers.insert((deadline, seq));
             taken.push(Delivery {
                 message: entry.message.clone(),
@@ -138,9 +138,9 @@ impl QueueState {
         {
             self.timers.pop_first();
             let entry = self.entries.get_mut(&seq).expect("what has a timer is there");
-            match std::mem::replace(&mut entry.place, Place::Ready) {
-                Place::InFlight(_) => timed_out.push(seq),
-                Place::Ready | Place::Delayed(_) => self.ready.push_back(seq),
+            match std::mem::replace(&mut entry.state, EntryState::Ready) {
+                EntryState::InFlight(_) => timed_out.push(seq),
+                EntryState::Ready | EntryState::Delayed(_) => self.ready.push_back(seq),
             }
         }
         self.in_flight -= timed_out.len() as u64;
@@ -159,8 +159,10 @@ impl QueueState {
         let (seq, attempt) = receipt.0.split_once('.')?;
         let (seq, attempt) = (seq.parse().ok()?, attempt.parse::<u32>().ok()?);
         let entry = self.entries.get_mut(&seq)?;
-        match entry.place {
-            Place::InFlight(deadline) if entry.attempt == attempt => Some((seq, entry, deadline)),
+        match entry.state {
+            EntryState::InFlight(deadline) if entry.attempt == attempt => {
+                Some((seq, entry, deadline))
+            }
             _ => None,
         }
     }
@@ -203,7 +205,7 @@ impl QueueState {
         for receipt in receipts {
             let Some((seq, entry, deadline)) = self.delivered(receipt) else { continue };
             let due = (!delay.is_zero()).then(|| until(now, delay));
-            entry.place = due.map_or(Place::Ready, Place::Delayed);
+            entry.state = due.map_or(EntryState::Ready, EntryState::Delayed);
             // First the old timer: the new one may be for the same moment.
             self.timers.remove(&(deadline, seq));
             match due {
@@ -221,7 +223,7 @@ impl QueueState {
         let extended = until(now, self.limits.visibility);
         for receipt in receipts {
             let Some((seq, entry, deadline)) = self.delivered(receipt) else { continue };
-            entry.place = Place::InFlight(extended);
+            entry.state = EntryState::InFlight(extended);
             self.timers.remove(&(deadline, seq));
             self.timers.insert((extended, seq));
         }

@@ -267,7 +267,7 @@ impl<'a> Tally<'a> {
             *wanted.entry(&line.item).or_default() += line.ask.units();
             let free = |seat| match self.items.get(&line.item).map(|item| &item.spec.kind) {
                 Some(ItemKind::Seats(hall)) => {
-                    hall.place(seat).is_some() && !self.taken.contains(&(&line.item, seat))
+                    hall.index_of(seat).is_some() && !self.taken.contains(&(&line.item, seat))
                 }
                 _ => false,
             };

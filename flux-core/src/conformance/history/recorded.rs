@@ -127,8 +127,8 @@ impl<S: InventoryStore + ?Sized> InventoryStore for Recorded<S> {
         self.store.items(ids).await
     }
 
-    async fn levels(&self, ids: &[ItemId]) -> Result<Vec<Option<u32>>, SeamError> {
-        self.store.levels(ids).await
+    async fn availability(&self, ids: &[ItemId]) -> Result<Vec<Option<u32>>, SeamError> {
+        self.store.availability(ids).await
     }
 
     fn commit_max(&self) -> CommitMax {

@@ -277,7 +277,7 @@ impl<S: InventoryStore + ?Sized> Shop<S> {
         let free = hall.names().len() - taken.len();
         same("free seats", &(stock.available() as usize), &free)?;
         for seat in hall.names() {
-            let place = hall.place(seat).expect("a hall knows its seats");
+            let place = hall.index_of(seat).expect("a hall knows its seats");
             let should_be = taken.contains(&seat.as_str());
             same(&format!("seat {seat} taken"), &map.is_taken(place), &should_be)?;
         }

@@ -10,7 +10,7 @@ use tokio::time::{Duration, Instant};
 
 use crate::engine::error::Error;
 use crate::protocol::{Ask, InvalidInput, ItemId, ItemKind, ItemSpec, Line};
-use crate::seams::{InventoryStore, Level, SeamError};
+use crate::seams::{Availability, InventoryStore, SeamError};
 
 /// Most items the gate remembers; past that it forgets all and learns again.
 const ITEMS_MAX: usize = 100_000;
@@ -89,9 +89,9 @@ impl Gate {
     }
 
     /// Learns what is left of those items the gate knows.
-    pub(crate) fn set_levels(&self, levels: &[Level]) {
+    pub(crate) fn set_availability(&self, availability: &[Availability]) {
         let cells = self.cells.pin();
-        for Level { item, available } in levels {
+        for Availability { item, available } in availability {
             if let Some(cell) = cells.get(item) {
                 cell.available.store(*available, Ordering::Relaxed);
             }
@@ -107,11 +107,11 @@ impl Gate {
             shut.map(|(id, _)| id.clone()).collect()
         };
         for shut in shut.chunks(REFRESH_AT_ONCE) {
-            let levels = shut.iter().zip(store.levels(shut).await?);
+            let levels = shut.iter().zip(store.availability(shut).await?);
             let level = |(item, available): (&ItemId, Option<u32>)| {
-                Some(Level { item: item.clone(), available: available? })
+                Some(Availability { item: item.clone(), available: available? })
             };
-            self.set_levels(&levels.filter_map(level).collect::<Vec<_>>());
+            self.set_availability(&levels.filter_map(level).collect::<Vec<_>>());
         }
         Ok(())
     }
@@ -121,7 +121,7 @@ fn fits(line: &Line, spec: &ItemSpec) -> Result<(), InvalidInput> {
     match (&line.ask, &spec.kind) {
         (Ask::Units(_), ItemKind::Pool(_)) => Ok(()),
         (Ask::Seats(seats), ItemKind::Seats(hall)) => {
-            match seats.iter().find(|seat| hall.place(seat).is_none()) {
+            match seats.iter().find(|seat| hall.index_of(seat).is_none()) {
                 Some(seat) => {
                     Err(InvalidInput::new("seats", format!("{} has no seat {seat}", spec.id)))
                 }

@@ -5,9 +5,9 @@
 //!
 //! Only ids that callers chose are here: nobody else knows one the engine made
 //! before the call that made it is over. What is in hand ends with the last
-//! call or round of the [lane](super::inbox) that holds it, so there are never
-//! more than calls and messages of the lane: a call that is dropped leaves its
-//! message there, undecided and in no queue, and the round's hold with it.
+//! call or batch of the [inbox](super::inbox) that holds it, so there are never
+//! more than calls and messages of the inbox: a call that is dropped leaves its
+//! message there, undecided and in no queue, and the batch's hold with it.
 
 use std::collections::HashMap;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError, Weak};
@@ -18,44 +18,44 @@ use crate::protocol::{Order, OrderId};
 
 /// The orders in hand.
 #[derive(Debug, Default)]
-pub(crate) struct InHand {
+pub(crate) struct GuardedIds {
     /// Callers chose the ids, so the hash is seeded at random.
-    orders: Mutex<HashMap<OrderId, Weak<Held>, RandomState>>,
+    orders: Mutex<HashMap<OrderId, Weak<IdGuard>, RandomState>>,
 }
 
 /// Keeps an order in hand; all who hold an id share it.
 #[derive(Debug)]
-pub(crate) struct Held {
+pub(crate) struct IdGuard {
     order: Order,
-    among: Arc<InHand>,
+    among: Arc<GuardedIds>,
 }
 
-impl InHand {
+impl GuardedIds {
     /// What is in hand under the id of `order`: this order, unless another
     /// call's is.
-    pub(crate) fn take(self: &Arc<Self>, order: &Order) -> Arc<Held> {
+    pub(crate) fn take(self: &Arc<Self>, order: &Order) -> Arc<IdGuard> {
         let mut orders = self.lock();
         if let Some(held) = orders.get(&order.id).and_then(Weak::upgrade) {
             return held;
         }
-        let held = Arc::new(Held { order: order.clone(), among: Arc::clone(self) });
+        let held = Arc::new(IdGuard { order: order.clone(), among: Arc::clone(self) });
         orders.insert(order.id, Arc::downgrade(&held));
         held
     }
 
     /// What is in hand under an id.
-    pub(crate) fn get(&self, id: OrderId) -> Option<Arc<Held>> {
+    pub(crate) fn get(&self, id: OrderId) -> Option<Arc<IdGuard>> {
         self.lock().get(&id).and_then(Weak::upgrade)
     }
 
-    /// Nobody may drop a [`Held`] under it.
-    fn lock(&self) -> MutexGuard<'_, HashMap<OrderId, Weak<Held>, RandomState>> {
+    /// Nobody may drop a [`IdGuard`] under it.
+    fn lock(&self) -> MutexGuard<'_, HashMap<OrderId, Weak<IdGuard>, RandomState>> {
         // Nothing in here panics half-way through a change.
         self.orders.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
 
-impl Held {
+impl IdGuard {
     /// The order as the first who asked for it has it: repeats are brought in
     /// as this one, so it doesn't matter which of them is decided.
     pub(crate) fn order(&self) -> &Order {
@@ -63,7 +63,7 @@ impl Held {
     }
 }
 
-impl Drop for Held {
+impl Drop for IdGuard {
     fn drop(&mut self) {
         let mut orders = self.among.lock();
         // The next may have taken the id since the last holder let go.
@@ -81,7 +81,7 @@ mod tests {
 
     use super::*;
     use crate::engine::Flux;
-    use crate::engine::accept::inbox::Lane;
+    use crate::engine::accept::inbox::Inbox;
     use crate::protocol::{ItemSpec, Message, Timestamp};
     use crate::{Backend, OrderRequest};
 
@@ -106,25 +106,25 @@ mod tests {
 
     #[test]
     fn an_id_is_one_order_until_all_let_go() {
-        let in_hand = Arc::new(InHand::default());
-        let anns = in_hand.take(&order("ann"));
-        let same = in_hand.take(&order("bob"));
+        let guarded_ids = Arc::new(GuardedIds::default());
+        let anns = guarded_ids.take(&order("ann"));
+        let same = guarded_ids.take(&order("bob"));
         assert!(Arc::ptr_eq(&anns, &same));
         drop(anns);
-        assert_eq!(in_hand.take(&order("bob")).order(), &order("ann"));
+        assert_eq!(guarded_ids.take(&order("bob")).order(), &order("ann"));
         drop(same);
-        assert!(in_hand.lock().is_empty());
-        assert_eq!(in_hand.take(&order("bob")).order(), &order("bob"));
+        assert!(guarded_ids.lock().is_empty());
+        assert_eq!(guarded_ids.take(&order("bob")).order(), &order("bob"));
     }
 
     #[test]
     fn whoever_lets_go_leaves_the_next_ones_order_in_hand() {
-        let in_hand = Arc::new(InHand::default());
+        let guarded_ids = Arc::new(GuardedIds::default());
         let hold = |buyer: &str| {
             let order = order(buyer);
             for _ in 0..20_000 {
-                let held = in_hand.take(&order);
-                let again = in_hand.get(order.id);
+                let held = guarded_ids.take(&order);
+                let again = guarded_ids.get(order.id);
                 assert!(again.is_some_and(|again| Arc::ptr_eq(&again, &held)), "it was let go");
             }
         };
@@ -133,7 +133,7 @@ mod tests {
                 scope.spawn(move || hold(buyer));
             }
         });
-        assert!(in_hand.lock().is_empty());
+        assert!(guarded_ids.lock().is_empty());
     }
 
     #[tokio::test(start_paused = true)]
@@ -142,7 +142,7 @@ mod tests {
         let spec = ItemSpec::pool("a", 5).expect("an item");
         flux.put_item(spec).await.expect("it is new");
         poll_once(flux.place(request("ann"))).await;
-        assert_eq!(flux.core.in_hand.lock().len(), 1);
+        assert_eq!(flux.core.guarded_ids.lock().len(), 1);
         while flux.order(id()).await.expect("it can be read").is_none() {
             tokio::time::sleep(Duration::from_millis(1)).await;
         }
@@ -150,22 +150,22 @@ mod tests {
         flux.submit(request("ann")).await.expect("it is decided");
         assert!(flux.place(request("bob")).await.is_err());
         flux.shutdown().await;
-        assert!(flux.core.in_hand.lock().is_empty());
+        assert!(flux.core.guarded_ids.lock().is_empty());
     }
 
     #[tokio::test]
     async fn a_worker_that_goes_lets_go() {
-        let (in_hand, lane) = (Arc::new(InHand::default()), Lane::new(8, 1));
+        let (guarded_ids, inbox) = (Arc::new(GuardedIds::default()), Inbox::new(8, 1));
         let span = tracing::Span::none();
-        let held = || Some(in_hand.take(&order("ann")));
-        poll_once(lane.ask(Message::Place(order("ann")), held(), &span)).await;
-        let full = lane.ask(Message::Place(order("ann")), held(), &span).await;
+        let held = || Some(guarded_ids.take(&order("ann")));
+        poll_once(inbox.ask(Message::Place(order("ann")), held(), &span)).await;
+        let full = inbox.ask(Message::Place(order("ann")), held(), &span).await;
         assert!(full.is_err());
-        assert_eq!(in_hand.lock().len(), 1);
-        lane.abandon();
-        assert!(in_hand.lock().is_empty());
-        let closed = lane.ask(Message::Place(order("ann")), held(), &span).await;
+        assert_eq!(guarded_ids.lock().len(), 1);
+        inbox.abandon();
+        assert!(guarded_ids.lock().is_empty());
+        let closed = inbox.ask(Message::Place(order("ann")), held(), &span).await;
         assert!(closed.is_err());
-        assert!(in_hand.lock().is_empty());
+        assert!(guarded_ids.lock().is_empty());
     }
 }

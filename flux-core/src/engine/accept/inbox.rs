@@ -1,5 +1,5 @@
 //! The way from callers to the worker in the same process. Callers add to an
-//! open round; the worker takes the round whole, decides it, and wakes all its
+//! open batch; the worker takes the batch whole, decides it, and wakes all its
 //! callers at once: waking each on its own is the dearest part of a decision
 //! in memory.
 
@@ -12,10 +12,10 @@ use std::time::Instant as Stopwatch;
 use tokio::sync::Notify;
 use tracing::Span;
 
-use super::id_guard::Held;
+use super::id_guard::IdGuard;
 use crate::engine::error::Error;
 use crate::protocol::{Message, Order, OrderId};
-use crate::seams::{News, SeamError};
+use crate::seams::{Outcomes, SeamError};
 
 /// So many orders share a write that more would hardly make it cheaper.
 pub(crate) const ENOUGH: usize = 128;
@@ -23,8 +23,8 @@ pub(crate) const ENOUGH: usize = 128;
 /// What a message came to.
 #[derive(Debug, Clone)]
 pub(crate) enum Answer {
-    /// The order, as one of the orders of this news.
-    News(Arc<News>, usize),
+    /// The order, as one of the orders of these outcomes.
+    Decided(Arc<Outcomes>, usize),
     /// The order as it was found.
     Found(Box<Order>),
     /// There is no such order.
@@ -43,46 +43,46 @@ impl Answer {
 
     fn to_result(&self, asked: OrderId) -> Result<Order, Error> {
         match self {
-            Self::News(news, at) => Ok(news.orders[*at].clone()),
+            Self::Decided(outcomes, at) => Ok(outcomes.orders[*at].clone()),
             Self::Found(order) => Ok((**order).clone()),
             Self::NotFound(id) => Err(Error::NotFound(*id)),
-            Self::GivenUp => Err(Error::Unsettled(asked)),
+            Self::GivenUp => Err(Error::OutcomePending(asked)),
             Self::Broken(reason) => Err(Error::Backend(SeamError::broken("the store", &**reason))),
         }
     }
 }
 
-/// Where the callers of one round wait.
+/// Where the callers of one batch wait.
 #[derive(Debug, Default)]
-struct Round {
+struct Batch {
     answers: OnceLock<Vec<Answer>>,
     settled: Notify,
 }
 
 #[derive(Debug, Default)]
-struct Filling {
+struct OpenBatch {
     messages: Vec<Message>,
     asked: Vec<Stopwatch>,
     spans: Vec<(usize, Span)>,
-    held: Vec<Arc<Held>>,
-    round: Arc<Round>,
+    held: Vec<Arc<IdGuard>>,
+    batch: Arc<Batch>,
 }
 
 #[derive(Debug, Default)]
 struct Waiting {
-    rounds: VecDeque<Filling>,
+    batches: VecDeque<OpenBatch>,
     messages: usize,
 }
 
-/// A bounded queue of rounds.
+/// A bounded queue of batches.
 #[derive(Debug)]
-pub(crate) struct Lane {
+pub(crate) struct Inbox {
     waiting: Mutex<Waiting>,
     /// Changed under the lock, read by those who only look without it.
     closed: AtomicBool,
     filled: Notify,
-    round_max: usize,
-    waiting_max: usize,
+    batch_max: usize,
+    calls_max: usize,
 }
 
 /// What the worker takes at once.
@@ -93,25 +93,25 @@ pub(crate) struct Taken {
     pub(crate) asked: Vec<Stopwatch>,
     /// The spans of those who asked, where spans are on, by message.
     pub(crate) spans: Vec<(usize, Span)>,
-    pub(crate) round: TakenRound,
+    pub(crate) batch: TakenBatch,
 }
 
-/// A round the worker has taken. Dropped unsettled, it tells its callers so.
+/// A batch the worker has taken. Dropped decided, it tells its callers so.
 #[derive(Debug)]
-pub(crate) struct TakenRound {
-    round: Arc<Round>,
-    /// In hand until the round is settled, whether the callers wait or not.
-    _held: Vec<Arc<Held>>,
+pub(crate) struct TakenBatch {
+    batch: Arc<Batch>,
+    /// In hand until the batch is settled, whether the callers wait or not.
+    _held: Vec<Arc<IdGuard>>,
 }
 
-impl Lane {
-    pub(crate) fn new(round_max: usize, waiting_max: usize) -> Self {
+impl Inbox {
+    pub(crate) fn new(batch_max: usize, calls_max: usize) -> Self {
         Self {
             waiting: Mutex::default(),
             closed: AtomicBool::new(false),
             filled: Notify::new(),
-            round_max,
-            waiting_max,
+            batch_max,
+            calls_max,
         }
     }
 
@@ -121,20 +121,20 @@ impl Lane {
     pub(crate) async fn ask(
         &self,
         message: Message,
-        held: Option<Arc<Held>>,
+        held: Option<Arc<IdGuard>>,
         asking: &Span,
     ) -> Result<Order, Error> {
         let asked = message.order_id();
-        let (round, at) = self.push(message, held, asking)?;
-        let settled = round.settled.notified();
+        let (batch, at) = self.push(message, held, asking)?;
+        let settled = batch.settled.notified();
         tokio::pin!(settled);
         // Registered before the look, or the wake-up could fall in between.
         settled.as_mut().enable();
-        let answers = match round.answers.get() {
+        let answers = match batch.answers.get() {
             Some(answers) => answers,
             None => {
                 settled.await;
-                round.answers.get().expect("answers are set before the callers are woken")
+                batch.answers.get().expect("answers are set before the callers are woken")
             }
         };
         answers.get(at).unwrap_or(&Answer::GivenUp).to_result(asked)
@@ -143,30 +143,30 @@ impl Lane {
     fn push(
         &self,
         message: Message,
-        held: Option<Arc<Held>>,
+        held: Option<Arc<IdGuard>>,
         asking: &Span,
-    ) -> Result<(Arc<Round>, usize), Error> {
+    ) -> Result<(Arc<Batch>, usize), Error> {
         let asked = Stopwatch::now();
         let mut waiting = self.lock();
         if self.is_closed() {
             return Err(Error::ShuttingDown);
         }
-        if waiting.messages >= self.waiting_max {
+        if waiting.messages >= self.calls_max {
             return Err(Error::Overloaded { retry_after: crate::engine::RETRY_AFTER });
         }
-        if waiting.rounds.back().is_none_or(|open| open.messages.len() >= self.round_max) {
-            waiting.rounds.push_back(Filling::default());
+        if waiting.batches.back().is_none_or(|open| open.messages.len() >= self.batch_max) {
+            waiting.batches.push_back(OpenBatch::default());
         }
         waiting.messages += 1;
         let awaited = waiting.messages == 1 || waiting.messages == ENOUGH;
-        let open = waiting.rounds.back_mut().expect("a round was just made sure of");
+        let open = waiting.batches.back_mut().expect("a batch was just made sure of");
         if !asking.is_disabled() {
             open.spans.push((open.messages.len(), asking.clone()));
         }
         open.held.extend(held);
         open.messages.push(message);
         open.asked.push(asked);
-        let place = (Arc::clone(&open.round), open.messages.len() - 1);
+        let place = (Arc::clone(&open.batch), open.messages.len() - 1);
         drop(waiting);
         if awaited {
             self.filled.notify_one();
@@ -174,12 +174,12 @@ impl Lane {
         Ok(place)
     }
 
-    /// The oldest round, if anything waits.
+    /// The oldest batch, if anything waits.
     pub(crate) fn take(&self) -> Option<Taken> {
         let mut waiting = self.lock();
-        let Filling { messages, asked, spans, held, round } = waiting.rounds.pop_front()?;
+        let OpenBatch { messages, asked, spans, held, batch } = waiting.batches.pop_front()?;
         waiting.messages -= messages.len();
-        Some(Taken { messages, asked, spans, round: TakenRound { round, _held: held } })
+        Some(Taken { messages, asked, spans, batch: TakenBatch { batch, _held: held } })
     }
 
     /// How many messages wait.
@@ -187,14 +187,14 @@ impl Lane {
         self.lock().messages
     }
 
-    /// Waits until something is in the lane. Cancel-safe.
+    /// Waits until something is in the inbox. Cancel-safe.
     pub(crate) async fn filled(&self) {
         while self.len() == 0 {
             self.filled.notified().await;
         }
     }
 
-    /// Waits until the lane is so full that waiting for more saves nothing.
+    /// Waits until the inbox is so full that waiting for more saves nothing.
     /// Cancel-safe.
     pub(crate) async fn full_enough(&self) {
         while self.len() < ENOUGH {
@@ -225,17 +225,17 @@ impl Lane {
     }
 }
 
-impl TakenRound {
-    /// Answers every caller of the round, in the order their messages came.
+impl TakenBatch {
+    /// Answers every caller of the batch, in the order their messages came.
     pub(crate) fn settle(self, answers: Vec<Answer>) {
         // The first setting counts; `drop` finds it set.
-        let _ = self.round.answers.set(answers);
+        let _ = self.batch.answers.set(answers);
     }
 }
 
-impl Drop for TakenRound {
+impl Drop for TakenBatch {
     fn drop(&mut self) {
-        self.round.answers.get_or_init(Vec::new);
-        self.round.settled.notify_waiters();
+        self.batch.answers.get_or_init(Vec::new);
+        self.batch.settled.notify_waiters();
     }
 }

@@ -13,13 +13,13 @@ use crate::protocol::OrderId;
 
 /// Most orders in the queue whose spans are remembered; a span waits for its
 /// children, so these are kept open.
-const TRAILS_MAX: usize = 8_192;
+const SPANS_MAX: usize = 8_192;
 /// An order that another worker took never comes for its span.
-const TRAIL_AGE_MAX: Duration = Duration::from_secs(60);
+const SPAN_AGE_MAX: Duration = Duration::from_secs(60);
 
 /// The spans of those who queued orders that this process may decide.
 #[derive(Debug, Default)]
-pub(crate) struct Trails {
+pub(crate) struct QueuedSpans {
     left: Mutex<Left>,
     /// As many as there are spans.
     len: AtomicUsize,
@@ -32,7 +32,7 @@ struct Left {
     order: VecDeque<(Instant, OrderId)>,
 }
 
-impl Trails {
+impl QueuedSpans {
     /// Remembers who queues the order, if spans are on and there is room.
     pub(crate) fn leave(&self, id: OrderId, span: &Span) {
         if span.is_disabled() {
@@ -41,14 +41,14 @@ impl Trails {
         let mut left = self.lock();
         while let Some((since, oldest)) = left.order.front() {
             let oldest = *oldest;
-            if since.elapsed() > TRAIL_AGE_MAX {
+            if since.elapsed() > SPAN_AGE_MAX {
                 left.spans.remove(&oldest);
             } else if left.spans.contains_key(&oldest) {
                 break;
             }
             left.order.pop_front();
         }
-        if left.order.len() < TRAILS_MAX {
+        if left.order.len() < SPANS_MAX {
             left.order.push_back((Instant::now(), id));
             left.spans.insert(id, span.clone());
         }

@@ -8,7 +8,7 @@ use tokio::time::timeout;
 use tracing::{Instrument, Span, debug, debug_span};
 use uuid::Uuid;
 
-use super::id_guard::Held;
+use super::id_guard::IdGuard;
 use crate::engine::error::Error;
 use crate::engine::flux::{Flux, is_decided};
 use crate::engine::request::OrderRequest;
@@ -35,9 +35,9 @@ impl Flux {
     /// stands.
     ///
     /// # Errors
-    /// As [`submit`](Self::submit), and [`Error::Unsettled`] when a worker
+    /// As [`submit`](Self::submit), and [`Error::OutcomePending`] when a worker
     /// elsewhere gave no decision within
-    /// [`ruling_wait`](crate::Settings::ruling_wait).
+    /// [`decision_timeout`](crate::Settings::decision_timeout).
     pub async fn place(&self, request: OrderRequest) -> Result<Order, Error> {
         match self.admit(request).await? {
             Admitted::Decided(order) => Ok(order),
@@ -69,7 +69,7 @@ impl Flux {
     /// ```
     ///
     /// # Errors
-    /// As [`submit`](Self::submit), and [`Error::Unsettled`] when the worker
+    /// As [`submit`](Self::submit), and [`Error::OutcomePending`] when the worker
     /// has the order and it could not be made durable in the queue as well.
     pub async fn place_within(
         &self,
@@ -104,7 +104,7 @@ impl Flux {
     }
 
     async fn admit(&self, request: OrderRequest) -> Result<Admitted, Error> {
-        if *self.running.stop.borrow() || self.core.lane.is_closed() {
+        if *self.running.stop.borrow() || self.core.inbox.is_closed() {
             return Err(Error::ShuttingDown);
         }
         let OrderRequest { id, buyer, lines } = request;
@@ -130,10 +130,10 @@ impl Flux {
     /// the id already, if it is a repeat of that. What the gate thinks of it
     /// now doesn't change a known order.
     async fn admit_chosen(&self, order: Order, refusal: Option<Error>) -> Result<Admitted, Error> {
-        let in_hand = &self.core.in_hand;
+        let guarded_ids = &self.core.guarded_ids;
         let held = match refusal {
-            None => Ok(in_hand.take(&order)),
-            Some(refusal) => in_hand.get(order.id).ok_or(refusal),
+            None => Ok(guarded_ids.take(&order)),
+            Some(refusal) => guarded_ids.get(order.id).ok_or(refusal),
         };
         let refusal = match held {
             Ok(held) if order.asks_the_same_as(held.order()) => {
@@ -148,7 +148,7 @@ impl Flux {
         if is_decided(&known) {
             return Ok(Admitted::Decided(known));
         }
-        let held = in_hand.take(&known);
+        let held = guarded_ids.take(&known);
         Ok(Admitted::New(known, Some(held)))
     }
 
@@ -159,7 +159,7 @@ impl Flux {
         refusal
     }
 
-    async fn decided_now(&self, order: Order, held: Option<Arc<Held>>) -> Result<Order, Error> {
+    async fn decided_now(&self, order: Order, held: Option<Arc<IdGuard>>) -> Result<Order, Error> {
         let span = debug_span!(target: "flux", "place", order = %order.id);
         let deciding = async {
             match held {
@@ -177,7 +177,7 @@ impl Flux {
     async fn decide_chosen(
         &self,
         order: Order,
-        held: Arc<Held>,
+        held: Arc<IdGuard>,
         span: &Span,
     ) -> Result<Order, Error> {
         let queue = &self.core.backend.queue;
@@ -187,7 +187,7 @@ impl Flux {
         };
         let decided = if self.running.has_worker {
             let message = Message::Place(queued.unwrap_or_else(|| order.clone()));
-            self.core.lane.ask(message, Some(held), span).await?
+            self.core.inbox.ask(message, Some(held), span).await?
         } else {
             let waiting = self.core.waiters.register(order.id)?;
             if queued.is_none() {
@@ -198,7 +198,7 @@ impl Flux {
         same(&order, decided)
     }
 
-    async fn enqueue(&self, order: Order, held: Option<Arc<Held>>) -> Result<Order, Error> {
+    async fn enqueue(&self, order: Order, held: Option<Arc<IdGuard>>) -> Result<Order, Error> {
         let started = Stopwatch::now();
         let span = debug_span!(target: "flux", "submit", order = %order.id);
         let id = order.id;
@@ -209,11 +209,11 @@ impl Flux {
                 return same(&order, known);
             }
             if self.running.has_worker {
-                self.core.trails.leave(id, &span);
+                self.core.queued_spans.leave(id, &span);
             }
             let message = Message::Place(order);
             if let Err(error) = self.core.backend.queue.send(std::slice::from_ref(&message)).await {
-                drop(self.core.trails.pick_up(id));
+                drop(self.core.queued_spans.pick_up(id));
                 return Err(error.into());
             }
             metrics::histogram!("flux_accept_seconds").record(started.elapsed());
@@ -228,8 +228,8 @@ impl Flux {
     /// Queues an order that the worker was handed and has not decided in time.
     /// It may still do so, and decides an id once; so only success and what is
     /// known of the order may be told.
-    async fn enqueue_too(&self, order: Order, held: Option<Arc<Held>>) -> Result<Order, Error> {
-        let held = held.unwrap_or_else(|| self.core.in_hand.take(&order));
+    async fn enqueue_too(&self, order: Order, held: Option<Arc<IdGuard>>) -> Result<Order, Error> {
+        let held = held.unwrap_or_else(|| self.core.guarded_ids.take(&order));
         let error = match self.enqueue(order.clone(), Some(held)).await {
             Err(error) if !matches!(error, Error::IdReused(_)) => error,
             answer => return answer,
@@ -237,14 +237,14 @@ impl Flux {
         debug!(%error, order = %order.id, "an order in the worker's hands was not queued");
         match self.order(order.id).await {
             Ok(Some(known)) => same(&order, known),
-            _ => Err(Error::Unsettled(order.id)),
+            _ => Err(Error::OutcomePending(order.id)),
         }
     }
 }
 
 enum Admitted {
     /// To be brought in; in hand if its id is the caller's own.
-    New(Order, Option<Arc<Held>>),
+    New(Order, Option<Arc<IdGuard>>),
     /// A repeat of this one.
     Decided(Order),
 }

@@ -1,4 +1,4 @@
-//! Those who wait for news of one order.
+//! Those who wait for outcomes of one order.
 
 use std::collections::HashMap;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
@@ -7,7 +7,7 @@ use tokio::sync::Notify;
 
 use crate::engine::error::Error;
 use crate::protocol::OrderId;
-use crate::seams::News;
+use crate::seams::Outcomes;
 
 #[derive(Debug, Default)]
 struct Waiter {
@@ -35,7 +35,7 @@ impl Waiters {
         Self { orders: Mutex::default(), max }
     }
 
-    /// Starts waiting; news from now on is heard.
+    /// Starts waiting; outcomes from now on is heard.
     pub(crate) fn register(&self, id: OrderId) -> Result<Waiting<'_>, Error> {
         let mut orders = self.lock();
         if orders.len() >= self.max && !orders.contains_key(&id) {
@@ -47,20 +47,20 @@ impl Waiters {
         Ok(Waiting { waiters: self, id, woken })
     }
 
-    /// Wakes those whose orders are in the news.
-    pub(crate) fn tell(&self, news: &News) {
+    /// Wakes those whose orders are in the outcomes.
+    pub(crate) fn tell(&self, outcomes: &Outcomes) {
         let orders = self.lock();
         if orders.is_empty() {
             return;
         }
-        for order in &news.orders {
+        for order in &outcomes.orders {
             if let Some(waiter) = orders.get(&order.id) {
                 waiter.woken.notify_waiters();
             }
         }
     }
 
-    /// Wakes everybody: news was missed.
+    /// Wakes everybody: outcomes were missed.
     pub(crate) fn tell_all(&self) {
         for waiter in self.lock().values() {
             waiter.woken.notify_waiters();
@@ -73,9 +73,9 @@ impl Waiters {
 }
 
 impl Waiting<'_> {
-    /// Completes at the next news of the order after it was first polled or
+    /// Completes when the outcome of the order is next told after it was first polled or
     /// [enabled](tokio::sync::futures::Notified::enable).
-    pub(crate) fn news(&self) -> tokio::sync::futures::Notified<'_> {
+    pub(crate) fn outcomes(&self) -> tokio::sync::futures::Notified<'_> {
         self.woken.notified()
     }
 }

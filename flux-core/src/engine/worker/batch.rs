@@ -17,19 +17,19 @@ use std::time::Duration;
 use foldhash::fast::RandomState;
 use tracing::{debug, warn};
 
-use super::leases::Tenures;
-use super::transactions::{Plan, Room};
+use super::leases::HeldLeases;
+use super::transactions::{Fit, Transactions};
 use crate::backoff::jittered;
 use crate::engine::accept::inbox::Answer;
 use crate::engine::core::Core;
 use crate::protocol::{
     CommitOutcome, ItemId, Line, Message, Order, OrderId, OrderStatus, OverCap, Verdict, View,
 };
-use crate::seams::{Durable, Level, News, SeamError};
+use crate::seams::{Availability, Durable, Outcomes, SeamError};
 
 /// A message being worked on.
 #[derive(Debug)]
-pub(crate) struct Job {
+pub(crate) struct Work {
     pub(crate) message: Message,
     pub(crate) answer: Option<Answer>,
     /// Whether the order is looked for before it is decided.
@@ -38,7 +38,7 @@ pub(crate) struct Job {
     is_spare: bool,
 }
 
-impl Job {
+impl Work {
     pub(crate) fn new(message: Message) -> Self {
         let looks_first = !matches!(message, Message::Place(_));
         Self { message, answer: None, looks_first, is_spare: false }
@@ -61,15 +61,15 @@ impl Job {
 pub(crate) struct Done {
     pub(crate) durable: Vec<Durable>,
     /// What was applied.
-    pub(crate) news: Vec<Arc<News>>,
+    pub(crate) outcomes: Vec<Arc<Outcomes>>,
 }
 
 /// What a worker knows from one batch to the next.
 #[derive(Debug)]
-pub(crate) struct Desk {
+pub(crate) struct BatchProcessor {
     core: Arc<Core>,
     view: View,
-    tenures: Tenures,
+    leases: HeldLeases,
 }
 
 /// What one batch learns on its way.
@@ -87,10 +87,10 @@ impl Facts {
         self.orders.get(&id).and_then(Option::as_ref)
     }
 
-    /// What a job needs claimed; nothing if it is a follow-up of no order, or
+    /// What a work needs claimed; nothing if it is a follow-up of no order, or
     /// an order that was found decided.
-    fn lines<'f>(&'f self, job: &'f Job) -> &'f [Line] {
-        match (&job.message, self.order(job.message.order_id())) {
+    fn lines<'f>(&'f self, work: &'f Work) -> &'f [Line] {
+        match (&work.message, self.order(work.message.order_id())) {
             (Message::Place(order), None) => &order.lines,
             (Message::Place(_), Some(_)) | (_, None) => &[],
             (_, Some(order)) => &order.lines,
@@ -98,29 +98,32 @@ impl Facts {
     }
 }
 
-impl Desk {
+impl BatchProcessor {
     pub(crate) fn new(core: Arc<Core>) -> Self {
-        Self { tenures: Tenures::new(Arc::clone(&core)), core, view: View::default() }
+        Self { leases: HeldLeases::new(Arc::clone(&core)), core, view: View::default() }
     }
 
-    /// Works until every job has its answer, to be told when what was done is
+    /// Works until every work has its answer, to be told when what was done is
     /// durable.
-    pub(crate) async fn work(&mut self, jobs: &mut [Job]) -> Done {
+    pub(crate) async fn work(&mut self, works: &mut [Work]) -> Done {
         let mut facts = Facts::default();
         let mut done = Done::default();
         let (mut refusals, mut lessons) = (0, 0);
-        while jobs.iter().any(|job| job.answer.is_none()) {
-            match self.pass(jobs, &mut facts, &mut done).await {
+        while works.iter().any(|work| work.answer.is_none()) {
+            match self.pass(works, &mut facts, &mut done).await {
                 Ok(Pass::Progress) => continue,
                 // Each lesson settles an order, so they can't be more than these.
-                Ok(Pass::Learned) if lessons < jobs.len() => {
+                Ok(Pass::Learned) if lessons < works.len() => {
                     lessons += 1;
                     continue;
                 }
                 Ok(Pass::Learned | Pass::Refused) => {}
                 Err(SeamError::Broken { service, reason, .. }) => {
                     warn!(service, reason, "a backend is broken");
-                    give_up(jobs, &Answer::Broken(format!("{service} is broken: {reason}").into()));
+                    give_up(
+                        works,
+                        &Answer::Broken(format!("{service} is broken: {reason}").into()),
+                    );
                     break;
                 }
                 Err(error) => {
@@ -130,7 +133,7 @@ impl Desk {
             }
             refusals += 1;
             if refusals >= self.core.settings.tries_max {
-                give_up(jobs, &Answer::GivenUp);
+                give_up(works, &Answer::GivenUp);
                 break;
             }
             tokio::time::sleep(jittered(refusals, Duration::from_millis(2))).await;
@@ -141,30 +144,30 @@ impl Desk {
 
     async fn pass(
         &mut self,
-        jobs: &mut [Job],
+        works: &mut [Work],
         facts: &mut Facts,
         done: &mut Done,
     ) -> Result<Pass, SeamError> {
-        self.read_followed_up(jobs, facts).await?;
-        let waits_for = self.claim_missing(jobs, facts).await?;
+        self.read_followed_up(works, facts).await?;
+        let waits_for = self.claim_missing(works, facts).await?;
         if !facts.doubtful.is_empty() {
             let ids: Vec<OrderId> = facts.doubtful.iter().copied().collect();
             let orders = self.core.backend.store.orders(&ids).await?;
             facts.orders.extend(ids.into_iter().zip(orders));
             facts.doubtful.clear();
         }
-        let plan = self.decide(jobs, facts, &waits_for);
-        if plan.is_empty() {
+        let transactions = self.decide(works, facts, &waits_for);
+        if transactions.is_empty() {
             // Repeats are answered by what was found, so there is progress
-            // unless everything was put off, which an empty plan rules out.
+            // unless everything was put off, which an empty transactions rules out.
             return Ok(Pass::Progress);
         }
-        let (commits, places): (Vec<_>, Vec<_>) = plan
+        let (commits, positions): (Vec<_>, Vec<_>) = transactions
             .into_commits(&self.view)
             .into_iter()
-            .map(|planned| (planned.commit, planned.jobs))
+            .map(|transaction| (transaction.commit, transaction.works))
             .unzip();
-        let outcomes = match self.core.backend.store.begin_commit(&commits).await {
+        let ruled = match self.core.backend.store.begin_commit(&commits).await {
             Ok(begun) => {
                 done.durable.push(begun.durable);
                 begun.outcomes
@@ -178,10 +181,10 @@ impl Desk {
                 return Err(error);
             }
         };
-        let mut news = News::default();
+        let mut outcomes = Outcomes::default();
         let mut answered = Vec::new();
         let (mut learned, mut refused) = (false, false);
-        for ((commit, places), outcome) in commits.into_iter().zip(places).zip(outcomes) {
+        for ((commit, positions), outcome) in commits.into_iter().zip(positions).zip(ruled) {
             let items = commit.claims.iter().map(|(item, _)| item);
             let ids = commit.writes.iter().map(|write| write.order.id);
             match outcome {
@@ -189,16 +192,16 @@ impl Desk {
                     // What was told of their buyers is no longer so.
                     let claims = &commit.claims;
                     facts.over_cap.retain(|over| claims.iter().all(|(item, _)| *item != over.item));
-                    news.levels.extend(items.filter_map(|item| {
+                    outcomes.availability.extend(items.filter_map(|item| {
                         let available = self.view.get(item)?.stock.available();
-                        Some(Level { item: item.clone(), available })
+                        Some(Availability { item: item.clone(), available })
                     }));
-                    for (write, place) in commit.writes.into_iter().zip(places) {
+                    for (write, place) in commit.writes.into_iter().zip(positions) {
                         if let Some(fact) = facts.orders.get_mut(&write.order.id) {
                             *fact = Some(write.order.clone());
                         }
                         answered.push(place);
-                        news.orders.push(write.order);
+                        outcomes.orders.push(write.order);
                     }
                     continue;
                 }
@@ -223,25 +226,25 @@ impl Desk {
             }
             refused = true;
         }
-        if !news.orders.is_empty() {
-            self.core.gate.set_levels(&news.levels);
-            let news = Arc::new(news);
-            for (at, job) in answered.into_iter().enumerate() {
-                jobs[job].answer = Some(Answer::News(Arc::clone(&news), at));
+        if !outcomes.orders.is_empty() {
+            self.core.gate.set_availability(&outcomes.availability);
+            let outcomes = Arc::new(outcomes);
+            for (at, work) in answered.into_iter().enumerate() {
+                works[work].answer = Some(Answer::Decided(Arc::clone(&outcomes), at));
             }
-            done.news.push(news);
+            done.outcomes.push(outcomes);
             return Ok(Pass::Progress);
         }
         Ok(if learned && !refused { Pass::Learned } else { Pass::Refused })
     }
 
-    async fn read_followed_up(&self, jobs: &[Job], facts: &mut Facts) -> Result<(), SeamError> {
-        let unread = |job: &&Job| {
-            job.answer.is_none()
-                && job.looks_first
-                && !facts.orders.contains_key(&job.message.order_id())
+    async fn read_followed_up(&self, works: &[Work], facts: &mut Facts) -> Result<(), SeamError> {
+        let unread = |work: &&Work| {
+            work.answer.is_none()
+                && work.looks_first
+                && !facts.orders.contains_key(&work.message.order_id())
         };
-        let mut ids: Vec<_> = jobs.iter().filter(unread).map(|j| j.message.order_id()).collect();
+        let mut ids: Vec<_> = works.iter().filter(unread).map(|j| j.message.order_id()).collect();
         if ids.is_empty() {
             return Ok(());
         }
@@ -252,33 +255,33 @@ impl Desk {
         Ok(())
     }
 
-    /// Claims the items of the jobs, and says which must wait because somebody
+    /// Claims the items of the works, and says which must wait because somebody
     /// else works on them, or because they can't be claimed now; never all that
     /// there is to do.
     async fn claim_missing(
         &mut self,
-        jobs: &mut [Job],
+        works: &mut [Work],
         facts: &Facts,
     ) -> Result<HashSet<ItemId>, SeamError> {
-        let open = |jobs: &'_ [Job]| {
-            let open = jobs.iter().filter(|job| job.answer.is_none());
-            open.flat_map(|job| facts.lines(job)).map(|line| line.item.clone()).collect()
+        let open = |works: &'_ [Work]| {
+            let open = works.iter().filter(|work| work.answer.is_none());
+            open.flat_map(|work| facts.lines(work)).map(|line| line.item.clone()).collect()
         };
-        let mut missing: BTreeSet<ItemId> = open(jobs);
+        let mut missing: BTreeSet<ItemId> = open(works);
         missing.retain(|item| self.view.get(item).is_none());
         if missing.is_empty() {
             return Ok(HashSet::new());
         }
         let mut missing: Vec<ItemId> = missing.into_iter().collect();
-        let mut others = self.tenures.lease_free(&missing).await;
-        let waits = |job: &Job| facts.lines(job).iter().any(|line| others.contains(&line.item));
-        for job in jobs.iter_mut().filter(|job| job.answer.is_none() && job.is_spare) {
-            if waits(job) {
-                job.answer = Some(Answer::NotFound(job.message.order_id()));
+        let mut others = self.leases.lease_free(&missing).await;
+        let waits = |work: &Work| facts.lines(work).iter().any(|line| others.contains(&line.item));
+        for work in works.iter_mut().filter(|work| work.answer.is_none() && work.is_spare) {
+            if waits(work) {
+                work.answer = Some(Answer::NotFound(work.message.order_id()));
             }
         }
-        let open = || jobs.iter().filter(|job| job.answer.is_none());
-        if let Some(first) = open().find(|job| !facts.lines(job).is_empty())
+        let open = || works.iter().filter(|work| work.answer.is_none());
+        if let Some(first) = open().find(|work| !facts.lines(work).is_empty())
             && open().all(waits)
         {
             // Of those who hold nothing while they wait, no two wait for each other.
@@ -286,10 +289,10 @@ impl Desk {
             let item_of = |line: &Line| line.item.clone();
             let first: BTreeSet<ItemId> = facts.lines(first).iter().map(item_of).collect();
             let all: BTreeSet<ItemId> =
-                open().flat_map(|job| facts.lines(job)).map(item_of).collect();
+                open().flat_map(|work| facts.lines(work)).map(item_of).collect();
             let rest: Vec<ItemId> = all.difference(&first).cloned().collect();
-            self.tenures.lease_all(&first.into_iter().collect::<Vec<_>>()).await;
-            others = self.tenures.lease_free(&rest).await;
+            self.leases.lease_all(&first.into_iter().collect::<Vec<_>>()).await;
+            others = self.leases.lease_free(&rest).await;
             missing = all.into_iter().collect();
         }
         missing.retain(|item| !others.contains(item));
@@ -322,21 +325,26 @@ impl Desk {
         if not.len() < items.len() { Ok(not) } else { Err(error) }
     }
 
-    fn decide(&mut self, jobs: &mut [Job], facts: &mut Facts, waits_for: &HashSet<ItemId>) -> Plan {
+    fn decide(
+        &mut self,
+        works: &mut [Work],
+        facts: &mut Facts,
+        waits_for: &HashSet<ItemId>,
+    ) -> Transactions {
         let now = self.core.clock.now();
         self.view.forget_buyers();
         for over in &facts.over_cap {
             self.view.learn(over.clone());
         }
-        let mut plan = Plan::new(self.core.backend.store.commit_max(), jobs.len());
-        let mut decided = HashSet::with_capacity_and_hasher(jobs.len(), RandomState::default());
-        for (place, job) in jobs.iter_mut().enumerate() {
-            if job.answer.is_some() {
+        let mut transactions = Transactions::new(self.core.backend.store.commit_max(), works.len());
+        let mut decided = HashSet::with_capacity_and_hasher(works.len(), RandomState::default());
+        for (place, work) in works.iter_mut().enumerate() {
+            if work.answer.is_some() {
                 continue;
             }
-            let id = job.message.order_id();
+            let id = work.message.order_id();
             if !waits_for.is_empty()
-                && facts.lines(job).iter().any(|line| waits_for.contains(&line.item))
+                && facts.lines(work).iter().any(|line| waits_for.contains(&line.item))
             {
                 continue;
             }
@@ -346,36 +354,37 @@ impl Desk {
                 continue;
             }
             let found = facts.order(id);
-            let order = match (&job.message, found) {
+            let order = match (&work.message, found) {
                 (Message::Place(order), None) => Some(order),
                 (_, found) => found,
             };
-            let room = order.map_or(Room::Any, |order| plan.room(order, &self.view));
-            let is_new = matches!(job.message, Message::Place(_)) && found.is_none();
-            if room == Room::No || (room == Room::Beside && !is_new) {
-                order.inspect(|order| plan.close(order));
+            let room = order.map_or(Fit::Whatever, |order| transactions.fit(order, &self.view));
+            let is_new = matches!(work.message, Message::Place(_)) && found.is_none();
+            if room == Fit::No || (room == Fit::SeparateTransaction && !is_new) {
+                order.inspect(|order| transactions.close(order));
                 continue;
             }
-            match self.view.decide(&job.message, found, now) {
+            match self.view.decide(&work.message, found, now) {
                 // An order that is turned down took nothing of the view.
                 Verdict::Write(write)
-                    if room == Room::Beside && write.order.status() != OrderStatus::Held =>
+                    if room == Fit::SeparateTransaction
+                        && write.order.status() != OrderStatus::Held =>
                 {
-                    plan.close(&write.order);
+                    transactions.close(&write.order);
                 }
                 Verdict::Write(write) => {
                     decided.insert(id);
-                    plan.add(write, place, &self.view);
+                    transactions.add(write, place, &self.view);
                 }
                 Verdict::Nothing => {
-                    job.answer = Some(match found {
+                    work.answer = Some(match found {
                         Some(order) => Answer::Found(Box::new(order.clone())),
                         None => Answer::NotFound(id),
                     });
                 }
             }
         }
-        plan
+        transactions
     }
 
     fn forget<'i>(&mut self, items: impl IntoIterator<Item = &'i ItemId>) {
@@ -385,23 +394,23 @@ impl Desk {
     }
 
     async fn let_go_of(&mut self, items: &HashSet<ItemId>) {
-        let ended = self.tenures.end_those_of(items).await;
+        let ended = self.leases.end_those_of(items).await;
         self.forget(&ended);
     }
 
     /// Whether other workers want the same items.
     pub(crate) fn is_crowded(&self) -> bool {
-        self.tenures.is_crowded()
+        self.leases.is_crowded()
     }
 
     /// Lets go of everything; for an idle, a waiting or a stopping worker.
     pub(crate) async fn let_go(&mut self) {
         self.view = View::default();
-        self.tenures.end_all().await;
+        self.leases.end_all().await;
     }
 
     async fn tidy(&mut self) {
-        let ended = self.tenures.tidy().await;
+        let ended = self.leases.tidy().await;
         self.forget(&ended);
     }
 }
@@ -415,8 +424,8 @@ enum Pass {
     Refused,
 }
 
-fn give_up(jobs: &mut [Job], answer: &Answer) {
-    for job in jobs.iter_mut().filter(|job| job.answer.is_none()) {
-        job.answer = Some(answer.clone());
+fn give_up(works: &mut [Work], answer: &Answer) {
+    for work in works.iter_mut().filter(|work| work.answer.is_none()) {
+        work.answer = Some(answer.clone());
     }
 }

@@ -1,5 +1,5 @@
-//! From decided to told: waits until a round is durable, then answers its
-//! callers, acknowledges its deliveries and publishes its news, while the
+//! From decided to told: waits until a batch is durable, then answers its
+//! callers, acknowledges its deliveries and publishes its outcomes, while the
 //! worker decides the next one.
 
 use std::sync::Arc;
@@ -11,96 +11,96 @@ use tokio::task::JoinHandle;
 use tracing::{debug, warn};
 
 use super::batch::Done;
-use super::decision_metrics::Watched;
-use crate::engine::accept::inbox::{Answer, TakenRound};
+use super::decision_metrics::DecisionMetrics;
+use crate::engine::accept::inbox::{Answer, TakenBatch};
 use crate::engine::core::Core;
 use crate::protocol::OrderStatus;
-use crate::seams::{News, Receipt, SeamError};
+use crate::seams::{Outcomes, Receipt, SeamError};
 
-/// Rounds that may be decided and not durable.
-const UNSETTLED_MAX: usize = 4;
-/// Rounds whose deliveries and news may wait for a slow queue or bus.
-const UNTOLD_MAX: usize = 64;
+/// Batches that may be decided and not durable.
+const DECIDED_MAX: usize = 4;
+/// Batches whose deliveries and outcomes may wait for a slow queue or bus.
+const TO_TELL_MAX: usize = 64;
 
-/// A round that is decided.
-pub(crate) struct Unsettled {
+/// A batch that is decided.
+pub(crate) struct DecidedBatch {
     pub(crate) started: Instant,
     pub(crate) done: Done,
-    pub(crate) round: Option<TakenRound>,
+    pub(crate) batch: Option<TakenBatch>,
     pub(crate) answers: Vec<Answer>,
     pub(crate) delivered: Vec<(Receipt, Answer)>,
     /// How long a delivery that was given up stays away.
     pub(crate) retry_after: Duration,
-    pub(crate) watched: Watched,
+    pub(crate) metrics_of: DecisionMetrics,
 }
 
 /// What is left to do when the callers have their answers.
 struct Aftermath {
     delivered: Vec<(Receipt, Answer)>,
     retry_after: Duration,
-    news: Vec<Arc<News>>,
+    outcomes: Vec<Arc<Outcomes>>,
     /// From the first look to the answers.
     took: Duration,
-    watched: Watched,
+    metrics_of: DecisionMetrics,
 }
 
 #[derive(Default)]
 struct Progress {
-    unsettled: AtomicUsize,
+    decided: AtomicUsize,
     settled: Notify,
     last_took_nanos: AtomicU64,
 }
 
-/// However the settler ends, the worker does not wait for it.
-struct Settling {
-    decided: mpsc::Receiver<Unsettled>,
+/// However the completer ends, the worker does not wait for it.
+struct Completing {
+    decided: mpsc::Receiver<DecidedBatch>,
     progress: Arc<Progress>,
 }
 
-impl Drop for Settling {
+impl Drop for Completing {
     fn drop(&mut self) {
         self.decided.close();
-        self.progress.unsettled.store(0, Ordering::Release);
+        self.progress.decided.store(0, Ordering::Release);
         self.progress.settled.notify_one();
     }
 }
 
-/// Settles rounds in the order they were decided.
-pub(crate) struct Settler {
-    hand_over: mpsc::Sender<Unsettled>,
+/// Settles batches in the order they were decided.
+pub(crate) struct Completer {
+    hand_over: mpsc::Sender<DecidedBatch>,
     tasks: [JoinHandle<()>; 2],
     progress: Arc<Progress>,
 }
 
-impl Settler {
+impl Completer {
     pub(crate) fn start(core: Arc<Core>) -> Self {
-        let (hand_over, decided) = mpsc::channel(UNSETTLED_MAX);
-        let (left, aftermath) = mpsc::channel(UNTOLD_MAX);
+        let (hand_over, decided) = mpsc::channel(DECIDED_MAX);
+        let (left, aftermath) = mpsc::channel(TO_TELL_MAX);
         let progress = Arc::new(Progress::default());
-        let settling = Settling { decided, progress: Arc::clone(&progress) };
+        let settling = Completing { decided, progress: Arc::clone(&progress) };
         let tasks = [tokio::spawn(settle(settling, left)), tokio::spawn(tell(core, aftermath))];
         Self { hand_over, tasks, progress }
     }
 
-    /// Takes a round over; waits while too many are not durable. `false` when
-    /// the settler is gone, and with it the round, whose callers are told so.
-    pub(crate) async fn hand_over(&self, unsettled: Unsettled) -> bool {
-        self.progress.unsettled.fetch_add(1, Ordering::AcqRel);
-        let taken = self.hand_over.send(unsettled).await.is_ok();
+    /// Takes a batch over; waits while too many are not durable. `false` when
+    /// the completer is gone, and with it the batch, whose callers are told so.
+    pub(crate) async fn hand_over(&self, decided: DecidedBatch) -> bool {
+        self.progress.decided.fetch_add(1, Ordering::AcqRel);
+        let taken = self.hand_over.send(decided).await.is_ok();
         if !taken {
-            self.progress.unsettled.store(0, Ordering::Release);
+            self.progress.decided.store(0, Ordering::Release);
         }
         taken
     }
 
-    /// Waits until no round is on its way. Cancel-safe.
+    /// Waits until no batch is on its way. Cancel-safe.
     pub(crate) async fn settled(&self) {
-        while self.progress.unsettled.load(Ordering::Acquire) > 0 {
+        while self.progress.decided.load(Ordering::Acquire) > 0 {
             self.progress.settled.notified().await;
         }
     }
 
-    /// How long the last round took, from its first look to its answers.
+    /// How long the last batch took, from its first look to its answers.
     pub(crate) fn last_took(&self) -> Duration {
         Duration::from_nanos(self.progress.last_took_nanos.load(Ordering::Relaxed))
     }
@@ -110,45 +110,45 @@ impl Settler {
         drop(self.hand_over);
         for task in self.tasks {
             if let Err(error) = task.await {
-                warn!(%error, "the settler failed");
+                warn!(%error, "the completer failed");
             }
         }
     }
 }
 
-async fn settle(mut settling: Settling, left: mpsc::Sender<Aftermath>) {
-    while let Some(unsettled) = settling.decided.recv().await {
-        let aftermath = unsettled.settle().await;
+async fn settle(mut settling: Completing, left: mpsc::Sender<Aftermath>) {
+    while let Some(decided) = settling.decided.recv().await {
+        let aftermath = decided.settle().await;
         let took = aftermath.took;
         let nanos = u64::try_from(took.as_nanos()).unwrap_or(u64::MAX);
         let progress = &settling.progress;
         progress.last_took_nanos.store(nanos, Ordering::Relaxed);
-        metrics::histogram!("flux_round_seconds").record(took.as_secs_f64());
-        progress.unsettled.fetch_sub(1, Ordering::AcqRel);
+        metrics::histogram!("flux_batch_seconds").record(took.as_secs_f64());
+        progress.decided.fetch_sub(1, Ordering::AcqRel);
         progress.settled.notify_one();
         // A queue or bus that can't keep up holds up no caller: deliveries
-        // come back by themselves, and news is best effort.
+        // come back by themselves, and outcomes are best effort.
         if left.try_send(aftermath).is_err() {
-            metrics::counter!("flux_untold_total").increment(1);
+            metrics::counter!("flux_notifications_dropped_total").increment(1);
         }
     }
 }
 
 async fn tell(core: Arc<Core>, mut left: mpsc::Receiver<Aftermath>) {
     while let Some(aftermath) = left.recv().await {
-        let Aftermath { delivered, retry_after, news, took, watched } = aftermath;
-        watched.measure(took);
-        for news in &news {
-            count(news);
+        let Aftermath { delivered, retry_after, outcomes, took, metrics_of } = aftermath;
+        metrics_of.measure(took);
+        for outcomes in &outcomes {
+            count(outcomes);
         }
         acknowledge(&core, delivered, retry_after).await;
-        for news in news {
-            core.publish(news).await;
+        for outcomes in outcomes {
+            core.publish(outcomes).await;
         }
     }
 }
 
-impl Unsettled {
+impl DecidedBatch {
     /// Answers the callers, once that may be done.
     async fn settle(mut self) -> Aftermath {
         let mut durable = Ok(());
@@ -156,20 +156,20 @@ impl Unsettled {
             durable = durable.and(written.wait().await);
         }
         if let Err(error) = durable {
-            warn!(%error, "a round was decided and could not be written down");
+            warn!(%error, "a batch was decided and could not be written down");
             let broken = Answer::Broken(reason(&error).into());
             self.answers.fill(broken.clone());
             self.delivered.iter_mut().for_each(|(_, answer)| *answer = broken.clone());
-            self.done.news.clear();
-            self.watched.fail();
+            self.done.outcomes.clear();
+            self.metrics_of.fail();
         }
-        if let Some(round) = self.round {
-            round.settle(self.answers);
+        if let Some(batch) = self.batch {
+            batch.settle(self.answers);
         }
-        self.watched.end();
+        self.metrics_of.end();
         let took = self.started.elapsed();
-        let Self { delivered, retry_after, watched, .. } = self;
-        Aftermath { delivered, retry_after, news: self.done.news, took, watched }
+        let Self { delivered, retry_after, metrics_of, .. } = self;
+        Aftermath { delivered, retry_after, outcomes: self.done.outcomes, took, metrics_of }
     }
 }
 
@@ -184,7 +184,7 @@ async fn acknowledge(core: &Core, delivered: Vec<(Receipt, Answer)>, retry_after
     let (mut done, mut back) = (Vec::new(), Vec::new());
     for (receipt, answer) in delivered {
         match answer {
-            Answer::News(..) | Answer::Found(_) | Answer::NotFound(_) => done.push(receipt),
+            Answer::Decided(..) | Answer::Found(_) | Answer::NotFound(_) => done.push(receipt),
             Answer::GivenUp | Answer::Broken(_) => back.push(receipt),
         }
     }
@@ -202,9 +202,9 @@ async fn acknowledge(core: &Core, delivered: Vec<(Receipt, Answer)>, retry_after
 }
 
 /// Counts what became of orders.
-pub(crate) fn count(news: &News) {
+pub(crate) fn count(outcomes: &Outcomes) {
     let mut counts = [0u64; 8];
-    for order in &news.orders {
+    for order in &outcomes.orders {
         counts[order.status() as usize] += 1;
     }
     for status in [
@@ -234,8 +234,8 @@ mod tests {
     use crate::backends::Backend;
     use crate::clock::SystemClock;
     use crate::engine::{
-        Error, Settings, accept::gate::Gate, accept::id_guard::InHand, accept::inbox::Lane,
-        accept::inbox::Taken, accept::queued_spans::Trails, accept::waiters::Waiters,
+        Error, Settings, accept::gate::Gate, accept::id_guard::GuardedIds, accept::inbox::Inbox,
+        accept::inbox::Taken, accept::queued_spans::QueuedSpans, accept::waiters::Waiters,
     };
     use crate::protocol::{Message, Order, OrderId};
     use crate::seams::Durable;
@@ -246,10 +246,10 @@ mod tests {
             clock: Arc::new(SystemClock),
             settings: Settings::default(),
             gate: Gate::default(),
-            in_hand: Arc::new(InHand::default()),
-            lane: Lane::new(8, 8),
+            guarded_ids: Arc::new(GuardedIds::default()),
+            inbox: Inbox::new(8, 8),
             waiters: Waiters::new(8),
-            trails: Trails::default(),
+            queued_spans: QueuedSpans::default(),
             turned_away: metrics::Counter::noop(),
         }
     }
@@ -260,32 +260,32 @@ mod tests {
         Order::queued(id, request.buyer, request.lines, Default::default())
     }
 
-    /// A round of one caller, decided and being written; what its caller
-    /// hears, and whether there is news, when the write ends as told.
+    /// A batch of one caller, decided and being written; what its caller
+    /// hears, and whether there are outcomes, when the write ends as told.
     async fn heard_when(written: Result<(), SeamError>) -> (Result<Order, Error>, bool) {
         let core = core();
         let span = Span::none();
-        let mut caller = std::pin::pin!(core.lane.ask(Message::Place(some_order()), None, &span));
+        let mut caller = std::pin::pin!(core.inbox.ask(Message::Place(some_order()), None, &span));
         assert!(poll_once(caller.as_mut()).await.is_pending());
-        let Taken { round, .. } = core.lane.take().expect("one waits");
+        let Taken { batch, .. } = core.inbox.take().expect("one waits");
         let (on_disk, writing) = oneshot::channel();
         let durable = Durable::after(async { writing.await.expect("it is told") });
-        let told = Arc::new(News { orders: vec![some_order()], levels: Vec::new() });
-        let unsettled = Unsettled {
+        let told = Arc::new(Outcomes { orders: vec![some_order()], availability: Vec::new() });
+        let decided = DecidedBatch {
             started: Instant::now(),
-            done: Done { durable: vec![durable], news: vec![Arc::clone(&told)] },
-            round: Some(round),
-            answers: vec![Answer::News(told, 0)],
+            done: Done { durable: vec![durable], outcomes: vec![Arc::clone(&told)] },
+            batch: Some(batch),
+            answers: vec![Answer::Decided(told, 0)],
             delivered: Vec::new(),
             retry_after: Duration::ZERO,
-            watched: Watched::default(),
+            metrics_of: DecisionMetrics::default(),
         };
-        let mut settling = std::pin::pin!(unsettled.settle());
+        let mut settling = std::pin::pin!(decided.settle());
         assert!(poll_once(settling.as_mut()).await.is_pending());
         assert!(poll_once(caller.as_mut()).await.is_pending(), "answered before it is on disk");
         on_disk.send(written).expect("it waits");
         let aftermath = settling.await;
-        (caller.await, !aftermath.news.is_empty())
+        (caller.await, !aftermath.outcomes.is_empty())
     }
 
     async fn poll_once<F: Future>(mut future: std::pin::Pin<&mut F>) -> Poll<F::Output> {

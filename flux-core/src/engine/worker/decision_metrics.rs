@@ -1,4 +1,4 @@
-//! What is told of a round's decisions besides the answers: how long they took,
+//! What is told of a batch's decisions besides the answers: how long they took,
 //! and spans that belong to the traces of those who asked.
 
 use std::time::{Duration, Instant};
@@ -6,13 +6,13 @@ use std::time::{Duration, Instant};
 use tracing::field::Empty;
 use tracing::{Span, debug_span};
 
-use super::batch::Job;
+use super::batch::Work;
 use crate::engine::accept::inbox::Answer;
 use crate::protocol::{Message, OrderId, OrderStatus};
 
-/// What is known of a round's messages before they are worked on.
+/// What is known of a batch's messages before they are worked on.
 #[derive(Debug, Default)]
-pub(crate) struct Watch {
+pub(crate) struct PendingMetrics {
     /// How long each message waited to be taken up. Follow-ups the worker
     /// makes itself come last and have none.
     waited: Vec<Duration>,
@@ -20,15 +20,15 @@ pub(crate) struct Watch {
     deciding: Vec<(usize, Span)>,
 }
 
-/// What there is to tell once the round is durable.
+/// What there is to tell once the batch is durable.
 #[derive(Debug, Default)]
-pub(crate) struct Watched {
+pub(crate) struct DecisionMetrics {
     /// How long each order that was decided waited to be taken up.
     waited: Vec<Duration>,
     deciding: Vec<(Span, Option<OrderStatus>)>,
 }
 
-impl Watch {
+impl PendingMetrics {
     /// Of the messages of callers in this process, in their order.
     pub(crate) fn of_callers(
         taken_up: Instant,
@@ -60,20 +60,25 @@ impl Watch {
         self.deciding.push((place, span));
     }
 
-    /// What the jobs came to, which begin with the messages added.
-    pub(crate) fn over(self, jobs: &[Job]) -> Watched {
-        let decided = |job: &Job| {
-            matches!(job.message, Message::Place(_)) && matches!(job.answer, Some(Answer::News(..)))
+    /// What the works came to, which begin with the messages added.
+    pub(crate) fn over(self, works: &[Work]) -> DecisionMetrics {
+        let decided = |work: &Work| {
+            matches!(work.message, Message::Place(_))
+                && matches!(work.answer, Some(Answer::Decided(..)))
         };
-        let waited = self.waited.into_iter().zip(jobs);
-        Watched {
-            waited: waited.filter(|(_, job)| decided(job)).map(|(waited, _)| waited).collect(),
-            deciding: self.deciding.into_iter().map(|(p, span)| (span, status(&jobs[p]))).collect(),
+        let waited = self.waited.into_iter().zip(works);
+        DecisionMetrics {
+            waited: waited.filter(|(_, work)| decided(work)).map(|(waited, _)| waited).collect(),
+            deciding: self
+                .deciding
+                .into_iter()
+                .map(|(p, span)| (span, status(&works[p])))
+                .collect(),
         }
     }
 }
 
-impl Watched {
+impl DecisionMetrics {
     /// Nothing of it is so.
     pub(crate) fn fail(&mut self) {
         self.waited.clear();
@@ -83,7 +88,7 @@ impl Watched {
     /// Ends the spans.
     pub(crate) fn end(&mut self) {
         for (span, status) in self.deciding.drain(..) {
-            span.record("status", status.map_or("unsettled", OrderStatus::as_str));
+            span.record("status", status.map_or("decided", OrderStatus::as_str));
         }
     }
 
@@ -99,9 +104,9 @@ impl Watched {
     }
 }
 
-fn status(job: &Job) -> Option<OrderStatus> {
-    match job.answer.as_ref()? {
-        Answer::News(news, at) => Some(news.orders[*at].status()),
+fn status(work: &Work) -> Option<OrderStatus> {
+    match work.answer.as_ref()? {
+        Answer::Decided(outcomes, at) => Some(outcomes.orders[*at].status()),
         Answer::Found(order) => Some(order.status()),
         Answer::NotFound(_) | Answer::GivenUp | Answer::Broken(_) => None,
     }

@@ -21,7 +21,7 @@ const CEDED_FOR: Duration = Duration::from_millis(60);
 
 /// Items leased together.
 #[derive(Debug)]
-struct Tenure {
+struct LeasedItems {
     items: HashSet<ItemId>,
     /// `None` where there is none: see the module.
     lease: Option<Lease>,
@@ -30,15 +30,15 @@ struct Tenure {
 }
 
 #[derive(Debug)]
-pub(crate) struct Tenures {
+pub(crate) struct HeldLeases {
     core: Arc<Core>,
-    held: Vec<Tenure>,
+    held: Vec<LeasedItems>,
     met_others: Option<Instant>,
     /// Items left to others, until then.
     ceded: Option<(HashSet<ItemId>, Instant)>,
 }
 
-impl Tenures {
+impl HeldLeases {
     pub(crate) fn new(core: Arc<Core>) -> Self {
         Self { core, held: Vec::new(), met_others: None, ceded: None }
     }
@@ -119,26 +119,26 @@ impl Tenures {
 
     fn begin(&mut self, items: HashSet<ItemId>, lease: Option<Lease>) {
         let now = Instant::now();
-        self.held.push(Tenure { items, lease, since: now, renewed: now });
+        self.held.push(LeasedItems { items, lease, since: now, renewed: now });
     }
 
     /// Lets go of items whose time is up, renews the leases of the others, and
     /// tells which items it has no more.
     pub(crate) async fn tidy(&mut self) -> Vec<ItemId> {
         let (claim_max, ttl) = (self.core.settings.claim_max, self.core.settings.lease_ttl);
-        let mut ended = self.end(|tenure| tenure.since.elapsed() >= claim_max).await;
+        let mut ended = self.end(|leased| leased.since.elapsed() >= claim_max).await;
         if self.is_crowded() && !ended.is_empty() {
             self.ceded = Some((ended.iter().cloned().collect(), Instant::now() + CEDED_FOR));
         }
         let mut lost = HashSet::new();
-        for tenure in &mut self.held {
-            let Some(lease) = &tenure.lease else { continue };
-            if tenure.renewed.elapsed() < ttl / 2 {
+        for leased in &mut self.held {
+            let Some(lease) = &leased.lease else { continue };
+            if leased.renewed.elapsed() < ttl / 2 {
                 continue;
             }
             match self.core.backend.locks.renew(lease, ttl).await {
-                Ok(true) => tenure.renewed = Instant::now(),
-                Ok(false) => lost.extend(tenure.items.iter().cloned()),
+                Ok(true) => leased.renewed = Instant::now(),
+                Ok(false) => lost.extend(leased.items.iter().cloned()),
                 Err(error) => debug!(%error, "the lease was not renewed; going on without"),
             }
         }
@@ -152,25 +152,25 @@ impl Tenures {
     /// took.
     pub(crate) async fn end_those_of(&mut self, items: &HashSet<ItemId>) -> Vec<ItemId> {
         self.met_others = Some(Instant::now());
-        self.end(|tenure| !tenure.items.is_disjoint(items)).await
+        self.end(|leased| !leased.items.is_disjoint(items)).await
     }
 
     pub(crate) async fn end_all(&mut self) -> Vec<ItemId> {
         self.end(|_| true).await
     }
 
-    async fn end(&mut self, ends: impl Fn(&Tenure) -> bool) -> Vec<ItemId> {
+    async fn end(&mut self, ends: impl Fn(&LeasedItems) -> bool) -> Vec<ItemId> {
         let (ended, kept): (Vec<_>, Vec<_>) =
             std::mem::take(&mut self.held).into_iter().partition(ends);
         self.held = kept;
         let mut items = Vec::new();
-        for tenure in ended {
-            if let Some(lease) = &tenure.lease
+        for leased in ended {
+            if let Some(lease) = &leased.lease
                 && let Err(error) = self.core.backend.locks.release(lease).await
             {
                 debug!(%error, "the lease was not released; it will end by itself");
             }
-            items.extend(tenure.items);
+            items.extend(leased.items);
         }
         items
     }
@@ -182,20 +182,20 @@ mod tests {
     use crate::backends::Backend;
     use crate::clock::SystemClock;
     use crate::engine::{
-        Settings, accept::gate::Gate, accept::id_guard::InHand, accept::inbox::Lane,
-        accept::queued_spans::Trails, accept::waiters::Waiters,
+        Settings, accept::gate::Gate, accept::id_guard::GuardedIds, accept::inbox::Inbox,
+        accept::queued_spans::QueuedSpans, accept::waiters::Waiters,
     };
 
-    fn worker(backend: &Backend) -> Tenures {
-        Tenures::new(Arc::new(Core {
+    fn worker(backend: &Backend) -> HeldLeases {
+        HeldLeases::new(Arc::new(Core {
             backend: backend.clone(),
             clock: Arc::new(SystemClock),
             settings: Settings::default(),
             gate: Gate::default(),
-            in_hand: Arc::new(InHand::default()),
-            lane: Lane::new(8, 8),
+            guarded_ids: Arc::new(GuardedIds::default()),
+            inbox: Inbox::new(8, 8),
             waiters: Waiters::new(8),
-            trails: Trails::default(),
+            queued_spans: QueuedSpans::default(),
             turned_away: metrics::Counter::noop(),
         }))
     }

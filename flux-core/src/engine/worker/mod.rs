@@ -1,5 +1,5 @@
 //! The worker's loop: gather what waits, work on it, hand it over. And the
-//! listener's: hear the news, wake those who wait, keep the gate true.
+//! listener's: hear the outcomes, wake those who wait, keep the gate true.
 
 mod batch;
 pub(super) mod completion;
@@ -17,13 +17,13 @@ use tokio::time::{Instant, MissedTickBehavior, interval, sleep_until};
 use tracing::{debug, warn};
 
 use crate::backoff::{jittered, spread};
-use crate::engine::accept::inbox::{Answer, ENOUGH, Taken, TakenRound};
+use crate::engine::accept::inbox::{Answer, ENOUGH, Taken, TakenBatch};
 use crate::engine::core::{Core, from_now};
 use crate::protocol::Message;
 use crate::seams::{Delivery, DueHolds, Receipt};
-use batch::{Desk, Done, Job};
-use completion::{Settler, Unsettled};
-use decision_metrics::Watch;
+use batch::{BatchProcessor, Done, Work};
+use completion::{Completer, DecidedBatch};
+use decision_metrics::PendingMetrics;
 
 /// How long one receive waits for messages: SQS allows no more.
 const LONG_POLL: Duration = Duration::from_secs(20);
@@ -31,7 +31,7 @@ const LONG_POLL: Duration = Duration::from_secs(20);
 const SWEEP_MAX: usize = 1_000;
 /// Visibility is extended this often while a batch takes its time.
 const EXTEND_EVERY: Duration = Duration::from_secs(10);
-/// Longest wait for a fuller round.
+/// Longest wait for a fuller batch.
 const LINGER_MAX: Duration = Duration::from_micros(300);
 /// A message that came more often is worked on by itself.
 const SUSPECT_AFTER: u32 = 3;
@@ -45,7 +45,7 @@ const QUIET_AFTER: Duration = Duration::from_secs(60);
 const REFRESH_EVERY: Duration = Duration::from_millis(500);
 
 /// Works until `stop` says so or its sender is gone, then finishes what waits
-/// in the lane and hands deliveries back.
+/// in the inbox and hands deliveries back.
 pub(crate) async fn work(core: Arc<Core>, mut stop: watch::Receiver<bool>) {
     // However this ends, nobody is left waiting for a worker that is gone.
     let _abandon = Abandon(Arc::clone(&core));
@@ -55,7 +55,7 @@ pub(crate) async fn work(core: Arc<Core>, mut stop: watch::Receiver<bool>) {
     loop {
         let mut deliveries = Vec::new();
         tokio::select! {
-            () = core.lane.filled() => {}
+            () = core.inbox.filled() => {}
             more = delivered.recv(), if worker.receives() => match more {
                 Some(more) => deliveries = more,
                 None => break,
@@ -68,16 +68,16 @@ pub(crate) async fn work(core: Arc<Core>, mut stop: watch::Receiver<bool>) {
         if deliveries.is_empty() && worker.receives() {
             deliveries = delivered.try_recv().unwrap_or_default();
         }
-        if !worker.round(deliveries).await {
+        if !worker.batch(deliveries).await {
             warn!("the worker can't go on");
             delivered.close();
             break;
         }
     }
-    core.lane.close();
-    while core.lane.len() > 0 && worker.round(Vec::new()).await {}
-    worker.desk.let_go().await;
-    worker.settler.finish().await;
+    core.inbox.close();
+    while core.inbox.len() > 0 && worker.batch(Vec::new()).await {}
+    worker.processor.let_go().await;
+    worker.completer.finish().await;
     // Told to stop as well, or sent away, the receiver drops its end.
     while let Some(deliveries) = delivered.recv().await {
         let receipts: Vec<Receipt> = deliveries.into_iter().map(|d: Delivery| d.receipt).collect();
@@ -99,7 +99,7 @@ struct Abandon(Arc<Core>);
 
 impl Drop for Abandon {
     fn drop(&mut self) {
-        self.0.lane.abandon();
+        self.0.inbox.abandon();
     }
 }
 
@@ -119,7 +119,7 @@ async fn receive(
             () = stopped(&mut stop) => return,
         };
         let received = tokio::select! {
-            received = core.backend.queue.receive(core.settings.round_max, LONG_POLL) => received,
+            received = core.backend.queue.receive(core.settings.batch_max, LONG_POLL) => received,
             () = stopped(&mut stop) => return,
         };
         match received {
@@ -142,13 +142,13 @@ async fn receive(
 
 struct Worker {
     core: Arc<Core>,
-    desk: Desk,
-    settler: Settler,
+    processor: BatchProcessor,
+    completer: Completer,
     next_sweep: Instant,
     busy_at: Instant,
     holds_items: bool,
     last_round: usize,
-    /// Rounds in a row that the backends failed.
+    /// Batches in a row that the backends failed.
     failures: u32,
     failed_at: Option<Instant>,
     pause_until: Instant,
@@ -156,22 +156,22 @@ struct Worker {
 
 /// What is worked on at once: the callers' messages, then deliveries, then
 /// what the worker itself found to do.
-struct Round {
-    jobs: Vec<Job>,
+struct Batch {
+    works: Vec<Work>,
     /// How many of them callers wait for.
     asked: usize,
-    round: Option<TakenRound>,
+    batch: Option<TakenBatch>,
     receipts: Vec<Receipt>,
     started: Stopwatch,
-    watch: Watch,
+    watch: PendingMetrics,
 }
 
 impl Worker {
     fn new(core: Arc<Core>) -> Self {
         let now = Instant::now();
         Self {
-            desk: Desk::new(Arc::clone(&core)),
-            settler: Settler::start(Arc::clone(&core)),
+            processor: BatchProcessor::new(Arc::clone(&core)),
+            completer: Completer::start(Arc::clone(&core)),
             core,
             next_sweep: now,
             busy_at: now,
@@ -189,20 +189,20 @@ impl Worker {
         Instant::now() >= self.pause_until
     }
 
-    /// Works on one round of the lane, the deliveries, and the holds that
+    /// Works on one batch of the inbox, the deliveries, and the holds that
     /// ended. `false` when nobody is there to settle it.
-    async fn round(&mut self, deliveries: Vec<Delivery>) -> bool {
-        self.gather().await;
+    async fn batch(&mut self, deliveries: Vec<Delivery>) -> bool {
+        self.linger().await;
         let started = Stopwatch::now();
-        let (messages, mut watch, round) = match self.core.lane.take() {
-            Some(Taken { messages, asked, spans, round }) => {
-                let watch = Watch::of_callers(started, &messages, asked, spans);
-                (messages, watch, Some(round))
+        let (messages, mut watch, batch) = match self.core.inbox.take() {
+            Some(Taken { messages, asked, spans, batch }) => {
+                let watch = PendingMetrics::of_callers(started, &messages, asked, spans);
+                (messages, watch, Some(batch))
             }
-            None => (Vec::new(), Watch::default(), None),
+            None => (Vec::new(), PendingMetrics::default(), None),
         };
         let asked = messages.len();
-        let mut jobs: Vec<Job> = messages.into_iter().map(Job::new).collect();
+        let mut works: Vec<Work> = messages.into_iter().map(Work::new).collect();
         let mut receipts = Vec::with_capacity(deliveries.len());
         // What came often because the backends failed is no suspect yet.
         let failed_lately = self.failed_at.is_some_and(|at| at.elapsed() < QUIET_AFTER);
@@ -214,16 +214,16 @@ impl Worker {
             deliveries.into_iter().partition(|delivery| delivery.attempt > often);
         for delivery in deliveries {
             self.watch_delivery(&mut watch, &delivery.message);
-            jobs.push(match delivery.attempt {
-                0 | 1 => Job::new(delivery.message),
-                _ => Job::again(delivery.message),
+            works.push(match delivery.attempt {
+                0 | 1 => Work::new(delivery.message),
+                _ => Work::again(delivery.message),
             });
             receipts.push(delivery.receipt);
         }
-        jobs.extend(self.ended_holds().await.into_iter().map(Job::spare));
-        if jobs.is_empty() && suspects.is_empty() {
+        works.extend(self.ended_holds().await.into_iter().map(Work::spare));
+        if works.is_empty() && suspects.is_empty() {
             if self.holds_items && Instant::now() >= self.idle_at() {
-                self.desk.let_go().await;
+                self.processor.let_go().await;
                 self.holds_items = false;
             }
             self.last_round = 0;
@@ -231,8 +231,8 @@ impl Worker {
         }
         self.last_round = asked;
         let mut goes_on = true;
-        if !jobs.is_empty() {
-            let unstarted = Round { jobs, asked, round, receipts, started, watch };
+        if !works.is_empty() {
+            let unstarted = Batch { works, asked, batch, receipts, started, watch };
             goes_on = self.work_through(unstarted).await;
         }
         for suspect in suspects {
@@ -242,38 +242,38 @@ impl Worker {
     }
 
     /// Has the decision on a delivered order measured and traced.
-    fn watch_delivery(&self, watch: &mut Watch, message: &Message) {
+    fn watch_delivery(&self, watch: &mut PendingMetrics, message: &Message) {
         let id = message.order_id();
         let waited = match message {
             Message::Place(order) => self.core.clock.now().since(order.placed_at),
             _ => Duration::ZERO,
         };
-        watch.add(id, waited, self.core.trails.pick_up(id).as_ref());
+        watch.add(id, waited, self.core.queued_spans.pick_up(id).as_ref());
     }
 
     /// When it lets go of its items if there is nothing more to do: at once, if
     /// others want them.
     fn idle_at(&self) -> Instant {
-        if self.desk.is_crowded() {
+        if self.processor.is_crowded() {
             return self.busy_at;
         }
         self.busy_at + self.core.settings.idle_max.min(PAUSE_MAX)
     }
 
-    async fn work_through(&mut self, round: Round) -> bool {
-        let Round { mut jobs, asked, round, receipts, started, watch } = round;
-        let done = self.work_on(&mut jobs, &receipts).await;
+    async fn work_through(&mut self, batch: Batch) -> bool {
+        let Batch { mut works, asked, batch, receipts, started, watch } = batch;
+        let done = self.work_on(&mut works, &receipts).await;
         self.busy_at = Instant::now();
-        metrics::histogram!("flux_round_orders").record(jobs.len() as f64);
-        let watched = watch.over(&jobs);
+        metrics::histogram!("flux_batch_orders").record(works.len() as f64);
+        let metrics_of = watch.over(&works);
         let mut answers: Vec<Answer> =
-            jobs.into_iter().map(|job| job.answer.unwrap_or(Answer::GivenUp)).collect();
+            works.into_iter().map(|work| work.answer.unwrap_or(Answer::GivenUp)).collect();
         self.note_health(&answers);
         let delivered = receipts.into_iter().zip(answers.split_off(asked)).collect();
         let retry_after = pause_after(self.failures);
-        let unsettled =
-            Unsettled { started, done, round, answers, delivered, retry_after, watched };
-        self.settler.hand_over(unsettled).await
+        let decided =
+            DecidedBatch { started, done, batch, answers, delivered, retry_after, metrics_of };
+        self.completer.hand_over(decided).await
     }
 
     fn note_health(&mut self, answers: &[Answer]) {
@@ -288,7 +288,7 @@ impl Worker {
     }
 
     /// Works on a message that came several times, by itself, lest it spoil
-    /// the round of others. If it came too often and fails while others do
+    /// the batch of others. If it came too often and fails while others do
     /// well, it is given up: then it is the message. It is not even tried if it
     /// came ten times too often and nothing ever failed here: it may be what
     /// ends the process each time.
@@ -296,23 +296,30 @@ impl Worker {
         let Delivery { message, receipt, attempt } = suspect;
         let most = self.core.settings.deliveries_max;
         if self.failed_at.is_some() || attempt <= most.saturating_mul(10) {
-            let mut watch = Watch::default();
+            let mut watch = PendingMetrics::default();
             self.watch_delivery(&mut watch, &message);
-            let mut job = [Job::again(message)];
+            let mut work = [Work::again(message)];
             let started = Stopwatch::now();
-            let done = self.work_on(&mut job, std::slice::from_ref(&receipt)).await;
-            let watched = watch.over(&job);
-            let [Job { answer, .. }] = job;
+            let done = self.work_on(&mut work, std::slice::from_ref(&receipt)).await;
+            let metrics_of = watch.over(&work);
+            let [Work { answer, .. }] = work;
             let answer = answer.unwrap_or(Answer::GivenUp);
             if !answer.is_failure() || attempt <= most || self.failures > 0 {
                 if !answer.is_failure() {
                     self.note_health(std::slice::from_ref(&answer));
                 }
                 let retry_after = pause_after(attempt);
-                let (round, answers, delivered) = (None, Vec::new(), vec![(receipt, answer)]);
-                let unsettled =
-                    Unsettled { started, done, round, answers, delivered, retry_after, watched };
-                return self.settler.hand_over(unsettled).await;
+                let (batch, answers, delivered) = (None, Vec::new(), vec![(receipt, answer)]);
+                let decided = DecidedBatch {
+                    started,
+                    done,
+                    batch,
+                    answers,
+                    delivered,
+                    retry_after,
+                    metrics_of,
+                };
+                return self.completer.hand_over(decided).await;
             }
         }
         metrics::counter!("flux_buried_total").increment(1);
@@ -324,30 +331,30 @@ impl Worker {
         true
     }
 
-    /// While the last round is on its way to the disk, this one may as well
-    /// grow. After that, under load, it gives the callers of the last round
+    /// While the last batch is on its way to the disk, this one may as well
+    /// grow. After that, under load, it gives the callers of the last batch
     /// about one write's time to come back: one write for all of them is
     /// cheaper than two. An idle worker, or one with few callers, goes on at
     /// once.
-    async fn gather(&self) {
+    async fn linger(&self) {
         tokio::select! {
-            () = self.settler.settled() => {}
-            () = self.core.lane.full_enough() => return,
+            () = self.completer.settled() => {}
+            () = self.core.inbox.full_enough() => return,
         }
         let enough = (self.last_round / 2).min(ENOUGH);
         if self.last_round < 8 {
             return;
         }
-        let (since, longest) = (Stopwatch::now(), self.settler.last_took().min(LINGER_MAX));
+        let (since, longest) = (Stopwatch::now(), self.completer.last_took().min(LINGER_MAX));
         // Timers are coarser than this wait; yielding lets the callers run.
-        while self.core.lane.len() < enough && since.elapsed() < longest {
+        while self.core.inbox.len() < enough && since.elapsed() < longest {
             tokio::task::yield_now().await;
         }
     }
 
-    async fn work_on(&mut self, jobs: &mut [Job], receipts: &[Receipt]) -> Done {
+    async fn work_on(&mut self, works: &mut [Work], receipts: &[Receipt]) -> Done {
         (self.holds_items, self.busy_at) = (true, Instant::now());
-        let working = self.desk.work(jobs);
+        let working = self.processor.work(works);
         tokio::pin!(working);
         if receipts.is_empty() {
             return working.await;
@@ -397,16 +404,16 @@ fn pause_after(failures: u32) -> Duration {
     Duration::from_millis(100).saturating_mul(1 << failures.min(10)).min(Duration::from_secs(30))
 }
 
-/// Hears the news until told to stop.
+/// Hears the outcomes until told to stop.
 pub(crate) async fn listen(core: Arc<Core>, mut stop: watch::Receiver<bool>) {
-    let mut news = core.backend.bus.subscribe();
+    let mut outcomes = core.backend.bus.subscribe();
     loop {
         tokio::select! {
-            heard = news.recv() => match heard {
-                Ok(news) if news.is_gap() => core.waiters.tell_all(),
-                Ok(news) => {
-                    core.gate.set_levels(&news.levels);
-                    core.waiters.tell(&news);
+            heard = outcomes.recv() => match heard {
+                Ok(outcomes) if outcomes.is_gap() => core.waiters.tell_all(),
+                Ok(outcomes) => {
+                    core.gate.set_availability(&outcomes.availability);
+                    core.waiters.tell(&outcomes);
                 }
                 Err(RecvError::Lagged(_)) => core.waiters.tell_all(),
                 // Those who wait look for themselves now and then.

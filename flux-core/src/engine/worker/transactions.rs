@@ -14,19 +14,19 @@ use crate::seams::CommitMax;
 /// The decisions of one pass, by connected items (a union-find over items,
 /// Galler and Fischer, 1964).
 #[derive(Debug)]
-pub(crate) struct Plan {
+pub(crate) struct Transactions {
     max: CommitMax,
-    /// Each with one of its items, which of its writes it is in, and whose job
+    /// Each with one of its items, which of its writes it is in, and whose work
     /// it is.
     writes: Vec<(OrderWrite, usize, usize, usize)>,
     numbers: HashMap<ItemId, usize, RandomState>,
-    items: Vec<PlannedItem>,
+    items: Vec<ItemSet>,
     /// The item met last; a hot one comes many times in a row.
     last: usize,
 }
 
 #[derive(Debug)]
-struct PlannedItem {
+struct ItemSet {
     id: ItemId,
     /// Itself, at the root of its set.
     parent: usize,
@@ -67,29 +67,29 @@ impl Load {
     }
 }
 
-/// Whether a plan takes one more order.
+/// Whether a transactions takes one more order.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(crate) enum Room {
+pub(crate) enum Fit {
     /// Whatever is decided on it.
-    Any,
+    Whatever,
     /// Only if it gets what it asks for: then it goes beside others.
-    Beside,
-    /// Not in this plan.
+    SeparateTransaction,
+    /// Not in this transactions.
     No,
 }
 
-/// One atomic write, and whose jobs its writes are.
+/// One atomic write, and whose works its writes are.
 #[derive(Debug, Default)]
-pub(crate) struct Planned {
+pub(crate) struct Transaction {
     pub(crate) commit: Commit,
-    pub(crate) jobs: Vec<usize>,
+    pub(crate) works: Vec<usize>,
 }
 
-impl Plan {
-    pub(crate) fn new(max: CommitMax, jobs: usize) -> Self {
+impl Transactions {
+    pub(crate) fn new(max: CommitMax, works: usize) -> Self {
         Self {
             max,
-            writes: Vec::with_capacity(jobs),
+            writes: Vec::with_capacity(works),
             numbers: HashMap::default(),
             items: Vec::new(),
             last: 0,
@@ -102,9 +102,9 @@ impl Plan {
 
     /// Whether the decision on an order still has room. Once one had none, its
     /// items take no more, so that nobody behind it goes first.
-    pub(crate) fn room(&mut self, order: &Order, view: &View) -> Room {
+    pub(crate) fn fit(&mut self, order: &Order, view: &View) -> Fit {
         if self.max == CommitMax::UNLIMITED {
-            return Room::Any;
+            return Fit::Whatever;
         }
         let roots = self.roots_of(order);
         let is_closed = |root: &usize| self.items[*root].closed;
@@ -115,20 +115,20 @@ impl Plan {
         let fits = load.fits(items, &self.max);
         if !roots.iter().any(is_closed) {
             match (fits, beside) {
-                (true, 0) => return Room::Any,
-                (true, _) if items == 1 => return Room::Beside,
+                (true, 0) => return Fit::Whatever,
+                (true, _) if items == 1 => return Fit::SeparateTransaction,
                 (false, _) if items == 1 && beside + 1 < self.max.side_by_side => {
-                    return Room::Beside;
+                    return Fit::SeparateTransaction;
                 }
                 // Nothing is smaller than one order.
                 (false, 0) if roots.iter().all(|root| self.items[*root].load.parts == 0) => {
-                    return Room::Any;
+                    return Fit::Whatever;
                 }
                 _ => {}
             }
         }
         self.close(order);
-        Room::No
+        Fit::No
     }
 
     /// Takes no more on the items of an order.
@@ -146,8 +146,8 @@ impl Plan {
         roots
     }
 
-    /// Adds the decision on a job that had room.
-    pub(crate) fn add(&mut self, write: OrderWrite, job: usize, view: &View) {
+    /// Adds the decision on a work that had room.
+    pub(crate) fn add(&mut self, write: OrderWrite, work: usize, view: &View) {
         let mut root = None;
         for line in write.order.lines.iter() {
             let other = self.root_of(&line.item);
@@ -164,37 +164,37 @@ impl Plan {
                 set.load = set.load.and(load);
             }
         }
-        self.writes.push((write, root, set.beside, job));
+        self.writes.push((write, root, set.beside, work));
     }
 
     /// The atomic writes. Claims are those of the view; an item nobody could
     /// claim has none, and nothing was decided on it but that it is unknown.
-    pub(crate) fn into_commits(mut self, view: &View) -> Vec<Planned> {
-        let mut planned: Vec<Planned> = Vec::new();
+    pub(crate) fn into_commits(mut self, view: &View) -> Vec<Transaction> {
+        let mut transaction: Vec<Transaction> = Vec::new();
         let mut first_of_root = vec![usize::MAX; self.items.len()];
         for number in 0..self.items.len() {
             let root = self.root(number);
             let writes = self.items[root].beside + 1;
             if first_of_root[root] == usize::MAX {
-                first_of_root[root] = planned.len();
-                planned.extend((0..writes).map(|_| Planned::default()));
+                first_of_root[root] = transaction.len();
+                transaction.extend((0..writes).map(|_| Transaction::default()));
             }
             let item = &self.items[number].id;
             if let Some(claim) = view.get(item) {
-                for planned in &mut planned[first_of_root[root]..][..writes] {
-                    let claims = &mut planned.commit.claims;
+                for transaction in &mut transaction[first_of_root[root]..][..writes] {
+                    let claims = &mut transaction.commit.claims;
                     claims.reserve_exact(1);
                     claims.push((item.clone(), claim.token));
                 }
             }
         }
-        for (write, number, beside, job) in std::mem::take(&mut self.writes) {
-            let planned = &mut planned[first_of_root[self.root(number)] + beside];
-            planned.commit.writes.push(write);
-            planned.jobs.push(job);
+        for (write, number, beside, work) in std::mem::take(&mut self.writes) {
+            let transaction = &mut transaction[first_of_root[self.root(number)] + beside];
+            transaction.commit.writes.push(write);
+            transaction.works.push(work);
         }
-        planned.retain(|planned| !planned.jobs.is_empty());
-        planned
+        transaction.retain(|transaction| !transaction.works.is_empty());
+        transaction
     }
 
     fn root_of(&mut self, item: &ItemId) -> usize {
@@ -210,7 +210,7 @@ impl Plan {
     fn number(&mut self, item: &ItemId) -> usize {
         let number = self.items.len();
         self.numbers.insert(item.clone(), number);
-        self.items.push(PlannedItem {
+        self.items.push(ItemSet {
             id: item.clone(),
             parent: number,
             load: Load::default(),

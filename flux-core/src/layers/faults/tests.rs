@@ -19,7 +19,10 @@ fn rates_and_scripts_are_checked() {
     }
     assert!(Faults::builder().seed(1).lost(0.0).late(1.0).build().is_ok());
     assert!(Faults::script([(Operation::Commit, 0, Fault::Delay)]).is_err(), "calls count from 1");
-    assert!(Faults::script([(Operation::Commit, 1, Fault::Lost)]).is_err(), "only news is lost");
+    assert!(
+        Faults::script([(Operation::Commit, 1, Fault::Lost)]).is_err(),
+        "only outcomes are lost"
+    );
     for (i, fault) in Fault::ALL.iter().enumerate() {
         assert_eq!(*fault as usize, i);
     }

@@ -6,7 +6,7 @@ use std::time::Duration;
 
 use flux_aws::bill::Meter;
 use flux_core::protocol::{BuyerId, Line, Lines, Order, OrderId, Timestamp};
-use flux_core::seams::{Level, LockManager, News, NewsReceiver, OutcomeBus};
+use flux_core::seams::{Availability, LockManager, OutcomeBus, OutcomeReceiver, Outcomes};
 use tokio::sync::broadcast::error::RecvError;
 use tokio::task::JoinSet;
 use tokio::time::{Instant, timeout};
@@ -21,23 +21,23 @@ fn order(n: u128) -> Order {
 }
 
 /// Of one order, and of the level that it leaves.
-pub(crate) fn news(n: u128) -> Arc<News> {
-    let level = Level { item: item("a"), available: n as u32 };
-    Arc::new(News { orders: vec![order(n)], levels: vec![level] })
+pub(crate) fn outcomes(n: u128) -> Arc<Outcomes> {
+    let level = Availability { item: item("a"), available: n as u32 };
+    Arc::new(Outcomes { orders: vec![order(n)], availability: vec![level] })
 }
 
-pub(crate) async fn hears_gap(receiver: &mut NewsReceiver) {
+pub(crate) async fn hears_gap(receiver: &mut OutcomeReceiver) {
     let gap = async { while !receiver.recv().await.expect("the bus lives").is_gap() {} };
     timeout(PATIENCE, gap).await.expect("the subscriber is told to look for itself");
 }
 
 /// Publishes until the other hears: its connection may still be opening.
-async fn connected(from: &impl OutcomeBus, to: &mut NewsReceiver) {
+async fn connected(from: &impl OutcomeBus, to: &mut OutcomeReceiver) {
     let end = Instant::now() + PATIENCE;
     loop {
-        from.publish(news(0)).await.expect("Redis is there");
+        from.publish(outcomes(0)).await.expect("Redis is there");
         while let Ok(heard) = timeout(Duration::from_millis(50), to.recv()).await {
-            if heard.expect("the bus lives") == news(0) {
+            if heard.expect("the bus lives") == outcomes(0) {
                 return;
             }
         }
@@ -46,11 +46,11 @@ async fn connected(from: &impl OutcomeBus, to: &mut NewsReceiver) {
 }
 
 /// All orders heard until `last`, in order.
-async fn heard_until(last: u128, receiver: &mut NewsReceiver) -> Vec<u128> {
+async fn heard_until(last: u128, receiver: &mut OutcomeReceiver) -> Vec<u128> {
     let mut heard = Vec::new();
     while heard.last() != Some(&last) {
-        let news = timeout(PATIENCE, receiver.recv()).await.expect("in time");
-        let orders = news.expect("nothing is lost").orders.clone();
+        let outcomes = timeout(PATIENCE, receiver.recv()).await.expect("in time");
+        let orders = outcomes.expect("nothing is lost").orders.clone();
         heard.extend(orders.iter().map(|order| order.id.as_uuid().as_u128()).filter(|n| *n > 0));
     }
     heard
@@ -64,8 +64,8 @@ async fn each_process_hears_everything_once() {
     connected(&one, &mut at_two).await;
     connected(&two, &mut at_one).await;
     for n in 1..=20 {
-        one.publish(news(2 * n - 1)).await.expect("published");
-        two.publish(news(2 * n)).await.expect("published");
+        one.publish(outcomes(2 * n - 1)).await.expect("published");
+        two.publish(outcomes(2 * n)).await.expect("published");
     }
     for receiver in [&mut at_one, &mut at_two] {
         let mut heard = heard_until(40, receiver).await;
@@ -86,8 +86,8 @@ async fn a_prefix_keeps_sales_apart() {
     let (bus, same_sale, other_sale) = (spring.bus(), autumn.bus(), autumn.bus());
     let mut receiver = other_sale.subscribe();
     connected(&same_sale, &mut receiver).await;
-    bus.publish(news(1)).await.expect("published");
-    same_sale.publish(news(2)).await.expect("published");
+    bus.publish(outcomes(1)).await.expect("published");
+    same_sale.publish(outcomes(2)).await.expect("published");
     assert_eq!(heard_until(2, &mut receiver).await, [2]);
     for redis in [spring, autumn] {
         let lease = redis.locks().acquire(&[item("a")], LONG, Duration::ZERO).await;
@@ -106,17 +106,17 @@ async fn junk_is_passed_over() {
     let huge = format!(r#"{{"v":1,"orders":[],"levels":[],"x":"{}"}}"#, "x".repeat(2_000_000));
     for junk in ["", "{}", "hello", r#"{"v":2,"orders":[],"levels":[]}"#, &huge] {
         let mut publish = redis::cmd("PUBLISH");
-        publish.arg(format!("flux:news:{prefix}")).arg(junk);
+        publish.arg(format!("flux:outcomes:{prefix}")).arg(junk);
         let heard: u64 = publish.query_async(&mut stranger).await.expect("published");
         assert_eq!(heard, 2, "the channel is where two listen");
     }
-    one.publish(news(1)).await.expect("published");
+    one.publish(outcomes(1)).await.expect("published");
     let heard = timeout(PATIENCE, receiver.recv()).await.expect("in time");
-    assert_eq!(heard.expect("the bus lives"), news(1));
+    assert_eq!(heard.expect("the bus lives"), outcomes(1));
 }
 
 #[tokio::test]
-async fn large_news_arrives_in_parts() {
+async fn large_outcomes_arrive_in_parts() {
     let (url, prefix, meter) = (shared_url(), prefix(), Meter::default());
     let (one, two) = (metered(&url, &prefix, &meter).bus(), open(&url, &prefix).bus());
     let mut receiver = two.subscribe();
@@ -124,7 +124,7 @@ async fn large_news_arrives_in_parts() {
     let before = meter.bill();
     let orders: Vec<_> = (1..=5_000).map(order).collect();
     let bytes = serde_json::to_string(&orders).expect("plain data").len();
-    one.publish(Arc::new(News { orders, levels: Vec::new() })).await.expect("published");
+    one.publish(Arc::new(Outcomes { orders, availability: Vec::new() })).await.expect("published");
     assert_eq!(heard_until(5_000, &mut receiver).await, (1..=5_000).collect::<Vec<u128>>());
     let messages = (meter.bill() - &before).calls[&("redis".into(), "PUBLISH".into())];
     println!("{bytes} bytes of orders went in {messages} messages");
@@ -147,21 +147,25 @@ async fn a_crowd_of_publishers_shares_its_commands() {
         let one = Arc::clone(&one);
         tasks.spawn(async move {
             for n in 1..=EACH {
-                one.publish(news(task * EACH + n)).await.expect("published");
+                one.publish(outcomes(task * EACH + n)).await.expect("published");
             }
         });
     }
     let mut heard = HashSet::new();
     let mut last_levels = 0;
     while heard.len() < (TASKS * EACH) as usize {
-        let news = timeout(PATIENCE, receiver.recv()).await.expect("in time");
-        let news = news.expect("nothing is lost");
-        heard.extend(news.orders.iter().map(|order| order.id).filter(|id| *id != order(0).id));
-        last_levels = last_levels.max(news.levels.len());
+        let outcomes = timeout(PATIENCE, receiver.recv()).await.expect("in time");
+        let outcomes = outcomes.expect("nothing is lost");
+        heard.extend(outcomes.orders.iter().map(|order| order.id).filter(|id| *id != order(0).id));
+        last_levels = last_levels.max(outcomes.availability.len());
     }
     tasks.join_all().await;
     let (used, took) = (meter.bill() - &before, since.elapsed());
-    println!("{} news by {TASKS} tasks: {} commands, {took:?}", TASKS * EACH, used.redis_commands);
+    println!(
+        "{} outcomes by {TASKS} tasks: {} commands, {took:?}",
+        TASKS * EACH,
+        used.redis_commands
+    );
     // Each task waits for its last, so 50 may share a command at most.
     assert!(used.redis_commands <= 1_000, "{} commands", used.redis_commands);
     assert_eq!(last_levels, 1, "of an item's levels only the last is told");
