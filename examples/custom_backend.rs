@@ -11,14 +11,15 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use async_trait::async_trait;
 use flux_core::conformance;
+use flux_core::protocol::{
+    Claim, Commit, CommitOutcome, ConfirmRuling, Effect, Expect, FencingToken, OverCap, Stock,
+    confirm, revise,
+};
 use flux_core::seams::{
     ConfirmOutcome, Cursor, DueHolds, InventoryStore, OrderFilter, OrderPage, Payment, PutOutcome,
     SeamError,
 };
-use flux_core::{
-    BuyerId, Claim, Commit, CommitOutcome, ConfirmRuling, Effect, Expect, FencingToken, Item,
-    ItemId, ItemSpec, Order, OrderId, OrderStatus, OverCap, Stock, Timestamp, confirm, revise,
-};
+use flux_core::{BuyerId, Item, ItemId, ItemSpec, Order, OrderId, OrderStatus, Timestamp};
 
 /// Everything under one lock, so that each call happens at one moment.
 #[derive(Default)]
@@ -180,7 +181,7 @@ impl InventoryStore for ShelfStore {
             return Ok(PutOutcome::Refused(invalid.into()));
         }
         let (stock, outcome) = match state.shelves.get(&spec.id) {
-            None => (spec.full_stock(), PutOutcome::Created),
+            None => (Stock::full(spec), PutOutcome::Created),
             Some(shelf) if *shelf.spec == *spec => return Ok(PutOutcome::Unchanged),
             Some(shelf) => match revise(&shelf.spec, &shelf.stock, spec) {
                 Ok(stock) => (stock, PutOutcome::Changed),

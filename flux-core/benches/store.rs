@@ -11,10 +11,10 @@ use std::time::{Duration, SystemTime};
 
 use criterion::{BenchmarkId, Criterion, Throughput, criterion_group, criterion_main};
 use flux_core::backends::embedded::Embedded;
-use flux_core::{
-    BuyerId, Claim, Commit, CommitOutcome, FencingToken, ItemSpec, Line, Lines, Message, Order,
-    OrderId, OrderWrite, Timestamp, Verdict, View,
+use flux_core::protocol::{
+    Claim, Commit, CommitOutcome, FencingToken, Message, OrderWrite, Stock, Verdict, View,
 };
+use flux_core::{BuyerId, ItemSpec, Line, Lines, Order, OrderId, Timestamp};
 use uuid::Uuid;
 
 /// About what a one-line order takes on disk.
@@ -34,7 +34,7 @@ fn order() -> Message {
 fn fresh_view(token: FencingToken) -> View {
     let spec = Arc::new(spec());
     let mut view = View::default();
-    view.insert(Claim { token, stock: spec.full_stock(), spec });
+    view.insert(Claim { token, stock: Stock::full(&spec), spec });
     view
 }
 

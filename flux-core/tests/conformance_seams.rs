@@ -8,11 +8,12 @@ use std::time::Duration;
 
 use async_trait::async_trait;
 use flux_core::conformance::{self, Counts, QueueTerms};
+use flux_core::protocol::Message;
 use flux_core::seams::{
     DeadLetter, Delivery, Lease, LockManager, OrderQueue, OutcomeBus, OutcomeReceiver,
     OutcomeSender, Outcomes, QueueDepth, Receipt, SeamError, outcome_channel,
 };
-use flux_core::{ItemId, Message, Order, OrderId, Timestamp};
+use flux_core::{ItemId, Order, OrderId, Timestamp};
 use tokio::time::{Instant, sleep};
 
 const BOUND: usize = 500;

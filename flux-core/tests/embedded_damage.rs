@@ -9,10 +9,10 @@ use std::time::Duration;
 
 use flux_core::backends::Backend;
 use flux_core::backends::embedded::{Embedded, OpenError};
+use flux_core::protocol::{Commit, CommitOutcome, Expect, Message, OrderWrite};
 use flux_core::seams::{DeadLetter, OrderFilter, SeamError};
 use flux_core::{
-    BuyerId, Commit, CommitOutcome, Expect, Hold, Item, ItemId, ItemSpec, Line, Lines, Message,
-    Order, OrderId, OrderState, OrderWrite, Timestamp,
+    BuyerId, Hold, Item, ItemId, ItemSpec, Line, Lines, Order, OrderId, OrderState, Timestamp,
 };
 
 const T0: Timestamp = Timestamp::from_millis(1_790_000_000_000);

@@ -8,10 +8,11 @@ use std::time::Duration;
 use flux_core::backends::memory::{MemoryBus, MemoryStore};
 use flux_core::clock::TokioClock;
 use flux_core::layers::{BrokenLocks, Call, Layer, YesLocks};
+use flux_core::protocol::Commit;
 use flux_core::seams::{CommitMax, OrderFilter, OutcomeBus, Outcomes, SeamError};
 use flux_core::{
-    Backend, Commit, Error, Flux, ItemId, ItemSpec, Line, Order, OrderId, OrderRequest,
-    OrderStatus, PaymentRef, Reason, Role, Settings, Timestamp,
+    Backend, Error, Flux, ItemId, ItemSpec, Line, Order, OrderId, OrderRequest, OrderStatus,
+    PaymentRef, Reason, Role, Settings, Timestamp,
 };
 use uuid::Uuid;
 

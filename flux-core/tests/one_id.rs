@@ -7,10 +7,11 @@ use std::time::Duration;
 use async_trait::async_trait;
 use flux_core::clock::TokioClock;
 use flux_core::layers::Operation;
+use flux_core::protocol::Message;
 use flux_core::seams::{DeadLetter, Delivery, OrderQueue, QueueDepth, Receipt, SeamError};
 use flux_core::{
-    Backend, Error, Flux, ItemId, ItemSpec, Message, Order, OrderId, OrderRequest, OrderStatus,
-    Role, Timestamp,
+    Backend, Error, Flux, ItemId, ItemSpec, Order, OrderId, OrderRequest, OrderStatus, Role,
+    Timestamp,
 };
 use tokio::task::yield_now;
 use tokio::time::{advance, timeout};

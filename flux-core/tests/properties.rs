@@ -6,10 +6,12 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 use std::time::Duration;
 
+use flux_core::protocol::{
+    Claim, Effect, Expect, FencingToken, Message, SeatMap, Stock, Verdict, View, confirm, revise,
+};
 use flux_core::{
-    Ask, BuyerCap, BuyerId, Claim, Effect, Expect, FencingToken, Hall, ItemId, ItemKind, ItemSpec,
-    Line, Lines, Message, Order, OrderId, OrderState, OrderStatus, PaymentRef, PutItemError,
-    SeatId, SeatMap, Stock, Timestamp, Verdict, View, confirm, revise,
+    Ask, BuyerCap, BuyerId, Hall, ItemId, ItemKind, ItemSpec, Line, Lines, Order, OrderId,
+    OrderState, OrderStatus, PaymentRef, PutItemError, SeatId, Timestamp,
 };
 use proptest::collection::vec;
 use proptest::prelude::*;
@@ -169,7 +171,7 @@ impl Sale {
     fn of(specs: Vec<ItemSpec>) -> Self {
         let mut view = View::default();
         for spec in &specs {
-            let (token, stock) = (FencingToken(1), spec.full_stock());
+            let (token, stock) = (FencingToken(1), Stock::full(spec));
             view.insert(Claim { token, spec: Arc::new(spec.clone()), stock });
         }
         let now = Timestamp::from_millis(1_000_000);
@@ -252,17 +254,17 @@ impl Sale {
         let old = self.books.orders[number].clone();
         let payment = PaymentRef::new(format!("pay-{}", self.now.as_millis())).expect("ref");
         match confirm(&old, &payment, self.now) {
-            flux_core::ConfirmRuling::Write(write) => {
+            flux_core::protocol::ConfirmRuling::Write(write) => {
                 assert_eq!(old.status(), OrderStatus::Held);
                 assert_eq!(write.effect(), Effect::None);
                 self.books.orders[number] = write.order;
             }
-            flux_core::ConfirmRuling::Late => {
+            flux_core::protocol::ConfirmRuling::Late => {
                 self.settle(&old, &Message::LatePayment(old.id, payment.clone()));
                 let new = &self.books.orders[number];
                 assert_eq!(new.payment_ref(), Some(&payment), "late money has a ticket or is owed");
                 let again = confirm(new, &payment, self.now);
-                assert_eq!(again, flux_core::ConfirmRuling::Repeat);
+                assert_eq!(again, flux_core::protocol::ConfirmRuling::Repeat);
             }
             ruling => {
                 assert!(!old.status().owns_stock() || old.payment_ref().is_some(), "{ruling:?}");

@@ -8,8 +8,9 @@ use std::collections::HashMap;
 use std::sync::{Arc, MutexGuard, PoisonError};
 use std::time::Duration;
 
+use flux_core::protocol::{Claim, FencingToken};
 use flux_core::seams::SeamError;
-use flux_core::{Claim, FencingToken, ItemId, ItemSpec, Timestamp};
+use flux_core::{ItemId, ItemSpec, Timestamp};
 use futures_util::TryStreamExt;
 use tokio::time::sleep;
 

@@ -9,8 +9,9 @@
 use std::collections::{BTreeMap, BTreeSet, HashMap, HashSet};
 
 use aws_sdk_dynamodb::types::CancellationReason;
+use flux_core::protocol::{Commit, CommitOutcome, Effect, FencingToken, OverCap};
 use flux_core::seams::SeamError;
-use flux_core::{Commit, CommitOutcome, Effect, FencingToken, ItemId, OrderId, OverCap};
+use flux_core::{ItemId, OrderId};
 use futures_util::StreamExt;
 
 use super::DynamoStore;

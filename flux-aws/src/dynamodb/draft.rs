@@ -7,7 +7,8 @@ use aws_sdk_dynamodb::types::{
     AttributeValue as Value, ConditionCheck, Put, ReturnValuesOnConditionCheckFailure as OnFailure,
     TransactWriteItem, Update,
 };
-use flux_core::{BuyerId, Commit, Effect, Expect, ItemId, OrderId, OverCap, Stock};
+use flux_core::protocol::{Commit, Effect, Expect, OverCap, Stock};
+use flux_core::{BuyerId, ItemId, OrderId};
 use uuid::Uuid;
 
 use super::rows::{Entry, Key, Row, number, order_row, string};

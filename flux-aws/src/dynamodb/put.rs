@@ -5,10 +5,9 @@ use std::collections::BTreeMap;
 use std::time::Duration;
 
 use aws_sdk_dynamodb::types::{Put, TransactWriteItem, Update};
+use flux_core::protocol::{FencingToken, Stock, revise};
 use flux_core::seams::{PutOutcome, SeamError};
-use flux_core::{
-    BuyerId, FencingToken, Hall, ItemId, ItemKind, ItemSpec, PutItemError, Stock, revise,
-};
+use flux_core::{BuyerId, Hall, ItemId, ItemKind, ItemSpec, PutItemError};
 use tokio::time::{Instant, sleep};
 use uuid::Uuid;
 
@@ -54,7 +53,7 @@ impl DynamoStore {
         }
         let version = self.put_hall(spec).await?;
         let head = Head::of(spec, version, self.stripes, 0);
-        let stocks = share_out(spec.full_stock(), head.stripes);
+        let stocks = share_out(Stock::full(spec), head.stripes);
         let mut actions = vec![self.put_new(Key::directory(&spec.id).into_row(), false)];
         for (stripe, stock) in stocks.into_iter().enumerate() {
             let shelf = StockRow::new(FencingToken(1), stock);

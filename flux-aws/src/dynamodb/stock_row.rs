@@ -4,11 +4,9 @@
 use std::sync::Arc;
 
 use aws_sdk_dynamodb::types::AttributeValue as Value;
+use flux_core::protocol::{FencingToken, SeatMap, Stock};
 use flux_core::seams::SeamError;
-use flux_core::{
-    BuyerCap, Capacity, FencingToken, Hall, HoldTime, ItemId, ItemKind, ItemSpec, SeatMap, Stock,
-    Timestamp,
-};
+use flux_core::{BuyerCap, Capacity, Hall, HoldTime, ItemId, ItemKind, ItemSpec, Timestamp};
 
 use super::rows::{
     Entry, Row, bytes, damaged, get_number, number, opt_bytes, opt_number, opt_text, string, text,
@@ -224,7 +222,7 @@ mod tests {
             (ItemSpec::hall("hall", ["A1", "~"]).expect("good"), 1),
         ] {
             let head = Head::of(&spec, "v1".into(), stripes, if stripes == 1 { 9 } else { 0 });
-            let shelf = StockRow::new(FencingToken(3), spec.full_stock());
+            let shelf = StockRow::new(FencingToken(3), Stock::full(&spec));
             let mut row = Key::stock_row(&spec.id, 0).into_row();
             for (name, value) in head.attributes() {
                 row.extend(value.map(|value| (name.to_owned(), value)));

@@ -4,14 +4,12 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use async_trait::async_trait;
+use flux_core::protocol::{Claim, Commit, CommitOutcome, ConfirmRuling, Stock, confirm};
 use flux_core::seams::{
     CommitMax, ConfirmOutcome, Cursor, DueHolds, InventoryStore, OrderFilter, OrderPage, Payment,
     PutOutcome, SeamError,
 };
-use flux_core::{
-    Claim, Commit, CommitOutcome, ConfirmRuling, Item, ItemId, ItemSpec, Order, OrderId,
-    OrderStatus, Stock, Timestamp, confirm,
-};
+use flux_core::{Item, ItemId, ItemSpec, Order, OrderId, OrderStatus, Timestamp};
 use futures_util::StreamExt;
 use futures_util::future::try_join_all;
 

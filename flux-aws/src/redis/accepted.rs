@@ -8,8 +8,9 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
 use async_trait::async_trait;
+use flux_core::protocol::Message;
 use flux_core::seams::{DeadLetter, Delivery, OrderQueue, QueueDepth, Receipt, SeamError};
-use flux_core::{Message, Order, OrderId};
+use flux_core::{Order, OrderId};
 use redis::Script;
 
 use super::Redis;

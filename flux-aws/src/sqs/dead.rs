@@ -3,8 +3,9 @@
 use std::collections::HashMap;
 use std::time::Duration;
 
+use flux_core::Timestamp;
+use flux_core::protocol::Message;
 use flux_core::seams::{DeadLetter, Receipt, SeamError};
-use flux_core::{Message, Timestamp};
 use serde::{Deserialize, Serialize};
 use tokio::time::Instant;
 use tracing::{debug, warn};

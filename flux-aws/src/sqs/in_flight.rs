@@ -4,8 +4,9 @@
 use std::collections::{BTreeMap, BTreeSet, VecDeque};
 use std::time::Duration;
 
+use flux_core::Timestamp;
+use flux_core::protocol::Message;
 use flux_core::seams::{Delivery, Receipt};
-use flux_core::{Message, Timestamp};
 use tokio::time::Instant;
 
 /// Packs in flight here; of more, the oldest are forgotten, and come again.

@@ -1,8 +1,9 @@
 //! The body of an SQS message: a pack of messages, so that the price of an
 //! order is a fraction of a request.
 
+use flux_core::protocol::Message;
 use flux_core::seams::SeamError;
-use flux_core::{ItemId, Message, OrderId};
+use flux_core::{ItemId, OrderId};
 use serde::Deserialize;
 use serde_json::Value;
 

@@ -3,8 +3,9 @@
 use std::sync::{Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, SystemTime};
 
+use flux_core::Timestamp;
+use flux_core::protocol::Message;
 use flux_core::seams::{Receipt, SeamError};
-use flux_core::{Message, Timestamp};
 use tokio::time::Instant;
 use tracing::{debug, warn};
 

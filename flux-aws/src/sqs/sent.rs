@@ -4,7 +4,8 @@
 use std::collections::{HashMap, VecDeque};
 use std::time::Duration;
 
-use flux_core::{Message, Order, OrderId};
+use flux_core::protocol::Message;
+use flux_core::{Order, OrderId};
 use tokio::time::Instant;
 
 /// Orders remembered; of more, the oldest are forgotten.

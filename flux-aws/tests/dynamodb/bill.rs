@@ -6,10 +6,11 @@ use std::time::Duration;
 
 use flux_aws::bill::{Bill, Meter};
 use flux_aws::dynamodb::DynamoStore;
+use flux_core::protocol::{Expect, OrderWrite};
 use flux_core::seams::{InventoryStore, OrderFilter, Payment, SeamError};
 use flux_core::{
-    Backend, Error, Expect, Flux, ItemSpec, Line, Order, OrderRequest, OrderState, OrderStatus,
-    OrderWrite, PaymentRef, Settings,
+    Backend, Error, Flux, ItemSpec, Line, Order, OrderRequest, OrderState, OrderStatus, PaymentRef,
+    Settings,
 };
 use futures_util::future::join_all;
 

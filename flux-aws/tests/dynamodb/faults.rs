@@ -7,10 +7,11 @@ use std::time::Duration;
 
 use flux_aws::bill::Meter;
 use flux_aws::dynamodb::DynamoStore;
+use flux_core::protocol::{CommitOutcome, Expect, OrderWrite};
 use flux_core::seams::{
     ConfirmOutcome, InventoryStore, OrderFilter, Payment, PutOutcome, SeamError,
 };
-use flux_core::{CommitOutcome, Expect, OrderState, OrderStatus, OrderWrite, PaymentRef};
+use flux_core::{OrderState, OrderStatus, PaymentRef};
 use tokio::sync::watch;
 
 use crate::table::{

@@ -4,10 +4,9 @@ use std::sync::Arc;
 use std::time::Instant;
 
 use flux_aws::bill::Meter;
+use flux_core::protocol::CommitOutcome;
 use flux_core::seams::{InventoryStore, OrderFilter};
-use flux_core::{
-    Backend, CommitOutcome, Flux, ItemKind, ItemSpec, Line, OrderRequest, OrderStatus,
-};
+use flux_core::{Backend, Flux, ItemKind, ItemSpec, Line, OrderRequest, OrderStatus};
 use futures_util::future::join_all;
 
 use crate::table::{

@@ -9,7 +9,7 @@ use std::time::{Duration, Instant};
 
 use flux_aws::bill::Meter;
 use flux_aws::dynamodb::DynamoStore;
-use flux_core::CommitOutcome;
+use flux_core::protocol::CommitOutcome;
 use flux_core::seams::{InventoryStore, SeamError};
 use serde_json::{Value, json};
 

@@ -6,10 +6,11 @@ use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::Duration;
 
 use flux_aws::bill::Meter;
+use flux_core::Order;
 use flux_core::OrderStatus;
 use flux_core::conformance::history::Demand;
+use flux_core::protocol::CommitOutcome;
 use flux_core::seams::InventoryStore;
-use flux_core::{CommitOutcome, Order};
 use tokio::sync::watch;
 use tokio::task::JoinSet;
 use tokio::time::Instant;

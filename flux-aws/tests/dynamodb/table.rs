@@ -5,10 +5,10 @@ use std::sync::Arc;
 use aws_sdk_dynamodb::Client;
 use flux_aws::bill::{Bill, Meter};
 use flux_aws::dynamodb::DynamoStore;
+use flux_core::protocol::{Claim, Commit, CommitOutcome, Expect, OrderWrite};
 use flux_core::seams::{InventoryStore, OrderFilter};
 use flux_core::{
-    BuyerId, Claim, Commit, CommitOutcome, Expect, Hold, ItemId, ItemSpec, Line, Lines, Order,
-    OrderId, OrderState, OrderWrite, Reason, Timestamp,
+    BuyerId, Hold, ItemId, ItemSpec, Line, Lines, Order, OrderId, OrderState, Reason, Timestamp,
 };
 use uuid::Uuid;
 

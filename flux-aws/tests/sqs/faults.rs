@@ -10,7 +10,7 @@ use aws_smithy_types::retry::RetryConfig;
 use aws_smithy_types::timeout::TimeoutConfig;
 use flux_aws::bill::Meter;
 use flux_aws::sqs::SqsQueue;
-use flux_core::Message;
+use flux_core::protocol::Message;
 use flux_core::seams::{OrderQueue, SeamError};
 use futures_util::future::join_all;
 use serde_json::Value;

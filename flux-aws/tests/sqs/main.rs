@@ -13,8 +13,9 @@ use std::time::Duration;
 use aws_sdk_sqs::Client;
 use flux_aws::bill::Meter;
 use flux_aws::sqs::{self, CreateOptions, SqsQueue};
+use flux_core::protocol::Message;
 use flux_core::seams::{Delivery, OrderQueue, Receipt};
-use flux_core::{BuyerId, Line, Lines, Message, Order, OrderId, Timestamp};
+use flux_core::{BuyerId, Line, Lines, Order, OrderId, Timestamp};
 use tokio::time::Instant;
 use uuid::Uuid;
 

@@ -9,8 +9,9 @@ use aws_sdk_sqs::Client;
 use aws_sdk_sqs::types::QueueAttributeName;
 use flux_aws::bill::Meter;
 use flux_aws::sqs::SqsQueue;
+use flux_core::protocol::Message;
 use flux_core::seams::{Delivery, OrderQueue, SeamError};
-use flux_core::{Line, Lines, Message, Order};
+use flux_core::{Line, Lines, Order};
 use tokio::task::JoinSet;
 use tokio::time::{Instant, sleep};
 

@@ -7,11 +7,11 @@ use std::sync::Arc;
 use foldhash::fast::RandomState;
 
 use super::commit::{Expect, FencingToken, OrderWrite, OverCap};
-use super::ids::{BuyerId, ItemId, PaymentRef};
+use super::ids::{BuyerId, ItemId};
 use super::item::ItemSpec;
 use super::limits::Timestamp;
 use super::message::Message;
-use super::order::{Hold, Line, Order, OrderState, OrderStatus, Reason};
+use super::order::{Hold, Line, Order, OrderState, Reason};
 use super::stock::Stock;
 
 /// An item taken over in the store: its definition and stock at that moment,
@@ -192,49 +192,19 @@ impl View {
     }
 }
 
-/// What a payment does to an order.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub enum ConfirmRuling {
-    /// The hold is live: write this.
-    Write(OrderWrite),
-    /// This payment was taken already; the order stands as it is.
-    Repeat,
-    /// The hold is over: send a [`Message::LatePayment`].
-    Late,
-    /// There is nothing to pay for.
-    NotHeld,
-}
-
-/// Rules on a payment that arrives at `now`. It touches no stock, so it needs
-/// no claim: the write's own condition settles a race with the expiry.
-#[must_use]
-pub fn confirm(order: &Order, payment: &PaymentRef, now: Timestamp) -> ConfirmRuling {
-    match &order.state {
-        OrderState::Held(hold) if now < hold.expires_at => ConfirmRuling::Write(OrderWrite {
-            order: order.with_state(OrderState::Confirmed(*hold, payment.clone())),
-            expect: Expect::Status(OrderStatus::Held),
-        }),
-        OrderState::Held(_) | OrderState::Expired(_) => ConfirmRuling::Late,
-        OrderState::Confirmed(_, paid) | OrderState::RefundDue(_, paid) if paid == payment => {
-            ConfirmRuling::Repeat
-        }
-        _ => ConfirmRuling::NotHeld,
-    }
-}
-
 #[cfg(test)]
 mod tests {
     use std::time::Duration;
 
     use super::*;
-    use crate::protocol::{Lines, OrderId};
+    use crate::protocol::{ConfirmRuling, Lines, OrderId, OrderStatus, PaymentRef, confirm};
 
     const T0: Timestamp = Timestamp::from_millis(1_000_000);
 
     fn view(specs: &[ItemSpec]) -> View {
         let mut view = View::default();
         for spec in specs {
-            let (token, stock) = (FencingToken(1), spec.full_stock());
+            let (token, stock) = (FencingToken(1), Stock::full(spec));
             view.insert(Claim { token, spec: Arc::new(spec.clone()), stock });
         }
         view

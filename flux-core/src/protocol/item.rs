@@ -8,7 +8,6 @@ use serde::{Deserialize, Serialize};
 
 use super::ids::{ItemId, SeatId};
 use super::limits::{BuyerCap, Capacity, HoldTime, InvalidInput, SEATS_PER_HALL_MAX, Timestamp};
-use super::stock::{SeatMap, Stock};
 
 const ITEM_NAME_BYTES_MAX: usize = 256;
 
@@ -241,15 +240,6 @@ impl ItemSpec {
             ItemKind::Seats(hall) => hall.names.len() as u32,
         }
     }
-
-    /// The stock of a sale nobody has bought from.
-    #[must_use]
-    pub fn full_stock(&self) -> Stock {
-        match &self.kind {
-            ItemKind::Pool(capacity) => Stock::Pool { available: capacity.get() },
-            ItemKind::Seats(hall) => Stock::Seats(SeatMap::all_free(hall.names.len() as u32)),
-        }
-    }
 }
 
 /// Why a definition could not be changed; nothing was.
@@ -273,33 +263,6 @@ pub enum PutItemError {
     /// The definition breaks a rule; see [`ItemSpec::check`].
     #[error(transparent)]
     Invalid(#[from] InvalidInput),
-}
-
-/// The stock of `spec` when it replaces `old`, of which `stock` is left: what
-/// is taken stays taken.
-///
-/// # Errors
-/// [`PutItemError`] when what is taken would not fit, or `spec` breaks a rule.
-pub fn revise(old: &ItemSpec, stock: &Stock, spec: &ItemSpec) -> Result<Stock, PutItemError> {
-    spec.check()?;
-    let taken = old.capacity().saturating_sub(stock.available());
-    let in_use = || PutItemError::CapacityInUse { item: spec.id.clone(), taken };
-    match (&old.kind, stock, &spec.kind) {
-        (ItemKind::Pool(_), Stock::Pool { .. }, ItemKind::Pool(capacity)) => {
-            let available = capacity.get().checked_sub(taken).ok_or_else(in_use)?;
-            Ok(Stock::Pool { available })
-        }
-        (ItemKind::Seats(before), Stock::Seats(map), ItemKind::Seats(after)) => {
-            let mut revised = SeatMap::all_free(after.names.len() as u32);
-            for (place, name) in before.names.iter().enumerate() {
-                if map.is_taken(place as u32) {
-                    revised.take(after.index_of(name).ok_or_else(in_use)?);
-                }
-            }
-            Ok(Stock::Seats(revised))
-        }
-        _ => Err(PutItemError::KindChange { item: spec.id.clone() }),
-    }
 }
 
 /// Whether an item sells now.
@@ -381,37 +344,9 @@ mod tests {
         let name = ItemSpec { name: Some("n".repeat(257)), ..good.clone() };
         for (bad, field) in [(times, "closes_at"), (name, "name")] {
             assert_eq!(bad.check().expect_err("bad").field(), field);
-            let revised = revise(&good, &good.full_stock(), &bad);
-            assert!(matches!(revised, Err(PutItemError::Invalid(e)) if e.field() == field));
             let text = serde_json::to_string(&bad).expect("json");
             let error = serde_json::from_str::<ItemSpec>(&text).expect_err("bad");
             assert!(error.to_string().contains(field), "{error}");
         }
-    }
-
-    #[test]
-    fn capacity_shrinks_down_to_what_is_taken_and_seats_keep_their_owners() {
-        let pool = |n| ItemSpec::pool("a", n).expect("pool");
-        let left = Stock::Pool { available: 4 };
-        assert_eq!(revise(&pool(10), &left, &pool(6)), Ok(Stock::Pool { available: 0 }));
-        assert_eq!(revise(&pool(10), &left, &pool(12)), Ok(Stock::Pool { available: 6 }));
-        assert!(matches!(
-            revise(&pool(10), &left, &pool(5)),
-            Err(PutItemError::CapacityInUse { taken: 6, .. })
-        ));
-
-        let hall = |names: &[&str]| ItemSpec::hall("a", names.iter().copied()).expect("hall");
-        let mut map = SeatMap::all_free(3);
-        map.take(1);
-        let revised =
-            revise(&hall(&["x", "y", "z"]), &Stock::Seats(map.clone()), &hall(&["y", "w"]))
-                .expect("y is kept");
-        let Stock::Seats(seats) = &revised else { panic!("still seats") };
-        assert!(seats.is_taken(0) && !seats.is_taken(1));
-        assert!(revise(&hall(&["x", "y", "z"]), &Stock::Seats(map), &hall(&["x"])).is_err());
-        assert!(matches!(
-            revise(&pool(10), &left, &hall(&["x"])),
-            Err(PutItemError::KindChange { .. })
-        ));
     }
 }

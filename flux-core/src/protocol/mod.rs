@@ -18,16 +18,18 @@ mod item;
 mod limits;
 mod message;
 mod order;
+mod payment;
 mod stock;
 
 pub use commit::{Commit, CommitOutcome, Effect, Expect, FencingToken, OrderWrite, OverCap};
-pub use decide::{Claim, ConfirmRuling, Verdict, View, confirm};
+pub use decide::{Claim, Verdict, View};
 pub use ids::{BuyerId, ItemId, OrderId, PaymentRef, SeatId};
-pub use item::{Hall, Item, ItemKind, ItemSpec, ItemState, PutItemError, revise};
+pub use item::{Hall, Item, ItemKind, ItemSpec, ItemState, PutItemError};
 pub use limits::{
     BuyerCap, Capacity, HoldTime, InvalidInput, LINES_MAX, Quantity, SEATS_PER_HALL_MAX,
     SEATS_PER_LINE_MAX, Timestamp,
 };
 pub use message::Message;
 pub use order::{Ask, Hold, Line, Lines, Order, OrderState, OrderStatus, Reason};
-pub use stock::{SeatMap, Stock};
+pub use payment::{ConfirmRuling, confirm};
+pub use stock::{SeatMap, Stock, revise};

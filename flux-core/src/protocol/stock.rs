@@ -2,7 +2,7 @@
 
 use serde::{Deserialize, Serialize};
 
-use super::item::{ItemKind, ItemSpec};
+use super::item::{ItemKind, ItemSpec, PutItemError};
 use super::order::{Ask, Reason};
 
 /// What is left of an item.
@@ -18,6 +18,15 @@ pub enum Stock {
 }
 
 impl Stock {
+    /// The stock of a sale nobody has bought from.
+    #[must_use]
+    pub fn full(spec: &ItemSpec) -> Self {
+        match &spec.kind {
+            ItemKind::Pool(capacity) => Self::Pool { available: capacity.get() },
+            ItemKind::Seats(_) => Self::Seats(SeatMap::all_free(spec.capacity())),
+        }
+    }
+
     /// Units that can be ordered.
     #[must_use]
     pub fn available(&self) -> u32 {
@@ -38,12 +47,12 @@ impl Stock {
                 Ok(())
             }
             (Self::Seats(map), ItemKind::Seats(hall), Ask::Seats(seats)) => {
-                let free = |seat| hall.index_of(seat).is_some_and(|place| !map.is_taken(place));
+                let free = |seat| hall.index_of(seat).is_some_and(|index| !map.is_taken(index));
                 if !seats.iter().all(free) {
                     return Err(Reason::SeatTaken);
                 }
-                for place in seats.iter().filter_map(|seat| hall.index_of(seat)) {
-                    map.take(place);
+                for index in seats.iter().filter_map(|seat| hall.index_of(seat)) {
+                    map.take(index);
                 }
                 Ok(())
             }
@@ -59,13 +68,40 @@ impl Stock {
                 *available = available.saturating_add(quantity.get()).min(capacity.get());
             }
             (Self::Seats(map), ItemKind::Seats(hall), Ask::Seats(seats)) => {
-                for place in seats.iter().filter_map(|seat| hall.index_of(seat)) {
-                    map.give_back(place);
+                for index in seats.iter().filter_map(|seat| hall.index_of(seat)) {
+                    map.give_back(index);
                 }
             }
             // An ask of the wrong kind never took anything.
             _ => {}
         }
+    }
+}
+
+/// The stock of `spec` when it replaces `old`, of which `stock` is left: what
+/// is taken stays taken.
+///
+/// # Errors
+/// [`PutItemError`] when what is taken would not fit, or `spec` breaks a rule.
+pub fn revise(old: &ItemSpec, stock: &Stock, spec: &ItemSpec) -> Result<Stock, PutItemError> {
+    spec.check()?;
+    let taken = old.capacity().saturating_sub(stock.available());
+    let in_use = || PutItemError::CapacityInUse { item: spec.id.clone(), taken };
+    match (&old.kind, stock, &spec.kind) {
+        (ItemKind::Pool(_), Stock::Pool { .. }, ItemKind::Pool(capacity)) => {
+            let available = capacity.get().checked_sub(taken).ok_or_else(in_use)?;
+            Ok(Stock::Pool { available })
+        }
+        (ItemKind::Seats(before), Stock::Seats(map), ItemKind::Seats(after)) => {
+            let mut revised = SeatMap::all_free(spec.capacity());
+            for (name, index) in before.names().iter().zip(0..) {
+                if map.is_taken(index) {
+                    revised.take(after.index_of(name).ok_or_else(in_use)?);
+                }
+            }
+            Ok(Stock::Seats(revised))
+        }
+        _ => Err(PutItemError::KindChange { item: spec.id.clone() }),
     }
 }
 
@@ -106,33 +142,33 @@ impl SeatMap {
         self.taken.iter().flat_map(|word| word.to_le_bytes()).collect()
     }
 
-    /// Whether the seat at `place` is taken.
+    /// Whether the seat at `index` is taken.
     ///
     /// # Panics
-    /// When `place` is outside the hall.
+    /// When `index` is outside the hall.
     #[must_use]
-    pub fn is_taken(&self, place: u32) -> bool {
-        self.taken[place as usize / 64] & (1 << (place % 64)) != 0
+    pub fn is_taken(&self, index: u32) -> bool {
+        self.taken[index as usize / 64] & (1 << (index % 64)) != 0
     }
 
-    /// Takes the seat at `place`, if it is free.
+    /// Takes the seat at `index`, if it is free.
     ///
     /// # Panics
-    /// When `place` is outside the hall.
-    pub fn take(&mut self, place: u32) {
-        if !self.is_taken(place) {
-            self.taken[place as usize / 64] |= 1 << (place % 64);
+    /// When `index` is outside the hall.
+    pub fn take(&mut self, index: u32) {
+        if !self.is_taken(index) {
+            self.taken[index as usize / 64] |= 1 << (index % 64);
             self.free -= 1;
         }
     }
 
-    /// Frees the seat at `place`, if it is taken.
+    /// Frees the seat at `index`, if it is taken.
     ///
     /// # Panics
-    /// When `place` is outside the hall.
-    pub fn give_back(&mut self, place: u32) {
-        if self.is_taken(place) {
-            self.taken[place as usize / 64] &= !(1 << (place % 64));
+    /// When `index` is outside the hall.
+    pub fn give_back(&mut self, index: u32) {
+        if self.is_taken(index) {
+            self.taken[index as usize / 64] &= !(1 << (index % 64));
             self.free += 1;
         }
     }
@@ -154,5 +190,39 @@ mod tests {
             assert_eq!(SeatMap::from_bytes(seats, &bytes[1..]), None);
         }
         assert_eq!(SeatMap::from_bytes(3, &[8, 0, 0, 0, 0, 0, 0, 0]), None, "a fourth seat");
+    }
+
+    #[test]
+    fn capacity_shrinks_down_to_what_is_taken_and_seats_keep_their_owners() {
+        let pool = |n| ItemSpec::pool("a", n).expect("pool");
+        let left = Stock::Pool { available: 4 };
+        assert_eq!(revise(&pool(10), &left, &pool(6)), Ok(Stock::Pool { available: 0 }));
+        assert_eq!(revise(&pool(10), &left, &pool(12)), Ok(Stock::Pool { available: 6 }));
+        assert!(matches!(
+            revise(&pool(10), &left, &pool(5)),
+            Err(PutItemError::CapacityInUse { taken: 6, .. })
+        ));
+
+        let hall = |names: &[&str]| ItemSpec::hall("a", names.iter().copied()).expect("hall");
+        let mut map = SeatMap::all_free(3);
+        map.take(1);
+        let revised =
+            revise(&hall(&["x", "y", "z"]), &Stock::Seats(map.clone()), &hall(&["y", "w"]))
+                .expect("y is kept");
+        let Stock::Seats(seats) = &revised else { panic!("still seats") };
+        assert!(seats.is_taken(0) && !seats.is_taken(1));
+        assert!(revise(&hall(&["x", "y", "z"]), &Stock::Seats(map), &hall(&["x"])).is_err());
+        assert!(matches!(
+            revise(&pool(10), &left, &hall(&["x"])),
+            Err(PutItemError::KindChange { .. })
+        ));
+    }
+
+    #[test]
+    fn a_definition_that_breaks_a_rule_replaces_none() {
+        let good = ItemSpec::pool("a", 5).expect("pool");
+        let bad = ItemSpec { name: Some("n".repeat(257)), ..good.clone() };
+        let revised = revise(&good, &Stock::full(&good), &bad);
+        assert!(matches!(revised, Err(PutItemError::Invalid(e)) if e.field() == "name"));
     }
 }

@@ -1,6 +1,7 @@
 //! The guarantees, told of a state of the model.
 
-use flux_core::{Ask, ItemId, ItemKind, OrderStatus, Reason, Stock};
+use flux_core::protocol::Stock;
+use flux_core::{Ask, ItemId, ItemKind, OrderStatus, Reason};
 use stateright::Property;
 
 use super::scene::{Scene, Task, item_number};

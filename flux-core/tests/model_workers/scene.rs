@@ -4,9 +4,8 @@
 use std::sync::Arc;
 use std::time::Duration;
 
-use flux_core::{
-    BuyerId, ItemId, ItemSpec, Line, Lines, Message, Order, OrderId, PaymentRef, Timestamp,
-};
+use flux_core::protocol::Message;
+use flux_core::{BuyerId, ItemId, ItemSpec, Line, Lines, Order, OrderId, PaymentRef, Timestamp};
 
 pub(crate) const START: Timestamp = Timestamp::from_millis(1_000_000);
 

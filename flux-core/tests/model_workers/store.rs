@@ -5,10 +5,10 @@
 use std::hash::{Hash, Hasher};
 use std::sync::Arc;
 
-use flux_core::{
-    BuyerId, Commit, CommitOutcome, Effect, Expect, FencingToken, ItemId, Order, OrderState,
-    OrderWrite, OverCap, Reason, Stock, revise,
+use flux_core::protocol::{
+    Commit, CommitOutcome, Effect, Expect, FencingToken, OrderWrite, OverCap, Stock, revise,
 };
+use flux_core::{BuyerId, ItemId, Order, OrderState, Reason};
 
 use super::scene::{Fault, Scene, item_number, order_number};
 
@@ -106,7 +106,7 @@ impl Store {
         let row = |specs: &Vec<Arc<_>>| Row {
             newest: NEWEST,
             version: 0,
-            shelf: Shelf(flux_core::ItemSpec::full_stock(&specs[0])),
+            shelf: Shelf(Stock::full(&specs[0])),
         };
         Self {
             rows: scene.items.iter().map(row).collect(),

@@ -2,9 +2,8 @@
 //! it can die, freeze or hear nothing. All that is decided, the protocol's own
 //! `View` decides.
 
-use flux_core::{
-    BuyerId, Claim, Commit, CommitOutcome, FencingToken, ItemId, Order, OverCap, Verdict, View,
-};
+use flux_core::protocol::{Claim, Commit, CommitOutcome, FencingToken, OverCap, Verdict, View};
+use flux_core::{BuyerId, ItemId, Order};
 use std::sync::Arc;
 
 use super::scene::{Fault, Scene, Task, item_number, order_number};

@@ -3,8 +3,9 @@
 use std::collections::BTreeSet;
 use std::sync::Arc;
 
-use flux_core::{
-    CommitOutcome, ConfirmRuling, Expect, FencingToken, OrderStatus, OrderWrite, confirm,
+use flux_core::OrderStatus;
+use flux_core::protocol::{
+    CommitOutcome, ConfirmRuling, Expect, FencingToken, OrderWrite, confirm,
 };
 use stateright::{Model, Property};
 

@@ -3,7 +3,8 @@
 use std::fmt::Write;
 
 use anyhow::{Context, Result, ensure};
-use flux_core::{Flux, Message};
+use flux_core::Flux;
+use flux_core::protocol::Message;
 
 use crate::http::rfc3339::write_time;
 use crate::setup::config::{Command, Config};

@@ -169,7 +169,7 @@ impl Ledger {
                 return PutOutcome::Refused(invalid.into());
             }
             let entry = ItemEntry {
-                stock: spec.full_stock(),
+                stock: Stock::full(spec),
                 held: 0,
                 token: Self::mint(&mut self.last_token),
                 buyers: spec.max_per_buyer.map(|_| Sharded::default()),

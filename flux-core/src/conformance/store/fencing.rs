@@ -10,7 +10,7 @@ use super::shop::{
     released, turn, units,
 };
 use crate::conformance::check::{Checked, Failure, ensure, same};
-use crate::protocol::{Commit, CommitOutcome, ItemId};
+use crate::protocol::{Commit, CommitOutcome, ItemId, Stock};
 use crate::seams::{InventoryStore, PutOutcome};
 
 pub(super) async fn an_old_token_is_fenced_and_writes_nothing<S>(store: Arc<S>) -> Checked
@@ -123,7 +123,7 @@ where
 {
     let shop = Shop::open(store, &[pool("a", 5)]).await?;
     let first = shop.claim("a").await?;
-    same("stock of an untouched item", &first.stock, &first.spec.full_stock())?;
+    same("stock of an untouched item", &first.stock, &Stock::full(&first.spec))?;
     let order = held(1, "ann", &[units("a", 2)]);
     shop.apply(&[&first], &[place(&order)]).await?;
     let second = shop.claim("a").await?;

@@ -9,7 +9,7 @@ use super::shop::{
     turn, units,
 };
 use crate::conformance::check::{Checked, Failure, ensure, eventually, same};
-use crate::protocol::{ItemId, ItemSpec, Order, OrderId, OrderStatus};
+use crate::protocol::{ItemId, ItemSpec, Order, OrderId, OrderStatus, Stock};
 use crate::seams::{Cursor, InventoryStore, OrderFilter, PutOutcome, SeamError};
 
 /// No listing takes more pages than this.
@@ -37,7 +37,7 @@ where
         same("the definition as claimed", &*claim.spec, spec)?;
         let (read, stock) = shop.stock(spec.id.as_str()).await?;
         same("the definition as read", &*read, spec)?;
-        same("the stock", &stock, &spec.full_stock())?;
+        same("the stock", &stock, &Stock::full(spec))?;
         let items = shop.store.items(std::slice::from_ref(&spec.id)).await?;
         let shown = items.into_iter().next().flatten();
         let shown = shown.ok_or_else(|| Failure::new(format!("items: no {}", spec.id)))?;

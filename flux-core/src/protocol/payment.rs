@@ -1,0 +1,37 @@
+//! What money does to an order, by the order alone. Money that came too late is
+//! ruled on with the stock, in `decide`.
+
+use super::commit::{Expect, OrderWrite};
+use super::ids::PaymentRef;
+use super::limits::Timestamp;
+use super::order::{Order, OrderState, OrderStatus};
+
+/// What a payment does to an order.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum ConfirmRuling {
+    /// The hold is live: write this.
+    Write(OrderWrite),
+    /// This payment was taken already; the order stands as it is.
+    Repeat,
+    /// The hold is over: send a [`Message::LatePayment`].
+    Late,
+    /// There is nothing to pay for.
+    NotHeld,
+}
+
+/// Rules on a payment that arrives at `now`. It touches no stock, so it needs
+/// no claim: the write's own condition settles a race with the expiry.
+#[must_use]
+pub fn confirm(order: &Order, payment: &PaymentRef, now: Timestamp) -> ConfirmRuling {
+    match &order.state {
+        OrderState::Held(hold) if now < hold.expires_at => ConfirmRuling::Write(OrderWrite {
+            order: order.with_state(OrderState::Confirmed(*hold, payment.clone())),
+            expect: Expect::Status(OrderStatus::Held),
+        }),
+        OrderState::Held(_) | OrderState::Expired(_) => ConfirmRuling::Late,
+        OrderState::Confirmed(_, paid) | OrderState::RefundDue(_, paid) if paid == payment => {
+            ConfirmRuling::Repeat
+        }
+        _ => ConfirmRuling::NotHeld,
+    }
+}
