@@ -21,7 +21,10 @@ mod order;
 mod payment;
 mod stock;
 
-pub use commit::{Commit, CommitOutcome, Effect, Expect, FencingToken, OrderWrite, OverCap};
+pub use commit::{
+    Changes, Commit, CommitOutcome, Effect, Expect, FencingToken, Gain, ItemNow, OrderWrite,
+    OverCap, Refusal, judge,
+};
 pub use decide::{Claim, Verdict, View};
 pub use ids::{BuyerId, ItemId, OrderId, PaymentRef, SeatId};
 pub use item::{Hall, Item, ItemKind, ItemSpec, ItemState, PutItemError};

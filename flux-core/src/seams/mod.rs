@@ -11,6 +11,7 @@
 //! call then either took effect or did not, as after [`SeamError::Unknown`].
 
 mod bus;
+mod commit_max;
 mod error;
 mod lock;
 mod queue;
@@ -19,10 +20,11 @@ mod store;
 pub use bus::{
     Availability, OutcomeBus, OutcomeReceiver, OutcomeSender, Outcomes, outcome_channel,
 };
+pub use commit_max::{CommitMax, Weight};
 pub use error::SeamError;
 pub use lock::{Lease, LockManager};
 pub use queue::{DeadLetter, Delivery, OrderQueue, QueueDepth, Receipt};
 pub use store::{
-    Begun, CommitMax, ConfirmOutcome, Cursor, DueHolds, Durable, InventoryStore, OrderFilter,
-    OrderPage, Payment, PutOutcome,
+    Begun, ConfirmOutcome, Cursor, DueHolds, Durable, InventoryStore, OrderFilter, OrderPage,
+    Payment, PutOutcome,
 };

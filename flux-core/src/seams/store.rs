@@ -6,7 +6,7 @@ use std::sync::Arc;
 
 use async_trait::async_trait;
 
-use super::SeamError;
+use super::{CommitMax, SeamError};
 use crate::protocol::{
     BuyerId, Claim, Commit, CommitOutcome, Item, ItemId, ItemSpec, Order, OrderId, OrderStatus,
     PaymentRef, PutItemError, Stock, Timestamp,
@@ -92,25 +92,6 @@ pub struct DueHolds {
     /// No other hold ends before this moment, but for those that ended too and
     /// were past the limit; `None` when there is no other.
     pub next: Option<Timestamp>,
-}
-
-/// How much one [`Commit`] may hold.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub struct CommitMax {
-    /// What it may be made of: each order counts as one part, each of its lines
-    /// on a capped item as one more, and each item as two.
-    pub parts: usize,
-    /// The orders' bytes in all, by [`Order::weight`].
-    pub bytes: usize,
-    /// How many commits of one call may rest on one claim of an item that is
-    /// in none of them together with another. They are applied side by side,
-    /// so whether one is must not depend on another.
-    pub side_by_side: usize,
-}
-
-impl CommitMax {
-    /// One commit holds whatever there is to write.
-    pub const UNLIMITED: Self = Self { parts: usize::MAX, bytes: usize::MAX, side_by_side: 1 };
 }
 
 /// A commit that is settled in order, and not on disk yet.
