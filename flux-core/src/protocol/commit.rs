@@ -307,3 +307,7 @@ impl<'c, 's> Draft<'c, 's> {
         over
     }
 }
+
+#[cfg(test)]
+#[path = "commit_tests.rs"]
+mod tests;
