@@ -63,6 +63,7 @@ impl DynamoStore {
             }
             let head = self.table.update(Key::stock_row(item, 0));
             let head = match counting_until {
+                // G7: the token is larger than any before.
                 None => head.update_expression("ADD epoch :one"),
                 Some(until) => head
                     .update_expression("ADD epoch :one SET counting = :until")

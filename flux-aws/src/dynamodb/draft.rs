@@ -157,7 +157,6 @@ impl<'c> Draft<'c> {
     }
 }
 
-// G7: the token is in the condition, so a later claim makes the write fail.
 /// Writes a stock row if it is as it was, or only holds its token against it if
 /// nothing changes.
 fn write_stock_row(
@@ -167,6 +166,8 @@ fn write_stock_row(
     before: &StockRow,
     after: &StockRow,
 ) -> TransactWriteItem {
+    // G7: the claim's token is in the condition, so a later claim makes it fail.
+    // G1: so is the revision that the stock was judged by.
     let key = Key::stock_row(item, stripe).into_row();
     if before == after {
         let check = ConditionCheck::builder()

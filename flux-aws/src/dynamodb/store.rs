@@ -147,6 +147,7 @@ impl DynamoStore {
         &self,
         Payment { order, payment, at }: &Payment,
     ) -> Result<ConfirmOutcome, SeamError> {
+        // G9: the order's own condition lets one win of a payment and an expiry.
         let update = self
             .table
             .update(Key::order(*order))

@@ -37,6 +37,7 @@ impl Expect {
     /// expected.
     #[must_use]
     pub fn is_met_by(self, found: Option<OrderStatus>) -> bool {
+        // G3: what is there already is not absent, whoever wrote it.
         match (self, found) {
             (Self::Absent, None) => true,
             (Self::Status(expected), Some(found)) => expected == found,
@@ -169,6 +170,7 @@ impl Gain {
     /// cap that came later.
     #[must_use]
     pub fn live_max(self) -> Option<i64> {
+        // G6: what the buyer has and what is gained, over all orders.
         (self.units > 0).then(|| i64::from(self.cap) - self.units)
     }
 }
@@ -276,6 +278,7 @@ impl<'c, 's> Draft<'c, 's> {
         }
     }
 
+    /// Moves the stock of a line.
     // G2: stock moves only by what the orders of the same commit gain or lose.
     fn line(&mut self, buyer: &'c BuyerId, line: &'c Line, effect: Effect) {
         let position = self.position(&line.item).expect("an unclaimed item is fenced");

@@ -138,6 +138,7 @@ impl View {
             (Message::LatePayment(_, payment), OrderState::Held(hold)) => {
                 Some(OrderState::Confirmed(*hold, payment.clone()))
             }
+            // G9: a ticket if there is one left, else a refund, and then neither again.
             (Message::LatePayment(_, payment), OrderState::Expired(hold)) => {
                 Some(match self.take(order) {
                     Ok(()) => OrderState::Confirmed(*hold, payment.clone()),
@@ -150,6 +151,7 @@ impl View {
 
     /// Takes every line of the order, or none.
     fn take(&mut self, order: &Order) -> Result<(), Reason> {
+        // G5: the first line that gets nothing gives back what those before took.
         for (index, line) in order.lines.iter().enumerate() {
             if let Err(reason) = self.take_line(&order.buyer, line) {
                 for line in &order.lines[..index] {

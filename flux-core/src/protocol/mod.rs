@@ -5,11 +5,31 @@
 //! | rule | where |
 //! |---|---|
 //! | what a name, a quantity, a capacity may be | `ids`, `limits` |
-//! | what is on sale and how it may change | `item` |
-//! | where each unit is | `stock` |
+//! | what is on sale | `item` |
+//! | where each unit is, and how a definition may change | `stock` |
 //! | what an order is and which states it goes through | `order` |
 //! | who gets what, and what a late payment gets | `decide` |
-//! | what one atomic write holds and when it is refused | `commit` |
+//! | what money does to an order | `payment` |
+//! | what one atomic write does, or why it is refused | `commit` |
+//!
+//! # The doors of G1 to G9
+//!
+//! For each guarantee the functions that enforce it, each tagged with it in the
+//! code (`git grep 'G6:'` is a tour), and the checks of the conformance suite
+//! that would catch its loss. How DynamoDB's conditions say the same is in the
+//! design page of `flux-aws`.
+//!
+//! | guarantee | enforced by | caught by |
+//! |---|---|---|
+//! | G1 no oversell | `take` in `protocol/stock.rs`, `judge` in `protocol/commit.rs` | `no_more_is_taken_by_writers_at_once`, `a_seat_has_one_owner` |
+//! | G2 conservation | `line` in `protocol/commit.rs` | `numbers_add_up_through_every_state` |
+//! | G3 one decision | `is_met_by` in `protocol/commit.rs`, `judge` in `protocol/commit.rs`, `swap` in `backends/state/ledger.rs` | `an_id_is_decided_once` |
+//! | G4 nothing lost | `acknowledge` in `engine/worker/completion.rs` | `a_delivery_left_alone_comes_again` |
+//! | G5 all or nothing | `take` in `protocol/decide.rs`, `judge` in `protocol/commit.rs` | `an_order_takes_all_its_items_or_none`, `a_partly_refused_commit_writes_nothing` |
+//! | G6 limits hold | `live_max` in `protocol/commit.rs`, `judge` in `protocol/commit.rs` | `a_cap_holds_over_commits_at_once` |
+//! | G7 fencing | `of_claims` in `protocol/commit.rs`, `mint` in `backends/state/ledger.rs` | `a_thawed_worker_changes_nothing` |
+//! | G8 no undersell | `give_back` in `protocol/stock.rs`, `refresh_shut` in `engine/accept/gate.rs`, `ended_holds` in `engine/worker/mod.rs` | `stock_comes_back_once`, `due_holds_are_listed_earliest_first` |
+//! | G9 late payment | `confirm` in `protocol/payment.rs`, `follow_up` in `protocol/decide.rs` | `a_payment_and_the_end_of_its_hold_race` |
 
 mod commit;
 mod decide;

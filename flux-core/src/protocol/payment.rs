@@ -23,6 +23,7 @@ pub enum ConfirmRuling {
 /// no claim: the write's own condition settles a race with the expiry.
 #[must_use]
 pub fn confirm(order: &Order, payment: &PaymentRef, now: Timestamp) -> ConfirmRuling {
+    // G9: money in time is a ticket; late money is ruled on with the stock.
     match &order.state {
         OrderState::Held(hold) if now < hold.expires_at => ConfirmRuling::Write(OrderWrite {
             order: order.with_state(OrderState::Confirmed(*hold, payment.clone())),

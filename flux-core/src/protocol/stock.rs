@@ -41,6 +41,7 @@ impl Stock {
     /// # Errors
     /// The [`Reason`] to turn the order down with.
     pub fn take(&mut self, spec: &ItemSpec, ask: &Ask) -> Result<(), Reason> {
+        // G1: a unit, or a seat, is taken only while it is available.
         match (self, &spec.kind, ask) {
             (Self::Pool { available }, ItemKind::Pool(_), Ask::Units(quantity)) => {
                 *available = available.checked_sub(quantity.get()).ok_or(Reason::SoldOut)?;
@@ -63,6 +64,7 @@ impl Stock {
     /// Gives back what [`take`](Self::take) took for `ask`. Seats that are free
     /// already, and units past the capacity, are not given back twice.
     pub fn give_back(&mut self, spec: &ItemSpec, ask: &Ask) {
+        // G8: what nobody holds any more is available again, once.
         match (self, &spec.kind, ask) {
             (Self::Pool { available }, ItemKind::Pool(capacity), Ask::Units(quantity)) => {
                 *available = available.saturating_add(quantity.get()).min(capacity.get());

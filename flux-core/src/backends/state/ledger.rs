@@ -158,6 +158,7 @@ impl Ledger {
     }
 
     fn mint(last_token: &mut u64) -> FencingToken {
+        // G7: larger than any before, so that every earlier claim is fenced.
         *last_token += 1;
         FencingToken(*last_token)
     }

@@ -106,6 +106,7 @@ impl Gate {
             let shut = cells.iter().filter(|(_, cell)| cell.available.load(Ordering::Relaxed) == 0);
             shut.map(|(id, _)| id.clone()).collect()
         };
+        // G8: no item with stock left stays shut.
         for shut in shut.chunks(REFRESH_AT_ONCE) {
             let levels = shut.iter().zip(store.availability(shut).await?);
             let level = |(item, available): (&ItemId, Option<u32>)| {

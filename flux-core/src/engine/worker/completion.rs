@@ -181,6 +181,7 @@ fn reason(error: &SeamError) -> String {
 }
 
 async fn acknowledge(core: &Core, delivered: Vec<(Receipt, Answer)>, retry_after: Duration) {
+    // G4: a message is done once its decision is durable, and comes back until then.
     let (mut done, mut back) = (Vec::new(), Vec::new());
     for (receipt, answer) in delivered {
         match answer {

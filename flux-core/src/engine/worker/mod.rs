@@ -385,7 +385,7 @@ impl Worker {
                 debug!(%error, "ended holds could not be read");
                 DueHolds { due: Vec::new(), next: Some(today) }
             });
-        // A full sweep means there are more.
+        // G8: what an ended hold set aside is sold again. A full sweep means more.
         if due.len() < SWEEP_MAX {
             let settings = &self.core.settings;
             let is_idle = due.is_empty() && next.is_none() && self.busy_at.elapsed() >= QUIET_AFTER;
