@@ -60,24 +60,23 @@ where
 {
     let SdkError::ServiceError(answer) = &error else {
         return match error {
-            SdkError::ConstructionFailure(_) => SeamError::Broken {
-                service,
-                reason: "the request could not be built; are region and credentials set?".into(),
-                source: Some(Box::new(error)),
-            },
-            error => SeamError::Unknown { service, source: Some(Box::new(error)) },
+            SdkError::ConstructionFailure(_) => {
+                let reason = "the request could not be built; are region and credentials set?";
+                SeamError::broken(service, reason).with_source(error)
+            }
+            error => SeamError::unknown(service).with_source(error),
         };
     };
     let code = answer.err().code().unwrap_or_default();
     if is_throttle(code) {
-        return SeamError::Unavailable { service, source: Some(Box::new(error)) };
+        return SeamError::unavailable(service).with_source(error);
     }
     if answer.raw().status().as_u16() >= 500 {
-        return SeamError::Unknown { service, source: Some(Box::new(error)) };
+        return SeamError::unknown(service).with_source(error);
     }
     let message = answer.err().message().unwrap_or("no message");
     let reason = format!("{code}: {message}");
-    SeamError::Broken { service, reason, source: Some(Box::new(error)) }
+    SeamError::broken(service, reason).with_source(error)
 }
 
 /// Error codes by which AWS refuses a call for the moment, without effect.

@@ -8,6 +8,7 @@ use std::collections::HashMap;
 use std::sync::{Arc, MutexGuard, PoisonError};
 use std::time::Duration;
 
+use flux_core::backoff::Backoff;
 use flux_core::protocol::{Claim, FencingToken};
 use flux_core::seams::SeamError;
 use flux_core::{ItemId, ItemSpec, Timestamp};
@@ -18,10 +19,10 @@ use super::DynamoStore;
 use super::rows::{Key, Row, SERVICE, get_number, number};
 use super::stock_row::{Known, StockRow};
 use super::table::{Written, in_order};
-use crate::pause::jittered;
 
 /// Tries of a claim that a later one overtakes.
 const CLAIM_TRIES: u32 = 12;
+const PAUSE: Backoff = Backoff::new(Duration::from_millis(4), Duration::from_millis(500));
 /// Items remembered; past that all are forgotten and read again.
 pub(super) const REMEMBERED_MAX: usize = 10_000;
 
@@ -59,7 +60,7 @@ impl DynamoStore {
     ) -> Result<Option<Known>, SeamError> {
         for tries in 0..CLAIM_TRIES {
             if tries > 0 {
-                sleep(jittered(tries, Duration::from_millis(2))).await;
+                sleep(PAUSE.full_jitter(tries)).await;
             }
             let head = self.table.update(Key::stock_row(item, 0));
             let head = match counting_until {
@@ -79,9 +80,8 @@ impl DynamoStore {
                 Written::Row(row) => row,
                 Written::Not(None) => return Ok(None),
                 Written::Not(Some(_)) => {
-                    let being_counted = "its buyers are being counted for a new cap";
-                    let source = Some(format!("{item}: {being_counted}").into());
-                    return Err(SeamError::Unavailable { service: SERVICE, source });
+                    let source = format!("{item}: its buyers are being counted for a new cap");
+                    return Err(SeamError::unavailable(SERVICE).with_source(source));
                 }
             };
             let (head, spec) = self.items.head(&row).await?;

@@ -12,7 +12,7 @@ use futures_util::future::try_join_all;
 use tokio::time::Instant;
 
 use super::rows::{DUE_SHARDS, taken};
-use super::store::{not_batched, same};
+use super::store::not_batched;
 use super::table::Table;
 use crate::batcher::Batcher;
 
@@ -55,8 +55,7 @@ impl HeldUnits {
                     Some(units) => Ok(units),
                     None => count_all(&table, &counted).await,
                 };
-                let answer = |()| units.as_ref().map(Arc::clone).map_err(same);
-                callers.into_iter().map(answer).collect()
+                callers.into_iter().map(|()| units.clone()).collect()
             }
         });
         Self { counted, counting }

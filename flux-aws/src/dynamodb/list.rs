@@ -5,6 +5,7 @@
 use std::collections::HashMap;
 use std::time::Duration;
 
+use flux_core::backoff::Backoff;
 use flux_core::seams::{Cursor, OrderFilter, OrderPage, SeamError};
 use flux_core::{BuyerId, ItemId, Order, OrderId};
 use tokio::time::sleep;
@@ -13,14 +14,13 @@ use super::DynamoStore;
 use super::rows::{Entry, Key, Row, SERVICE, damaged, get_number, read_order, string, text};
 use super::stock_row::Head;
 use super::table::{GET_MAX, values};
-use crate::pause::jittered;
 
 /// Rows of a log read in one call.
 const LOG_ROWS: i32 = 20;
 /// Looks at what one transaction wrote, until all of it is to be seen.
 const LOOKS_MAX: u32 = 6;
 /// The first pause between them; it doubles.
-const PAUSE: Duration = Duration::from_millis(10);
+const PAUSE: Backoff = Backoff::new(Duration::from_millis(20), Duration::from_millis(500));
 /// Calls made for one page; what was found by then is the page.
 const STEPS_MAX: usize = 20;
 
@@ -63,8 +63,7 @@ impl Walk {
             None => Self { item: None, at: At::Items(None) },
         };
         let Some(cursor) = after else { return Ok(start) };
-        let at = read_cursor(&cursor.0)
-            .ok_or_else(|| SeamError::broken(SERVICE, "not a cursor of this store"))?;
+        let at = read_cursor(&cursor.0).ok_or(SeamError::UnknownCursor { service: SERVICE })?;
         Ok(Self { at, ..start })
     }
 
@@ -215,7 +214,7 @@ impl DynamoStore {
                 break;
             }
             if looks > 0 {
-                sleep(jittered(looks, PAUSE)).await;
+                sleep(PAUSE.full_jitter(looks)).await;
             }
             rows.extend(self.table.get_all(unseen).await?);
         }
@@ -237,7 +236,7 @@ impl DynamoStore {
         let (head, shelf) = (Key::stock_row(item, 0), Key::stock_row(item, stripe));
         for looks in 0..LOOKS_MAX {
             if looks > 0 {
-                sleep(jittered(looks, PAUSE)).await;
+                sleep(PAUSE.full_jitter(looks)).await;
             }
             let rows = self.table.get_all(vec![head.clone(), shelf.clone()]).await?;
             let (Some(head), Some(row)) = (rows.get(&head), rows.get(&shelf)) else {
@@ -341,7 +340,7 @@ impl DynamoStore {
 
 /// What must be there is not to be seen, yet.
 fn unseen(what: &str) -> SeamError {
-    SeamError::Unavailable { service: SERVICE, source: Some(what.into()) }
+    SeamError::unavailable(SERVICE).with_source(what)
 }
 
 #[cfg(test)]

@@ -129,6 +129,7 @@ fn key(redis: &Redis, id: OrderId) -> String {
     format!("flux:accepted:{{{}}}:{id}", redis.prefix)
 }
 
+#[deny(clippy::missing_trait_methods)]
 #[async_trait]
 impl OrderQueue for Accepted {
     async fn send(&self, messages: &[Message]) -> Result<(), SeamError> {

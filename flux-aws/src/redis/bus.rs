@@ -7,6 +7,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use async_trait::async_trait;
+use flux_core::backoff::Backoff;
 use flux_core::seams::{
     OutcomeBus, OutcomeReceiver, OutcomeSender, Outcomes, SeamError, outcome_channel,
 };
@@ -18,7 +19,7 @@ use tokio::time::{sleep, timeout};
 use tracing::{debug, info, warn};
 
 use super::Redis;
-use super::link::{COMMAND_MAX, CONNECT_MAX, Link, SERVICE, pause, timed_out};
+use super::link::{COMMAND_MAX, CONNECT_MAX, Link, SERVICE, timed_out};
 use super::wire::Wire;
 use crate::batcher::{Batcher, NotBatched};
 
@@ -29,8 +30,7 @@ const WAITING_MAX: usize = 1024;
 const BATCH_MAX: usize = 256;
 /// After so much silence the connection is asked whether it still stands.
 const SILENCE_MAX: Duration = Duration::from_secs(5);
-const PAUSE_MIN: Duration = Duration::from_millis(50);
-const PAUSE_MAX: Duration = Duration::from_secs(1);
+const PAUSE: Backoff = Backoff::new(Duration::from_millis(50), Duration::from_secs(1));
 
 /// An [`OutcomeBus`] over Redis: see [`Redis::bus`]. Dropping it ends its
 /// tasks and its subscribers' channels.
@@ -63,7 +63,7 @@ impl RedisBus {
                     (redis.clone(), Arc::clone(&wire), Arc::clone(&channel));
                 async move {
                     let told = tell(&redis.link, &channel, wire.write(&batch)).await;
-                    batch.iter().map(|_| told.as_ref().map_err(alike).copied()).collect()
+                    batch.iter().map(|_| told.clone()).collect()
                 }
             });
         Self { here, elsewhere, _listener: listener }
@@ -101,15 +101,6 @@ async fn tell(link: &Link, channel: &str, messages: Vec<String>) -> Result<(), S
     Ok(())
 }
 
-/// The error of a batch, for each that was in it.
-fn alike(error: &SeamError) -> SeamError {
-    match error {
-        SeamError::Broken { service, reason, .. } => SeamError::broken(service, reason.as_str()),
-        error if error.may_have_applied() => SeamError::unknown(SERVICE),
-        _ => SeamError::unavailable(SERVICE),
-    }
-}
-
 /// Hears what other processes publish.
 struct Ear {
     link: Arc<Link>,
@@ -144,7 +135,7 @@ impl Ear {
             } else {
                 debug!(error = %ended, "outcomes of other processes is not heard for now");
             }
-            sleep(pause(failures, PAUSE_MIN, PAUSE_MAX)).await;
+            sleep(PAUSE.equal_jitter(failures)).await;
         }
     }
 

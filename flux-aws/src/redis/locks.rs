@@ -7,17 +7,16 @@ use std::time::Duration;
 
 use async_trait::async_trait;
 use flux_core::ItemId;
+use flux_core::backoff::Backoff;
 use flux_core::seams::{Lease, LockManager, SeamError};
 use redis::Script;
 use tokio::time::{Instant, sleep};
 use uuid::Uuid;
 
 use super::Redis;
-use super::link::pause;
 
 /// How often a key is tried that somebody else holds: seldomer as time passes.
-const PAUSE_MIN: Duration = Duration::from_millis(5);
-const PAUSE_MAX: Duration = Duration::from_millis(50);
+const PAUSE: Backoff = Backoff::new(Duration::from_millis(5), Duration::from_millis(50));
 /// A lease that lasts longer is cut to this.
 const TTL_MAX: Duration = Duration::from_secs(365 * 24 * 3600);
 
@@ -115,7 +114,7 @@ impl LockManager for RedisLocks {
                 return Ok(None);
             }
             tries += 1;
-            sleep(pause(tries, PAUSE_MIN, PAUSE_MAX).min(left)).await;
+            sleep(PAUSE.equal_jitter(tries).min(left)).await;
         }
     }
 

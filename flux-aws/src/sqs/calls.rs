@@ -244,8 +244,7 @@ where
     E: ProvideErrorMetadata + std::error::Error + Send + Sync + 'static,
 {
     if is_missing(&error) {
-        let reason = missing(queue);
-        return SeamError::Broken { service: SERVICE, reason, source: Some(Box::new(error)) };
+        return SeamError::broken(SERVICE, missing(queue)).with_source(error);
     }
     aws::failure(SERVICE, error)
 }

@@ -48,7 +48,7 @@ use uuid::Uuid;
 
 pub use self::create::{CreateOptions, create};
 
-use self::batch::{ENTRIES_MAX, Shared, told};
+use self::batch::ENTRIES_MAX;
 use self::calls::{Calls, missing};
 use self::depth::Depth;
 use self::in_flight::{InFlight, Settle};
@@ -97,7 +97,7 @@ enum Kind {
 #[derive(Debug)]
 pub struct SqsQueue {
     queue: Arc<Queue>,
-    sender: Batcher<Vec<Entry<()>>, Result<(), Shared>>,
+    sender: Batcher<Vec<Entry<()>>, Result<(), SeamError>>,
     polls: Polls,
 }
 
@@ -152,7 +152,7 @@ impl SqsQueue {
             visibility,
             flight: Mutex::new(InFlight::new(visibility, Uuid::now_v7().as_u128() as u64)),
             sent: Mutex::default(),
-            load: Mutex::new(Depth::new(messages_max)),
+            depth: Mutex::new(Depth::new(messages_max)),
         });
         let sending = Arc::clone(&queue);
         let sender = Batcher::new(SENDERS_MAX, ENTRIES_MAX * PACK_MAX, 1, move |calls| {
@@ -164,7 +164,7 @@ impl SqsQueue {
 
     async fn send_with_others(&self, entries: Vec<Entry<()>>) -> Result<(), SeamError> {
         match self.sender.call(entries).await {
-            Ok(result) => result.map_err(|error| told(&error)),
+            Ok(result) => result,
             Err(NotBatched::Full) => {
                 Err(SeamError::Overloaded { service: SERVICE, retry_after: RETRY_AFTER })
             }

@@ -21,7 +21,7 @@ pub use bus::{
     Availability, OutcomeBus, OutcomeReceiver, OutcomeSender, Outcomes, outcome_channel,
 };
 pub use commit_max::{CommitMax, Weight};
-pub use error::SeamError;
+pub use error::{SeamError, Source};
 pub use lock::{Lease, LockManager};
 pub use queue::{DeadLetter, Delivery, OrderQueue, QueueDepth, Receipt};
 pub use store::{

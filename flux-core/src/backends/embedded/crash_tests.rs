@@ -447,6 +447,25 @@ async fn a_disk_that_can_only_be_read_is_refused() {
 }
 
 #[tokio::test]
+async fn a_full_disk_is_named_once_and_kept_as_the_source_up_to_the_caller_of_the_engine() {
+    let disk = Disk::default();
+    let flux = crate::Flux::builder(open(&disk).expect("opens")).start();
+    flux.put_item(ItemSpec::pool("a", 9).expect("pool")).await.expect("put");
+    disk.fail_after(0, Fault::Fails(ErrorKind::StorageFull));
+    for _ in 0..2 {
+        let asked = crate::OrderRequest::units("ann", "a", 1).expect("a request");
+        let error = flux.place(asked).await.expect_err("the disk is full");
+        assert!(matches!(error, crate::Error::Backend(SeamError::Broken { .. })), "{error:?}");
+        let said = error.to_string();
+        assert!(said.starts_with("embedded store is broken: a write failed"), "{said}");
+        assert_eq!(said.matches("broken").count(), 1, "{said}");
+        let mut chain = std::iter::successors(Some(&error as &dyn Error), |&error| error.source());
+        let io = chain.find_map(|error| error.downcast_ref::<io::Error>());
+        assert_eq!(io.map(io::Error::kind), Some(ErrorKind::StorageFull), "{error:?}");
+    }
+}
+
+#[tokio::test]
 async fn a_crash_counts_as_a_delivery_and_a_close_does_not() {
     async fn attempt(disk: &Disk) -> (Backend, u32) {
         let backend = open(disk).expect("opens");

@@ -5,15 +5,18 @@
 //! The file holds definitions, orders and messages; indexes and stock are
 //! derived from it at open. One process has it open at a time.
 //!
-//! When a write fails (a full disk, say) the store is broken: that call and all
-//! later ones answer [`SeamError::Broken`](crate::seams::SeamError::Broken).
-//! Opening it anew recovers everything that was acknowledged.
+//! When a write fails the store is broken: that call and all later ones answer
+//! [`SeamError::Broken`](crate::seams::SeamError::Broken), whose sources end in
+//! the [`io::Error`](std::io::Error) of, say, a full disk. Opening it anew
+//! recovers everything that was acknowledged.
 //!
 //! Metrics: `flux_commit_orders` and `flux_commit_seconds`, histograms of the
 //! orders written at once and of what that took.
 //!
 //! I/O runs in real time on threads of its own, so do not wait for it under a
 //! paused tokio clock with a time-out: the clock jumps while the disk works.
+
+#![doc = include_str!("design.md")]
 
 #[cfg(test)]
 mod crash_tests;
@@ -33,7 +36,7 @@ use std::io;
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use bon::bon;
 use redb::{Builder, Database, DatabaseError};
@@ -171,6 +174,7 @@ impl Embedded {
         clock: Arc<dyn Clock>,
         open: impl FnOnce() -> Result<Database, DatabaseError>,
     ) -> Result<Self, OpenError> {
+        let started = Instant::now();
         let opened = catch_unwind(AssertUnwindSafe(|| {
             let db = open()?;
             let recovered = recover(&db, limits)?;
@@ -179,7 +183,11 @@ impl Embedded {
         let (db, recovered) = opened
             .unwrap_or_else(|_| Err(Failure::Damaged("reading it failed badly".to_owned())))
             .map_err(|failure| open_error(path, failure))?;
-        let Recovered { crashes, ledger, orders, queue } = recovered;
+        let Recovered { was_closed, crashes, ledger, items, orders, queue } = recovered;
+        let messages: usize = queue.unsettled.values().sum();
+        let how = if was_closed { "it was closed cleanly" } else { "recovered from a crash" };
+        let (elapsed, file) = (started.elapsed(), path.display());
+        tracing::info!(%file, orders, items, messages, ?elapsed, "embedded store opened: {how}");
         let journal = Journal::start(db, orders).map_err(|error| io_error(path, error))?;
         let journal = Arc::new(journal);
         Ok(Self {
@@ -236,6 +244,14 @@ fn make_dir(path: &Path) -> io::Result<()> {
 fn sync_dir(path: &Path) -> io::Result<()> {
     // Elsewhere a directory can't be opened, nor does it need to be.
     if cfg!(unix) { File::open(path)?.sync_all() } else { Ok(()) }
+}
+
+/// Takes the operating system's error out of redb's, which has it and names no source.
+fn cause(error: redb::Error) -> Box<dyn Error + Send + Sync> {
+    match error {
+        redb::Error::Io(error) => error.into(),
+        error => error.into(),
+    }
 }
 
 fn io_error(path: &Path, source: io::Error) -> OpenError {

@@ -238,5 +238,5 @@ async fn a_cursor_of_another_store_is_refused() {
     let store = open(&dir).store;
     let cursor = crate::seams::Cursor("x".to_owned());
     let error = store.list_orders(&OrderFilter::default(), Some(&cursor), 1).await;
-    assert!(matches!(error, Err(SeamError::Broken { .. })));
+    assert!(matches!(error, Err(SeamError::UnknownCursor { .. })));
 }
