@@ -7,8 +7,10 @@
 //! ```
 
 use anyhow::ensure;
-use flux_core::seams::{OrderFilter, OutcomeReceiver};
-use flux_core::{Error, Flux, ItemId, ItemSpec, Order, OrderId, OrderRequest, OrderStatus};
+use flux_core::seams::OrderFilter;
+use flux_core::{
+    Error, Flux, ItemId, ItemSpec, Order, OrderId, OrderRequest, OrderStatus, Subscription,
+};
 use tokio::sync::broadcast::error::RecvError;
 
 const TICKET: &str = "ticket_1";
@@ -77,7 +79,7 @@ async fn pay(flux: &Flux, order: &Order, payment: &str) -> anyhow::Result<()> {
 
 /// Waits until the hold has ended. Outcomes may be lost, so a receiver that fell
 /// behind, or hears of a gap, looks for itself.
-async fn ended(flux: &Flux, outcomes: &mut OutcomeReceiver, id: OrderId) -> anyhow::Result<()> {
+async fn ended(flux: &Flux, outcomes: &mut Subscription, id: OrderId) -> anyhow::Result<()> {
     loop {
         let order = match outcomes.recv().await {
             Ok(outcomes) if outcomes.is_gap() => flux.order(id).await?,

@@ -9,7 +9,7 @@
 use std::collections::HashMap;
 
 use flux_core::seams::OrderFilter;
-use flux_core::{Ask, SeatId};
+use flux_core::{Ask, SeatId, SeatState};
 use flux_core::{Error, Flux, ItemSpec, Line, Order, OrderRequest, OrderStatus};
 use tokio::task::JoinSet;
 
@@ -127,9 +127,9 @@ async fn print_map(flux: &Flux) -> anyhow::Result<()> {
     let hall = flux.seats(&HALL.parse()?).await?.expect("the hall has seats");
     println!("      1 2 3 4 5 6 7 8");
     for (row, seats) in ROWS.iter().zip(hall.chunks(SEATS_PER_ROW)) {
-        let places = seats.iter().map(|(seat, taken)| match taken {
-            true => owners.get(seat).map_or("?", String::as_str),
-            false => "·",
+        let places = seats.iter().map(|seat| match seat.state {
+            SeatState::Free => "·",
+            _ => owners.get(&seat.id).map_or("?", String::as_str),
         });
         println!("    {row} {}", places.collect::<Vec<_>>().join(" "));
     }

@@ -14,7 +14,10 @@ pub mod recipes {}
 pub mod seams;
 
 pub use backends::Backend;
-pub use engine::{Audit, AuditFault, Error, Flux, OrderRequest, Role, Settings};
+pub use engine::{
+    Audit, AuditFault, Error, Flux, FluxBuilder, OrderRequest, OrderRequestBuilder, Role, Seat,
+    SeatState, Settings, SettingsBuilder, Subscription,
+};
 pub use protocol::{
     Ask, BuyerCap, BuyerId, Capacity, Hall, Hold, HoldTime, InvalidInput, Item, ItemId, ItemKind,
     ItemSpec, ItemState, LINES_MAX, Line, Lines, Order, OrderId, OrderState, OrderStatus,

@@ -3,6 +3,7 @@
 
 mod cannot_write;
 
+use std::collections::HashSet;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
@@ -13,8 +14,9 @@ use flux_core::layers::{BrokenLocks, YesLocks};
 use flux_core::seams::{CommitMax, OrderFilter, OutcomeBus, Outcomes};
 use flux_core::{
     Backend, Error, Flux, ItemId, ItemSpec, Line, Order, OrderId, OrderRequest, OrderStatus,
-    PaymentRef, Reason, Role, Settings, Timestamp,
+    PaymentRef, Reason, Role, SeatState, Settings, Timestamp,
 };
+use tokio::sync::broadcast::error::RecvError;
 use uuid::Uuid;
 
 use self::cannot_write::CannotWrite;
@@ -161,7 +163,9 @@ async fn a_hold_ends_and_its_stock_is_sold_again_within_two_seconds() -> Result 
         let confirmed = flux.confirm(second.id, paid("p2")).await?;
         assert_eq!(confirmed.status(), OrderStatus::Confirmed);
     }
-    assert!(matches!(flux.confirm(second.id, paid("p3")).await, Err(Error::NotHeld(_))));
+    let other = flux.confirm(second.id, paid("p3")).await.expect_err("it is paid");
+    assert!(other.to_string().contains("with payment p2"), "{other}");
+    assert!(matches!(other, Error::AlreadyPaid(order) if order.id == second.id));
     assert_eq!(numbers(&flux, "a").await?, [0, 0, 1]);
     assert_sound(&flux).await
 }
@@ -252,7 +256,8 @@ async fn several_items_go_together_or_not_at_all() -> Result {
     let unknown = flux.place(OrderRequest::units("bob", "nothing", 1)?).await;
     assert!(matches!(unknown, Err(Error::UnknownItem(_))));
     let seats = flux.seats(&item("hall")).await?.expect("a hall");
-    assert_eq!(seats.iter().map(|(_, taken)| *taken).collect::<Vec<_>>(), [true, false]);
+    let states: Vec<_> = seats.iter().map(|seat| seat.state).collect();
+    assert_eq!(states, [SeatState::Taken, SeatState::Free]);
     assert_sound(&flux).await
 }
 
@@ -285,6 +290,34 @@ async fn what_cannot_be_taken_on_is_refused_at_once() -> Result {
     }
     assert!(held >= 8 && refused > 0, "{held} held, {refused} refused");
     assert_eq!(numbers(&flux, "a").await?, [1_000 - held, held, 0]);
+    Ok(())
+}
+
+#[tokio::test(start_paused = true)]
+async fn the_outcomes_end_with_the_engine_and_not_before() -> Result {
+    let backend = Backend::memory();
+    let (flux, other) = (engine(&backend), engine(&backend));
+    flux.put_item(ItemSpec::pool("a", 10)?).await?;
+    let (mut outcomes, mut others) = (flux.subscribe(), other.subscribe());
+    let mut placed = HashSet::new();
+    for order in place_all(&flux, (0..5).map(|_| one("ann"))).await? {
+        placed.insert(order?.id);
+    }
+    flux.shutdown().await;
+    let last = other.place(one("bob")).await?.id;
+    let mut told = HashSet::new();
+    while let Ok(outcomes) = outcomes.recv().await {
+        told.extend(outcomes.orders.iter().map(|order| order.id));
+    }
+    assert!(placed.is_subset(&told), "{placed:?}, of which told: {told:?}");
+    assert_eq!(flux.subscribe().recv().await, Err(RecvError::Closed));
+
+    drop(other);
+    let mut told = HashSet::new();
+    while let Ok(outcomes) = others.recv().await {
+        told.extend(outcomes.orders.iter().map(|order| order.id));
+    }
+    assert!(told.contains(&last) && placed.is_subset(&told), "{told:?}");
     Ok(())
 }
 

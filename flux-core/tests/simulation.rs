@@ -12,7 +12,7 @@ use flux_core::clock::{Clock, TokioClock};
 use flux_core::layers::{Fault, Faults, Operation, Retry, TimeLimit};
 use flux_core::{
     Backend, Error, Flux, ItemSpec, Line, Order, OrderId, OrderRequest, OrderStatus, PaymentRef,
-    Settings, Timestamp,
+    SeatState, Settings, Timestamp,
 };
 use uuid::Uuid;
 
@@ -175,7 +175,12 @@ impl Sale {
         };
         match followed {
             Ok(order) => self.note(&order),
-            Err(Error::NotHeld(order) | Error::NotConfirmed(order) | Error::RefundDue(order)) => {
+            Err(
+                Error::NotHeld(order)
+                | Error::AlreadyPaid(order)
+                | Error::NotConfirmed(order)
+                | Error::RefundDue(order),
+            ) => {
                 self.note(&order);
             }
             Err(error) => return Err(format!("{id}: {error}").into()),
@@ -225,9 +230,10 @@ impl Sale {
         let items = self.control.items(None, 10).await?;
         for item in items {
             let seats = self.control.seats(&item.spec.id).await?.unwrap_or_default();
-            let free = seats.iter().filter(|(_, taken)| !taken).map(|(seat, _)| seat.as_str());
-            let mut asks: Vec<Line> =
-                free.map(|seat| Line::seats(&item.spec.id, [seat])).collect::<Result<_, _>>()?;
+            let free = seats.iter().filter(|seat| seat.state == SeatState::Free);
+            let mut asks: Vec<Line> = free
+                .map(|seat| Line::seats(&item.spec.id, [&seat.id]))
+                .collect::<Result<_, _>>()?;
             while asks.len() < item.available as usize {
                 asks.push(Line::units(&item.spec.id, 1)?);
             }

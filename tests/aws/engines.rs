@@ -72,7 +72,7 @@ async fn place(flux: &Flux, request: &OrderRequest) -> Option<Order> {
 
 fn request(buyer: u32) -> OrderRequest {
     let request = OrderRequest::units(format!("buyer-{buyer}"), ITEM, 1).expect("a request");
-    OrderRequest { id: Some(OrderId::from_uuid(Uuid::now_v7())), ..request }
+    request.with_id(OrderId::from_uuid(Uuid::now_v7()))
 }
 
 /// Places an order and pays for it, early or late, again as long as that is

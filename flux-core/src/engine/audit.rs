@@ -1,9 +1,11 @@
-//! The recount: reads every order and every item and holds what they say
-//! against the guarantees.
+//! The recount: reads every order and every item and compares them with each
+//! other and with the guarantees.
 
 use std::collections::HashMap;
 use std::fmt;
 use std::time::Duration;
+
+use serde::{Deserialize, Serialize};
 
 use crate::protocol::{
     Ask, BuyerId, Item, ItemId, ItemKind, Order, OrderId, OrderStatus, Reason, SeatId, Timestamp,
@@ -15,8 +17,9 @@ const PAGE: usize = 1_000;
 const EXPIRY_GRACE: Duration = Duration::from_secs(2);
 
 /// Something the recount found wrong.
-#[derive(Debug, Clone, PartialEq, Eq)]
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[non_exhaustive]
+#[serde(rename_all = "snake_case")]
 pub enum AuditFault {
     /// G1: more units held and sold than there are.
     Oversold {
@@ -49,9 +52,9 @@ pub enum AuditFault {
     Unbalanced {
         /// The item.
         item: ItemId,
-        /// What the store says: available, held, sold.
+        /// The store's numbers: available, held, sold.
         says: [u64; 3],
-        /// What its orders add up to.
+        /// The same, added up from its orders.
         counted: [u64; 3],
     },
     /// G3: an order id is there twice.
@@ -107,8 +110,9 @@ impl fmt::Display for AuditFault {
     }
 }
 
-/// What [`Flux::audit`](super::Flux::audit) counted.
-#[derive(Debug, Clone, Default, PartialEq, Eq)]
+/// The counts and faults of one [`Flux::audit`](super::Flux::audit).
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[non_exhaustive]
 pub struct Audit {
     /// Items read.
     pub items: u64,
@@ -120,7 +124,7 @@ pub struct Audit {
     pub orders: HashMap<OrderStatus, u64>,
     /// Rejected orders for each reason.
     pub rejected: HashMap<Reason, u64>,
-    /// What is wrong; empty when all is well.
+    /// Everything that is wrong; empty when all is well.
     pub faults: Vec<AuditFault>,
 }
 
@@ -274,5 +278,28 @@ impl Audit {
                 self.faults.push(AuditFault::OverCap { item: id(), buyer, units });
             }
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn an_audit_is_read_as_it_is_written() -> Result<(), Box<dyn std::error::Error>> {
+        let (item, order) = (ItemId::new("a")?, OrderId::from_uuid(uuid::Uuid::nil()));
+        let audit = Audit {
+            orders: HashMap::from([(OrderStatus::Held, 2)]),
+            rejected: HashMap::from([(Reason::SoldOut, 1)]),
+            faults: vec![
+                AuditFault::Oversold { item, taken: 2, capacity: 1 },
+                AuditFault::DecidedTwice(order),
+            ],
+            ..Audit::default()
+        };
+        let text = serde_json::to_string(&audit)?;
+        assert!(text.contains(r#"{"oversold":{"item":"a","taken":2,"capacity":1}}"#), "{text}");
+        assert_eq!(serde_json::from_str::<Audit>(&text)?, audit);
+        Ok(())
     }
 }

@@ -1,8 +1,8 @@
-//! What an application is told when it doesn't get what it asked for.
+//! Tells an application why it didn't get what it asked for.
 
 use std::time::Duration;
 
-use crate::protocol::{InvalidInput, ItemId, Order, OrderId, PutItemError};
+use crate::protocol::{InvalidInput, ItemId, Order, OrderId, PaymentRef, PutItemError};
 use crate::seams::SeamError;
 
 /// Why a call of [`Flux`](super::Flux) did not do what it says. An order that
@@ -30,6 +30,14 @@ pub enum Error {
     /// The order is not held, so it can't be paid or released; nothing was changed.
     #[error("order {} is not held, it is {}", .0.id, .0.status())]
     NotHeld(Box<Order>),
+    /// Another payment counts for the order; nothing was changed, so return the
+    /// money of this one.
+    #[error(
+        "order {} is paid already, with payment {}: refund this one",
+        .0.id,
+        .0.payment_ref().map_or("unknown", PaymentRef::as_str)
+    )]
+    AlreadyPaid(Box<Order>),
     /// The order is not confirmed, so it can't be cancelled; nothing was changed.
     #[error("order {} is not confirmed, it is {}", .0.id, .0.status())]
     NotConfirmed(Box<Order>),

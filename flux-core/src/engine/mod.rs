@@ -1,36 +1,46 @@
-//! What an application holds: [`Flux`].
+//! The engine behind [`Flux`].
 //!
 //! | part | file |
 //! |---|---|
 //! | the calls | `flux` |
-//! | how an order comes in | `placing` |
-//! | one request for each id | `guarded_ids` |
-//! | the early "sold out" | `gate` |
-//! | from callers to the worker, by the batch | `inbox` |
+//! | the state they share with the worker, and waiting for an order | `core` |
+//! | how an order comes in | `accept/submit` |
+//! | one request for each id | `accept/id_guard` |
+//! | the early "sold out" | `accept/gate`, kept true by `accept/gate_sync` |
+//! | from callers to the worker, by the batch | `accept/inbox` |
+//! | waking those whose order was decided elsewhere | `accept/waiters` |
+//! | the spans of orders in the queue | `accept/queued_spans` |
 //! | the worker's loop | `worker` |
-//! | one batch: lease, claim, decide, commit, settle | `batch` |
-//! | from decided to told | `settle` |
-//! | waiting for an order decided elsewhere | `waiters` |
-//! | how long decisions took, and their spans | `watch` |
-//! | the spans of orders in the queue | `queued_spans` |
+//! | one batch: lease, claim, decide, commit | `worker/batch` |
+//! | the items a worker has leased | `worker/leases` |
+//! | which orders share an atomic write | `worker/transactions` |
+//! | from decided to told | `worker/completion` |
+//! | how long decisions took, and their spans | `worker/decision_metrics` |
+//! | the outcomes as an application hears them | `subscription` |
 //! | the recount | `audit` |
+//!
+//! Imports run one way: `flux`, `worker`, `accept`, `core`; `core` takes the
+//! parts of `accept` that know nothing of it.
 
 mod accept;
 mod audit;
 mod core;
+mod described_metrics;
 mod error;
 mod flux;
 mod request;
 mod settings;
+mod subscription;
 mod worker;
 
 use std::time::Duration;
 
 pub use audit::{Audit, AuditFault};
 pub use error::Error;
-pub use flux::{Flux, Role};
-pub use request::OrderRequest;
-pub use settings::Settings;
+pub use flux::{Flux, FluxBuilder, Seat, SeatState};
+pub use request::{OrderRequest, OrderRequestBuilder};
+pub use settings::{Role, Settings, SettingsBuilder};
+pub use subscription::Subscription;
 
 /// When a caller that met a bound should come back: long enough for a full
 /// inbox to be decided.

@@ -1,6 +1,7 @@
-//! What an application asks for.
+//! An application's wish: [`OrderRequest`].
 
 use bon::bon;
+use serde::{Deserialize, Serialize};
 
 use crate::protocol::{BuyerId, InvalidInput, Line, Lines, OrderId};
 
@@ -30,9 +31,12 @@ use crate::protocol::{BuyerId, InvalidInput, Line, Lines, OrderId};
 ///     .build()?;
 /// # Ok::<(), flux_core::InvalidInput>(())
 /// ```
-#[derive(Debug, Clone, PartialEq, Eq)]
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[non_exhaustive]
+#[serde(deny_unknown_fields)]
 pub struct OrderRequest {
     /// The identity to decide it under, if the caller chose one.
+    #[serde(default)]
     pub id: Option<OrderId>,
     /// Who asks.
     pub buyer: BuyerId,
@@ -44,12 +48,34 @@ pub struct OrderRequest {
 impl OrderRequest {
     /// Builds a request for several lines.
     ///
+    /// ```
+    /// use flux_core::{BuyerId, Line, OrderId, OrderRequest};
+    ///
+    /// let request = OrderRequest::builder()
+    ///     .id(OrderId::from_idempotency_key(&BuyerId::new("ann")?, "basket_7")?)
+    ///     .buyer("ann")
+    ///     .lines(vec![Line::units("parking", 1)?, Line::seats("hall", ["A1", "A2"])?])
+    ///     .build()?;
+    /// assert_eq!(request.lines.len(), 2);
+    /// let wrong = OrderRequest::builder().buyer("ann").lines(Vec::new()).build();
+    /// assert_eq!(wrong.unwrap_err().field(), "lines");
+    /// # Ok::<(), flux_core::InvalidInput>(())
+    /// ```
+    ///
     /// # Errors
     /// [`InvalidInput`] naming the field at fault.
-    #[builder]
+    #[builder(builder_type(name = OrderRequestBuilder, doc {
+    /// Builds an [`OrderRequest`] for several lines; `build` checks it. For an
+    /// example see [`OrderRequest::builder`].
+    }))]
     pub fn new(
+        /// The id to decide it under, to be able to repeat the request; one the
+        /// engine makes.
         id: Option<OrderId>,
-        #[builder(into)] buyer: String,
+        /// Who asks, a [`BuyerId`]. Required.
+        #[builder(into)]
+        buyer: String,
+        /// What for, 1 to 10 lines that get all or nothing. Required.
         lines: Vec<Line>,
     ) -> Result<Self, InvalidInput> {
         Ok(Self { id, buyer: BuyerId::new(buyer)?, lines: Lines::new(lines)? })
@@ -57,6 +83,12 @@ impl OrderRequest {
 }
 
 impl OrderRequest {
+    /// A request of parts that are checked already.
+    #[must_use]
+    pub fn of(buyer: BuyerId, lines: Lines) -> Self {
+        Self { id: None, buyer, lines }
+    }
+
     /// `quantity` units of a pool.
     ///
     /// # Errors
@@ -81,14 +113,31 @@ impl OrderRequest {
         Self::one_line(buyer, Line::seats(item, seats)?)
     }
 
-    /// The same request under an id the caller chose.
+    /// The same request under an id the caller chose, if one was.
     #[must_use]
-    pub fn with_id(mut self, id: OrderId) -> Self {
-        self.id = Some(id);
+    pub fn with_id(mut self, id: impl Into<Option<OrderId>>) -> Self {
+        self.id = id.into();
         self
     }
 
     fn one_line(buyer: impl AsRef<str>, line: Line) -> Result<Self, InvalidInput> {
-        Ok(Self { id: None, buyer: BuyerId::new(buyer)?, lines: Lines::new(vec![line])? })
+        Ok(Self::of(BuyerId::new(buyer)?, Lines::new(vec![line])?))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_request_is_read_as_it_is_written() -> Result<(), Box<dyn std::error::Error>> {
+        let request = OrderRequest::seats("ann", "hall", ["A1"])?;
+        for request in [request.clone(), request.with_id(OrderId::from_uuid(uuid::Uuid::nil()))] {
+            let text = serde_json::to_string(&request)?;
+            assert_eq!(serde_json::from_str::<OrderRequest>(&text)?, request);
+        }
+        let nobody = r#"{"buyer": "", "lines": [{"item": "a", "ask": {"Units": 1}}]}"#;
+        assert!(serde_json::from_str::<OrderRequest>(nobody).is_err());
+        Ok(())
     }
 }

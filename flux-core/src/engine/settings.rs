@@ -1,55 +1,89 @@
-//! The engine's bounds and times; the defaults suit one machine.
+//! The engine's role, bounds and times; the defaults suit one machine.
 
 use std::time::Duration;
 
 use bon::Builder;
+use serde::{Deserialize, Serialize};
 
-/// Bounds and times of an engine. Every one has a default.
-#[derive(Debug, Clone, Builder)]
+/// Bounds and times of an engine. Every one has a default; a configuration
+/// file may leave any out, and may not name others.
+///
+/// ```
+/// use std::time::Duration;
+/// use flux_core::{Backend, Flux, Settings};
+///
+/// # #[tokio::main(flavor = "current_thread")]
+/// # async fn main() -> Result<(), Box<dyn std::error::Error>> {
+/// let settings =
+///     Settings::builder().calls_max(1_000).decision_timeout(Duration::from_secs(2)).build();
+/// let flux = Flux::builder(Backend::memory()).settings(settings).start();
+///
+/// let read: Settings = serde_json::from_str(r#"{"calls_max": 1000}"#)?;
+/// assert_eq!(read.batch_max, Settings::default().batch_max);
+/// # Ok(()) }
+/// ```
+#[derive(Debug, Clone, PartialEq, Eq, Builder, Serialize, Deserialize)]
+#[builder(builder_type(doc {
+/// Sets bounds and times of an engine, those that shall not have their
+/// defaults; `build` makes the [`Settings`]. For an example see there.
+}))]
+#[non_exhaustive]
+#[serde(default, deny_unknown_fields)]
 pub struct Settings {
-    /// Most orders one decision batch takes.
+    /// Most messages the worker decides at once; 1,024. Zero counts as one.
     #[builder(default = 1024)]
     pub batch_max: usize,
-    /// Most calls waiting for the worker before
-    /// [`Overloaded`](super::Error::Overloaded).
+    /// Most calls waiting for this engine's worker before
+    /// [`Overloaded`](super::Error::Overloaded); 65,536. Zero counts as one.
     #[builder(default = 65_536)]
     pub calls_max: usize,
-    /// Most calls waiting for the outcome of an order decided elsewhere.
+    /// Most orders whose outcome calls wait for without this engine's worker,
+    /// before [`Overloaded`](super::Error::Overloaded); 65,536. Zero counts as
+    /// one.
     #[builder(default = 65_536)]
     pub outcome_waits_max: usize,
-    /// How long a call waits for the worker's ruling on a follow-up.
+    /// How long a call waits for what a worker elsewhere decides on its order,
+    /// before [`OutcomePending`](super::Error::OutcomePending); 10 s. The
+    /// engine's own worker is waited for as long as it takes, except that a
+    /// [`release`](super::Flux::release) of an order in the queue waits no
+    /// longer than this for the order's decision.
     #[builder(default = Duration::from_secs(10))]
     pub decision_timeout: Duration,
-    /// How long a lease on an item lasts unless it is renewed.
+    /// How long a lease on an item lasts unless it is renewed; 5 s.
     #[builder(default = Duration::from_secs(5))]
     pub lease_ttl: Duration,
-    /// How long to wait for a lease before claiming the item without one. It
-    /// is waited for only when there is nothing else to do; to fence a worker
-    /// that is at work costs both of them, so let it be longer than
-    /// [`claim_max`](Self::claim_max).
+    /// How long a worker with nothing else to do waits for the lease of an item
+    /// that another worker has; 3 s. After that it claims the item without a
+    /// lease, and the other's next write is refused. Keep it longer than
+    /// [`claim_max`](Self::claim_max): a worker that is well hands its items
+    /// over by then, and taking them from it throws its work away.
     #[builder(default = Duration::from_secs(3))]
     pub lease_wait: Duration,
-    /// How long a worker keeps an item before others get their chance.
+    /// How long a worker keeps an item before others get their chance; 2 s.
     #[builder(default = Duration::from_secs(2))]
     pub claim_max: Duration,
     /// How long a worker keeps its items when there is nothing to do, at most
-    /// five seconds.
+    /// 5 s; 100 ms.
     #[builder(default = Duration::from_millis(100))]
     pub idle_max: Duration,
-    /// How often ended holds are looked for; their stock is back on sale at
-    /// most that much and one commit later.
+    /// How often ended holds are looked for; 250 ms. Their stock is back on
+    /// sale at most that much and one commit later.
     #[builder(default = Duration::from_millis(250))]
     pub sweep_every: Duration,
-    /// The same for a worker that had nothing to do for a minute and found no
-    /// hold that could end. Only holds made meanwhile by a worker that then
-    /// died wait that long for their end.
+    /// How often a worker looks for ended holds that did nothing for a minute
+    /// and saw no hold in the store; 60 s. A worker wakes for the holds it made
+    /// itself, so this delays only those that another worker made since the
+    /// last look, and died: their stock may come back that much later.
     #[builder(default = Duration::from_secs(60))]
     pub idle_sweep_every: Duration,
-    /// Tries of one message before it goes back to the queue or is given up.
+    /// Tries of one message before it goes back to the queue, or its caller is
+    /// told [`OutcomePending`](super::Error::OutcomePending); 8. Zero counts as
+    /// one.
     #[builder(default = 8)]
     pub tries_max: u32,
-    /// Deliveries of one message before it is given up as a dead letter, if it
-    /// fails by itself while others go well. An outage gives nothing up.
+    /// Deliveries of one message before it becomes a dead letter, if it fails
+    /// by itself while others go well; 10. An outage makes none. Zero counts as
+    /// one.
     #[builder(default = 10)]
     pub deliveries_max: u32,
 }
@@ -69,5 +103,34 @@ impl Settings {
 impl Default for Settings {
     fn default() -> Self {
         Self::builder().build()
+    }
+}
+
+/// Whether an engine decides orders itself. Exhaustive, so that an application
+/// that goes by it hears of a new one when it is compiled.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Role {
+    /// Accepts orders and decides them.
+    #[default]
+    Both,
+    /// Accepts orders; a worker elsewhere, on the same queue and store,
+    /// decides them.
+    AcceptOnly,
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn settings_are_read_as_they_are_written() -> Result<(), serde_json::Error> {
+        let settings = Settings::builder().lease_wait(Duration::from_millis(1_500)).build();
+        let text = serde_json::to_string(&settings)?;
+        assert!(text.contains(r#""lease_wait":{"secs":1,"nanos":500000000}"#), "{text}");
+        assert_eq!(serde_json::from_str::<Settings>(&text)?, settings);
+        assert_eq!(serde_json::from_str::<Settings>("{}")?, Settings::default());
+        assert!(serde_json::from_str::<Settings>(r#"{"call_max": 1}"#).is_err());
+        Ok(())
     }
 }

@@ -2,7 +2,7 @@
 
 use bytes::Bytes;
 use flux_core::seams::PutOutcome;
-use flux_core::{Error, Flux, Item, ItemId, Timestamp};
+use flux_core::{Error, Flux, Item, ItemId, Seat, Timestamp};
 use http::StatusCode;
 use http::header::{HeaderValue, LOCATION};
 use hyper::body::Body;
@@ -76,13 +76,13 @@ pub(crate) async fn list<B>(call: Call<B>) -> Result<Answer, Problem> {
 }
 
 /// The seats of a hall by name.
-struct Seats(Vec<(flux_core::SeatId, bool)>);
+struct Seats(Vec<Seat>);
 
 impl Serialize for Seats {
     fn serialize<S: Serializer>(&self, to: S) -> Result<S::Ok, S::Error> {
         let mut seats = to.serialize_map(Some(self.0.len()))?;
-        for (seat, taken) in &self.0 {
-            seats.serialize_entry(seat, if *taken { "taken" } else { "free" })?;
+        for seat in &self.0 {
+            seats.serialize_entry(&seat.id, &seat.state)?;
         }
         seats.end()
     }

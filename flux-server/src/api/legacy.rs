@@ -65,7 +65,7 @@ where
             .map(|key| OrderId::from_idempotency_key(&buyer, key))
             .transpose()?;
         let line = Line { item: item.clone(), ask: Ask::Units(Quantity::MIN) };
-        let request = OrderRequest { id, buyer: buyer.clone(), lines: Lines::new(vec![line])? };
+        let request = OrderRequest::of(buyer.clone(), Lines::new(vec![line])?).with_id(id);
         let accepted = accept(&app, request).await.inspect_err(|error| app.note(error));
         let order = match accepted {
             Ok(order) => order,

@@ -46,7 +46,7 @@ where
         (None, None) => None,
     };
     refuse_while_draining(&app)?;
-    let request = OrderRequest { id, buyer, lines };
+    let request = OrderRequest::of(buyer, lines).with_id(id);
     let wait = prefer::wait(&parts.headers);
     let placed = match wait {
         Some(longest) if app.role == Role::AcceptOnly => accept(&app, request, longest).await,

@@ -9,8 +9,8 @@ use std::time::Duration;
 
 use bytes::{Bytes, BytesMut};
 use flux_core::clock::Clock;
-use flux_core::seams::{OutcomeReceiver, Outcomes};
-use flux_core::{Error, Flux, Item, ItemId};
+use flux_core::seams::Outcomes;
+use flux_core::{Error, Flux, Item, ItemId, Subscription};
 use tokio::sync::broadcast::error::{RecvError, TryRecvError};
 use tokio::sync::{broadcast, mpsc};
 use tokio::time::{Instant, sleep_until};
@@ -37,7 +37,7 @@ pub(super) async fn run(flux: Flux, clock: Arc<dyn Clock>, mut asks: mpsc::Recei
 struct Board {
     flux: Flux,
     clock: Arc<dyn Clock>,
-    outcomes: OutcomeReceiver,
+    outcomes: Subscription,
     entries: HashMap<ItemId, Entry>,
     all: broadcast::Sender<Bytes>,
     changed: HashSet<ItemId>,

@@ -257,6 +257,8 @@ impl From<Error> for Problem {
                 Self::new(StatusCode::UNPROCESSABLE_ENTITY, "order-id-reused", detail)
             }
             Error::NotHeld(order) => Self::conflict("not-held", detail).about(order),
+            // The contract has one problem for both.
+            Error::AlreadyPaid(order) => Error::NotHeld(order).into(),
             Error::NotConfirmed(order) => Self::conflict("not-confirmed", detail).about(order),
             Error::RefundDue(order) => Self::conflict("refund-due", detail).about(order),
             Error::PutItem(PutItemError::CapacityInUse { .. }) => {

@@ -26,19 +26,7 @@ const ITEMS_MAX: usize = 100;
 /// A backend that takes longer is left out.
 const LOOK_WITHIN: Duration = Duration::from_secs(2);
 
-const COUNTERS: [(&str, &str); 16] = [
-    ("flux_orders_total", "Orders that came to have a status."),
-    ("flux_gate_turned_away_total", "Calls told sold out before any I/O."),
-    ("flux_fenced_total", "Commits refused because another worker claimed the item."),
-    ("flux_conflicts_total", "Commits refused because an order was decided or a buyer over a cap."),
-    ("flux_unknown_commits_total", "Commits whose answer was lost."),
-    ("flux_unlocked_total", "Claims made without a lock service."),
-    ("flux_unpublished_total", "Outcomes that was not published."),
-    (
-        "flux_notifications_dropped_total",
-        "Batches whose outcomes or acknowledgements were dropped.",
-    ),
-    ("flux_buried_total", "Messages given up."),
+const COUNTERS: [(&str, &str); 7] = [
     ("flux_http_requests_total", "Requests by route and status."),
     ("flux_calls_total", "Calls to SQS, DynamoDB and Redis by service and operation."),
     ("flux_sqs_requests_total", "SQS requests as they are billed."),
@@ -52,20 +40,6 @@ const GAUGES: [(&str, &str); 3] = [
     ("flux_dynamodb_read_units", "Read units that DynamoDB counted; they only grow."),
     ("flux_dynamodb_write_units", "Write units that DynamoDB counted; they only grow."),
 ];
-const HISTOGRAMS: [(&str, &str); 7] = [
-    ("flux_accept_seconds", "From past the gate to an order's durable acceptance in the queue."),
-    (
-        "flux_decide_seconds",
-        "From past the gate, or into the queue, to an order's durable decision.",
-    ),
-    ("flux_batch_orders", "Messages decided together."),
-    ("flux_batch_seconds", "How long deciding them took."),
-    ("flux_commit_orders", "Orders in one write of the store."),
-    ("flux_commit_seconds", "How long a write of the store took."),
-    ("flux_http_request_seconds", "From a request's head to its answer, by route."),
-];
-const STATUSES: [&str; 7] =
-    ["held", "rejected", "confirmed", "released", "expired", "cancelled", "refund_due"];
 
 /// The figures of this process. Cheap to clone.
 #[derive(Debug, Clone)]
@@ -92,20 +66,12 @@ impl Figures {
         for (name, help) in GAUGES {
             metrics::describe_gauge!(name, help);
         }
-        for (name, help) in HISTOGRAMS {
-            metrics::describe_histogram!(name, help);
-        }
+        let help = "From a request's head to its answer, by route.";
+        metrics::describe_histogram!("flux_http_request_seconds", help);
         // A series that begins with its first event hides that event from
-        // `rate`, so those that are known begin here.
-        for status in STATUSES {
-            metrics::counter!("flux_orders_total", "status" => status).increment(0);
-        }
-        let of_http = |name: &str| name.starts_with("flux_http_");
-        for (name, _) in COUNTERS.iter().skip(1).filter(|(name, _)| !of_http(name)) {
+        // `rate`, so those that are known begin here, or in flux-core.
+        for (name, _) in COUNTERS.iter().filter(|(name, _)| !name.starts_with("flux_http_")) {
             metrics::counter!(*name).increment(0);
-        }
-        for (name, _) in HISTOGRAMS.iter().filter(|(name, _)| !of_http(name)) {
-            drop(metrics::histogram!(*name));
         }
         Ok(Self { recorded, started: SystemTime::now() })
     }

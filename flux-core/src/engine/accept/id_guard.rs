@@ -1,13 +1,13 @@
 //! One request for each id while it is brought in. Whether an id is taken and
 //! taking it are two steps, on the store and the queue; in between, and while
-//! the worker has an order that is not decided, the id is in hand, and nobody
-//! brings in another order under it.
+//! the worker has an order that is not decided, a guard stands for the id, and
+//! nobody brings in another order under it.
 //!
-//! Only ids that callers chose are here: nobody else knows one the engine made
-//! before the call that made it is over. What is in hand ends with the last
-//! call or batch of the [inbox](super::inbox) that holds it, so there are never
-//! more than calls and messages of the inbox: a call that is dropped leaves its
-//! message there, undecided and in no queue, and the batch's hold with it.
+//! Only ids that callers chose are guarded: nobody else knows one the engine
+//! made before the call that made it is over. A guard ends with the last call
+//! or batch of the [inbox](super::inbox) that has it, so there are never more
+//! than calls and messages of the inbox: a call that is dropped leaves its
+//! message there, undecided and in no queue, and its guard with the batch.
 
 use std::collections::HashMap;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError, Weak};
@@ -16,14 +16,14 @@ use foldhash::fast::RandomState;
 
 use crate::protocol::{Order, OrderId};
 
-/// The orders in hand.
+/// The orders being brought in, by id.
 #[derive(Debug, Default)]
 pub(crate) struct GuardedIds {
     /// Callers chose the ids, so the hash is seeded at random.
     orders: Mutex<HashMap<OrderId, Weak<IdGuard>, RandomState>>,
 }
 
-/// Keeps an order in hand; all who hold an id share it.
+/// Guards the id of an order; all who bring it in share the guard.
 #[derive(Debug)]
 pub(crate) struct IdGuard {
     order: Order,
@@ -31,24 +31,23 @@ pub(crate) struct IdGuard {
 }
 
 impl GuardedIds {
-    /// What is in hand under the id of `order`: this order, unless another
-    /// call's is.
+    /// The guard of `order`'s id: for this order, unless another call's has it.
     pub(crate) fn take(self: &Arc<Self>, order: &Order) -> Arc<IdGuard> {
         let mut orders = self.lock();
-        if let Some(held) = orders.get(&order.id).and_then(Weak::upgrade) {
-            return held;
+        if let Some(guard) = orders.get(&order.id).and_then(Weak::upgrade) {
+            return guard;
         }
-        let held = Arc::new(IdGuard { order: order.clone(), among: Arc::clone(self) });
-        orders.insert(order.id, Arc::downgrade(&held));
-        held
+        let guard = Arc::new(IdGuard { order: order.clone(), among: Arc::clone(self) });
+        orders.insert(order.id, Arc::downgrade(&guard));
+        guard
     }
 
-    /// What is in hand under an id.
+    /// The guard of an id, if there is one.
     pub(crate) fn get(&self, id: OrderId) -> Option<Arc<IdGuard>> {
         self.lock().get(&id).and_then(Weak::upgrade)
     }
 
-    /// Nobody may drop a [`IdGuard`] under it.
+    /// Locks the map. Nobody may drop an [`IdGuard`] meanwhile.
     fn lock(&self) -> MutexGuard<'_, HashMap<OrderId, Weak<IdGuard>, RandomState>> {
         // Nothing in here panics half-way through a change.
         self.orders.lock().unwrap_or_else(PoisonError::into_inner)
@@ -66,8 +65,8 @@ impl IdGuard {
 impl Drop for IdGuard {
     fn drop(&mut self) {
         let mut orders = self.among.lock();
-        // The next may have taken the id since the last holder let go.
-        if orders.get(&self.order.id).is_some_and(|held| std::ptr::eq(held.as_ptr(), self)) {
+        // Another may have taken the id since the last of these let go.
+        if orders.get(&self.order.id).is_some_and(|guard| std::ptr::eq(guard.as_ptr(), self)) {
             orders.remove(&self.order.id);
         }
     }
@@ -118,26 +117,26 @@ mod tests {
     }
 
     #[test]
-    fn whoever_lets_go_leaves_the_next_ones_order_in_hand() {
+    fn whoever_lets_go_leaves_the_next_ones_guard() {
         let guarded_ids = Arc::new(GuardedIds::default());
-        let hold = |buyer: &str| {
+        let guard = |buyer: &str| {
             let order = order(buyer);
             for _ in 0..20_000 {
-                let held = guarded_ids.take(&order);
+                let guard = guarded_ids.take(&order);
                 let again = guarded_ids.get(order.id);
-                assert!(again.is_some_and(|again| Arc::ptr_eq(&again, &held)), "it was let go");
+                assert!(again.is_some_and(|again| Arc::ptr_eq(&again, &guard)), "it was let go");
             }
         };
         std::thread::scope(|scope| {
             for buyer in ["ann", "bob", "eve", "zoe"] {
-                scope.spawn(move || hold(buyer));
+                scope.spawn(move || guard(buyer));
             }
         });
         assert!(guarded_ids.lock().is_empty());
     }
 
     #[tokio::test(start_paused = true)]
-    async fn a_dropped_call_holds_its_id_as_long_as_its_message_waits() {
+    async fn a_dropped_call_guards_its_id_as_long_as_its_message_waits() {
         let flux = Flux::builder(Backend::memory()).start();
         let spec = ItemSpec::pool("a", 5).expect("an item");
         flux.put_item(spec).await.expect("it is new");
@@ -157,14 +156,14 @@ mod tests {
     async fn a_worker_that_goes_lets_go() {
         let (guarded_ids, inbox) = (Arc::new(GuardedIds::default()), Inbox::new(8, 1));
         let span = tracing::Span::none();
-        let held = || Some(guarded_ids.take(&order("ann")));
-        poll_once(inbox.ask(Message::Place(order("ann")), held(), &span)).await;
-        let full = inbox.ask(Message::Place(order("ann")), held(), &span).await;
+        let guard = || Some(guarded_ids.take(&order("ann")));
+        poll_once(inbox.ask(Message::Place(order("ann")), guard(), &span)).await;
+        let full = inbox.ask(Message::Place(order("ann")), guard(), &span).await;
         assert!(full.is_err());
         assert_eq!(guarded_ids.lock().len(), 1);
         inbox.abandon();
         assert!(guarded_ids.lock().is_empty());
-        let closed = inbox.ask(Message::Place(order("ann")), held(), &span).await;
+        let closed = inbox.ask(Message::Place(order("ann")), guard(), &span).await;
         assert!(closed.is_err());
         assert!(guarded_ids.lock().is_empty());
     }

@@ -20,7 +20,7 @@ use crate::seams::{Outcomes, SeamError};
 /// So many orders share a write that more would hardly make it cheaper.
 pub(crate) const ENOUGH: usize = 128;
 
-/// What a message came to.
+/// The result of one message.
 #[derive(Debug, Clone)]
 pub(crate) enum Answer {
     /// The order, as one of the orders of these outcomes.
@@ -36,7 +36,7 @@ pub(crate) enum Answer {
 }
 
 impl Answer {
-    /// Whether the backends kept it from being settled.
+    /// Whether the backends kept the message from being decided.
     pub(crate) fn is_failure(&self) -> bool {
         matches!(self, Self::GivenUp | Self::Broken(_))
     }
@@ -56,7 +56,7 @@ impl Answer {
 #[derive(Debug, Default)]
 struct Batch {
     answers: OnceLock<Vec<Answer>>,
-    settled: Notify,
+    answered: Notify,
 }
 
 #[derive(Debug, Default)]
@@ -64,7 +64,7 @@ struct OpenBatch {
     messages: Vec<Message>,
     asked: Vec<Stopwatch>,
     spans: Vec<(usize, Span)>,
-    held: Vec<Arc<IdGuard>>,
+    guards: Vec<Arc<IdGuard>>,
     batch: Arc<Batch>,
 }
 
@@ -85,7 +85,7 @@ pub(crate) struct Inbox {
     calls_max: usize,
 }
 
-/// What the worker takes at once.
+/// A batch as the worker takes it.
 #[derive(Debug)]
 pub(crate) struct Taken {
     pub(crate) messages: Vec<Message>,
@@ -93,15 +93,16 @@ pub(crate) struct Taken {
     pub(crate) asked: Vec<Stopwatch>,
     /// The spans of those who asked, where spans are on, by message.
     pub(crate) spans: Vec<(usize, Span)>,
-    pub(crate) batch: TakenBatch,
+    pub(crate) callers: TakenBatch,
 }
 
-/// A batch the worker has taken. Dropped decided, it tells its callers so.
+/// The callers of a batch that the worker has taken. Dropped, it tells those
+/// without an answer that their message is given up.
 #[derive(Debug)]
 pub(crate) struct TakenBatch {
     batch: Arc<Batch>,
-    /// In hand until the batch is settled, whether the callers wait or not.
-    _held: Vec<Arc<IdGuard>>,
+    /// Kept until the batch is completed, whether the callers wait or not.
+    _guards: Vec<Arc<IdGuard>>,
 }
 
 impl Inbox {
@@ -115,25 +116,25 @@ impl Inbox {
         }
     }
 
-    /// Hands a message to the worker and waits for what it comes to. Dropping
-    /// the future after its first poll does not take the message back, nor let
-    /// go of what is `held` for it.
+    /// Hands a message to the worker and waits for its answer. Dropping the
+    /// future after its first poll takes back neither the message nor its
+    /// `guard`.
     pub(crate) async fn ask(
         &self,
         message: Message,
-        held: Option<Arc<IdGuard>>,
+        guard: Option<Arc<IdGuard>>,
         asking: &Span,
     ) -> Result<Order, Error> {
         let asked = message.order_id();
-        let (batch, at) = self.push(message, held, asking)?;
-        let settled = batch.settled.notified();
-        tokio::pin!(settled);
+        let (batch, at) = self.push(message, guard, asking)?;
+        let answered = batch.answered.notified();
+        tokio::pin!(answered);
         // Registered before the look, or the wake-up could fall in between.
-        settled.as_mut().enable();
+        answered.as_mut().enable();
         let answers = match batch.answers.get() {
             Some(answers) => answers,
             None => {
-                settled.await;
+                answered.await;
                 batch.answers.get().expect("answers are set before the callers are woken")
             }
         };
@@ -143,7 +144,7 @@ impl Inbox {
     fn push(
         &self,
         message: Message,
-        held: Option<Arc<IdGuard>>,
+        guard: Option<Arc<IdGuard>>,
         asking: &Span,
     ) -> Result<(Arc<Batch>, usize), Error> {
         let asked = Stopwatch::now();
@@ -163,23 +164,23 @@ impl Inbox {
         if !asking.is_disabled() {
             open.spans.push((open.messages.len(), asking.clone()));
         }
-        open.held.extend(held);
+        open.guards.extend(guard);
         open.messages.push(message);
         open.asked.push(asked);
-        let place = (Arc::clone(&open.batch), open.messages.len() - 1);
+        let position = (Arc::clone(&open.batch), open.messages.len() - 1);
         drop(waiting);
         if awaited {
             self.filled.notify_one();
         }
-        Ok(place)
+        Ok(position)
     }
 
     /// The oldest batch, if anything waits.
     pub(crate) fn take(&self) -> Option<Taken> {
         let mut waiting = self.lock();
-        let OpenBatch { messages, asked, spans, held, batch } = waiting.batches.pop_front()?;
+        let OpenBatch { messages, asked, spans, guards, batch } = waiting.batches.pop_front()?;
         waiting.messages -= messages.len();
-        Some(Taken { messages, asked, spans, batch: TakenBatch { batch, _held: held } })
+        Some(Taken { messages, asked, spans, callers: TakenBatch { batch, _guards: guards } })
     }
 
     /// How many messages wait.
@@ -227,7 +228,7 @@ impl Inbox {
 
 impl TakenBatch {
     /// Answers every caller of the batch, in the order their messages came.
-    pub(crate) fn settle(self, answers: Vec<Answer>) {
+    pub(crate) fn complete(self, answers: Vec<Answer>) {
         // The first setting counts; `drop` finds it set.
         let _ = self.batch.answers.set(answers);
     }
@@ -236,6 +237,6 @@ impl TakenBatch {
 impl Drop for TakenBatch {
     fn drop(&mut self) {
         self.batch.answers.get_or_init(Vec::new);
-        self.batch.settled.notify_waiters();
+        self.batch.answered.notify_waiters();
     }
 }

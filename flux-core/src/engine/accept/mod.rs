@@ -1,6 +1,7 @@
 //! How orders come in, up to the worker.
 
 pub(super) mod gate;
+pub(super) mod gate_sync;
 pub(super) mod id_guard;
 pub(super) mod inbox;
 pub(super) mod queued_spans;

@@ -9,69 +9,31 @@ use tracing::{Instrument, Span, debug, debug_span};
 use uuid::Uuid;
 
 use super::id_guard::IdGuard;
+use crate::engine::core::{Core, is_decided};
 use crate::engine::error::Error;
-use crate::engine::flux::{Flux, is_decided};
 use crate::engine::request::OrderRequest;
 use crate::protocol::{Message, Order, OrderId};
 
-impl Flux {
-    /// Accepts an order and returns it queued, once the acceptance is durable:
-    /// it will be decided, whatever crashes. A repeat returns the order as it
-    /// now stands.
-    ///
-    /// # Errors
-    /// [`Error::SoldOut`] at the gate (nothing is recorded),
-    /// [`Error::UnknownItem`], [`Error::Invalid`], [`Error::IdReused`],
-    /// [`Error::Overloaded`], [`Error::ShuttingDown`], [`Error::Backend`].
-    pub async fn submit(&self, request: OrderRequest) -> Result<Order, Error> {
+impl Core {
+    /// Accepts an order into the queue.
+    pub(crate) async fn submit(&self, request: OrderRequest) -> Result<Order, Error> {
         match self.admit(request).await? {
             Admitted::Decided(order) => Ok(order),
-            Admitted::New(order, held) => self.enqueue(order, held).await,
+            Admitted::New(order, guard) => self.enqueue(order, guard).await,
         }
     }
 
-    /// Places an order and returns it decided, once the decision is durable:
-    /// held, or rejected with a reason. A repeat returns the order as it now
-    /// stands.
-    ///
-    /// # Errors
-    /// As [`submit`](Self::submit), and [`Error::OutcomePending`] when a worker
-    /// elsewhere gave no decision within
-    /// [`decision_timeout`](crate::Settings::decision_timeout).
-    pub async fn place(&self, request: OrderRequest) -> Result<Order, Error> {
+    /// Has an order decided.
+    pub(crate) async fn place(&self, request: OrderRequest) -> Result<Order, Error> {
         match self.admit(request).await? {
             Admitted::Decided(order) => Ok(order),
-            Admitted::New(order, held) => self.decided_now(order, held).await,
+            Admitted::New(order, guard) => self.decided_now(order, guard).await,
         }
     }
 
-    /// Places an order and returns it decided if that takes no longer than
-    /// `longest` past the gate; else as [`submit`](Self::submit) does: queued,
-    /// once that is durable. A repeat returns the order as it then stands.
-    /// With `longest` of zero it is `submit`.
-    ///
-    /// Cancel safety: a dropped call may leave the order undone, accepted or
-    /// decided. Under an id of the caller's own, repeating it is safe.
-    ///
-    /// ```
-    /// # #[tokio::main(flavor = "current_thread")]
-    /// # async fn main() -> Result<(), Box<dyn std::error::Error>> {
-    /// use std::time::Duration;
-    /// use flux_core::{Backend, Flux, ItemSpec, OrderRequest, OrderStatus};
-    ///
-    /// let flux = Flux::builder(Backend::memory()).start();
-    /// flux.put_item(ItemSpec::pool("ticket_1", 1)?).await?;
-    /// let request = OrderRequest::units("ann", "ticket_1", 1)?;
-    /// let order = flux.place_within(request, Duration::from_secs(5)).await?;
-    /// assert_eq!(order.status(), OrderStatus::Held);
-    /// # Ok(())
-    /// # }
-    /// ```
-    ///
-    /// # Errors
-    /// As [`submit`](Self::submit), and [`Error::OutcomePending`] when the worker
-    /// has the order and it could not be made durable in the queue as well.
-    pub async fn place_within(
+    /// Has an order decided if that takes no longer than `longest`, else
+    /// accepts it.
+    pub(crate) async fn place_within(
         &self,
         request: OrderRequest,
         longest: Duration,
@@ -79,18 +41,18 @@ impl Flux {
         if longest.is_zero() {
             return self.submit(request).await;
         }
-        let (order, held) = match self.admit(request).await? {
+        let (order, guard) = match self.admit(request).await? {
             Admitted::Decided(order) => return Ok(order),
-            Admitted::New(order, held) => (order, held),
+            Admitted::New(order, guard) => (order, guard),
         };
-        if self.running.has_worker {
-            let deciding = self.decided_now(order.clone(), held.clone());
+        if self.has_worker() {
+            let deciding = self.decided_now(order.clone(), guard.clone());
             return match timeout(longest, deciding).await {
                 Ok(decided) => decided,
-                Err(_) => self.enqueue_too(order, held).await,
+                Err(_) => self.enqueue_too(order, guard).await,
             };
         }
-        let accepted = self.enqueue(order, held.clone()).await?;
+        let accepted = self.enqueue(order, guard.clone()).await?;
         if is_decided(&accepted) {
             return Ok(accepted);
         }
@@ -104,18 +66,17 @@ impl Flux {
     }
 
     async fn admit(&self, request: OrderRequest) -> Result<Admitted, Error> {
-        if *self.running.stop.borrow() || self.core.inbox.is_closed() {
+        if self.inbox.is_closed() {
             return Err(Error::ShuttingDown);
         }
         let OrderRequest { id, buyer, lines } = request;
-        let looked = self.core.gate.check(&lines, &*self.core.backend.store).await;
-        let refusal = match looked {
+        let refusal = match self.gate.check(&lines, &*self.backend.store).await {
             Ok(None) => None,
             Ok(Some(item)) => Some(Error::SoldOut(item.clone())),
             Err(error @ (Error::Invalid(_) | Error::UnknownItem(_))) => Some(error),
             Err(error) => return Err(error),
         };
-        let now = self.core.clock.now();
+        let now = self.clock.now();
         if let Some(id) = id {
             return self.admit_chosen(Order::queued(id, buyer, lines, now), refusal).await;
         }
@@ -127,19 +88,18 @@ impl Flux {
     }
 
     /// Admits an order under an id of the caller's own: as the order that has
-    /// the id already, if it is a repeat of that. What the gate thinks of it
-    /// now doesn't change a known order.
+    /// the id already, if it is a repeat of that. The gate's present view
+    /// doesn't change a known order.
     async fn admit_chosen(&self, order: Order, refusal: Option<Error>) -> Result<Admitted, Error> {
-        let guarded_ids = &self.core.guarded_ids;
-        let held = match refusal {
-            None => Ok(guarded_ids.take(&order)),
-            Some(refusal) => guarded_ids.get(order.id).ok_or(refusal),
+        let guard = match refusal {
+            None => Ok(self.guarded_ids.take(&order)),
+            Some(refusal) => self.guarded_ids.get(order.id).ok_or(refusal),
         };
-        let refusal = match held {
-            Ok(held) if order.asks_the_same_as(held.order()) => {
-                return Ok(Admitted::New(held.order().clone(), Some(held)));
+        let refusal = match guard {
+            Ok(guard) if order.asks_the_same_as(guard.order()) => {
+                return Ok(Admitted::New(guard.order().clone(), Some(guard)));
             }
-            // It is in the wrong hands if this is a repeat of a known order.
+            // The guard's order is the wrong one if this repeats a known order.
             Ok(_other) => Error::IdReused(order.id),
             Err(refusal) => refusal,
         };
@@ -148,48 +108,48 @@ impl Flux {
         if is_decided(&known) {
             return Ok(Admitted::Decided(known));
         }
-        let held = guarded_ids.take(&known);
-        Ok(Admitted::New(known, Some(held)))
+        let guard = self.guarded_ids.take(&known);
+        Ok(Admitted::New(known, Some(guard)))
     }
 
     fn refused(&self, refusal: Error) -> Error {
         if matches!(refusal, Error::SoldOut(_)) {
-            self.core.turned_away.increment(1);
+            self.turned_away.increment(1);
         }
         refusal
     }
 
-    async fn decided_now(&self, order: Order, held: Option<Arc<IdGuard>>) -> Result<Order, Error> {
+    async fn decided_now(&self, order: Order, guard: Option<Arc<IdGuard>>) -> Result<Order, Error> {
         let span = debug_span!(target: "flux", "place", order = %order.id);
         let deciding = async {
-            match held {
+            match guard {
                 None => self.rule(Message::Place(order), is_decided, &span).await,
                 // Boxed, so that calls without an id of their own stay small.
-                Some(held) => Box::pin(self.decide_chosen(order, held, &span)).await,
+                Some(guard) => Box::pin(self.decide_chosen(order, guard, &span)).await,
             }
         };
         deciding.instrument(span.clone()).await
     }
 
-    /// Has an order decided whose id is in hand. If the queue has an order
+    /// Has an order decided whose id is guarded. If the queue has an order
     /// under this id, it is that one that is decided: it was accepted, and when
     /// it was counts.
     async fn decide_chosen(
         &self,
         order: Order,
-        held: Arc<IdGuard>,
+        guard: Arc<IdGuard>,
         span: &Span,
     ) -> Result<Order, Error> {
-        let queue = &self.core.backend.queue;
+        let queue = &self.backend.queue;
         let queued = match queue.find(order.id).await? {
             Some(queued) => Some(same(&order, queued)?),
             None => None,
         };
-        let decided = if self.running.has_worker {
+        let decided = if self.has_worker() {
             let message = Message::Place(queued.unwrap_or_else(|| order.clone()));
-            self.core.inbox.ask(message, Some(held), span).await?
+            self.inbox.ask(message, Some(guard), span).await?
         } else {
-            let waiting = self.core.waiters.register(order.id)?;
+            let waiting = self.waiters.register(order.id)?;
             if queued.is_none() {
                 queue.send(&[Message::Place(order.clone())]).await?;
             }
@@ -198,22 +158,22 @@ impl Flux {
         same(&order, decided)
     }
 
-    async fn enqueue(&self, order: Order, held: Option<Arc<IdGuard>>) -> Result<Order, Error> {
+    async fn enqueue(&self, order: Order, guard: Option<Arc<IdGuard>>) -> Result<Order, Error> {
         let started = Stopwatch::now();
         let span = debug_span!(target: "flux", "submit", order = %order.id);
         let id = order.id;
         let accepting = async {
-            if held.is_some()
+            if guard.is_some()
                 && let Some(known) = self.order(id).await?
             {
                 return same(&order, known);
             }
-            if self.running.has_worker {
-                self.core.queued_spans.leave(id, &span);
+            if self.has_worker() {
+                self.queued_spans.leave(id, &span);
             }
             let message = Message::Place(order);
-            if let Err(error) = self.core.backend.queue.send(std::slice::from_ref(&message)).await {
-                drop(self.core.queued_spans.pick_up(id));
+            if let Err(error) = self.backend.queue.send(std::slice::from_ref(&message)).await {
+                drop(self.queued_spans.pick_up(id));
                 return Err(error.into());
             }
             metrics::histogram!("flux_accept_seconds").record(started.elapsed());
@@ -228,13 +188,13 @@ impl Flux {
     /// Queues an order that the worker was handed and has not decided in time.
     /// It may still do so, and decides an id once; so only success and what is
     /// known of the order may be told.
-    async fn enqueue_too(&self, order: Order, held: Option<Arc<IdGuard>>) -> Result<Order, Error> {
-        let held = held.unwrap_or_else(|| self.core.guarded_ids.take(&order));
-        let error = match self.enqueue(order.clone(), Some(held)).await {
+    async fn enqueue_too(&self, order: Order, guard: Option<Arc<IdGuard>>) -> Result<Order, Error> {
+        let guard = guard.unwrap_or_else(|| self.guarded_ids.take(&order));
+        let error = match self.enqueue(order.clone(), Some(guard)).await {
             Err(error) if !matches!(error, Error::IdReused(_)) => error,
             answer => return answer,
         };
-        debug!(%error, order = %order.id, "an order in the worker's hands was not queued");
+        debug!(%error, order = %order.id, "an order that the worker was handed was not queued");
         match self.order(order.id).await {
             Ok(Some(known)) => same(&order, known),
             _ => Err(Error::OutcomePending(order.id)),
@@ -243,7 +203,7 @@ impl Flux {
 }
 
 enum Admitted {
-    /// To be brought in; in hand if its id is the caller's own.
+    /// To be brought in, its id guarded if the caller chose it.
     New(Order, Option<Arc<IdGuard>>),
     /// A repeat of this one.
     Decided(Order),

@@ -1,4 +1,4 @@
-//! Those who wait for outcomes of one order.
+//! Callers who wait for the outcome of one order.
 
 use std::collections::HashMap;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
@@ -22,7 +22,7 @@ pub(crate) struct Waiters {
     max: usize,
 }
 
-/// One caller's place; given up when dropped.
+/// One caller's wait; over when dropped.
 #[derive(Debug)]
 pub(crate) struct Waiting<'w> {
     waiters: &'w Waiters,
@@ -35,7 +35,7 @@ impl Waiters {
         Self { orders: Mutex::default(), max }
     }
 
-    /// Starts waiting; outcomes from now on is heard.
+    /// Starts waiting; an outcome told from now on is heard.
     pub(crate) fn register(&self, id: OrderId) -> Result<Waiting<'_>, Error> {
         let mut orders = self.lock();
         if orders.len() >= self.max && !orders.contains_key(&id) {
@@ -73,9 +73,9 @@ impl Waiters {
 }
 
 impl Waiting<'_> {
-    /// Completes when the outcome of the order is next told after it was first polled or
-    /// [enabled](tokio::sync::futures::Notified::enable).
-    pub(crate) fn outcomes(&self) -> tokio::sync::futures::Notified<'_> {
+    /// Completes when an outcome of the order is told after this was first
+    /// polled or [enabled](tokio::sync::futures::Notified::enable).
+    pub(crate) fn told(&self) -> tokio::sync::futures::Notified<'_> {
         self.woken.notified()
     }
 }

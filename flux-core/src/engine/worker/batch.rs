@@ -8,7 +8,7 @@
 //! 5. commit, each set of connected items as one atomic write;
 //! 6. answer what was applied; forget what was refused, and try it again.
 //!
-//! The answers are told once they are durable; that is the `settle` module's.
+//! The answers are told once they are durable: see [`completion`](super::completion).
 
 use std::collections::{BTreeSet, HashMap, HashSet};
 use std::error::Error;
@@ -60,15 +60,15 @@ impl Work {
     }
 }
 
-/// What a batch did. Nobody may hear of it before it is durable.
+/// The effect of a batch. Nobody may hear of it before it is durable.
 #[derive(Debug, Default)]
 pub(crate) struct Done {
     pub(crate) durable: Vec<Durable>,
-    /// What was applied.
+    /// The orders and numbers it changed, by commit.
     pub(crate) outcomes: Vec<Arc<Outcomes>>,
 }
 
-/// What a worker knows from one batch to the next.
+/// Works on batches, and keeps items from one to the next.
 #[derive(Debug)]
 pub(crate) struct BatchProcessor {
     core: Arc<Core>,
@@ -76,7 +76,7 @@ pub(crate) struct BatchProcessor {
     leases: HeldLeases,
 }
 
-/// What one batch learns on its way.
+/// Facts that one batch learns on its way.
 #[derive(Debug, Default)]
 struct Facts {
     /// Orders as the store had them.
@@ -91,8 +91,8 @@ impl Facts {
         self.orders.get(&id).and_then(Option::as_ref)
     }
 
-    /// What a work needs claimed; nothing if it is a follow-up of no order, or
-    /// an order that was found decided.
+    /// The lines whose items must be claimed for a work; none if it is a
+    /// follow-up of no order, or an order that was found decided.
     fn lines<'f>(&'f self, work: &'f Work) -> &'f [Line] {
         match (&work.message, self.order(work.message.order_id())) {
             (Message::Place(order), None) => &order.lines,
@@ -107,24 +107,24 @@ impl BatchProcessor {
         Self { leases: HeldLeases::new(Arc::clone(&core)), core, view: View::default() }
     }
 
-    /// Works until every work has its answer, to be told when what was done is
-    /// durable.
-    pub(crate) async fn work(&mut self, works: &mut [Work]) -> Done {
+    /// Works on a batch until each message has its answer, to be told when the
+    /// effect is durable.
+    pub(crate) async fn work(&mut self, batch: &mut [Work]) -> Done {
         let mut facts = Facts::default();
         let mut done = Done::default();
         let (mut refusals, mut lessons) = (0, 0);
-        while works.iter().any(|work| work.answer.is_none()) {
-            match self.pass(works, &mut facts, &mut done).await {
+        while batch.iter().any(|work| work.answer.is_none()) {
+            match self.pass(batch, &mut facts, &mut done).await {
                 Ok(Pass::Progress) => continue,
-                // Each lesson settles an order, so they can't be more than these.
-                Ok(Pass::Learned) if lessons < works.len() => {
+                // Each lesson is about one more order, so there can't be more.
+                Ok(Pass::Learned) if lessons < batch.len() => {
                     lessons += 1;
                     continue;
                 }
                 Ok(Pass::Learned | Pass::Refused) => {}
                 Err(error @ SeamError::Broken { .. }) => {
                     warn!(error = &error as &dyn Error, "a backend is broken");
-                    give_up(works, &Answer::Broken(error));
+                    give_up(batch, &Answer::Broken(error));
                     break;
                 }
                 Err(error) => {
@@ -134,7 +134,7 @@ impl BatchProcessor {
             }
             refusals += 1;
             if refusals >= self.core.settings.tries_max {
-                give_up(works, &Answer::GivenUp);
+                give_up(batch, &Answer::GivenUp);
                 break;
             }
             tokio::time::sleep(PAUSE.full_jitter(refusals)).await;
@@ -145,28 +145,28 @@ impl BatchProcessor {
 
     async fn pass(
         &mut self,
-        works: &mut [Work],
+        batch: &mut [Work],
         facts: &mut Facts,
         done: &mut Done,
     ) -> Result<Pass, SeamError> {
-        self.read_followed_up(works, facts).await?;
-        let waits_for = self.claim_missing(works, facts).await?;
+        self.read_followed_up(batch, facts).await?;
+        let waits_for = self.claim_missing(batch, facts).await?;
         if !facts.doubtful.is_empty() {
             let ids: Vec<OrderId> = facts.doubtful.iter().copied().collect();
             let orders = self.core.backend.store.orders(&ids).await?;
             facts.orders.extend(ids.into_iter().zip(orders));
             facts.doubtful.clear();
         }
-        let transactions = self.decide(works, facts, &waits_for);
+        let transactions = self.decide(batch, facts, &waits_for);
         if transactions.is_empty() {
             // Repeats are answered by what was found, so there is progress
-            // unless everything was put off, which an empty transactions rules out.
+            // unless everything was put off, which having nothing to write rules out.
             return Ok(Pass::Progress);
         }
         let (commits, positions): (Vec<_>, Vec<_>) = transactions
             .into_commits(&self.view)
             .into_iter()
-            .map(|transaction| (transaction.commit, transaction.works))
+            .map(|transaction| (transaction.commit, transaction.positions))
             .unzip();
         let ruled = match self.core.backend.store.begin_commit(&commits).await {
             Ok(begun) => {
@@ -197,11 +197,11 @@ impl BatchProcessor {
                         let available = self.view.get(item)?.stock.available();
                         Some(Availability { item: item.clone(), available })
                     }));
-                    for (write, place) in commit.writes.into_iter().zip(positions) {
+                    for (write, position) in commit.writes.into_iter().zip(positions) {
                         if let Some(fact) = facts.orders.get_mut(&write.order.id) {
                             *fact = Some(write.order.clone());
                         }
-                        answered.push(place);
+                        answered.push(position);
                         outcomes.orders.push(write.order);
                     }
                     continue;
@@ -230,8 +230,8 @@ impl BatchProcessor {
         if !outcomes.orders.is_empty() {
             self.core.gate.set_availability(&outcomes.availability);
             let outcomes = Arc::new(outcomes);
-            for (at, work) in answered.into_iter().enumerate() {
-                works[work].answer = Some(Answer::Decided(Arc::clone(&outcomes), at));
+            for (at, position) in answered.into_iter().enumerate() {
+                batch[position].answer = Some(Answer::Decided(Arc::clone(&outcomes), at));
             }
             done.outcomes.push(outcomes);
             return Ok(Pass::Progress);
@@ -239,13 +239,14 @@ impl BatchProcessor {
         Ok(if learned && !refused { Pass::Learned } else { Pass::Refused })
     }
 
-    async fn read_followed_up(&self, works: &[Work], facts: &mut Facts) -> Result<(), SeamError> {
+    async fn read_followed_up(&self, batch: &[Work], facts: &mut Facts) -> Result<(), SeamError> {
         let unread = |work: &&Work| {
             work.answer.is_none()
                 && work.looks_first
                 && !facts.orders.contains_key(&work.message.order_id())
         };
-        let mut ids: Vec<_> = works.iter().filter(unread).map(|j| j.message.order_id()).collect();
+        let mut ids: Vec<_> =
+            batch.iter().filter(unread).map(|work| work.message.order_id()).collect();
         if ids.is_empty() {
             return Ok(());
         }
@@ -256,19 +257,19 @@ impl BatchProcessor {
         Ok(())
     }
 
-    /// Claims the items of the works, and says which must wait because somebody
-    /// else works on them, or because they can't be claimed now; never all that
-    /// there is to do.
+    /// Claims the items of the batch, and returns those that must wait because
+    /// somebody else works on them, or because they can't be claimed now; never
+    /// all that there is to do.
     async fn claim_missing(
         &mut self,
-        works: &mut [Work],
+        batch: &mut [Work],
         facts: &Facts,
     ) -> Result<HashSet<ItemId>, SeamError> {
-        let open = |works: &'_ [Work]| {
-            let open = works.iter().filter(|work| work.answer.is_none());
+        let open = |batch: &'_ [Work]| {
+            let open = batch.iter().filter(|work| work.answer.is_none());
             open.flat_map(|work| facts.lines(work)).map(|line| line.item.clone()).collect()
         };
-        let mut missing: BTreeSet<ItemId> = open(works);
+        let mut missing: BTreeSet<ItemId> = open(batch);
         missing.retain(|item| self.view.get(item).is_none());
         if missing.is_empty() {
             return Ok(HashSet::new());
@@ -276,16 +277,16 @@ impl BatchProcessor {
         let mut missing: Vec<ItemId> = missing.into_iter().collect();
         let mut others = self.leases.lease_free(&missing).await;
         let waits = |work: &Work| facts.lines(work).iter().any(|line| others.contains(&line.item));
-        for work in works.iter_mut().filter(|work| work.answer.is_none() && work.is_spare) {
+        for work in batch.iter_mut().filter(|work| work.answer.is_none() && work.is_spare) {
             if waits(work) {
                 work.answer = Some(Answer::NotFound(work.message.order_id()));
             }
         }
-        let open = || works.iter().filter(|work| work.answer.is_none());
+        let open = || batch.iter().filter(|work| work.answer.is_none());
         if let Some(first) = open().find(|work| !facts.lines(work).is_empty())
             && open().all(waits)
         {
-            // Of those who hold nothing while they wait, no two wait for each other.
+            // Of workers that keep nothing while they wait, no two wait for each other.
             self.let_go().await;
             let item_of = |line: &Line| line.item.clone();
             let first: BTreeSet<ItemId> = facts.lines(first).iter().map(item_of).collect();
@@ -301,8 +302,8 @@ impl BatchProcessor {
         Ok(others)
     }
 
-    /// Claims items, and says which can't be while others can: one that is in
-    /// trouble holds nobody else up.
+    /// Claims items, and returns those that can't be claimed while others can:
+    /// one that is in trouble holds nobody else up.
     async fn claim(&mut self, items: &[ItemId]) -> Result<Vec<ItemId>, SeamError> {
         let store = &self.core.backend.store;
         let error = match store.claim(items).await {
@@ -328,7 +329,7 @@ impl BatchProcessor {
 
     fn decide(
         &mut self,
-        works: &mut [Work],
+        batch: &mut [Work],
         facts: &mut Facts,
         waits_for: &HashSet<ItemId>,
     ) -> Transactions {
@@ -337,9 +338,9 @@ impl BatchProcessor {
         for over in &facts.over_cap {
             self.view.learn(over.clone());
         }
-        let mut transactions = Transactions::new(self.core.backend.store.commit_max(), works.len());
-        let mut decided = HashSet::with_capacity_and_hasher(works.len(), RandomState::default());
-        for (place, work) in works.iter_mut().enumerate() {
+        let mut transactions = Transactions::new(self.core.backend.store.commit_max(), batch.len());
+        let mut decided = HashSet::with_capacity_and_hasher(batch.len(), RandomState::default());
+        for (position, work) in batch.iter_mut().enumerate() {
             if work.answer.is_some() {
                 continue;
             }
@@ -375,7 +376,7 @@ impl BatchProcessor {
                 }
                 Verdict::Write(write) => {
                     decided.insert(id);
-                    transactions.add(write, place, &self.view);
+                    transactions.add(write, position, &self.view);
                 }
                 Verdict::Nothing => {
                     work.answer = Some(match found {
@@ -417,7 +418,7 @@ impl BatchProcessor {
 }
 
 enum Pass {
-    /// Something was settled.
+    /// Something was decided.
     Progress,
     /// Nothing was, but the next pass knows better.
     Learned,
@@ -425,8 +426,8 @@ enum Pass {
     Refused,
 }
 
-fn give_up(works: &mut [Work], answer: &Answer) {
-    for work in works.iter_mut().filter(|work| work.answer.is_none()) {
+fn give_up(batch: &mut [Work], answer: &Answer) {
+    for work in batch.iter_mut().filter(|work| work.answer.is_none()) {
         work.answer = Some(answer.clone());
     }
 }

@@ -15,7 +15,7 @@ use super::batch::Done;
 use super::decision_metrics::DecisionMetrics;
 use crate::engine::accept::inbox::{Answer, TakenBatch};
 use crate::engine::core::Core;
-use crate::protocol::OrderStatus;
+use crate::engine::described_metrics::COUNTED;
 use crate::seams::{Outcomes, Receipt};
 
 /// Batches that may be decided and not durable.
@@ -27,28 +27,28 @@ const TO_TELL_MAX: usize = 64;
 pub(crate) struct DecidedBatch {
     pub(crate) started: Instant,
     pub(crate) done: Done,
-    pub(crate) batch: Option<TakenBatch>,
+    pub(crate) callers: Option<TakenBatch>,
     pub(crate) answers: Vec<Answer>,
     pub(crate) delivered: Vec<(Receipt, Answer)>,
     /// How long a delivery that was given up stays away.
     pub(crate) retry_after: Duration,
-    pub(crate) metrics_of: DecisionMetrics,
+    pub(crate) metrics: DecisionMetrics,
 }
 
-/// What is left to do when the callers have their answers.
+/// The work left when the callers have their answers.
 struct Aftermath {
     delivered: Vec<(Receipt, Answer)>,
     retry_after: Duration,
     outcomes: Vec<Arc<Outcomes>>,
     /// From the first look to the answers.
     took: Duration,
-    metrics_of: DecisionMetrics,
+    metrics: DecisionMetrics,
 }
 
 #[derive(Default)]
 struct Progress {
     decided: AtomicUsize,
-    settled: Notify,
+    completed: Notify,
     last_took_nanos: AtomicU64,
 }
 
@@ -62,11 +62,11 @@ impl Drop for Completing {
     fn drop(&mut self) {
         self.decided.close();
         self.progress.decided.store(0, Ordering::Release);
-        self.progress.settled.notify_one();
+        self.progress.completed.notify_one();
     }
 }
 
-/// Settles batches in the order they were decided.
+/// Completes batches in the order they were decided.
 pub(crate) struct Completer {
     hand_over: mpsc::Sender<DecidedBatch>,
     tasks: [JoinHandle<()>; 2],
@@ -78,8 +78,8 @@ impl Completer {
         let (hand_over, decided) = mpsc::channel(DECIDED_MAX);
         let (left, aftermath) = mpsc::channel(TO_TELL_MAX);
         let progress = Arc::new(Progress::default());
-        let settling = Completing { decided, progress: Arc::clone(&progress) };
-        let tasks = [tokio::spawn(settle(settling, left)), tokio::spawn(tell(core, aftermath))];
+        let completing = Completing { decided, progress: Arc::clone(&progress) };
+        let tasks = [tokio::spawn(complete(completing, left)), tokio::spawn(tell(core, aftermath))];
         Self { hand_over, tasks, progress }
     }
 
@@ -95,9 +95,9 @@ impl Completer {
     }
 
     /// Waits until no batch is on its way. Cancel-safe.
-    pub(crate) async fn settled(&self) {
+    pub(crate) async fn completed(&self) {
         while self.progress.decided.load(Ordering::Acquire) > 0 {
-            self.progress.settled.notified().await;
+            self.progress.completed.notified().await;
         }
     }
 
@@ -106,7 +106,7 @@ impl Completer {
         Duration::from_nanos(self.progress.last_took_nanos.load(Ordering::Relaxed))
     }
 
-    /// Settles what is left.
+    /// Completes the batches that are left.
     pub(crate) async fn finish(self) {
         drop(self.hand_over);
         for task in self.tasks {
@@ -117,16 +117,16 @@ impl Completer {
     }
 }
 
-async fn settle(mut settling: Completing, left: mpsc::Sender<Aftermath>) {
-    while let Some(decided) = settling.decided.recv().await {
-        let aftermath = decided.settle().await;
+async fn complete(mut completing: Completing, left: mpsc::Sender<Aftermath>) {
+    while let Some(decided) = completing.decided.recv().await {
+        let aftermath = decided.complete().await;
         let took = aftermath.took;
         let nanos = u64::try_from(took.as_nanos()).unwrap_or(u64::MAX);
-        let progress = &settling.progress;
+        let progress = &completing.progress;
         progress.last_took_nanos.store(nanos, Ordering::Relaxed);
         metrics::histogram!("flux_batch_seconds").record(took.as_secs_f64());
         progress.decided.fetch_sub(1, Ordering::AcqRel);
-        progress.settled.notify_one();
+        progress.completed.notify_one();
         // A queue or bus that can't keep up holds up no caller: deliveries
         // come back by themselves, and outcomes are best effort.
         if left.try_send(aftermath).is_err() {
@@ -137,8 +137,8 @@ async fn settle(mut settling: Completing, left: mpsc::Sender<Aftermath>) {
 
 async fn tell(core: Arc<Core>, mut left: mpsc::Receiver<Aftermath>) {
     while let Some(aftermath) = left.recv().await {
-        let Aftermath { delivered, retry_after, outcomes, took, metrics_of } = aftermath;
-        metrics_of.measure(took);
+        let Aftermath { delivered, retry_after, outcomes, took, metrics } = aftermath;
+        metrics.measure(took);
         for outcomes in &outcomes {
             count(outcomes);
         }
@@ -150,8 +150,8 @@ async fn tell(core: Arc<Core>, mut left: mpsc::Receiver<Aftermath>) {
 }
 
 impl DecidedBatch {
-    /// Answers the callers, once that may be done.
-    async fn settle(mut self) -> Aftermath {
+    /// Answers the callers once the batch is durable.
+    async fn complete(mut self) -> Aftermath {
         let mut durable = Ok(());
         for written in self.done.durable {
             durable = durable.and(written.wait().await);
@@ -165,15 +165,15 @@ impl DecidedBatch {
             self.answers.fill(broken.clone());
             self.delivered.iter_mut().for_each(|(_, answer)| *answer = broken.clone());
             self.done.outcomes.clear();
-            self.metrics_of.fail();
+            self.metrics.fail();
         }
-        if let Some(batch) = self.batch {
-            batch.settle(self.answers);
+        if let Some(callers) = self.callers {
+            callers.complete(self.answers);
         }
-        self.metrics_of.end();
+        self.metrics.end();
         let took = self.started.elapsed();
-        let Self { delivered, retry_after, metrics_of, .. } = self;
-        Aftermath { delivered, retry_after, outcomes: self.done.outcomes, took, metrics_of }
+        let Self { delivered, retry_after, metrics, .. } = self;
+        Aftermath { delivered, retry_after, outcomes: self.done.outcomes, took, metrics }
     }
 }
 
@@ -199,21 +199,13 @@ async fn acknowledge(core: &Core, delivered: Vec<(Receipt, Answer)>, retry_after
     }
 }
 
-/// Counts what became of orders.
+/// Counts orders by the status they came to have.
 pub(crate) fn count(outcomes: &Outcomes) {
     let mut counts = [0u64; 8];
     for order in &outcomes.orders {
         counts[order.status() as usize] += 1;
     }
-    for status in [
-        OrderStatus::Held,
-        OrderStatus::Confirmed,
-        OrderStatus::Released,
-        OrderStatus::Expired,
-        OrderStatus::Cancelled,
-        OrderStatus::Rejected,
-        OrderStatus::RefundDue,
-    ] {
+    for status in COUNTED {
         let orders = counts[status as usize];
         if orders > 0 {
             metrics::counter!("flux_orders_total", "status" => status.as_str()).increment(orders);
@@ -231,25 +223,14 @@ mod tests {
     use super::*;
     use crate::backends::Backend;
     use crate::clock::SystemClock;
-    use crate::engine::{
-        Error, Settings, accept::gate::Gate, accept::id_guard::GuardedIds, accept::inbox::Inbox,
-        accept::inbox::Taken, accept::queued_spans::QueuedSpans, accept::waiters::Waiters,
-    };
+    use crate::engine::accept::inbox::Taken;
+    use crate::engine::{Error, Role, Settings};
     use crate::protocol::{Message, Order, OrderId};
     use crate::seams::{Durable, SeamError};
 
     fn core() -> Core {
-        Core {
-            backend: Backend::memory(),
-            clock: Arc::new(SystemClock),
-            settings: Settings::default(),
-            gate: Gate::default(),
-            guarded_ids: Arc::new(GuardedIds::default()),
-            inbox: Inbox::new(8, 8),
-            waiters: Waiters::new(8),
-            queued_spans: QueuedSpans::default(),
-            turned_away: metrics::Counter::noop(),
-        }
+        let clock = Arc::new(SystemClock);
+        Core::new(Backend::memory(), clock, Settings::default(), Role::Both)
     }
 
     fn some_order() -> Order {
@@ -258,31 +239,31 @@ mod tests {
         Order::queued(id, request.buyer, request.lines, Default::default())
     }
 
-    /// A batch of one caller, decided and being written; what its caller
-    /// hears, and whether there are outcomes, when the write ends as told.
+    /// The answer to the one caller of a batch, and whether there are outcomes,
+    /// when the write ends as told.
     async fn heard_when(written: Result<(), SeamError>) -> (Result<Order, Error>, bool) {
         let core = core();
         let span = Span::none();
         let mut caller = std::pin::pin!(core.inbox.ask(Message::Place(some_order()), None, &span));
         assert!(poll_once(caller.as_mut()).await.is_pending());
-        let Taken { batch, .. } = core.inbox.take().expect("one waits");
+        let Taken { callers, .. } = core.inbox.take().expect("one waits");
         let (on_disk, writing) = oneshot::channel();
         let durable = Durable::after(async { writing.await.expect("it is told") });
         let told = Arc::new(Outcomes { orders: vec![some_order()], availability: Vec::new() });
         let decided = DecidedBatch {
             started: Instant::now(),
             done: Done { durable: vec![durable], outcomes: vec![Arc::clone(&told)] },
-            batch: Some(batch),
+            callers: Some(callers),
             answers: vec![Answer::Decided(told, 0)],
             delivered: Vec::new(),
             retry_after: Duration::ZERO,
-            metrics_of: DecisionMetrics::default(),
+            metrics: DecisionMetrics::default(),
         };
-        let mut settling = std::pin::pin!(decided.settle());
-        assert!(poll_once(settling.as_mut()).await.is_pending());
+        let mut completing = std::pin::pin!(decided.complete());
+        assert!(poll_once(completing.as_mut()).await.is_pending());
         assert!(poll_once(caller.as_mut()).await.is_pending(), "answered before it is on disk");
         on_disk.send(written).expect("it waits");
-        let aftermath = settling.await;
+        let aftermath = completing.await;
         (caller.await, !aftermath.outcomes.is_empty())
     }
 
@@ -291,14 +272,14 @@ mod tests {
     }
 
     #[tokio::test]
-    async fn nobody_hears_of_a_round_before_it_is_durable() {
+    async fn nobody_hears_of_a_batch_before_it_is_durable() {
         let (answer, published) = heard_when(Ok(())).await;
         assert_eq!(answer.expect("decided"), some_order());
         assert!(published);
     }
 
     #[tokio::test]
-    async fn a_round_that_was_not_written_is_told_so() {
+    async fn a_batch_that_was_not_written_is_told_so() {
         let (answer, published) = heard_when(Err(SeamError::broken("the disk", "full"))).await;
         assert!(matches!(answer, Err(Error::Backend(SeamError::Broken { .. }))), "{answer:?}");
         assert!(!published);

@@ -1,5 +1,5 @@
-//! What is told of a batch's decisions besides the answers: how long they took,
-//! and spans that belong to the traces of those who asked.
+//! The time a batch's decisions took, and their spans, which belong to the
+//! traces of those who asked.
 
 use std::time::{Duration, Instant};
 
@@ -10,7 +10,7 @@ use super::batch::Work;
 use crate::engine::accept::inbox::Answer;
 use crate::protocol::{Message, OrderId, OrderStatus};
 
-/// What is known of a batch's messages before they are worked on.
+/// The waits and spans of a batch's messages before they are worked on.
 #[derive(Debug, Default)]
 pub(crate) struct PendingMetrics {
     /// How long each message waited to be taken up. Follow-ups the worker
@@ -20,7 +20,7 @@ pub(crate) struct PendingMetrics {
     deciding: Vec<(usize, Span)>,
 }
 
-/// What there is to tell once the batch is durable.
+/// The waits and spans of a batch's decisions, to be told once it is durable.
 #[derive(Debug, Default)]
 pub(crate) struct DecisionMetrics {
     /// How long each order that was decided waited to be taken up.
@@ -37,11 +37,11 @@ impl PendingMetrics {
         asking: Vec<(usize, Span)>,
     ) -> Self {
         let waited = asked.into_iter().map(|at| taken_up.duration_since(at)).collect();
-        let mut watch = Self { waited, deciding: Vec::new() };
-        for (place, asking) in asking {
-            watch.add_span(place, &asking, messages[place].order_id());
+        let mut pending = Self { waited, deciding: Vec::new() };
+        for (at, asking) in asking {
+            pending.add_span(at, &asking, messages[at].order_id());
         }
-        watch
+        pending
     }
 
     /// Adds the next message, which came by the queue.
@@ -52,34 +52,34 @@ impl PendingMetrics {
         }
     }
 
-    fn add_span(&mut self, place: usize, asking: &Span, id: OrderId) {
-        let waited_seconds = self.waited[place].as_secs_f64();
+    fn add_span(&mut self, at: usize, asking: &Span, id: OrderId) {
+        let waited_seconds = self.waited[at].as_secs_f64();
         let span = debug_span!(
             target: "flux", parent: asking, "decide", order = %id, waited_seconds, status = Empty
         );
-        self.deciding.push((place, span));
+        self.deciding.push((at, span));
     }
 
-    /// What the works came to, which begin with the messages added.
-    pub(crate) fn over(self, works: &[Work]) -> DecisionMetrics {
-        let decided = |work: &Work| {
+    /// The metrics of the decided batch, which begins with the messages added.
+    pub(crate) fn decided(self, batch: &[Work]) -> DecisionMetrics {
+        let is_decided = |work: &Work| {
             matches!(work.message, Message::Place(_))
                 && matches!(work.answer, Some(Answer::Decided(..)))
         };
-        let waited = self.waited.into_iter().zip(works);
+        let waited = self.waited.into_iter().zip(batch);
         DecisionMetrics {
-            waited: waited.filter(|(_, work)| decided(work)).map(|(waited, _)| waited).collect(),
+            waited: waited.filter(|(_, work)| is_decided(work)).map(|(waited, _)| waited).collect(),
             deciding: self
                 .deciding
                 .into_iter()
-                .map(|(p, span)| (span, status(&works[p])))
+                .map(|(at, span)| (span, status(&batch[at])))
                 .collect(),
         }
     }
 }
 
 impl DecisionMetrics {
-    /// Nothing of it is so.
+    /// Marks every decision of the batch as failed.
     pub(crate) fn fail(&mut self) {
         self.waited.clear();
         self.deciding.iter_mut().for_each(|(_, status)| *status = None);
@@ -92,7 +92,8 @@ impl DecisionMetrics {
         }
     }
 
-    /// Measures the decisions, which took so long from being taken up.
+    /// Records how long the decisions took: the waits, and `took` from when the
+    /// batch was taken up.
     pub(crate) fn measure(&self, took: Duration) {
         if self.waited.is_empty() {
             return;

@@ -29,10 +29,11 @@ struct LeasedItems {
     renewed: Instant,
 }
 
+/// The leases of one worker.
 #[derive(Debug)]
 pub(crate) struct HeldLeases {
     core: Arc<Core>,
-    held: Vec<LeasedItems>,
+    leases: Vec<LeasedItems>,
     met_others: Option<Instant>,
     /// Items left to others, until then.
     ceded: Option<(HashSet<ItemId>, Instant)>,
@@ -40,7 +41,7 @@ pub(crate) struct HeldLeases {
 
 impl HeldLeases {
     pub(crate) fn new(core: Arc<Core>) -> Self {
-        Self { core, held: Vec::new(), met_others: None, ceded: None }
+        Self { core, leases: Vec::new(), met_others: None, ceded: None }
     }
 
     /// Whether other workers want the same items, as far as is known.
@@ -48,11 +49,12 @@ impl HeldLeases {
         self.met_others.is_some_and(|met| met.elapsed() < CROWDED_FOR)
     }
 
-    /// Leases what is free of `items`, and says what somebody else has.
+    /// Leases those of `items` that are free, and returns those that somebody
+    /// else has.
     pub(crate) async fn lease_free(&mut self, items: &[ItemId]) -> HashSet<ItemId> {
         let (ceded, free): (Vec<_>, Vec<_>) =
             self.uncovered(items).into_iter().partition(|item| self.is_ceded(item));
-        let mut others = self.lease_what_is_free(free).await;
+        let mut others = self.lease_uncovered(free).await;
         if !others.is_empty() {
             self.met_others = Some(Instant::now());
         }
@@ -60,7 +62,7 @@ impl HeldLeases {
         others
     }
 
-    async fn lease_what_is_free(&mut self, items: Vec<ItemId>) -> HashSet<ItemId> {
+    async fn lease_uncovered(&mut self, items: Vec<ItemId>) -> HashSet<ItemId> {
         if items.is_empty() {
             return HashSet::new();
         }
@@ -84,8 +86,8 @@ impl HeldLeases {
         }
     }
 
-    /// Waits until whoever has `items` lets go, or for so long that the worker
-    /// goes on all the same.
+    /// Leases all of `items`: waits until whoever has them lets go, or for so
+    /// long that the worker goes on without a lease.
     pub(crate) async fn lease_all(&mut self, items: &[ItemId]) {
         let items = self.uncovered(items);
         if items.is_empty() {
@@ -108,7 +110,8 @@ impl HeldLeases {
     }
 
     fn uncovered(&self, items: &[ItemId]) -> Vec<ItemId> {
-        let is_covered = |item: &ItemId| self.held.iter().any(|t| t.items.contains(item));
+        let is_covered =
+            |item: &ItemId| self.leases.iter().any(|leased| leased.items.contains(item));
         items.iter().filter(|item| !is_covered(item)).cloned().collect()
     }
 
@@ -119,7 +122,7 @@ impl HeldLeases {
 
     fn begin(&mut self, items: HashSet<ItemId>, lease: Option<Lease>) {
         let now = Instant::now();
-        self.held.push(LeasedItems { items, lease, since: now, renewed: now });
+        self.leases.push(LeasedItems { items, lease, since: now, renewed: now });
     }
 
     /// Lets go of items whose time is up, renews the leases of the others, and
@@ -131,7 +134,7 @@ impl HeldLeases {
             self.ceded = Some((ended.iter().cloned().collect(), Instant::now() + CEDED_FOR));
         }
         let mut lost = HashSet::new();
-        for leased in &mut self.held {
+        for leased in &mut self.leases {
             let Some(lease) = &leased.lease else { continue };
             if leased.renewed.elapsed() < ttl / 2 {
                 continue;
@@ -161,8 +164,8 @@ impl HeldLeases {
 
     async fn end(&mut self, ends: impl Fn(&LeasedItems) -> bool) -> Vec<ItemId> {
         let (ended, kept): (Vec<_>, Vec<_>) =
-            std::mem::take(&mut self.held).into_iter().partition(ends);
-        self.held = kept;
+            std::mem::take(&mut self.leases).into_iter().partition(ends);
+        self.leases = kept;
         let mut items = Vec::new();
         for leased in ended {
             if let Some(lease) = &leased.lease
@@ -181,23 +184,11 @@ mod tests {
     use super::*;
     use crate::backends::Backend;
     use crate::clock::SystemClock;
-    use crate::engine::{
-        Settings, accept::gate::Gate, accept::id_guard::GuardedIds, accept::inbox::Inbox,
-        accept::queued_spans::QueuedSpans, accept::waiters::Waiters,
-    };
+    use crate::engine::{Role, Settings};
 
     fn worker(backend: &Backend) -> HeldLeases {
-        HeldLeases::new(Arc::new(Core {
-            backend: backend.clone(),
-            clock: Arc::new(SystemClock),
-            settings: Settings::default(),
-            gate: Gate::default(),
-            guarded_ids: Arc::new(GuardedIds::default()),
-            inbox: Inbox::new(8, 8),
-            waiters: Waiters::new(8),
-            queued_spans: QueuedSpans::default(),
-            turned_away: metrics::Counter::noop(),
-        }))
+        let (clock, settings) = (Arc::new(SystemClock), Settings::default());
+        HeldLeases::new(Arc::new(Core::new(backend.clone(), clock, settings, Role::Both)))
     }
 
     #[tokio::test(start_paused = true)]

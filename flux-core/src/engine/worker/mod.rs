@@ -1,5 +1,5 @@
-//! The worker's loop: gather what waits, work on it, hand it over. And the
-//! listener's: hear the outcomes, wake those who wait, keep the gate true.
+//! The worker's loop: take a batch of what waits, work on it, hand it over to
+//! be completed.
 
 mod batch;
 pub(super) mod completion;
@@ -11,14 +11,13 @@ use std::sync::Arc;
 // Measures spans too short for tokio's timers, paused or not.
 use std::time::{Duration, Instant as Stopwatch};
 
-use tokio::sync::broadcast::error::RecvError;
 use tokio::sync::{mpsc, watch};
 use tokio::time::{Instant, MissedTickBehavior, interval, sleep_until};
 use tracing::{debug, warn};
 
 use crate::backoff::{Backoff, spread};
 use crate::engine::accept::inbox::{Answer, ENOUGH, Taken, TakenBatch};
-use crate::engine::core::{Core, from_now};
+use crate::engine::core::{Core, from_now, stopped};
 use crate::protocol::Message;
 use crate::seams::{Delivery, DueHolds, Receipt};
 use batch::{BatchProcessor, Done, Work};
@@ -43,8 +42,6 @@ const PAUSE_MAX: Duration = Duration::from_secs(5);
 const SWEEP_GAP_MIN: Duration = Duration::from_millis(50);
 /// A worker that did nothing for so long, and knows of no hold, is idle.
 const QUIET_AFTER: Duration = Duration::from_secs(60);
-/// How often shut items are read again.
-const REFRESH_EVERY: Duration = Duration::from_millis(500);
 
 /// Works until `stop` says so or its sender is gone, then finishes what waits
 /// in the inbox and hands deliveries back.
@@ -70,14 +67,14 @@ pub(crate) async fn work(core: Arc<Core>, mut stop: watch::Receiver<bool>) {
         if deliveries.is_empty() && worker.receives() {
             deliveries = delivered.try_recv().unwrap_or_default();
         }
-        if !worker.batch(deliveries).await {
+        if !worker.next_batch(deliveries).await {
             warn!("the worker can't go on");
             delivered.close();
             break;
         }
     }
     core.inbox.close();
-    while core.inbox.len() > 0 && worker.batch(Vec::new()).await {}
+    while core.inbox.len() > 0 && worker.next_batch(Vec::new()).await {}
     worker.processor.let_go().await;
     worker.completer.finish().await;
     // Told to stop as well, or sent away, the receiver drops its end.
@@ -90,11 +87,6 @@ pub(crate) async fn work(core: Arc<Core>, mut stop: watch::Receiver<bool>) {
     if let Err(error) = receiver.await {
         warn!(%error, "the receiver failed");
     }
-}
-
-/// Completes when told to stop, or when nobody is left to tell. Cancel-safe.
-async fn stopped(stop: &mut watch::Receiver<bool>) {
-    let _ = stop.wait_for(|stop| *stop).await;
 }
 
 struct Abandon(Arc<Core>);
@@ -112,10 +104,10 @@ async fn receive(
 ) {
     let mut failures = 0;
     loop {
-        // What waits for this worker could be with another.
-        let place = tokio::select! {
-            place = hand_over.reserve() => match place {
-                Ok(place) => place,
+        // Deliveries that wait for this worker could be with another.
+        let permit = tokio::select! {
+            permit = hand_over.reserve() => match permit {
+                Ok(permit) => permit,
                 Err(_) => return,
             },
             () = stopped(&mut stop) => return,
@@ -128,7 +120,7 @@ async fn receive(
             Ok(deliveries) if deliveries.is_empty() => {}
             Ok(deliveries) => {
                 failures = 0;
-                place.send(deliveries);
+                permit.send(deliveries);
             }
             Err(error) => {
                 failures += 1;
@@ -149,23 +141,24 @@ struct Worker {
     next_sweep: Instant,
     busy_at: Instant,
     holds_items: bool,
-    last_round: usize,
+    /// How many callers the last batch had.
+    last_asked: usize,
     /// Batches in a row that the backends failed.
     failures: u32,
     failed_at: Option<Instant>,
     pause_until: Instant,
 }
 
-/// What is worked on at once: the callers' messages, then deliveries, then
-/// what the worker itself found to do.
-struct Batch {
-    works: Vec<Work>,
+/// A batch to be worked on: the callers' messages, then deliveries, then what
+/// the worker itself found to do.
+struct PendingBatch {
+    batch: Vec<Work>,
     /// How many of them callers wait for.
     asked: usize,
-    batch: Option<TakenBatch>,
+    callers: Option<TakenBatch>,
     receipts: Vec<Receipt>,
     started: Stopwatch,
-    watch: PendingMetrics,
+    metrics: PendingMetrics,
 }
 
 impl Worker {
@@ -178,7 +171,7 @@ impl Worker {
             next_sweep: now,
             busy_at: now,
             holds_items: false,
-            last_round: 0,
+            last_asked: 0,
             failures: 0,
             failed_at: None,
             pause_until: now,
@@ -192,21 +185,21 @@ impl Worker {
     }
 
     /// Works on one batch of the inbox, the deliveries, and the holds that
-    /// ended. `false` when nobody is there to settle it.
-    async fn batch(&mut self, deliveries: Vec<Delivery>) -> bool {
+    /// ended. `false` when nobody is there to complete it.
+    async fn next_batch(&mut self, deliveries: Vec<Delivery>) -> bool {
         self.linger().await;
         let started = Stopwatch::now();
-        let (messages, mut watch, batch) = match self.core.inbox.take() {
-            Some(Taken { messages, asked, spans, batch }) => {
-                let watch = PendingMetrics::of_callers(started, &messages, asked, spans);
-                (messages, watch, Some(batch))
+        let (messages, mut metrics, callers) = match self.core.inbox.take() {
+            Some(Taken { messages, asked, spans, callers }) => {
+                let metrics = PendingMetrics::of_callers(started, &messages, asked, spans);
+                (messages, metrics, Some(callers))
             }
             None => (Vec::new(), PendingMetrics::default(), None),
         };
         let asked = messages.len();
-        let mut works: Vec<Work> = messages.into_iter().map(Work::new).collect();
+        let mut batch: Vec<Work> = messages.into_iter().map(Work::new).collect();
         let mut receipts = Vec::with_capacity(deliveries.len());
-        // What came often because the backends failed is no suspect yet.
+        // A message that came often because the backends failed is no suspect yet.
         let failed_lately = self.failed_at.is_some_and(|at| at.elapsed() < QUIET_AFTER);
         let often = match failed_lately {
             true => self.core.settings.deliveries_max.max(SUSPECT_AFTER),
@@ -215,27 +208,27 @@ impl Worker {
         let (suspects, deliveries): (Vec<_>, Vec<_>) =
             deliveries.into_iter().partition(|delivery| delivery.attempt > often);
         for delivery in deliveries {
-            self.watch_delivery(&mut watch, &delivery.message);
-            works.push(match delivery.attempt {
+            self.add_delivery(&mut metrics, &delivery.message);
+            batch.push(match delivery.attempt {
                 0 | 1 => Work::new(delivery.message),
                 _ => Work::again(delivery.message),
             });
             receipts.push(delivery.receipt);
         }
-        works.extend(self.ended_holds().await.into_iter().map(Work::spare));
-        if works.is_empty() && suspects.is_empty() {
+        batch.extend(self.ended_holds().await.into_iter().map(Work::spare));
+        if batch.is_empty() && suspects.is_empty() {
             if self.holds_items && Instant::now() >= self.idle_at() {
                 self.processor.let_go().await;
                 self.holds_items = false;
             }
-            self.last_round = 0;
+            self.last_asked = 0;
             return true;
         }
-        self.last_round = asked;
+        self.last_asked = asked;
         let mut goes_on = true;
-        if !works.is_empty() {
-            let unstarted = Batch { works, asked, batch, receipts, started, watch };
-            goes_on = self.work_through(unstarted).await;
+        if !batch.is_empty() {
+            let pending = PendingBatch { batch, asked, callers, receipts, started, metrics };
+            goes_on = self.work_through(pending).await;
         }
         for suspect in suspects {
             goes_on &= self.try_alone(suspect).await;
@@ -243,14 +236,14 @@ impl Worker {
         goes_on
     }
 
-    /// Has the decision on a delivered order measured and traced.
-    fn watch_delivery(&self, watch: &mut PendingMetrics, message: &Message) {
+    /// Adds a delivered message to those whose decisions are measured and traced.
+    fn add_delivery(&self, metrics: &mut PendingMetrics, message: &Message) {
         let id = message.order_id();
         let waited = match message {
             Message::Place(order) => self.core.clock.now().since(order.placed_at),
             _ => Duration::ZERO,
         };
-        watch.add(id, waited, self.core.queued_spans.pick_up(id).as_ref());
+        metrics.add(id, waited, self.core.queued_spans.pick_up(id).as_ref());
     }
 
     /// When it lets go of its items if there is nothing more to do: at once, if
@@ -262,19 +255,19 @@ impl Worker {
         self.busy_at + self.core.settings.idle_max.min(PAUSE_MAX)
     }
 
-    async fn work_through(&mut self, batch: Batch) -> bool {
-        let Batch { mut works, asked, batch, receipts, started, watch } = batch;
-        let done = self.work_on(&mut works, &receipts).await;
+    async fn work_through(&mut self, pending: PendingBatch) -> bool {
+        let PendingBatch { mut batch, asked, callers, receipts, started, metrics } = pending;
+        let done = self.work_on(&mut batch, &receipts).await;
         self.busy_at = Instant::now();
-        metrics::histogram!("flux_batch_orders").record(works.len() as f64);
-        let metrics_of = watch.over(&works);
+        metrics::histogram!("flux_batch_orders").record(batch.len() as f64);
+        let metrics = metrics.decided(&batch);
         let mut answers: Vec<Answer> =
-            works.into_iter().map(|work| work.answer.unwrap_or(Answer::GivenUp)).collect();
+            batch.into_iter().map(|work| work.answer.unwrap_or(Answer::GivenUp)).collect();
         self.note_health(&answers);
         let delivered = receipts.into_iter().zip(answers.split_off(asked)).collect();
         let retry_after = pause_after(self.failures);
         let decided =
-            DecidedBatch { started, done, batch, answers, delivered, retry_after, metrics_of };
+            DecidedBatch { started, done, callers, answers, delivered, retry_after, metrics };
         self.completer.hand_over(decided).await
     }
 
@@ -298,12 +291,12 @@ impl Worker {
         let Delivery { message, receipt, attempt } = suspect;
         let most = self.core.settings.deliveries_max;
         if self.failed_at.is_some() || attempt <= most.saturating_mul(10) {
-            let mut watch = PendingMetrics::default();
-            self.watch_delivery(&mut watch, &message);
+            let mut metrics = PendingMetrics::default();
+            self.add_delivery(&mut metrics, &message);
             let mut work = [Work::again(message)];
             let started = Stopwatch::now();
             let done = self.work_on(&mut work, std::slice::from_ref(&receipt)).await;
-            let metrics_of = watch.over(&work);
+            let metrics = metrics.decided(&work);
             let [Work { answer, .. }] = work;
             let answer = answer.unwrap_or(Answer::GivenUp);
             if !answer.is_failure() || attempt <= most || self.failures > 0 {
@@ -311,15 +304,15 @@ impl Worker {
                     self.note_health(std::slice::from_ref(&answer));
                 }
                 let retry_after = pause_after(attempt);
-                let (batch, answers, delivered) = (None, Vec::new(), vec![(receipt, answer)]);
+                let (callers, answers, delivered) = (None, Vec::new(), vec![(receipt, answer)]);
                 let decided = DecidedBatch {
                     started,
                     done,
-                    batch,
+                    callers,
                     answers,
                     delivered,
                     retry_after,
-                    metrics_of,
+                    metrics,
                 };
                 return self.completer.hand_over(decided).await;
             }
@@ -340,11 +333,11 @@ impl Worker {
     /// once.
     async fn linger(&self) {
         tokio::select! {
-            () = self.completer.settled() => {}
+            () = self.completer.completed() => {}
             () = self.core.inbox.full_enough() => return,
         }
-        let enough = (self.last_round / 2).min(ENOUGH);
-        if self.last_round < 8 {
+        let enough = (self.last_asked / 2).min(ENOUGH);
+        if self.last_asked < 8 {
             return;
         }
         let (since, longest) = (Stopwatch::now(), self.completer.last_took().min(LINGER_MAX));
@@ -354,9 +347,9 @@ impl Worker {
         }
     }
 
-    async fn work_on(&mut self, works: &mut [Work], receipts: &[Receipt]) -> Done {
+    async fn work_on(&mut self, batch: &mut [Work], receipts: &[Receipt]) -> Done {
         (self.holds_items, self.busy_at) = (true, Instant::now());
-        let working = self.processor.work(works);
+        let working = self.processor.work(batch);
         tokio::pin!(working);
         if receipts.is_empty() {
             return working.await;
@@ -401,47 +394,7 @@ impl Worker {
     }
 }
 
-/// How long to leave alone what failed so many times.
+/// How long to leave a message alone that failed so many times.
 fn pause_after(failures: u32) -> Duration {
     Duration::from_millis(100).saturating_mul(1 << failures.min(10)).min(Duration::from_secs(30))
-}
-
-/// Hears the outcomes until told to stop.
-pub(crate) async fn listen(core: Arc<Core>, mut stop: watch::Receiver<bool>) {
-    let mut outcomes = core.backend.bus.subscribe();
-    loop {
-        tokio::select! {
-            heard = outcomes.recv() => match heard {
-                Ok(outcomes) if outcomes.is_gap() => core.waiters.tell_all(),
-                Ok(outcomes) => {
-                    core.gate.set_availability(&outcomes.availability);
-                    core.waiters.tell(&outcomes);
-                }
-                Err(RecvError::Lagged(_)) => core.waiters.tell_all(),
-                // Those who wait look for themselves now and then.
-                Err(RecvError::Closed) => return,
-            },
-            () = stopped(&mut stop) => return,
-        }
-    }
-}
-
-/// Keeps the gate from staying shut, until told to stop.
-pub(crate) async fn refresh(core: Arc<Core>, mut stop: watch::Receiver<bool>) {
-    let mut again = interval(REFRESH_EVERY);
-    again.set_missed_tick_behavior(MissedTickBehavior::Delay);
-    loop {
-        tokio::select! {
-            _ = again.tick() => {}
-            () = stopped(&mut stop) => return,
-        }
-        tokio::select! {
-            refreshed = core.gate.refresh_shut(&*core.backend.store) => {
-                if let Err(error) = refreshed {
-                    debug!(%error, "the gate could not be refreshed");
-                }
-            }
-            () = stopped(&mut stop) => return,
-        }
-    }
 }

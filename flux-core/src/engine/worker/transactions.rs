@@ -16,8 +16,8 @@ use crate::seams::{CommitMax, Weight};
 #[derive(Debug)]
 pub(crate) struct Transactions {
     max: CommitMax,
-    /// Each with one of its items, which of its writes it is in, and whose work
-    /// it is.
+    /// Each with one of its items, which of its writes it is in, and where in
+    /// the batch its work is.
     writes: Vec<(OrderWrite, usize, usize, usize)>,
     numbers: HashMap<ItemId, usize, RandomState>,
     items: Vec<ItemSet>,
@@ -40,29 +40,29 @@ struct ItemSet {
     closed: bool,
 }
 
-/// Whether a transactions takes one more order.
+/// Whether there is room for one more order.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum Fit {
     /// Whatever is decided on it.
     Whatever,
     /// Only if it gets what it asks for: then it goes beside others.
     SeparateTransaction,
-    /// Not in this transactions.
+    /// Not in this pass.
     No,
 }
 
-/// One atomic write, and whose works its writes are.
+/// One atomic write, and where in the batch the work of each of its writes is.
 #[derive(Debug, Default)]
 pub(crate) struct Transaction {
     pub(crate) commit: Commit,
-    pub(crate) works: Vec<usize>,
+    pub(crate) positions: Vec<usize>,
 }
 
 impl Transactions {
-    pub(crate) fn new(max: CommitMax, works: usize) -> Self {
+    pub(crate) fn new(max: CommitMax, batch_len: usize) -> Self {
         Self {
             max,
-            writes: Vec::with_capacity(works),
+            writes: Vec::with_capacity(batch_len),
             numbers: HashMap::default(),
             items: Vec::new(),
             last: 0,
@@ -119,8 +119,9 @@ impl Transactions {
         roots
     }
 
-    /// Adds the decision on a work that had room.
-    pub(crate) fn add(&mut self, write: OrderWrite, work: usize, view: &View) {
+    /// Adds the decision on an order that had room; `position` is that of its
+    /// work in the batch.
+    pub(crate) fn add(&mut self, write: OrderWrite, position: usize, view: &View) {
         let mut root = None;
         for line in write.order.lines.iter() {
             let other = self.root_of(&line.item);
@@ -137,37 +138,37 @@ impl Transactions {
                 set.load = set.load + load;
             }
         }
-        self.writes.push((write, root, set.beside, work));
+        self.writes.push((write, root, set.beside, position));
     }
 
     /// The atomic writes. Claims are those of the view; an item nobody could
     /// claim has none, and nothing was decided on it but that it is unknown.
     pub(crate) fn into_commits(mut self, view: &View) -> Vec<Transaction> {
-        let mut transaction: Vec<Transaction> = Vec::new();
+        let mut transactions: Vec<Transaction> = Vec::new();
         let mut first_of_root = vec![usize::MAX; self.items.len()];
         for number in 0..self.items.len() {
             let root = self.root(number);
             let writes = self.items[root].beside + 1;
             if first_of_root[root] == usize::MAX {
-                first_of_root[root] = transaction.len();
-                transaction.extend((0..writes).map(|_| Transaction::default()));
+                first_of_root[root] = transactions.len();
+                transactions.extend((0..writes).map(|_| Transaction::default()));
             }
             let item = &self.items[number].id;
             if let Some(claim) = view.get(item) {
-                for transaction in &mut transaction[first_of_root[root]..][..writes] {
+                for transaction in &mut transactions[first_of_root[root]..][..writes] {
                     let claims = &mut transaction.commit.claims;
                     claims.reserve_exact(1);
                     claims.push((item.clone(), claim.token));
                 }
             }
         }
-        for (write, number, beside, work) in std::mem::take(&mut self.writes) {
-            let transaction = &mut transaction[first_of_root[self.root(number)] + beside];
+        for (write, number, beside, position) in std::mem::take(&mut self.writes) {
+            let transaction = &mut transactions[first_of_root[self.root(number)] + beside];
             transaction.commit.writes.push(write);
-            transaction.works.push(work);
+            transaction.positions.push(position);
         }
-        transaction.retain(|transaction| !transaction.works.is_empty());
-        transaction
+        transactions.retain(|transaction| !transaction.positions.is_empty());
+        transactions
     }
 
     fn root_of(&mut self, item: &ItemId) -> usize {

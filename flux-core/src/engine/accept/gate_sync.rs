@@ -1,0 +1,55 @@
+//! Keeps the gate true and wakes those who wait: one task hears the outcomes,
+//! the other reads again what a lost message would keep shut.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use tokio::sync::broadcast::error::RecvError;
+use tokio::sync::watch;
+use tokio::time::{MissedTickBehavior, interval};
+use tracing::debug;
+
+use crate::engine::core::{Core, stopped};
+
+/// How often shut items are read again.
+const REFRESH_EVERY: Duration = Duration::from_millis(500);
+
+/// Hears the outcomes until told to stop.
+pub(crate) async fn listen(core: Arc<Core>, mut stop: watch::Receiver<bool>) {
+    let mut receiver = core.backend.bus.subscribe();
+    loop {
+        tokio::select! {
+            heard = receiver.recv() => match heard {
+                Ok(outcomes) if outcomes.is_gap() => core.waiters.tell_all(),
+                Ok(outcomes) => {
+                    core.gate.set_availability(&outcomes.availability);
+                    core.waiters.tell(&outcomes);
+                }
+                Err(RecvError::Lagged(_)) => core.waiters.tell_all(),
+                // Those who wait look for themselves now and then.
+                Err(RecvError::Closed) => return,
+            },
+            () = stopped(&mut stop) => return,
+        }
+    }
+}
+
+/// Keeps the gate from staying shut, until told to stop.
+pub(crate) async fn refresh(core: Arc<Core>, mut stop: watch::Receiver<bool>) {
+    let mut again = interval(REFRESH_EVERY);
+    again.set_missed_tick_behavior(MissedTickBehavior::Delay);
+    loop {
+        tokio::select! {
+            _ = again.tick() => {}
+            () = stopped(&mut stop) => return,
+        }
+        tokio::select! {
+            refreshed = core.gate.refresh_shut(&*core.backend.store) => {
+                if let Err(error) = refreshed {
+                    debug!(%error, "the gate could not be refreshed");
+                }
+            }
+            () = stopped(&mut stop) => return,
+        }
+    }
+}

@@ -1,0 +1,118 @@
+//! The calls for those who run a sale.
+
+use super::Flux;
+use crate::engine::audit::{self, Audit};
+use crate::engine::error::Error;
+use crate::protocol::OrderId;
+use crate::seams::{DeadLetter, QueueDepth};
+
+impl Flux {
+    /// Asks store and queue for something small, and returns when both have
+    /// answered. Cancel-safe.
+    ///
+    /// ```
+    /// # use flux_core::*;
+    /// # #[tokio::main(flavor = "current_thread")]
+    /// # async fn main() -> Result<(), Box<dyn std::error::Error>> {
+    /// # let flux = Flux::builder(Backend::memory()).start();
+    /// # flux.put_item(ItemSpec::pool("ticket", 2)?).await?;
+    /// let ready = flux.check_backends().await.is_ok();
+    /// assert!(ready);
+    /// # Ok(()) }
+    /// ```
+    ///
+    /// # Errors
+    /// [`Error::Backend`] when one of them does not work,
+    /// [`Error::Overloaded`].
+    pub async fn check_backends(&self) -> Result<(), Error> {
+        self.core.decided(OrderId::from_uuid(uuid::Uuid::nil())).await?;
+        self.core.backend.queue.depth().await?;
+        Ok(())
+    }
+
+    /// Counts the whole store anew and compares it with the guarantees. For a
+    /// store at rest; it reads every order. Cancel-safe.
+    ///
+    /// ```
+    /// # use flux_core::*;
+    /// # #[tokio::main(flavor = "current_thread")]
+    /// # async fn main() -> Result<(), Box<dyn std::error::Error>> {
+    /// # let flux = Flux::builder(Backend::memory()).start();
+    /// # flux.put_item(ItemSpec::pool("ticket", 2)?).await?;
+    /// flux.place(OrderRequest::units("ann", "ticket", 2)?).await?;
+    /// let audit = flux.audit().await?;
+    /// assert!(audit.is_clean(), "{audit}");
+    /// assert_eq!((audit.available, audit.count(OrderStatus::Held)), (0, 1));
+    /// # Ok(()) }
+    /// ```
+    ///
+    /// # Errors
+    /// [`Error::Overloaded`], [`Error::Backend`].
+    pub async fn audit(&self) -> Result<Audit, Error> {
+        Ok(audit::run(&*self.core.backend.store, self.core.clock.now()).await?)
+    }
+
+    /// Up to `max` messages the worker gave up, oldest first, each with why.
+    /// Cancel-safe.
+    ///
+    /// ```
+    /// # use flux_core::*;
+    /// # #[tokio::main(flavor = "current_thread")]
+    /// # async fn main() -> Result<(), Box<dyn std::error::Error>> {
+    /// # let flux = Flux::builder(Backend::memory()).start();
+    /// # flux.put_item(ItemSpec::pool("ticket", 2)?).await?;
+    /// for letter in flux.dead_letters(10).await? {
+    ///     println!("{}: {}", letter.message.order_id(), letter.reason);
+    /// }
+    /// # Ok(()) }
+    /// ```
+    ///
+    /// # Errors
+    /// [`Error::Overloaded`], [`Error::Backend`].
+    pub async fn dead_letters(&self, max: usize) -> Result<Vec<DeadLetter>, Error> {
+        Ok(self.core.backend.queue.dead_letters(max).await?)
+    }
+
+    /// Puts up to `max` dead letters back in the queue and says how many.
+    /// Cancel safety: a dropped call may have put some back; an order is
+    /// decided once all the same.
+    ///
+    /// ```
+    /// # use flux_core::*;
+    /// # #[tokio::main(flavor = "current_thread")]
+    /// # async fn main() -> Result<(), Box<dyn std::error::Error>> {
+    /// # let flux = Flux::builder(Backend::memory()).start();
+    /// # flux.put_item(ItemSpec::pool("ticket", 2)?).await?;
+    /// assert_eq!(flux.redrive(10).await?, 0, "nothing was given up");
+    /// # Ok(()) }
+    /// ```
+    ///
+    /// # Errors
+    /// [`Error::Overloaded`], [`Error::Backend`].
+    pub async fn redrive(&self, max: usize) -> Result<usize, Error> {
+        Ok(self.core.backend.queue.redrive(max).await?)
+    }
+
+    /// How many messages wait in the queue and in the inbox of this engine's
+    /// worker, are being worked on, or were given up. Cancel-safe.
+    ///
+    /// ```
+    /// # use flux_core::*;
+    /// # #[tokio::main(flavor = "current_thread")]
+    /// # async fn main() -> Result<(), Box<dyn std::error::Error>> {
+    /// # let flux = Flux::builder(Backend::memory()).start();
+    /// # flux.put_item(ItemSpec::pool("ticket", 2)?).await?;
+    /// flux.place(OrderRequest::units("ann", "ticket", 1)?).await?;
+    /// let depth = flux.depth().await?;
+    /// assert_eq!((depth.waiting, depth.dead), (0, 0));
+    /// # Ok(()) }
+    /// ```
+    ///
+    /// # Errors
+    /// [`Error::Overloaded`], [`Error::Backend`].
+    pub async fn depth(&self) -> Result<QueueDepth, Error> {
+        let mut depth = self.core.backend.queue.depth().await?;
+        depth.waiting += self.core.inbox.len() as u64;
+        Ok(depth)
+    }
+}

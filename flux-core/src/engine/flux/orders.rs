@@ -1,0 +1,212 @@
+//! The calls that bring orders in and those that read them.
+
+use std::time::Duration;
+
+use super::Flux;
+use crate::engine::error::Error;
+use crate::engine::request::OrderRequest;
+use crate::engine::subscription::Subscription;
+use crate::protocol::{Order, OrderId};
+use crate::seams::{Cursor, OrderFilter, OrderPage};
+
+impl Flux {
+    /// Accepts an order and returns it queued, once the acceptance is durable:
+    /// it will be decided, whatever crashes. A repeat returns the order as it
+    /// now stands. Cancel safety: a dropped call may leave the order undone or
+    /// accepted; under an id of the caller's own, repeating it is safe.
+    ///
+    /// ```
+    /// # use flux_core::*;
+    /// # #[tokio::main(flavor = "current_thread")]
+    /// # async fn main() -> Result<(), Box<dyn std::error::Error>> {
+    /// # let flux = Flux::builder(Backend::memory()).start();
+    /// # flux.put_item(ItemSpec::pool("ticket", 2)?).await?;
+    /// # use std::time::Duration;
+    /// let id = OrderId::from_idempotency_key(&BuyerId::new("ann")?, "basket_7")?;
+    /// let request = OrderRequest::units("ann", "ticket", 1)?.with_id(id);
+    /// let order = flux.submit(request.clone()).await?;
+    /// assert_eq!((order.id, order.status()), (id, OrderStatus::Queued));
+    ///
+    /// let order = flux.wait(id, Duration::from_secs(5)).await?;
+    /// assert_eq!(flux.submit(request).await?, order, "a repeat");
+    /// # Ok(()) }
+    /// ```
+    ///
+    /// # Errors
+    /// [`Error::SoldOut`] at the gate (nothing is recorded),
+    /// [`Error::UnknownItem`], [`Error::Invalid`], [`Error::IdReused`],
+    /// [`Error::Overloaded`], [`Error::ShuttingDown`], [`Error::Backend`].
+    pub async fn submit(&self, request: OrderRequest) -> Result<Order, Error> {
+        self.core.submit(request).await
+    }
+
+    /// Places an order and returns it decided, once the decision is durable:
+    /// held, or rejected with a reason. A repeat returns the order as it now
+    /// stands. Cancel safety: a dropped call may leave the order undone or
+    /// decided; under an id of the caller's own, repeating it is safe.
+    ///
+    /// ```
+    /// # use flux_core::*;
+    /// # #[tokio::main(flavor = "current_thread")]
+    /// # async fn main() -> Result<(), Box<dyn std::error::Error>> {
+    /// # let flux = Flux::builder(Backend::memory()).start();
+    /// # flux.put_item(ItemSpec::pool("ticket", 2)?).await?;
+    /// let ann = flux.place(OrderRequest::units("ann", "ticket", 2)?).await?;
+    /// let hold = ann.hold().expect("it is held");
+    /// assert!(hold.expires_at > ann.placed_at);
+    ///
+    /// let bob = flux.place(OrderRequest::units("bob", "ticket", 1)?).await;
+    /// match bob {
+    ///     Ok(order) => println!("rejected: {:?}", order.reason()),
+    ///     Err(Error::SoldOut(item)) => println!("{item} was gone before anything was recorded"),
+    ///     Err(error) => return Err(error.into()),
+    /// }
+    /// # Ok(()) }
+    /// ```
+    ///
+    /// # Errors
+    /// As [`submit`](Self::submit), and [`Error::OutcomePending`] when a worker
+    /// elsewhere gave no decision within
+    /// [`decision_timeout`](crate::Settings::decision_timeout), or the worker
+    /// here gave the order up for now.
+    pub async fn place(&self, request: OrderRequest) -> Result<Order, Error> {
+        self.core.place(request).await
+    }
+
+    /// Places an order and returns it decided if that takes no longer than
+    /// `longest` past the gate; else as [`submit`](Self::submit) does: queued,
+    /// once that is durable. A repeat returns the order as it then stands.
+    /// With `longest` of zero it is `submit`.
+    ///
+    /// Cancel safety: a dropped call may leave the order undone, accepted or
+    /// decided. Under an id of the caller's own, repeating it is safe.
+    ///
+    /// ```
+    /// # use flux_core::*;
+    /// # #[tokio::main(flavor = "current_thread")]
+    /// # async fn main() -> Result<(), Box<dyn std::error::Error>> {
+    /// # let flux = Flux::builder(Backend::memory()).start();
+    /// # flux.put_item(ItemSpec::pool("ticket", 2)?).await?;
+    /// # use std::time::Duration;
+    /// let request = OrderRequest::units("ann", "ticket", 1)?;
+    /// let order = flux.place_within(request, Duration::from_secs(5)).await?;
+    /// assert_eq!(order.status(), OrderStatus::Held);
+    /// # Ok(()) }
+    /// ```
+    ///
+    /// # Errors
+    /// As [`submit`](Self::submit), and [`Error::OutcomePending`] when the worker
+    /// has the order and it could not be made durable in the queue as well.
+    pub async fn place_within(
+        &self,
+        request: OrderRequest,
+        longest: Duration,
+    ) -> Result<Order, Error> {
+        self.core.place_within(request, longest).await
+    }
+
+    /// Waits until the order is decided, up to `longest`; returns it as it then
+    /// stands, which is queued when the wait ran out. Cancel-safe.
+    ///
+    /// ```
+    /// # use flux_core::*;
+    /// # #[tokio::main(flavor = "current_thread")]
+    /// # async fn main() -> Result<(), Box<dyn std::error::Error>> {
+    /// # let flux = Flux::builder(Backend::memory()).start();
+    /// # flux.put_item(ItemSpec::pool("ticket", 2)?).await?;
+    /// # use std::time::Duration;
+    /// let order = flux.submit(OrderRequest::units("ann", "ticket", 1)?).await?;
+    /// let order = flux.wait(order.id, Duration::from_secs(5)).await?;
+    /// assert_eq!(order.status(), OrderStatus::Held);
+    /// # Ok(()) }
+    /// ```
+    ///
+    /// # Errors
+    /// [`Error::NotFound`], [`Error::Overloaded`], [`Error::Backend`].
+    pub async fn wait(&self, id: OrderId, longest: Duration) -> Result<Order, Error> {
+        self.core.wait(id, longest).await
+    }
+
+    /// The order as it stands, queued ones included; `None` if there is none
+    /// by this id. Cancel-safe.
+    ///
+    /// ```
+    /// # use flux_core::*;
+    /// # #[tokio::main(flavor = "current_thread")]
+    /// # async fn main() -> Result<(), Box<dyn std::error::Error>> {
+    /// # let flux = Flux::builder(Backend::memory()).start();
+    /// # flux.put_item(ItemSpec::pool("ticket", 2)?).await?;
+    /// let placed = flux.place(OrderRequest::units("ann", "ticket", 1)?).await?;
+    /// assert_eq!(flux.order(placed.id).await?, Some(placed));
+    /// # Ok(()) }
+    /// ```
+    ///
+    /// # Errors
+    /// [`Error::Overloaded`], [`Error::Backend`].
+    pub async fn order(&self, id: OrderId) -> Result<Option<Order>, Error> {
+        self.core.order(id).await
+    }
+
+    /// Lists decided orders, up to `limit` to a page, oldest first where the
+    /// store can. A page may have fewer orders than `limit`, even none, and
+    /// still have a `next`: the store looks through so many orders at a time,
+    /// whether they pass the filter or not. The list ends with the page that
+    /// has no `next`. Cancel-safe.
+    ///
+    /// ```
+    /// # use flux_core::*;
+    /// # #[tokio::main(flavor = "current_thread")]
+    /// # async fn main() -> Result<(), Box<dyn std::error::Error>> {
+    /// # let flux = Flux::builder(Backend::memory()).start();
+    /// # flux.put_item(ItemSpec::pool("ticket", 2)?).await?;
+    /// flux.place(OrderRequest::units("ann", "ticket", 1)?).await?;
+    /// let filter = OrderFilter { buyer: Some(BuyerId::new("ann")?), ..OrderFilter::default() };
+    /// let (mut orders, mut after) = (Vec::new(), None);
+    /// loop {
+    ///     let page = flux.orders(&filter, after.as_ref(), 100).await?;
+    ///     orders.extend(page.orders);
+    ///     after = page.next;
+    ///     if after.is_none() {
+    ///         break;
+    ///     }
+    /// }
+    /// assert_eq!(orders.len(), 1);
+    /// # Ok(()) }
+    /// ```
+    ///
+    /// # Errors
+    /// [`Error::Overloaded`], [`Error::Backend`].
+    pub async fn orders(
+        &self,
+        filter: &OrderFilter,
+        after: Option<&Cursor>,
+        limit: usize,
+    ) -> Result<OrderPage, Error> {
+        Ok(self.core.backend.store.list_orders(filter, after, limit).await?)
+    }
+
+    /// Hears of every decision and change of availability from now on, until
+    /// the engine has stopped. A receiver that falls behind loses the oldest
+    /// outcomes and is told so. Outcomes are best effort; an order's state in
+    /// the store is the truth.
+    ///
+    /// ```
+    /// # use flux_core::*;
+    /// # #[tokio::main(flavor = "current_thread")]
+    /// # async fn main() -> Result<(), Box<dyn std::error::Error>> {
+    /// # let flux = Flux::builder(Backend::memory()).start();
+    /// # flux.put_item(ItemSpec::pool("ticket", 2)?).await?;
+    /// let mut outcomes = flux.subscribe();
+    /// let order = flux.place(OrderRequest::units("ann", "ticket", 1)?).await?;
+    /// flux.shutdown().await;
+    ///
+    /// let told = outcomes.recv().await?;
+    /// assert_eq!((&told.orders[0], told.availability[0].available), (&order, 1));
+    /// assert!(outcomes.recv().await.is_err(), "the engine has stopped");
+    /// # Ok(()) }
+    /// ```
+    #[must_use]
+    pub fn subscribe(&self) -> Subscription {
+        Subscription::new(self.core.backend.bus.subscribe(), self.running.alive.clone())
+    }
+}
