@@ -79,7 +79,8 @@ impl Queue {
             }
         })?;
         let (waiting, in_flight, oldest) = self.messages(here.0, here.1);
-        Ok(QueueDepth { waiting, in_flight, dead: dead.0 + dead.1, oldest })
+        let depth = QueueDepth::builder().waiting(waiting).in_flight(in_flight);
+        Ok(depth.dead(dead.0 + dead.1).oldest(oldest).build())
     }
 
     /// Messages waiting and in flight, and the age of the oldest out here, if
