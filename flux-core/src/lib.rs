@@ -8,6 +8,8 @@ pub mod conformance;
 pub mod engine;
 pub mod layers;
 pub mod protocol;
+#[doc = include_str!("recipes.md")]
+pub mod recipes {}
 pub mod seams;
 
 pub use backends::Backend;

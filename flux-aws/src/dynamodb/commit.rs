@@ -6,17 +6,19 @@
 //! an item go one after the other, and those on stripes of their own side by
 //! side. What goes wrong between processes, the conditions find out.
 
-use std::collections::{BTreeMap, BTreeSet, HashMap, HashSet};
+use std::collections::{BTreeSet, HashMap, HashSet};
 
 use aws_sdk_dynamodb::types::CancellationReason;
-use flux_core::protocol::{Commit, CommitOutcome, Effect, FencingToken, OverCap};
+use flux_core::protocol::{
+    Commit, CommitOutcome, FencingToken, ItemNow, OrderWrite, OverCap, Refusal, judge,
+};
 use flux_core::seams::SeamError;
-use flux_core::{ItemId, OrderId};
+use flux_core::{BuyerId, ItemId, OrderId};
 use futures_util::StreamExt;
 
 use super::DynamoStore;
-use super::draft::{Draft, StockChange, Target};
-use super::rows::{Row, SERVICE, get_number};
+use super::draft::{Draft, StockChange, Target, named_once};
+use super::rows::{Key, Row, SERVICE, get_number};
 use super::stock_row::{Known, StockRow};
 use super::table::{Transacted, in_order};
 
@@ -127,29 +129,27 @@ impl DynamoStore {
         commit: &Commit,
         stripe: Option<usize>,
     ) -> Result<Option<CommitOutcome>, SeamError> {
-        if let Some(refused) = refuse(commit) {
-            return Ok(Some(refused));
-        }
         let mut fresh = false;
         for _ in 0..STALE_TRIES {
             let known = match self.known(commit, fresh).await? {
                 Ok(known) => known,
                 Err(fenced) => return Ok(Some(CommitOutcome::Fenced(fenced))),
             };
-            let draft = Draft::new(commit, &known, stripe);
-            if !draft.overtaken.is_empty() {
-                if stripe.is_some() {
-                    return Ok(None);
+            let draft = match Draft::new(commit, &known, stripe) {
+                Ok(draft) => draft,
+                Err(Refusal::Overtaken(_)) if stripe.is_some() => return Ok(None),
+                Err(Refusal::Overtaken(items)) => {
+                    if fresh && !self.consolidate_stripes(&items, &known).await? {
+                        return Ok(Some(CommitOutcome::Fenced(items)));
+                    }
+                    fresh = true;
+                    continue;
                 }
-                if fresh && !self.consolidate_stripes(&draft, &known).await? {
-                    return Ok(Some(CommitOutcome::Fenced(draft.overtaken)));
+                Err(Refusal::Conflict { over_cap, .. }) if !over_cap.is_empty() => {
+                    return Ok(Some(self.told_live(commit, over_cap, &known).await?));
                 }
-                fresh = true;
-                continue;
-            }
-            if draft.over_cap.iter().any(|over| over.live == u32::MAX) {
-                return Ok(Some(self.told_live(draft.over_cap, &known).await?));
-            }
+                Err(refusal) => return Ok(Some(refusal.into())),
+            };
             let actions = draft.actions(&self.table.name);
             if actions.len() > ACTIONS_MAX {
                 let reason = format!("a commit of {} rows; {ACTIONS_MAX} go", actions.len());
@@ -216,8 +216,8 @@ impl DynamoStore {
         Ok(if fenced.is_empty() { Ok(known) } else { Err(fenced) })
     }
 
-    /// What a cancelled transaction means; `None` when only what we knew of a
-    /// shelf was old.
+    /// What a cancelled transaction means: the rule's answer to what was found.
+    /// `None` when only what we knew of a stock row was old.
     fn explain(
         &self,
         commit: &Commit,
@@ -225,66 +225,74 @@ impl DynamoStore {
         targets: &[Target],
         reasons: Vec<CancellationReason>,
     ) -> Result<Option<CommitOutcome>, SeamError> {
-        let (mut fenced, mut moved, mut over_cap) = (Vec::new(), Vec::new(), Vec::new());
+        let mut tokens: HashMap<&ItemId, Option<FencingToken>> = HashMap::new();
+        let mut unexpected: HashSet<OrderId> = HashSet::new();
+        let mut live: HashMap<(&ItemId, &BuyerId), u32> = HashMap::new();
         for (target, reason) in targets.iter().zip(reasons) {
             if reason.code() != Some("ConditionalCheckFailed") {
                 continue;
             }
             match target {
-                Target::Order(id) => moved.push(*id),
+                Target::Order(id) => {
+                    unexpected.insert(*id);
+                }
                 Target::Buyer(item, buyer) => {
-                    let live = live_of(reason.item.as_ref())?;
-                    over_cap.push(OverCap { item: item.clone(), buyer: buyer.clone(), live });
+                    live.insert((item, buyer), live_of(reason.item.as_ref())?);
                 }
                 Target::StockRow(item, stripe) => {
-                    let claimed = |(claimed, _): &&(ItemId, FencingToken)| claimed == item;
-                    let token = commit.claims.iter().find(claimed).map(|(_, token)| *token);
                     let found = reason.item.as_ref();
-                    if found.map(Self::token_of).transpose()? != token {
-                        self.forget(item);
-                        fenced.push(item.clone());
-                    } else if let (Some(row), Some(known)) =
-                        (found, known.iter().find(|known| known.head.id == *item))
-                    {
+                    tokens.insert(item, found.map(Self::token_of).transpose()?);
+                    if let (Some(row), Some(known)) = (found, of(known, item)) {
                         self.remember_stock_row(item, *stripe, StockRow::read(row, &known.spec)?);
                     }
                 }
                 Target::Log => {}
             }
         }
-        Ok(if !fenced.is_empty() {
-            Some(CommitOutcome::Fenced(fenced))
-        } else if !moved.is_empty() || !over_cap.is_empty() {
-            Some(CommitOutcome::Conflict { moved, over_cap })
-        } else {
-            None
-        })
+        let now = |item: &ItemId| {
+            let now = of(known, item)?.now(0);
+            let token = tokens.get(item).copied().unwrap_or(Some(now.token))?;
+            Some(ItemNow { token, ..now })
+        };
+        let is_expected = |write: &OrderWrite| !unexpected.contains(&write.order.id);
+        let live_now = |item: &ItemId, buyer: &BuyerId| *live.get(&(item, buyer)).unwrap_or(&0);
+        let refusal = judge(commit, now, is_expected, live_now).err();
+        if let Some(Refusal::Fenced(items)) = &refusal {
+            items.iter().for_each(|item| self.forget(item));
+        }
+        Ok(refusal.map(CommitOutcome::from))
     }
 
     /// The answer to a commit that asks more for a buyer than a whole cap.
     async fn told_live(
         &self,
-        mut over_cap: Vec<OverCap>,
+        commit: &Commit,
+        over_cap: Vec<OverCap>,
         known: &[Known],
     ) -> Result<CommitOutcome, SeamError> {
-        for over in &mut over_cap {
-            let head = known.iter().map(|known| &known.head).find(|head| head.id == over.item);
-            let since = head.map_or(0, |head| head.capped_since);
-            let key = super::rows::Key::buyer(&over.item, since, &over.buyer);
-            over.live = live_of(self.table.get(key).await?.as_ref())?;
+        let mut live = HashMap::new();
+        for OverCap { item, buyer, .. } in over_cap {
+            let since = of(known, &item).map_or(0, |known| known.head.capped_since);
+            let row = self.table.get(Key::buyer(&item, since, &buyer)).await?;
+            live.insert((item, buyer), live_of(row.as_ref())?);
         }
-        Ok(CommitOutcome::Conflict { moved: Vec::new(), over_cap })
+        let now = |item: &ItemId| of(known, item).map(|known| known.now(0));
+        let live = |item: &ItemId, buyer: &BuyerId| {
+            live.get(&(item.clone(), buyer.clone())).copied().unwrap_or(0)
+        };
+        let refusal = judge(commit, now, named_once(), live);
+        Ok(refusal.expect_err("a gain above the cap is refused whatever is live").into())
     }
 
     /// Brings the stock of striped items together for a commit that needs more
     /// than one stripe has. `false` when there is not so much in all.
     async fn consolidate_stripes(
         &self,
-        draft: &Draft<'_>,
+        overtaken: &[ItemId],
         known: &[Known],
     ) -> Result<bool, SeamError> {
         let mut moved = false;
-        for known in known.iter().filter(|known| draft.overtaken.contains(&known.head.id)) {
+        for known in known.iter().filter(|known| overtaken.contains(&known.head.id)) {
             let most = known.stock_rows.iter().map(|shelf| shelf.stock.available()).max();
             if known.stock().available() <= most.unwrap_or(0) {
                 return Ok(false);
@@ -301,32 +309,8 @@ impl DynamoStore {
     }
 }
 
-/// What can be told of a commit by itself.
-fn refuse(commit: &Commit) -> Option<CommitOutcome> {
-    let mut claimed: HashMap<&ItemId, FencingToken> = HashMap::new();
-    let mut unclaimed = Vec::new();
-    for (item, token) in &commit.claims {
-        if claimed.insert(item, *token).is_some_and(|other| other != *token) {
-            unclaimed.push(item.clone());
-        }
-    }
-    let mut seen: BTreeMap<OrderId, usize> = BTreeMap::new();
-    for write in &commit.writes {
-        *seen.entry(write.order.id).or_default() += 1;
-        if write.effect() != Effect::None {
-            for line in write.order.lines.iter() {
-                if !claimed.contains_key(&line.item) && !unclaimed.contains(&line.item) {
-                    unclaimed.push(line.item.clone());
-                }
-            }
-        }
-    }
-    if !unclaimed.is_empty() {
-        return Some(CommitOutcome::Fenced(unclaimed));
-    }
-    let moved: Vec<OrderId> =
-        seen.into_iter().filter(|(_, count)| *count > 1).map(|(id, _)| id).collect();
-    (!moved.is_empty()).then(|| CommitOutcome::Conflict { moved, over_cap: Vec::new() })
+fn of<'k>(known: &'k [Known], item: &ItemId) -> Option<&'k Known> {
+    known.iter().find(|known| known.head.id == *item)
 }
 
 /// Units of a buyer's row, if there is one.

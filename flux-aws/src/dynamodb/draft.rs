@@ -1,13 +1,15 @@
-//! What a commit would write, worked out before anything is: the stock_rows as
-//! they would be, the orders, the counts of capped buyers, the logs.
+//! A commit in DynamoDB's words: the stock rows as they would be, the orders,
+//! the counts of capped buyers, the logs, each under its condition. What it
+//! does, and so what the conditions are, is for
+//! [`judge`](flux_core::protocol::judge) to say.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, HashSet};
 
 use aws_sdk_dynamodb::types::{
-    AttributeValue as Value, ConditionCheck, Put, ReturnValuesOnConditionCheckFailure as OnFailure,
-    TransactWriteItem, Update,
+    ConditionCheck, Put, ReturnValuesOnConditionCheckFailure as OnFailure, TransactWriteItem,
+    Update,
 };
-use flux_core::protocol::{Commit, Effect, Expect, OverCap, Stock};
+use flux_core::protocol::{Changes, Commit, Expect, Gain, OrderWrite, Refusal, Stock, judge};
 use flux_core::{BuyerId, ItemId, OrderId};
 use uuid::Uuid;
 
@@ -15,7 +17,7 @@ use super::rows::{Entry, Key, Row, number, order_row, string};
 use super::stock_row::{Known, StockRow, TAIL_MAX};
 use super::table::values;
 
-/// A shelf the commit rests on.
+/// A stock row the commit rests on.
 #[derive(Debug)]
 pub(super) struct StockChange {
     pub(super) item: ItemId,
@@ -25,7 +27,7 @@ pub(super) struct StockChange {
 }
 
 /// What an action of the transaction is about.
-#[derive(Debug)]
+#[derive(Debug, Clone)]
 pub(super) enum Target {
     Order(OrderId),
     StockRow(ItemId, usize),
@@ -38,75 +40,50 @@ pub(super) enum Target {
 pub(super) struct Draft<'c> {
     commit: &'c Commit,
     pub(super) stock_changes: Vec<StockChange>,
-    /// Units that buyers of capped items would gain or lose, and the cap.
-    buyers: BTreeMap<(&'c ItemId, &'c BuyerId), (i64, u32, u64)>,
+    gains: Vec<(Target, Key, Gain)>,
     logs: Vec<Row>,
-    /// Items of which more is asked than there is where we look.
-    pub(super) overtaken: Vec<ItemId>,
-    /// Buyers who would gain more than a whole cap; what they have is not
-    /// known, so it says `u32::MAX`.
-    pub(super) over_cap: Vec<OverCap>,
 }
 
 impl<'c> Draft<'c> {
     /// `stripe` is the one to keep to; `None` chooses the fullest.
-    pub(super) fn new(commit: &'c Commit, known: &[Known], stripe: Option<usize>) -> Self {
-        let fullest = |known: &Known| {
-            let available = |k: &usize| known.stock_rows[*k].stock.available();
-            (0..known.stock_rows.len()).max_by_key(available).unwrap_or(0)
-        };
-        let change = |known: &Known| {
-            let stripe = stripe.unwrap_or_else(|| fullest(known));
+    ///
+    /// # Errors
+    /// What the rule refuses whatever the orders and the buyers' rows are.
+    pub(super) fn new(
+        commit: &'c Commit,
+        known: &[Known],
+        stripe: Option<usize>,
+    ) -> Result<Self, Refusal> {
+        let of = |item: &ItemId| known.iter().find(|known| known.head.id == *item);
+        let stripe_of = |known: &Known| stripe.unwrap_or_else(|| known.fullest());
+        let now = |item: &ItemId| of(item).map(|known| known.now(stripe_of(known)));
+        let Changes { stocks, gains } = judge(commit, now, named_once(), |_, _| 0)?;
+        let changed = stocks.into_iter().filter_map(|(item, stock)| {
+            let known = of(item)?;
+            let stripe = stripe_of(known);
             let before = known.stock_rows[stripe].clone();
-            StockChange { item: known.head.id.clone(), stripe, after: before.clone(), before }
-        };
+            let after = StockRow { stock, ..before.clone() };
+            Some(StockChange { item: item.clone(), stripe, before, after })
+        });
+        let gained = gains.into_iter().filter(|(_, gain)| gain.units != 0);
+        let gained = gained.filter_map(|((item, buyer), gain)| {
+            let key = Key::buyer(item, of(item)?.head.capped_since, buyer);
+            Some((Target::Buyer(item.clone(), buyer.clone()), key, gain))
+        });
         let mut draft = Self {
             commit,
-            stock_changes: known.iter().map(change).collect(),
-            buyers: BTreeMap::new(),
+            stock_changes: changed.collect(),
+            gains: gained.collect(),
             logs: Vec::new(),
-            overtaken: Vec::new(),
-            over_cap: Vec::new(),
         };
-        draft.move_stock(known);
         draft.name_orders();
-        draft.over_cap = draft.beyond_a_cap();
         for change in &mut draft.stock_changes {
             change.after.revision += u64::from(change.after != change.before);
         }
-        draft
+        Ok(draft)
     }
 
-    fn move_stock(&mut self, known: &[Known]) {
-        for write in &self.commit.writes {
-            let takes = match write.effect() {
-                Effect::Takes => true,
-                Effect::GivesBack => false,
-                Effect::None => continue,
-            };
-            for line in write.order.lines.iter() {
-                let at = known.iter().position(|known| known.head.id == line.item);
-                let at = at.expect("a commit that moves stock has its claims");
-                let (spec, stock) = (&known[at].spec, &mut self.stock_changes[at].after.stock);
-                if !takes {
-                    stock.give_back(spec, &line.ask);
-                } else if stock.take(spec, &line.ask).is_err()
-                    && !self.overtaken.contains(&line.item)
-                {
-                    self.overtaken.push(line.item.clone());
-                }
-                if let Some(cap) = spec.max_per_buyer {
-                    let units = i64::from(line.ask.units());
-                    let since = known[at].head.capped_since;
-                    let gain = self.buyers.entry((&line.item, &write.order.buyer));
-                    let gain = gain.or_insert((0, cap.get(), since));
-                    gain.0 += if takes { units } else { -units };
-                }
-            }
-        }
-    }
-
-    /// Names new orders on the stock_rows of their items, or as strays where
+    /// Names new orders on the stock rows of their items, or as strays where
     /// nobody could claim one. One of these is an order's home.
     fn name_orders(&mut self) {
         let mut strays: BTreeMap<&ItemId, Vec<Entry>> = BTreeMap::new();
@@ -147,21 +124,12 @@ impl<'c> Draft<'c> {
         }
     }
 
-    fn beyond_a_cap(&self) -> Vec<OverCap> {
-        let beyond = |(_, (gain, cap, _)): &(_, &(i64, u32, u64))| *gain > i64::from(*cap);
-        let over = |((item, buyer), _): (&(&ItemId, &BuyerId), _)| OverCap {
-            item: ItemId::clone(item),
-            buyer: BuyerId::clone(buyer),
-            live: u32::MAX,
-        };
-        self.buyers.iter().filter(beyond).map(over).collect()
-    }
-
     /// The transaction, each action with what it is about.
     pub(super) fn actions(&self, table: &str) -> Vec<(Target, TransactWriteItem)> {
         let mut actions = Vec::with_capacity(self.commit.writes.len() + self.stock_changes.len());
         for write in &self.commit.writes {
             let put = Put::builder().table_name(table).set_item(Some(order_row(&write.order)));
+            // G3: `Expect::is_met_by`, as a condition.
             let put = match write.expect {
                 Expect::Absent => put.condition_expression("attribute_not_exists(pk)"),
                 Expect::Status(status) => put
@@ -177,12 +145,8 @@ impl<'c> Draft<'c> {
             let action = write_stock_row(table, item, *stripe, before, after);
             actions.push((Target::StockRow(item.clone(), *stripe), action));
         }
-        for ((item, buyer), (gain, cap, since)) in &self.buyers {
-            if *gain != 0 {
-                let action = write_buyer(table, Key::buyer(item, *since, buyer), *gain, *cap);
-                let target = Target::Buyer(ItemId::clone(item), BuyerId::clone(buyer));
-                actions.push((target, action));
-            }
+        for (target, key, gain) in &self.gains {
+            actions.push((target.clone(), write_buyer(table, key.clone(), *gain)));
         }
         for row in &self.logs {
             let put = Put::builder().table_name(table).set_item(Some(row.clone()));
@@ -193,7 +157,8 @@ impl<'c> Draft<'c> {
     }
 }
 
-/// Writes a shelf if it is as it was, or only holds its token against it if
+// G7: the token is in the condition, so a later claim makes the write fail.
+/// Writes a stock row if it is as it was, or only holds its token against it if
 /// nothing changes.
 fn write_stock_row(
     table: &str,
@@ -237,30 +202,33 @@ fn write_stock_row(
 }
 
 /// Adds to what a buyer holds or owns, as far as the cap allows.
-fn write_buyer(table: &str, key: Key, gain: i64, cap: u32) -> TransactWriteItem {
+fn write_buyer(table: &str, key: Key, gain: Gain) -> TransactWriteItem {
     let update = Update::builder()
         .table_name(table)
         .set_key(Some(key.into_row()))
         .update_expression("ADD live :gain")
-        .expression_attribute_values(":gain", number(gain))
+        .expression_attribute_values(":gain", number(gain.units))
         .return_values_on_condition_check_failure(OnFailure::AllOld);
-    // Who gives back may be above a cap that came later.
-    let update = if gain < 0 {
-        update
-    } else {
-        let room: Value = number(i64::from(cap) - gain);
-        update
-            .condition_expression("attribute_not_exists(live) OR live <= :room")
-            .expression_attribute_values(":room", room)
+    // G6: a row that is not there stands for a buyer with nothing.
+    let update = match gain.live_max() {
+        None => update,
+        Some(live_max) => update
+            .condition_expression("attribute_not_exists(live) OR live <= :live_max")
+            .expression_attribute_values(":live_max", number(live_max)),
     };
     let update = update.build().expect("table, key and expression are set");
     TransactWriteItem::builder().update(update).build()
 }
 
+/// Tells an order that was named before: DynamoDB takes one action on a row.
+pub(super) fn named_once<'c>() -> impl FnMut(&'c OrderWrite) -> bool {
+    let mut named = HashSet::new();
+    move |write| named.insert(write.order.id)
+}
+
 /// Brings the whole stock of a striped item to its fullest stripe.
 pub(super) fn consolidating(table: &str, known: &Known) -> Vec<TransactWriteItem> {
-    let available = |stripe: &usize| known.stock_rows[*stripe].stock.available();
-    let fullest = (0..known.stock_rows.len()).max_by_key(available).unwrap_or(0);
+    let fullest = known.fullest();
     let all = known.stock().available();
     let mut actions = Vec::new();
     for (stripe, before) in known.stock_rows.iter().enumerate() {

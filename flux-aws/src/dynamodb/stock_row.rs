@@ -4,7 +4,7 @@
 use std::sync::Arc;
 
 use aws_sdk_dynamodb::types::AttributeValue as Value;
-use flux_core::protocol::{FencingToken, SeatMap, Stock};
+use flux_core::protocol::{FencingToken, ItemNow, SeatMap, Stock};
 use flux_core::seams::SeamError;
 use flux_core::{BuyerCap, Capacity, Hall, HoldTime, ItemId, ItemKind, ItemSpec, Timestamp};
 
@@ -192,6 +192,18 @@ pub(super) struct Known {
 }
 
 impl Known {
+    /// The stripe that has most of the stock.
+    pub(super) fn fullest(&self) -> usize {
+        let available = |stripe: &usize| self.stock_rows[*stripe].stock.available();
+        (0..self.stock_rows.len()).max_by_key(available).unwrap_or(0)
+    }
+
+    /// What a commit that keeps to one stripe is judged by.
+    pub(super) fn now(&self, stripe: usize) -> ItemNow<'_> {
+        let StockRow { token, stock, .. } = &self.stock_rows[stripe];
+        ItemNow { token: *token, spec: &self.spec, stock }
+    }
+
     /// The stock of all stock_rows.
     pub(super) fn stock(&self) -> Stock {
         match &self.stock_rows[..] {

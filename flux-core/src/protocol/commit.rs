@@ -1,11 +1,17 @@
-//! One atomic write: the orders it changes, what each must still be for the
-//! write to count, and the claims it rests on. What a commit does to the stock
-//! follows from its orders, so it is not written down twice.
+//! One atomic write, and the rule that every store holds it against: [`judge`].
+//!
+//! A commit names the orders it changes, what each must still be for the write
+//! to count, and the claims it rests on. What it does to the stock follows from
+//! its orders, so it is not written down twice.
+
+use std::collections::BTreeMap;
 
 use serde::{Deserialize, Serialize};
 
 use super::ids::{BuyerId, ItemId, OrderId};
-use super::order::{Order, OrderStatus};
+use super::item::ItemSpec;
+use super::order::{Line, Order, OrderStatus};
+use super::stock::Stock;
 
 /// Minted by the store each time an item is claimed, ever larger. A commit
 /// carries the token of its claim, and is refused once a later claim was made:
@@ -24,6 +30,19 @@ pub enum Expect {
     Absent,
     /// In this state.
     Status(OrderStatus),
+}
+
+impl Expect {
+    /// Whether an order that is `found` in the store, or not there, is what was
+    /// expected.
+    #[must_use]
+    pub fn is_met_by(self, found: Option<OrderStatus>) -> bool {
+        match (self, found) {
+            (Self::Absent, None) => true,
+            (Self::Status(expected), Some(found)) => expected == found,
+            (Self::Absent, Some(_)) | (Self::Status(_), None) => false,
+        }
+    }
 }
 
 /// What a write does to the stock of its order's lines.
@@ -97,3 +116,198 @@ pub enum CommitOutcome {
     /// The store can't tell whether it took effect.
     Unknown,
 }
+
+/// A claimed item as the store has it when a commit is judged.
+#[derive(Debug, Clone, Copy)]
+pub struct ItemNow<'s> {
+    /// The newest token minted for it.
+    pub token: FencingToken,
+    /// Its definition.
+    pub spec: &'s ItemSpec,
+    /// What is left of it.
+    pub stock: &'s Stock,
+}
+
+/// Why a commit is refused as a whole.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Refusal {
+    /// These items are claimed by somebody else, or by nobody.
+    Fenced(Vec<ItemId>),
+    /// The orders or the buyers are not what the worker took them for.
+    Conflict {
+        /// Orders that are not what was expected.
+        moved: Vec<OrderId>,
+        /// Buyers over their cap.
+        over_cap: Vec<OverCap>,
+    },
+    /// More is asked of these items than is available. A worker that decided
+    /// under its claims never asks for it.
+    Overtaken(Vec<ItemId>),
+}
+
+impl From<Refusal> for CommitOutcome {
+    fn from(refusal: Refusal) -> Self {
+        match refusal {
+            Refusal::Fenced(items) | Refusal::Overtaken(items) => Self::Fenced(items),
+            Refusal::Conflict { moved, over_cap } => Self::Conflict { moved, over_cap },
+        }
+    }
+}
+
+/// Units of a capped item that a commit gives to a buyer, or takes back.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Gain {
+    /// Units gained; below zero when more are given back.
+    pub units: i64,
+    /// Units the buyer may hold or own.
+    pub cap: u32,
+}
+
+impl Gain {
+    /// The most units the buyer may have before, for the gain to stay within
+    /// the cap. `None` when nothing is gained: who gives back may be above a
+    /// cap that came later.
+    #[must_use]
+    pub fn live_max(self) -> Option<i64> {
+        (self.units > 0).then(|| i64::from(self.cap) - self.units)
+    }
+}
+
+/// What a commit does when it is applied.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct Changes<'c> {
+    /// What is left of each claimed item, sorted by item.
+    pub stocks: Vec<(&'c ItemId, Stock)>,
+    /// What buyers of capped items gain.
+    pub gains: BTreeMap<(&'c ItemId, &'c BuyerId), Gain>,
+}
+
+/// Judges a commit: what it does, or why nothing of it takes effect. Every
+/// refusal of every store is decided here, from what the store has at one
+/// moment: the claimed items (`now`), whether an order `is_expected`, asked for
+/// each write in order, and the units of an item that a buyer holds or owns
+/// (`live`).
+///
+/// # Errors
+/// The [`Refusal`], in this order: fenced, conflict, overtaken.
+pub fn judge<'c, 's>(
+    commit: &'c Commit,
+    now: impl Fn(&ItemId) -> Option<ItemNow<'s>>,
+    mut is_expected: impl FnMut(&'c OrderWrite) -> bool,
+    live: impl Fn(&ItemId, &BuyerId) -> u32,
+) -> Result<Changes<'c>, Refusal> {
+    let mut draft = Draft::of_claims(commit, now)?;
+    // G3: an order is written only if it is what the decision took it for.
+    let mut moved = Vec::new();
+    for write in &commit.writes {
+        if is_expected(write) {
+            draft.write(write);
+        } else {
+            moved.push(write.order.id);
+        }
+    }
+    // G6: no buyer comes to own more of an item than its cap.
+    let over_cap = draft.over_cap(live);
+    // G5: one write in the wrong, and none of the commit takes effect.
+    if !moved.is_empty() || !over_cap.is_empty() {
+        return Err(Refusal::Conflict { moved, over_cap });
+    }
+    // G1: nothing is taken that is not available.
+    if !draft.overtaken.is_empty() {
+        return Err(Refusal::Overtaken(draft.overtaken));
+    }
+    let stocks = draft.claimed.into_iter().map(|(item, _, stock)| (item, stock)).collect();
+    Ok(Changes { stocks, gains: draft.gains })
+}
+
+/// What a commit would leave of the items it claims.
+struct Draft<'c, 's> {
+    /// Sorted by item.
+    claimed: Vec<(&'c ItemId, &'s ItemSpec, Stock)>,
+    gains: BTreeMap<(&'c ItemId, &'c BuyerId), Gain>,
+    overtaken: Vec<ItemId>,
+}
+
+impl<'c, 's> Draft<'c, 's> {
+    /// The stock the commit starts from.
+    fn of_claims(
+        commit: &'c Commit,
+        now: impl Fn(&ItemId) -> Option<ItemNow<'s>>,
+    ) -> Result<Self, Refusal> {
+        let mut fenced = Vec::new();
+        let mut claimed = Vec::with_capacity(commit.claims.len());
+        for (item, token) in &commit.claims {
+            // G7: a claim counts as long as no later one was made.
+            match now(item).filter(|now| now.token == *token) {
+                Some(now) => claimed.push((item, now.spec, now.stock.clone())),
+                None => fenced.push(item.clone()),
+            }
+        }
+        claimed.sort_unstable_by_key(|(item, ..)| *item);
+        claimed.dedup_by_key(|(item, ..)| *item);
+        let draft = Self { claimed, gains: BTreeMap::new(), overtaken: Vec::new() };
+        // G7: what moves stock needs a claim on every item it moves.
+        for write in commit.writes.iter().filter(|write| write.effect() != Effect::None) {
+            for line in write.order.lines.iter() {
+                if draft.position(&line.item).is_none() && !fenced.contains(&line.item) {
+                    fenced.push(line.item.clone());
+                }
+            }
+        }
+        if fenced.is_empty() { Ok(draft) } else { Err(Refusal::Fenced(fenced)) }
+    }
+
+    fn position(&self, item: &ItemId) -> Option<usize> {
+        // Most commits are about one item.
+        match &self.claimed[..] {
+            [(only, ..)] => (*only == item).then_some(0),
+            many => many.binary_search_by_key(&item, |(item, ..)| item).ok(),
+        }
+    }
+
+    /// Moves the stock of every line of a write.
+    fn write(&mut self, write: &'c OrderWrite) {
+        let effect = write.effect();
+        if effect == Effect::None {
+            return;
+        }
+        for line in write.order.lines.iter() {
+            self.line(&write.order.buyer, line, effect);
+        }
+    }
+
+    // G2: stock moves only by what the orders of the same commit gain or lose.
+    fn line(&mut self, buyer: &'c BuyerId, line: &'c Line, effect: Effect) {
+        let position = self.position(&line.item).expect("an unclaimed item is fenced");
+        let (_, spec, stock) = &mut self.claimed[position];
+        let mut units = i64::from(line.ask.units());
+        if effect == Effect::Takes {
+            if stock.take(spec, &line.ask).is_err() && !self.overtaken.contains(&line.item) {
+                self.overtaken.push(line.item.clone());
+            }
+        } else {
+            stock.give_back(spec, &line.ask);
+            units = -units;
+        }
+        if let Some(cap) = spec.max_per_buyer {
+            let gain = self.gains.entry((&line.item, buyer));
+            gain.or_insert(Gain { units: 0, cap: cap.get() }).units += units;
+        }
+    }
+
+    fn over_cap(&self, live: impl Fn(&ItemId, &BuyerId) -> u32) -> Vec<OverCap> {
+        let mut over = Vec::new();
+        for (&(item, buyer), gain) in &self.gains {
+            let Some(live_max) = gain.live_max() else { continue };
+            let live = live(item, buyer);
+            if i64::from(live) > live_max {
+                over.push(OverCap { item: item.clone(), buyer: buyer.clone(), live });
+            }
+        }
+        over
+    }
+}
+
+#[cfg(test)]
+#[path = "commit_tests.rs"]
+mod tests;

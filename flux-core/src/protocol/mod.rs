@@ -22,7 +22,10 @@ mod payment;
 mod stock;
 mod words;
 
-pub use commit::{Commit, CommitOutcome, Effect, Expect, FencingToken, OrderWrite, OverCap};
+pub use commit::{
+    Changes, Commit, CommitOutcome, Effect, Expect, FencingToken, Gain, ItemNow, OrderWrite,
+    OverCap, Refusal, judge,
+};
 pub use decide::{Claim, Verdict, View};
 pub use ids::{BuyerId, ItemId, OrderId, PaymentRef, SeatId};
 pub use item::{

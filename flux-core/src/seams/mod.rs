@@ -17,6 +17,7 @@
 //! constructors and builders, read their fields.
 
 mod bus;
+mod commit_max;
 mod error;
 mod lock;
 mod queue;
@@ -25,10 +26,11 @@ mod store;
 pub use bus::{
     Availability, OutcomeBus, OutcomeReceiver, OutcomeSender, Outcomes, outcome_channel,
 };
+pub use commit_max::{CommitMax, CommitMaxBuilder, Weight};
 pub use error::SeamError;
 pub use lock::{Lease, LockManager};
 pub use queue::{DeadLetter, Delivery, OrderQueue, QueueDepth, QueueDepthBuilder, Receipt};
 pub use store::{
-    Begun, CommitMax, CommitMaxBuilder, ConfirmOutcome, Cursor, DueHolds, Durable, InventoryStore,
-    OrderFilter, OrderFilterBuilder, OrderPage, Payment, PutOutcome,
+    Begun, ConfirmOutcome, Cursor, DueHolds, Durable, InventoryStore, OrderFilter,
+    OrderFilterBuilder, OrderPage, Payment, PutOutcome,
 };

@@ -7,7 +7,7 @@ use std::sync::Arc;
 use async_trait::async_trait;
 use serde::{Deserialize, Serialize};
 
-use super::SeamError;
+use super::{CommitMax, SeamError};
 use crate::protocol::{
     BuyerId, Claim, Commit, CommitOutcome, Item, ItemId, ItemSpec, Order, OrderId, OrderStatus,
     PaymentRef, PutItemError, Stock, Timestamp,
@@ -168,45 +168,6 @@ impl DueHolds {
     pub fn new(due: Vec<OrderId>, next: Option<Timestamp>) -> Self {
         Self { due, next }
     }
-}
-
-/// The most that one [`Commit`] may hold.
-///
-/// ```
-/// use flux_core::seams::CommitMax;
-///
-/// let max = CommitMax::builder().parts(100).bytes(3_000_000).build();
-/// assert_eq!(max.side_by_side, 1);
-/// assert_eq!(CommitMax::builder().build(), CommitMax::UNLIMITED);
-/// ```
-#[derive(Debug, Clone, Copy, PartialEq, Eq, bon::Builder)]
-#[builder(builder_type(doc {
-    /// Builds a [`CommitMax`]; made by [`CommitMax::builder`]. What is left out is
-    /// as in [`CommitMax::UNLIMITED`].
-}))]
-#[non_exhaustive]
-pub struct CommitMax {
-    /// Most parts: each order counts as one, each of its lines on a capped item
-    /// as one more, and each item as two.
-    #[builder(default = usize::MAX)]
-    pub parts: usize,
-    /// Most bytes of its orders, by [`Order::weight`].
-    #[builder(default = usize::MAX)]
-    pub bytes: usize,
-    /// Most commits of one call that may carry the same claim. With 1, what is
-    /// decided on an item goes into one commit, and the rest waits for the next
-    /// call. With more, decisions on an item may be split over so many, if no
-    /// order among them has another item. The store then applies these
-    /// commits at once, in no order, and may apply one and refuse another: the
-    /// worker splits off only decisions that are right in either case (orders
-    /// that get their units; turning one down would rest on the others).
-    #[builder(default = 1)]
-    pub side_by_side: usize,
-}
-
-impl CommitMax {
-    /// One commit holds whatever there is to write.
-    pub const UNLIMITED: Self = Self { parts: usize::MAX, bytes: usize::MAX, side_by_side: 1 };
 }
 
 /// Commits whose outcomes are certain among those who share the store, but

@@ -1,6 +1,7 @@
 //! The inventory store in memory: the ledger and the orders beside it.
 
 use std::collections::HashSet;
+use std::ops::Add;
 use std::sync::{Arc, Mutex, MutexGuard};
 
 use async_trait::async_trait;
@@ -12,7 +13,7 @@ use crate::protocol::{
 };
 use crate::seams::{
     CommitMax, ConfirmOutcome, Cursor, DueHolds, InventoryStore, OrderFilter, OrderPage, Payment,
-    PutOutcome, SeamError,
+    PutOutcome, SeamError, Weight,
 };
 
 pub(crate) const SERVICE: &str = "store";
@@ -53,15 +54,15 @@ impl MemoryStore {
 }
 
 impl Inner {
-    /// The parts and bytes of a commit, as [`CommitMax`] counts them.
-    fn measure(&self, commit: &Commit) -> (usize, usize) {
+    fn fits(&self, commit: &Commit, max: &CommitMax) -> bool {
+        let is_capped = |item: &_| {
+            self.ledger.stock(item).is_some_and(|(spec, _)| spec.max_per_buyer.is_some())
+        };
         let orders = || commit.writes.iter().map(|write| &write.order);
-        let is_capped =
-            |item| self.ledger.stock(item).is_some_and(|(spec, _)| spec.max_per_buyer.is_some());
-        let lines = || orders().flat_map(|order| order.lines.iter());
-        let capped = lines().filter(|line| is_capped(&line.item)).count();
-        let items: HashSet<_> = lines().map(|line| &line.item).collect();
-        (commit.writes.len() + capped + 2 * items.len(), orders().map(Order::weight).sum())
+        let items: HashSet<_> =
+            orders().flat_map(|o| o.lines.iter().map(|line| &line.item)).collect();
+        let weights = orders().map(|order| Weight::of(order, is_capped));
+        max.fits(weights.fold(Weight::default(), Weight::add), items.len())
     }
 
     fn order(&self, id: OrderId) -> Option<&Order> {
@@ -133,9 +134,8 @@ impl InventoryStore for MemoryStore {
         let max = &self.commit_max;
         if *max != CommitMax::UNLIMITED {
             for commit in commits {
-                let (parts, bytes) = inner.measure(commit);
-                if commit.writes.len() > 1 && (parts > max.parts || bytes > max.bytes) {
-                    let reason = format!("a commit of {parts} parts, {bytes} bytes is too large");
+                if commit.writes.len() > 1 && !inner.fits(commit, max) {
+                    let reason = format!("a commit of {} orders is too large", commit.writes.len());
                     return Err(SeamError::broken(SERVICE, reason));
                 }
             }

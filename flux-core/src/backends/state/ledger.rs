@@ -2,14 +2,15 @@
 //! the newest, what is left of each item, where each order stands. The memory
 //! store and the embedded store both run it, each behind one lock.
 
+use std::collections::hash_map::Entry::{Occupied, Vacant};
 use std::collections::{BTreeMap, BTreeSet, HashMap};
 use std::ops::Bound;
 use std::sync::Arc;
 
 use super::sharded::Sharded;
 use crate::protocol::{
-    BuyerId, Claim, Commit, CommitOutcome, Effect, Expect, FencingToken, Item, ItemId, ItemSpec,
-    Line, Order, OrderId, OrderStatus, OrderWrite, OverCap, Stock, Timestamp, revise,
+    BuyerId, Changes, Claim, Commit, CommitOutcome, Effect, Expect, FencingToken, Item, ItemId,
+    ItemNow, ItemSpec, Order, OrderId, OrderStatus, OrderWrite, Stock, Timestamp, judge, revise,
 };
 use crate::seams::PutOutcome;
 
@@ -71,6 +72,17 @@ impl ItemEntry {
             held: self.held,
             sold: taken.saturating_sub(self.held),
         }
+    }
+
+    /// What a commit is judged by.
+    fn now(&self) -> ItemNow<'_> {
+        ItemNow { token: self.token, spec: &self.spec, stock: &self.stock }
+    }
+
+    /// Units the buyer holds or owns, as far as they are counted.
+    fn live(&self, buyer: &BuyerId) -> u32 {
+        let counted = self.buyers.as_ref().and_then(|buyers| buyers.get(buyer));
+        counted.copied().unwrap_or(0)
     }
 
     /// Starts to keep count of buyers if the item has a cap, and stops if not.
@@ -201,40 +213,36 @@ impl Ledger {
     /// Applies the commit as a whole and says where each order is kept, or
     /// changes nothing and says why.
     pub(crate) fn commit(&mut self, commit: &Commit) -> Result<Vec<u64>, CommitOutcome> {
-        let mut draft = Draft::new(commit, &self.items).map_err(CommitOutcome::Fenced)?;
-        let first_new = self.next_seq;
-        let mut moved = Vec::new();
+        let Self { items, index, next_seq, .. } = self;
+        let first_new = *next_seq;
         let mut swapped = Vec::with_capacity(commit.writes.len());
-        // The index is written as it is checked, one look-up for both, and an
-        // order named twice meets itself.
-        for write in &commit.writes {
-            match swap(&mut self.index, &mut self.next_seq, write) {
-                Some(swap) => {
-                    swapped.push(swap);
-                    draft.write(write);
+        let judged = judge(
+            commit,
+            |item| items.get(item).map(ItemEntry::now),
+            // The index is written as it is checked, one look-up for both, and an
+            // order named twice meets itself.
+            |write| swap(index, next_seq, write).map(|swap| swapped.push(swap)).is_some(),
+            |item, buyer| items.get(item).map_or(0, |entry| entry.live(buyer)),
+        );
+        let Changes { stocks, gains } = match judged {
+            Ok(changes) => changes,
+            Err(refusal) => {
+                for Swapped { id, was, .. } in swapped.into_iter().rev() {
+                    match was {
+                        Some(entry) => index.shard_mut(&id).insert(id, entry),
+                        None => index.shard_mut(&id).remove(&id),
+                    };
                 }
-                None => moved.push(write.order.id),
+                *next_seq = first_new;
+                return Err(refusal.into());
             }
-        }
-        let over_cap = draft.over_cap();
-        let refused = if !moved.is_empty() || !over_cap.is_empty() {
-            Some(CommitOutcome::Conflict { moved, over_cap })
-        } else if !draft.overtaken.is_empty() {
-            Some(CommitOutcome::Fenced(draft.overtaken.clone()))
-        } else {
-            None
         };
-        if let Some(outcome) = refused {
-            for Swapped { id, was, .. } in swapped.into_iter().rev() {
-                match was {
-                    Some(entry) => self.index.shard_mut(&id).insert(id, entry),
-                    None => self.index.shard_mut(&id).remove(&id),
-                };
-            }
-            self.next_seq = first_new;
-            return Err(outcome);
+        for (item, stock) in stocks {
+            items.get_mut(item).expect("a claimed item is there").stock = stock;
         }
-        draft.finish().apply(&mut self.items);
+        for ((item, buyer), gain) in gains {
+            items.get_mut(item).expect("a claimed item is there").move_buyer(buyer, gain.units);
+        }
         for write in &commit.writes {
             self.note_hold(write);
         }
@@ -342,136 +350,25 @@ fn swap(
     next_seq: &mut u64,
     write: &OrderWrite,
 ) -> Option<Swapped> {
-    let id = write.order.id;
-    let status = write.order.status();
-    let shard = index.shard_mut(&id);
-    match write.expect {
-        Expect::Absent => {
-            let std::collections::hash_map::Entry::Vacant(slot) = shard.entry(id) else {
+    let (id, status) = (write.order.id, write.order.status());
+    match index.shard_mut(&id).entry(id) {
+        Occupied(mut slot) => {
+            let was = *slot.get();
+            // G3: of two decisions on one id the second finds it taken.
+            if !write.expect.is_met_by(Some(was.status())) {
                 return None;
-            };
+            }
+            slot.insert(Entry::new(was.seq(), status));
+            Some(Swapped { id, was: Some(was), seq: was.seq() })
+        }
+        Vacant(slot) => {
+            if !write.expect.is_met_by(None) {
+                return None;
+            }
             let seq = *next_seq;
             slot.insert(Entry::new(seq, status));
             *next_seq += 1;
             Some(Swapped { id, was: None, seq })
-        }
-        Expect::Status(expected) => {
-            let entry = shard.get_mut(&id).filter(|entry| entry.status() == expected)?;
-            let was = *entry;
-            *entry = Entry::new(was.seq(), status);
-            Some(Swapped { id, was: Some(was), seq: was.seq() })
-        }
-    }
-}
-
-/// What a commit would leave of the items it claims.
-struct Draft<'a, 's> {
-    /// Sorted by item.
-    claimed: Vec<(&'a ItemId, &'s ItemEntry, Stock)>,
-    /// Units that buyers of capped items would gain or lose.
-    buyers: BTreeMap<(&'a ItemId, &'a BuyerId), i64>,
-    /// Items of which more is asked than there is.
-    overtaken: Vec<ItemId>,
-}
-
-/// What a commit leaves.
-struct Finished<'a> {
-    stocks: Vec<(&'a ItemId, Stock)>,
-    buyers: BTreeMap<(&'a ItemId, &'a BuyerId), i64>,
-}
-
-impl<'a, 's> Draft<'a, 's> {
-    /// The stock the commit starts from, or the items it may not write.
-    fn new(commit: &'a Commit, items: &'s Items) -> Result<Self, Vec<ItemId>> {
-        let mut fenced = Vec::new();
-        let mut claimed: Vec<(&ItemId, &ItemEntry, Stock)> =
-            Vec::with_capacity(commit.claims.len());
-        for (item, token) in &commit.claims {
-            match items.get(item).filter(|entry| entry.token == *token) {
-                Some(entry) => claimed.push((item, entry, entry.stock.clone())),
-                None => fenced.push(item.clone()),
-            }
-        }
-        claimed.sort_unstable_by_key(|(item, ..)| *item);
-        claimed.dedup_by_key(|(item, ..)| *item);
-        let draft = Self { claimed, buyers: BTreeMap::new(), overtaken: Vec::new() };
-        for write in &commit.writes {
-            if write.effect() != Effect::None {
-                for line in write.order.lines.iter() {
-                    if draft.position(&line.item).is_none() && !fenced.contains(&line.item) {
-                        fenced.push(line.item.clone());
-                    }
-                }
-            }
-        }
-        if fenced.is_empty() { Ok(draft) } else { Err(fenced) }
-    }
-
-    fn position(&self, item: &ItemId) -> Option<usize> {
-        // Most commits are about one item.
-        match &self.claimed[..] {
-            [(only, ..)] => (*only == item).then_some(0),
-            many => many.binary_search_by_key(&item, |(item, ..)| item).ok(),
-        }
-    }
-
-    fn write(&mut self, write: &'a OrderWrite) {
-        let effect = write.effect();
-        if effect == Effect::None {
-            return;
-        }
-        for line in write.order.lines.iter() {
-            self.line(&write.order.buyer, line, effect);
-        }
-    }
-
-    fn line(&mut self, buyer: &'a BuyerId, line: &'a Line, effect: Effect) {
-        let position = self.position(&line.item).expect("an unclaimed item was fenced");
-        let (_, entry, stock) = &mut self.claimed[position];
-        let mut units = i64::from(line.ask.units());
-        if effect == Effect::Takes {
-            if stock.take(&entry.spec, &line.ask).is_err() && !self.overtaken.contains(&line.item) {
-                self.overtaken.push(line.item.clone());
-            }
-        } else {
-            stock.give_back(&entry.spec, &line.ask);
-            units = -units;
-        }
-        if entry.buyers.is_some() {
-            *self.buyers.entry((&line.item, buyer)).or_default() += units;
-        }
-    }
-
-    fn over_cap(&self) -> Vec<OverCap> {
-        let mut over = Vec::new();
-        for (&(item, buyer), &units) in &self.buyers {
-            let position = self.position(item).expect("a capped line was claimed");
-            let (_, entry, _) = &self.claimed[position];
-            let (Some(cap), Some(buyers)) = (entry.spec.max_per_buyer, &entry.buyers) else {
-                continue;
-            };
-            let live = buyers.get(buyer).copied().unwrap_or(0);
-            if units > 0 && i64::from(live) + units > i64::from(cap.get()) {
-                over.push(OverCap { item: item.clone(), buyer: buyer.clone(), live });
-            }
-        }
-        over
-    }
-
-    /// Lets go of the items, so that they can be changed.
-    fn finish(self) -> Finished<'a> {
-        let stocks = self.claimed.into_iter().map(|(item, _, stock)| (item, stock)).collect();
-        Finished { stocks, buyers: self.buyers }
-    }
-}
-
-impl Finished<'_> {
-    fn apply(self, items: &mut Items) {
-        for (item, stock) in self.stocks {
-            items.get_mut(item).expect("a claimed item is there").stock = stock;
-        }
-        for ((item, buyer), units) in self.buyers {
-            items.get_mut(item).expect("a claimed item is there").move_buyer(buyer, units);
         }
     }
 }

@@ -1,7 +1,7 @@
 //! The commit contract, rule by rule.
 
 use super::*;
-use crate::protocol::{Hold, Lines, OrderState, PaymentRef};
+use crate::protocol::{Hold, Line, Lines, OrderState, OverCap, PaymentRef};
 
 pub(crate) const T0: Timestamp = Timestamp::from_millis(1_000_000);
 

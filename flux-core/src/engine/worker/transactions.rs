@@ -9,7 +9,7 @@ use std::collections::HashMap;
 use foldhash::fast::RandomState;
 
 use crate::protocol::{Commit, ItemId, Order, OrderWrite, View};
-use crate::seams::CommitMax;
+use crate::seams::{CommitMax, Weight};
 
 /// The decisions of one pass, by connected items (a union-find over items,
 /// Galler and Fischer, 1964).
@@ -31,40 +31,13 @@ struct ItemSet {
     /// Itself, at the root of its set.
     parent: usize,
     /// At the root: what the last write of the set holds.
-    load: Load,
+    load: Weight,
     /// At the root: how many items the set has.
     items: usize,
     /// At the root: how many writes go beside the first.
     beside: usize,
     /// At the root: whether the set takes no more.
     closed: bool,
-}
-
-/// What an atomic write holds, as [`CommitMax`] counts it.
-#[derive(Debug, Clone, Copy, Default)]
-struct Load {
-    parts: usize,
-    bytes: usize,
-}
-
-const PARTS_PER_ITEM: usize = 2;
-
-impl Load {
-    fn of(order: &Order, view: &View) -> Self {
-        let is_capped =
-            |item| view.get(item).is_some_and(|claim| claim.spec.max_per_buyer.is_some());
-        let capped = order.lines.iter().filter(|line| is_capped(&line.item)).count();
-        Self { parts: 1 + capped, bytes: order.weight() }
-    }
-
-    fn and(self, other: Self) -> Self {
-        Self { parts: self.parts + other.parts, bytes: self.bytes + other.bytes }
-    }
-
-    fn fits(self, items: usize, max: &CommitMax) -> bool {
-        let parts = self.parts.saturating_add(items * PARTS_PER_ITEM);
-        parts <= max.parts && self.bytes <= max.bytes
-    }
 }
 
 /// Whether a transactions takes one more order.
@@ -108,11 +81,11 @@ impl Transactions {
         }
         let roots = self.roots_of(order);
         let is_closed = |root: &usize| self.items[*root].closed;
-        let set = |load: Load, root: &usize| load.and(self.items[*root].load);
-        let load = roots.iter().fold(Load::of(order, view), set);
+        let set = |load: Weight, root: &usize| load + self.items[*root].load;
+        let load = roots.iter().fold(weigh(order, view), set);
         let items = roots.iter().map(|root| self.items[*root].items).sum();
         let beside: usize = roots.iter().map(|root| self.items[*root].beside).sum();
-        let fits = load.fits(items, &self.max);
+        let fits = self.max.fits(load, items);
         if !roots.iter().any(is_closed) {
             match (fits, beside) {
                 (true, 0) => return Fit::Whatever,
@@ -156,12 +129,12 @@ impl Transactions {
         let root = root.expect("an order has a line");
         let set = &mut self.items[root];
         if self.max != CommitMax::UNLIMITED {
-            let load = Load::of(&write.order, view);
-            if set.load.parts > 0 && !set.load.and(load).fits(set.items, &self.max) {
+            let load = weigh(&write.order, view);
+            if set.load.parts > 0 && !self.max.fits(set.load + load, set.items) {
                 set.beside += 1;
                 set.load = load;
             } else {
-                set.load = set.load.and(load);
+                set.load = set.load + load;
             }
         }
         self.writes.push((write, root, set.beside, work));
@@ -213,7 +186,7 @@ impl Transactions {
         self.items.push(ItemSet {
             id: item.clone(),
             parent: number,
-            load: Load::default(),
+            load: Weight::default(),
             items: 1,
             beside: 0,
             closed: false,
@@ -235,10 +208,14 @@ impl Transactions {
             joined.parent = one;
             let (load, items, closed) = (joined.load, joined.items, joined.closed);
             let set = &mut self.items[one];
-            set.load = set.load.and(load);
+            set.load = set.load + load;
             set.items += items;
             set.closed |= closed;
         }
         one
     }
+}
+
+fn weigh(order: &Order, view: &View) -> Weight {
+    Weight::of(order, |item| view.get(item).is_some_and(|claim| claim.spec.max_per_buyer.is_some()))
 }
