@@ -62,12 +62,12 @@ impl State {
 
     fn item(&self, id: &ItemId) -> Option<Item> {
         let shelf = self.shelves.get(id)?;
-        Some(Item {
-            spec: shelf.spec.clone(),
-            available: shelf.stock.available(),
-            held: self.units(id, |order| order.status() == OrderStatus::Held),
-            sold: self.units(id, |order| order.status() == OrderStatus::Confirmed),
-        })
+        let item = Item::builder()
+            .spec(shelf.spec.clone())
+            .available(shelf.stock.available())
+            .held(self.units(id, |order| order.status() == OrderStatus::Held))
+            .sold(self.units(id, |order| order.status() == OrderStatus::Confirmed));
+        Some(item.build())
     }
 
     fn is_as_expected(&self, id: OrderId, expect: Expect) -> bool {
@@ -235,7 +235,7 @@ impl InventoryStore for ShelfStore {
         let next = page.last().filter(|_| page.len() == limit);
         let next = next.map(|order| Cursor(order.id.to_string()));
         let orders = page.into_iter().filter(|order| filter.matches(order)).collect();
-        Ok(OrderPage { orders, next })
+        Ok(OrderPage::new(orders, next))
     }
 
     async fn due_holds(&self, now: Timestamp, limit: usize) -> Result<DueHolds, SeamError> {
@@ -245,7 +245,7 @@ impl InventoryStore for ShelfStore {
         let (mut due, later): (Vec<_>, Vec<_>) = ends.partition(|(end, _)| *end <= now);
         due.sort_unstable();
         let next = later.into_iter().map(|(end, _)| end).min();
-        Ok(DueHolds { due: due.into_iter().map(|(_, id)| id).take(limit).collect(), next })
+        Ok(DueHolds::new(due.into_iter().map(|(_, id)| id).take(limit).collect(), next))
     }
 
     async fn items(&self, ids: &[ItemId]) -> Result<Vec<Option<Item>>, SeamError> {

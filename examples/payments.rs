@@ -49,7 +49,7 @@ async fn main() -> anyhow::Result<()> {
     for _ in 0..3 {
         pay(&flux, &cleo, "cleo-1").await?;
     }
-    let owed = OrderFilter { status: Some(OrderStatus::RefundDue), ..OrderFilter::default() };
+    let owed = OrderFilter::builder().status(OrderStatus::RefundDue).build();
     let owed = flux.orders(&owed, None, 10).await?.orders;
     println!("  refunds due: {}", owed.len());
     stock(&flux).await?;

@@ -115,7 +115,7 @@ fn wish(lines: &[Line]) -> String {
 
 async fn print_map(flux: &Flux) -> anyhow::Result<()> {
     let mut owners = HashMap::new();
-    let filter = OrderFilter { status: Some(OrderStatus::Held), ..OrderFilter::default() };
+    let filter = OrderFilter::builder().status(OrderStatus::Held).build();
     let page = flux.orders(&filter, None, 100).await?;
     for order in page.orders {
         for line in order.lines.iter() {

@@ -20,9 +20,9 @@ pub use engine::{
 };
 pub use protocol::{
     Ask, BuyerCap, BuyerId, Capacity, Hall, Hold, HoldTime, InvalidInput, Item, ItemId, ItemKind,
-    ItemSpec, ItemState, LINES_MAX, Line, Lines, Order, OrderId, OrderState, OrderStatus,
-    PaymentRef, PutItemError, Quantity, Reason, SEATS_PER_HALL_MAX, SEATS_PER_LINE_MAX, SeatId,
-    Timestamp,
+    ItemSpec, ItemSpecBuilder, ItemState, LINES_MAX, Line, Lines, Order, OrderId, OrderState,
+    OrderStatus, PaymentRef, PutItemError, Quantity, Reason, SEATS_PER_HALL_MAX,
+    SEATS_PER_LINE_MAX, SeatId, Timestamp,
 };
 pub use seams::{
     Availability, Cursor, DeadLetter, OrderFilter, OrderPage, OutcomeReceiver, Outcomes,

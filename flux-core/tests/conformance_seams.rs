@@ -64,7 +64,7 @@ impl PlainQueue {
             waiting.visible = now + self.visibility;
             let receipt = Receipt(receipts.to_string());
             waiting.receipt = Some(receipt.clone());
-            Delivery { message: waiting.message.clone(), receipt, attempt: waiting.attempt }
+            Delivery::new(waiting.message.clone(), receipt, waiting.attempt)
         };
         visible.map(deliver).collect()
     }
@@ -122,8 +122,7 @@ impl OrderQueue for PlainQueue {
                 message = Some(waiting.message);
                 None
             });
-            let reason = reason.clone();
-            let letter = message.map(|message| DeadLetter { message, reason, buried_at });
+            let letter = message.map(|message| DeadLetter::new(message, reason, buried_at));
             lock(&self.state).1.extend(letter);
         }
         Ok(())
@@ -157,7 +156,8 @@ impl OrderQueue for PlainQueue {
         let in_flight =
             waiting.iter().filter(|w| w.receipt.is_some() && w.visible > now).count() as u64;
         let waiting = waiting.len() as u64 - in_flight;
-        Ok(QueueDepth { waiting, in_flight, dead: dead.len() as u64, ..QueueDepth::default() })
+        let depth = QueueDepth::builder().waiting(waiting).in_flight(in_flight);
+        Ok(depth.dead(dead.len() as u64).build())
     }
 }
 
@@ -178,10 +178,8 @@ impl PlainLocks {
         }
         *owners += 1;
         let owner = owners.to_string();
-        let mut keys = keys.to_vec();
-        keys.sort();
         held.extend(keys.iter().map(|key| (key.clone(), (owner.clone(), now + ttl))));
-        Some(Lease { keys, owner })
+        Some(Lease::new(keys.to_vec(), owner))
     }
 }
 

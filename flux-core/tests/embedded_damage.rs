@@ -61,7 +61,7 @@ async fn hold(backend: &Backend, numbers: Range<u128>) {
     let items = ["a", "b"].map(|id| ItemId::new(id).expect("item"));
     let claims = backend.store.claim(&items).await.expect("claim");
     let tokens = claims.into_iter().map(|claim| claim.expect("there").token);
-    let hold = Hold { decided_at: T0, expires_at: T0 + Duration::from_secs(600) };
+    let hold = Hold::between(T0, T0 + Duration::from_secs(600));
     let held = numbers.map(|n| OrderWrite {
         order: order(n, ["a", "b"][(n % 2) as usize]).with_state(OrderState::Held(hold)),
         expect: Expect::Absent,

@@ -443,7 +443,7 @@ async fn small_atomic_writes_leave_nothing_over() -> Result {
 }
 
 async fn sell_by_small_writes(side_by_side: usize) -> Result {
-    let small = CommitMax { parts: 7, bytes: 2_000, side_by_side };
+    let small = CommitMax::builder().parts(7).bytes(2_000).side_by_side(side_by_side).build();
     let store = Arc::new(MemoryStore::with_commit_max(small));
     let backend = Backend { store, ..Backend::memory() };
     let flux = Flux::builder(backend).clock(clock()).start();
@@ -546,7 +546,7 @@ async fn orders_are_listed_by_buyer() -> Result {
     for buyer in ["ann", "bob", "ann"] {
         flux.place(one(buyer)).await?;
     }
-    let filter = OrderFilter { buyer: Some("ann".parse()?), ..OrderFilter::default() };
+    let filter = OrderFilter::builder().buyer("ann".parse()?).build();
     let (mut found, mut after) = (Vec::new(), None);
     loop {
         let page = flux.orders(&filter, after.as_ref(), 1).await?;

@@ -190,7 +190,7 @@ impl Sale {
             _ if orders == 0 => {}
             Step::Repeat(n) => {
                 let order = self.books.orders[n.index(orders)].clone();
-                let again = Message::Place(Order { state: OrderState::Queued, ..order.clone() });
+                let again = Message::Place(order.with_state(OrderState::Queued));
                 assert_eq!(self.view.decide(&again, Some(&order), self.now), Verdict::Nothing);
             }
             Step::Release(n) => self.follow_up(n.index(orders), Message::Release),
@@ -352,7 +352,7 @@ fn any_order() -> impl Strategy<Value = Order> {
     let named = (name(), name(), any::<u128>(), lines(), any::<[u64; 3]>());
     (named, 0..8_u8).prop_map(|((buyer, payment, id, lines, times), state)| {
         let [placed_at, decided_at, expires_at] = times.map(Timestamp::from_millis);
-        let hold = flux_core::Hold { decided_at, expires_at };
+        let hold = flux_core::Hold::between(decided_at, expires_at);
         let payment = PaymentRef::new(payment).expect("ref");
         let state = match state {
             0 => OrderState::Queued,
@@ -401,8 +401,8 @@ proptest! {
         specs in specs(), label in proptest::option::of(".{0,90}"), times in any::<[u64; 2]>(),
     ) {
         let [opens_at, closes_at] = times.map(|at| Some(Timestamp::from_millis(at)));
-        for spec in specs {
-            let spec = ItemSpec { name: label.clone(), opens_at, closes_at, ..spec };
+        for mut spec in specs {
+            (spec.name, spec.opens_at, spec.closes_at) = (label.clone(), opens_at, closes_at);
             let json = serde_json::to_value(&spec).expect("it can be written");
             let long = label.as_ref().is_some_and(|label| label.len() > 256);
             match serde_json::from_value::<ItemSpec>(json) {

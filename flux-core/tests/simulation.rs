@@ -261,6 +261,7 @@ fn may_become(shown: OrderStatus, last: OrderStatus) -> bool {
             Expired => matches!(last, Confirmed | Cancelled | RefundDue),
             Confirmed => last == Cancelled,
             Released | Cancelled | Rejected | RefundDue => false,
+            new => panic!("nothing says what a {new} order may become"),
         }
 }
 

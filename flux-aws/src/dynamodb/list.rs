@@ -128,7 +128,7 @@ impl DynamoStore {
             let found = self.walk_on(&mut walk, filter.buyer.as_ref(), room).await?;
             orders.extend(found.into_iter().filter(|order| filter.matches(order)));
         }
-        Ok(OrderPage { orders, next: walk.cursor() })
+        Ok(OrderPage::new(orders, walk.cursor()))
     }
 
     /// One step: at most `limit` orders, maybe none; those of `buyer` are

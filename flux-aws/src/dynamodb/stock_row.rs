@@ -167,15 +167,11 @@ impl Head {
             (HeadKind::Hall { .. }, Some(hall)) => ItemKind::Seats(Hall::clone(&hall)),
             (HeadKind::Hall { .. }, None) => unreachable!("a hall is read with its seats"),
         };
-        let spec = ItemSpec {
-            id: self.id.clone(),
-            name: self.name.clone(),
-            kind,
-            hold: self.hold,
-            max_per_buyer: self.cap,
-            opens_at: self.opens_at,
-            closes_at: self.closes_at,
-        };
+        let mut spec = ItemSpec::new(self.id.clone(), kind);
+        spec.name.clone_from(&self.name);
+        spec.hold = self.hold;
+        spec.max_per_buyer = self.cap;
+        (spec.opens_at, spec.closes_at) = (self.opens_at, self.closes_at);
         match spec.check() {
             Ok(()) => Ok(spec),
             Err(error) => Err(SeamError::broken(

@@ -38,7 +38,8 @@ impl InventoryStore for DynamoStore {
     }
 
     fn commit_max(&self) -> CommitMax {
-        CommitMax { parts: ACTIONS_MAX, bytes: COMMIT_BYTES_MAX, side_by_side: SIDE_BY_SIDE }
+        let max = CommitMax::builder().parts(ACTIONS_MAX).bytes(COMMIT_BYTES_MAX);
+        max.side_by_side(SIDE_BY_SIDE).build()
     }
 
     async fn commit(&self, commits: &[Commit]) -> Result<Vec<CommitOutcome>, SeamError> {
@@ -90,7 +91,7 @@ impl InventoryStore for DynamoStore {
         }
         due.sort_unstable();
         due.truncate(limit);
-        Ok(DueHolds { due: due.into_iter().map(|(_, id)| id).collect(), next })
+        Ok(DueHolds::new(due.into_iter().map(|(_, id)| id).collect(), next))
     }
 
     async fn items(&self, ids: &[ItemId]) -> Result<Vec<Option<Item>>, SeamError> {
@@ -105,7 +106,8 @@ impl InventoryStore for DynamoStore {
             let taken = known.spec.capacity().saturating_sub(available);
             let held = held.as_ref().and_then(|held| held.get(&known.head.id)).copied();
             let held = held.unwrap_or(0).min(taken);
-            Item { spec: known.spec, available, held, sold: taken - held }
+            let item = Item::builder().spec(known.spec).available(available);
+            item.held(held).sold(taken - held).build()
         };
         Ok(known.into_iter().map(|known| known.map(show)).collect())
     }
@@ -145,7 +147,7 @@ impl DynamoStore {
 
     async fn pay(
         &self,
-        Payment { order, payment, at }: &Payment,
+        Payment { order, payment, at, .. }: &Payment,
     ) -> Result<ConfirmOutcome, SeamError> {
         // G9: the order's own condition lets one win of a payment and an expiry.
         let update = self

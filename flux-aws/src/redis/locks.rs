@@ -107,7 +107,7 @@ impl LockManager for RedisLocks {
         loop {
             let script = (&self.acquire, ACQUIRE);
             if self.redis.link.script(script, &names, &[&owner, &ttl]).await? {
-                return Ok(Some(Lease { keys, owner }));
+                return Ok(Some(Lease::new(keys, owner)));
             }
             let left = wait.saturating_sub(since.elapsed());
             if left.is_zero() {
@@ -132,7 +132,7 @@ impl LockManager for RedisLocks {
         // The places count from one, and grow.
         let keys: Vec<ItemId> =
             ours.into_iter().filter_map(|place| keys.get(place.wrapping_sub(1)).cloned()).collect();
-        Ok((!keys.is_empty()).then_some(Lease { keys, owner }))
+        Ok((!keys.is_empty()).then(|| Lease::new(keys, owner)))
     }
 
     async fn renew(&self, lease: &Lease, ttl: Duration) -> Result<bool, SeamError> {

@@ -81,9 +81,7 @@ impl Wire {
             return Err(Junk);
         }
         match serde_json::from_slice(message) {
-            Ok(Heard { v: VERSION, orders, levels }) => {
-                Ok(Some(Outcomes { orders, availability: levels }))
-            }
+            Ok(Heard { v: VERSION, orders, levels }) => Ok(Some(Outcomes::new(orders, levels))),
             _ => Err(Junk),
         }
     }
@@ -98,13 +96,13 @@ mod tests {
     use super::*;
 
     fn level(item: &str, available: u32) -> Availability {
-        Availability { item: ItemId::new(item).expect("a name"), available }
+        Availability::new(ItemId::new(item).expect("a name"), available)
     }
 
     #[test]
     fn what_is_written_is_read_by_others_and_an_items_last_level_wins() {
         let (ours, theirs) = (Wire::new(), Wire::new());
-        let outcomes = |levels| Arc::new(Outcomes { orders: Vec::new(), availability: levels });
+        let outcomes = |levels| Arc::new(Outcomes::new(Vec::new(), levels));
         let all = [
             outcomes(vec![level("a", 3), level("b", 2)]),
             outcomes(vec![level("c", 1), level("a", 2), level("a", 1)]),
@@ -113,7 +111,7 @@ mod tests {
         let [message] = &messages[..] else { panic!("{messages:?}") };
         assert_eq!(ours.read(message.as_bytes()), Ok(None));
         let levels = vec![level("b", 2), level("c", 1), level("a", 1)];
-        let heard = Outcomes { orders: Vec::new(), availability: levels };
+        let heard = Outcomes::new(Vec::new(), levels);
         assert_eq!(theirs.read(message.as_bytes()), Ok(Some(heard)));
         let later = message.replacen("\"v\":1", "\"v\":1,\"added\":[7]", 1);
         assert!(matches!(theirs.read(later.as_bytes()), Ok(Some(_))), "{later}");
@@ -122,8 +120,7 @@ mod tests {
     #[test]
     fn outcomes_are_cut_where_they_grow_too_large_and_nothing_is_lost() {
         let levels: Vec<_> = (0..20_000).map(|n| level(&n.to_string(), n)).collect();
-        let messages =
-            Wire::new().write(&[Arc::new(Outcomes { orders: vec![], availability: levels })]);
+        let messages = Wire::new().write(&[Arc::new(Outcomes::new(vec![], levels))]);
         assert!(messages.len() > 1);
         let mut told = Vec::new();
         for message in &messages {

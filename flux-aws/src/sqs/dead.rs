@@ -212,14 +212,11 @@ impl Queue {
 fn read(received: &Received) -> Option<Vec<DeadLetter>> {
     if let Ok(letter) = serde_json::from_str(&received.body) {
         let Letter { message, reason, buried_at, .. } = letter;
-        return Some(vec![DeadLetter { message, reason, buried_at }]);
+        return Some(vec![DeadLetter::new(message, reason, buried_at)]);
     }
     let opened = pack::open(&received.body).ok()?;
-    let letter = |(_, message)| DeadLetter {
-        message,
-        reason: "SQS gave it up: it came more often than its redrive policy allows".into(),
-        buried_at: received.sent_at,
-    };
+    let reason = "SQS gave it up: it came more often than its redrive policy allows";
+    let letter = |(_, message)| DeadLetter::new(message, reason, received.sent_at);
     opened.bad.is_empty().then(|| opened.messages.into_iter().map(letter).collect())
 }
 

@@ -127,11 +127,8 @@ impl InFlight {
             }
             let slot = &mut pack.slots[place];
             slot.state = State::Out;
-            deliveries.push(Delivery {
-                message: slot.message.clone(),
-                receipt: Receipt(format!("{number:x}.{place}")),
-                attempt: slot.attempt,
-            });
+            let receipt = Receipt(format!("{number:x}.{place}"));
+            deliveries.push(Delivery::new(slot.message.clone(), receipt, slot.attempt));
         }
         (deliveries, ageing.into_iter().collect())
     }

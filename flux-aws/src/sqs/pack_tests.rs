@@ -95,15 +95,15 @@ fn a_fifo_pack_holds_one_group() {
 
 #[test]
 fn what_is_too_large_is_refused() {
-    let Message::Place(order) = large(1) else { unreachable!("it is an order") };
+    let Message::Place(mut order) = large(1) else { unreachable!("it is an order") };
     // Names all of characters that JSON escapes: nothing else gets that large.
     let seat = |seat: u32| (0..128).map(move |bit| ['"', '\\'][(seat >> (bit % 8)) as usize & 1]);
     let line = |line: u32| {
         let seats = (0..100).map(|n| seat(n).collect::<String>());
         Line::seats(format!("hall-{line}"), seats).expect("a line")
     };
-    let lines = Lines::new((0..10).map(line).collect()).expect("lines");
-    let too_large = Message::Place(Order { lines, ..order });
+    order.lines = Lines::new((0..10).map(line).collect()).expect("lines");
+    let too_large = Message::Place(order);
     let Err(error) = Entry::new(&too_large, 0, ()) else { panic!("it is over the bound") };
     assert!(!error.can_retry() && error.to_string().contains("order less"), "{error}");
 }

@@ -267,7 +267,8 @@ impl Queue {
         let here = lock(&self.flight).counts(Instant::now());
         let (waiting, in_flight) = lock(&self.depth).messages(packs, here);
         let oldest = here.oldest.map_or(Duration::ZERO, |oldest| now().since(oldest));
-        Ok(QueueDepth { waiting, in_flight, dead: dead.0 + dead.1, oldest })
+        let depth = QueueDepth::builder().waiting(waiting).in_flight(in_flight);
+        Ok(depth.dead(dead.0 + dead.1).oldest(oldest).build())
     }
 
     /// SQS messages waiting, and in flight.

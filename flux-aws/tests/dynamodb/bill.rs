@@ -107,8 +107,7 @@ async fn everything_else() {
     let (store, meter) = selling(pool("ticket", 10_000), 1).await;
     let claimed = claim(&store, "ticket").await;
     apply(&store, &[&claimed], (0..90).map(|n| new(&held(&single(n, "ticket")))).collect()).await;
-    let pay =
-        |n| Payment { order: id(n), payment: PaymentRef::new("pay").expect("a name"), at: NOW };
+    let pay = |n| Payment::new(id(n), PaymentRef::new("pay").expect("a name"), NOW);
     let (_, bill) = bill_of(&meter, store.confirm(&[pay(1)])).await;
     say("confirm", &bill, 1);
     assert!(calls(&bill) == 1 && bill.write_units <= 2.0, "{bill:?}");
@@ -128,7 +127,7 @@ async fn everything_else() {
     assert!(calls(&bill) == 8 && bill.read_units <= 8.0, "{bill:?}");
     let due = store.due_holds(LATER, 100).await.expect("read").due;
     assert!(due.len() == 89 && !due.contains(&id(1)), "what is paid has left the index");
-    let filter = OrderFilter { item: Some(item("ticket")), ..OrderFilter::default() };
+    let filter = OrderFilter::builder().item(item("ticket")).build();
     let (_, bill) = bill_of(&meter, store.list_orders(&filter, None, 50)).await;
     say("list 50 orders of an item", &bill, 1);
     assert!(calls(&bill) <= 4 && bill.read_units <= 55.0, "{bill:?}");

@@ -240,11 +240,8 @@ async fn payments_of_one_call_are_not_said_to_be_refused_when_some_were_taken() 
     well.put_item(&pool("a", 5)).await.expect("put");
     let claimed = claim(&well, "a").await;
     apply(&well, &[&claimed], vec![new(&held(&single(1, "a"))), new(&held(&single(2, "a")))]).await;
-    let pay = |n| Payment {
-        order: id(n),
-        payment: PaymentRef::new("pay").expect("a name"),
-        at: crate::table::NOW,
-    };
+    let payment = PaymentRef::new("pay").expect("a name");
+    let pay = |n| Payment::new(id(n), payment.clone(), crate::table::NOW);
     let paid = store.confirm(&[pay(1), pay(2)]).await;
     assert!(matches!(paid, Err(SeamError::Unknown { .. })), "{paid:?}");
     let paid = store.confirm(&[pay(2)]).await;

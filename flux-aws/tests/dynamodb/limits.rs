@@ -58,7 +58,7 @@ async fn a_hall_of_a_hundred_thousand_seats() {
     let outcomes = store.commit(&[taken]).await.expect("told");
     assert!(matches!(outcomes[..], [CommitOutcome::Fenced(_)]), "its second seat is taken");
     say("a taken seat refused");
-    let filter = OrderFilter { item: Some(item("h")), ..OrderFilter::default() };
+    let filter = OrderFilter::builder().item(item("h")).build();
     assert_eq!(listed(&store, &filter).await.len(), 99);
     say("listed");
     let again = store.claim(&[item("h"), item("h")]).await.expect("claimed");

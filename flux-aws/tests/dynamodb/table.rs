@@ -101,7 +101,7 @@ pub(crate) fn single(n: usize, item: &str) -> Order {
 }
 
 pub(crate) fn held(order: &Order) -> Order {
-    order.with_state(OrderState::Held(Hold { decided_at: NOW, expires_at: LATER }))
+    order.with_state(OrderState::Held(Hold::between(NOW, LATER)))
 }
 
 pub(crate) fn rejected(order: &Order) -> Order {

@@ -22,8 +22,8 @@ fn order(n: u128) -> Order {
 
 /// Of one order, and of the level that it leaves.
 pub(crate) fn outcomes(n: u128) -> Arc<Outcomes> {
-    let level = Availability { item: item("a"), available: n as u32 };
-    Arc::new(Outcomes { orders: vec![order(n)], availability: vec![level] })
+    let level = Availability::new(item("a"), n as u32);
+    Arc::new(Outcomes::new(vec![order(n)], vec![level]))
 }
 
 pub(crate) async fn hears_gap(receiver: &mut OutcomeReceiver) {
@@ -124,7 +124,7 @@ async fn large_outcomes_arrive_in_parts() {
     let before = meter.bill();
     let orders: Vec<_> = (1..=5_000).map(order).collect();
     let bytes = serde_json::to_string(&orders).expect("plain data").len();
-    one.publish(Arc::new(Outcomes { orders, availability: Vec::new() })).await.expect("published");
+    one.publish(Arc::new(Outcomes::new(orders, Vec::new()))).await.expect("published");
     assert_eq!(heard_until(5_000, &mut receiver).await, (1..=5_000).collect::<Vec<u128>>());
     let messages = (meter.bill() - &before).calls[&("redis".into(), "PUBLISH".into())];
     println!("{bytes} bytes of orders went in {messages} messages");

@@ -11,7 +11,7 @@ use flux_aws::bill::Meter;
 use flux_aws::sqs::SqsQueue;
 use flux_core::protocol::Message;
 use flux_core::seams::{Delivery, OrderQueue, SeamError};
-use flux_core::{Line, Lines, Order};
+use flux_core::{Line, Lines};
 use tokio::task::JoinSet;
 use tokio::time::{Instant, sleep};
 
@@ -138,10 +138,9 @@ async fn the_largest_order_makes_the_trip() {
             let seats = (0..100).map(|seat| format!("{line:04}-{seat:0>123}"));
             Line::seats(format!("hall-{line}"), seats).expect("a line")
         };
-        let lines = Lines::new((0..10).map(line).collect()).expect("lines");
-        let Message::Place(small) = order("a") else { unreachable!("it is an order") };
-        let large = Message::Place(Order { lines, ..small });
-        let sent = [order("b"), large, order("c")];
+        let Message::Place(mut large) = order("a") else { unreachable!("it is an order") };
+        large.lines = Lines::new((0..10).map(line).collect()).expect("lines");
+        let sent = [order("b"), Message::Place(large), order("c")];
         queue.send(&sent).await.expect("sent");
         let came = receive(&*queue, 3).await;
         assert!(sent.iter().all(|message| messages(&came).contains(&message)), "{emulator:?}");

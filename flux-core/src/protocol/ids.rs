@@ -1,5 +1,7 @@
 //! The names of the protocol. Each is checked once, where it enters; short
 //! ones are stored inline, so a clone costs no allocation.
+//!
+//! In JSON and in postcard a name is a string, and an order's id a UUID.
 
 use std::fmt;
 use std::str::FromStr;
@@ -36,7 +38,8 @@ macro_rules! name {
         pub struct $name(SmolStr);
 
         impl $name {
-            /// Checks that `name` is 1–128 bytes of visible ASCII.
+            /// Checks that `name` is 1–128 bytes of visible ASCII (0x21 to
+            /// 0x7E, so without spaces).
             ///
             /// # Errors
             /// [`InvalidInput`] naming the field.
@@ -63,6 +66,12 @@ macro_rules! name {
         impl From<$name> for SmolStr {
             fn from(name: $name) -> SmolStr {
                 name.0
+            }
+        }
+
+        impl From<$name> for String {
+            fn from(name: $name) -> String {
+                name.0.into()
             }
         }
 
@@ -100,24 +109,73 @@ macro_rules! name {
 }
 
 name! {
-    /// Something on sale.
+    /// The name of something on sale, chosen by the seller.
+    ///
+    /// ```
+    /// use flux_core::ItemId;
+    ///
+    /// let item = ItemId::new("ticket_1")?;
+    /// assert_eq!(item.as_str(), "ticket_1");
+    /// assert_eq!(item, "ticket_1".parse()?);
+    ///
+    /// let error = ItemId::new("ticket 1").expect_err("a space");
+    /// assert_eq!(error.field(), "item_id");
+    /// # Ok::<(), flux_core::InvalidInput>(())
+    /// ```
     ItemId, "item_id"
 }
 name! {
-    /// Who orders.
+    /// The name of who orders, as the application knows its users. Caps count by
+    /// it, and only its owner may repeat an order.
+    ///
+    /// ```
+    /// use flux_core::BuyerId;
+    ///
+    /// let buyer: BuyerId = "ann".parse()?;
+    /// assert_eq!(String::from(buyer), "ann");
+    /// # Ok::<(), flux_core::InvalidInput>(())
+    /// ```
     BuyerId, "buyer_id"
 }
 name! {
-    /// A named place in a hall.
+    /// The name of one seat, unique in its [`Hall`](super::Hall).
+    ///
+    /// ```
+    /// use flux_core::SeatId;
+    ///
+    /// assert_eq!(SeatId::new("A-12")?.to_string(), "A-12");
+    /// # Ok::<(), flux_core::InvalidInput>(())
+    /// ```
     SeatId, "seat"
 }
 name! {
-    /// What the payment provider calls a payment.
+    /// The payment provider's name of a payment. A confirmation repeated with
+    /// the same one is the same payment; with another it is a second one.
+    ///
+    /// ```
+    /// use flux_core::PaymentRef;
+    ///
+    /// assert_eq!(PaymentRef::new("pay_81")?.as_str(), "pay_81");
+    /// # Ok::<(), flux_core::InvalidInput>(())
+    /// ```
     PaymentRef, "payment_ref"
 }
 
 /// The identity of an order: a UUID. A client that repeats its request under
 /// the same id gets the first answer again, never a second order.
+///
+/// ```
+/// use flux_core::{BuyerId, OrderId};
+///
+/// let fresh = OrderId::new();
+/// assert_eq!(fresh.to_string().parse::<OrderId>()?, fresh);
+///
+/// let ann = BuyerId::new("ann")?;
+/// let first = OrderId::from_idempotency_key(&ann, "click-7")?;
+/// let again = OrderId::from_idempotency_key(&ann, "click-7")?;
+/// assert_eq!(first, again);
+/// # Ok::<(), flux_core::InvalidInput>(())
+/// ```
 #[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
 #[serde(transparent)]
 pub struct OrderId(Uuid);
@@ -126,6 +184,14 @@ pub struct OrderId(Uuid);
 const KEY_SPACE: Uuid = Uuid::from_bytes(*b"flux-idempotency");
 
 impl OrderId {
+    /// A fresh UUIDv7 (RFC 9562 §5.7): later ids sort after earlier ones. For
+    /// callers, who make an id before they order; no rule of the protocol does.
+    #[expect(clippy::new_without_default, reason = "a default is the same each time")]
+    #[must_use]
+    pub fn new() -> Self {
+        Self(Uuid::now_v7())
+    }
+
     /// A UUID the caller made.
     #[must_use]
     pub const fn from_uuid(id: Uuid) -> Self {
@@ -154,6 +220,12 @@ impl OrderId {
     #[must_use]
     pub const fn as_uuid(&self) -> &Uuid {
         &self.0
+    }
+}
+
+impl From<Uuid> for OrderId {
+    fn from(id: Uuid) -> Self {
+        Self(id)
     }
 }
 

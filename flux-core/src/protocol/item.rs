@@ -8,19 +8,41 @@ use serde::{Deserialize, Serialize};
 
 use super::ids::{ItemId, SeatId};
 use super::limits::{BuyerCap, Capacity, HoldTime, InvalidInput, SEATS_PER_HALL_MAX, Timestamp};
+use super::words::words;
 
 const ITEM_NAME_BYTES_MAX: usize = 256;
 
-/// What an item consists of.
+/// The nature of an item's stock. A store keeps each kind in a way of its own,
+/// so this enum is exhaustive: a kind that a store does not know must not compile.
+///
+/// ```
+/// use flux_core::{ItemKind, ItemSpec};
+///
+/// let seats = match ItemSpec::hall("hall", ["A1", "A2"])?.kind {
+///     ItemKind::Pool(_) => 0,
+///     ItemKind::Seats(hall) => hall.names().len(),
+/// };
+/// assert_eq!(seats, 2);
+/// # Ok::<(), flux_core::InvalidInput>(())
+/// ```
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub enum ItemKind {
-    /// So many interchangeable units.
+    /// Interchangeable units, this many.
     Pool(Capacity),
-    /// Named places.
+    /// Named seats, each sold by its name.
     Seats(Hall),
 }
 
-/// The named places of a seated item, 1–100,000, each name once.
+/// The named seats of an item, 1–100,000, each name once.
+///
+/// ```
+/// use flux_core::{Hall, SeatId};
+///
+/// let hall = Hall::new(vec!["A1".parse()?, "A2".parse()?])?;
+/// assert_eq!(hall.index_of(&SeatId::new("A2")?), Some(1));
+/// assert!(Hall::new(vec!["A1".parse()?, "A1".parse()?]).is_err());
+/// # Ok::<(), flux_core::InvalidInput>(())
+/// ```
 #[derive(Clone, Serialize, Deserialize)]
 #[serde(try_from = "Vec<SeatId>", into = "Vec<SeatId>")]
 pub struct Hall {
@@ -107,20 +129,21 @@ impl From<Hall> for Vec<SeatId> {
 /// ```
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(try_from = "Unchecked")]
+#[non_exhaustive]
 pub struct ItemSpec {
     /// Its id.
     pub id: ItemId,
-    /// A name for people.
+    /// A name for people, at most 256 bytes.
     pub name: Option<String>,
     /// A pool or seats.
     pub kind: ItemKind,
-    /// How long a hold lasts unpaid.
+    /// The time a hold lasts unpaid.
     pub hold: HoldTime,
-    /// How many units one buyer may hold or own at once.
+    /// Most units one buyer may hold or own at once; no cap if `None`.
     pub max_per_buyer: Option<BuyerCap>,
-    /// Orders placed before are turned down.
+    /// Start of the sale: orders placed before are turned down.
     pub opens_at: Option<Timestamp>,
-    /// Orders placed at or after this are turned down.
+    /// End of the sale: orders placed at this moment or later are turned down.
     pub closes_at: Option<Timestamp>,
 }
 
@@ -145,22 +168,62 @@ impl ItemSpec {
         Self::builder().id(id.as_ref()).seats(seats).build()
     }
 
-    /// Builds a definition; give either `capacity` or `seats`.
-    ///
-    /// # Errors
-    /// [`InvalidInput`] naming the field at fault.
-    #[builder]
-    pub fn new(
-        #[builder(into)] id: String,
-        #[builder(into)] name: Option<String>,
+    /// Starts a definition from plain numbers and strings: an `id` and either
+    /// `capacity` or `seats` must be given.
+    #[builder(
+        start_fn(name = builder, vis = "pub"),
+        finish_fn(name = build, doc {
+            /// Checks every value and makes the definition.
+            ///
+            /// # Errors
+            /// [`InvalidInput`] naming the field at fault.
+        }),
+        builder_type(name = ItemSpecBuilder, vis = "pub", doc {
+            /// Builds an [`ItemSpec`]; made by [`ItemSpec::builder`].
+            ///
+            /// ```
+            /// use flux_core::{ItemSpec, Timestamp};
+            ///
+            /// let presale = ItemSpec::builder()
+            ///     .id("ticket_1")
+            ///     .name("Standing, presale")
+            ///     .capacity(500)
+            ///     .hold_seconds(300)
+            ///     .max_per_buyer(4)
+            ///     .closes_at(Timestamp::from_millis(1_790_000_000_000))
+            ///     .build()?;
+            /// assert_eq!(presale.hold.get(), 300);
+            ///
+            /// let error = ItemSpec::builder().id("ticket_1").build().expect_err("no stock");
+            /// assert_eq!(error.to_string(), "capacity: or seats must be given");
+            /// # Ok::<(), flux_core::InvalidInput>(())
+            /// ```
+        })
+    )]
+    fn checked(
+        /// Sets the item's id: 1–128 bytes of visible ASCII.
+        #[builder(into)]
+        id: String,
+        /// Sets a name for people, at most 256 bytes.
+        #[builder(into)]
+        name: Option<String>,
+        /// Makes the item a pool of so many units: 0 to 10,000,000.
         capacity: Option<u64>,
+        /// Makes the item a hall of these seats: 1 to 100,000 different names,
+        /// each 1–128 bytes of visible ASCII.
         #[builder(with = |seats: impl IntoIterator<Item: Into<String>>| {
             seats.into_iter().map(Into::into).collect()
         })]
         seats: Option<Vec<String>>,
+        /// Sets how long a hold lasts unpaid, in seconds: 1 to 86,400; 600
+        /// unless given.
         hold_seconds: Option<u64>,
+        /// Caps the units that one buyer may hold or own at once: 1 to 1000;
+        /// no cap unless given.
         max_per_buyer: Option<u64>,
+        /// Sets when the sale starts; at once unless given.
         opens_at: Option<Timestamp>,
+        /// Sets when the sale ends, after `opens_at`; never unless given.
         closes_at: Option<Timestamp>,
     ) -> Result<Self, InvalidInput> {
         let kind = match (capacity, seats) {
@@ -168,24 +231,26 @@ impl ItemSpec {
             (None, Some(seats)) => ItemKind::Seats(Hall::new(
                 seats.iter().map(SeatId::new).collect::<Result<_, _>>()?,
             )?),
-            _ => return Err(InvalidInput::new("capacity", "or seats must be given, not both")),
+            (None, None) => return Err(InvalidInput::new("capacity", "or seats must be given")),
+            (Some(_), Some(_)) => {
+                return Err(InvalidInput::new("capacity", "can't stand beside seats"));
+            }
         };
         let spec = Self {
-            id: ItemId::new(id)?,
             name,
-            kind,
             hold: hold_seconds.map_or(Ok(HoldTime::DEFAULT), HoldTime::new)?,
             max_per_buyer: max_per_buyer.map(BuyerCap::new).transpose()?,
             opens_at,
             closes_at,
+            ..Self::new(ItemId::new(id)?, kind)
         };
         spec.check()?;
         Ok(spec)
     }
 }
 
-/// A definition whose fields are each in bounds, not yet held against the
-/// rules that have no type of their own. Fields as in [`ItemSpec`].
+/// A definition as it is read, before [`ItemSpec::check`]. Fields as in
+/// [`ItemSpec`].
 #[derive(Deserialize)]
 struct Unchecked {
     id: ItemId,
@@ -208,9 +273,36 @@ impl TryFrom<Unchecked> for ItemSpec {
 }
 
 impl ItemSpec {
-    /// Holds it against the rules that have no type of their own, which a
-    /// change of its fields may break: the length of the name, and that it
-    /// closes after it opens. A store refuses what fails.
+    /// A definition from values that are checked already, with defaults for
+    /// the rest. Whoever sets its fields runs [`check`](Self::check) after.
+    ///
+    /// ```
+    /// use flux_core::{Capacity, ItemKind, ItemSpec};
+    ///
+    /// let mut spec = ItemSpec::new("ticket_1".parse()?, ItemKind::Pool(Capacity::new(9)?));
+    /// assert_eq!(spec, ItemSpec::pool("ticket_1", 9)?);
+    ///
+    /// spec.name = Some("x".repeat(257));
+    /// assert_eq!(spec.check().expect_err("too long").field(), "name");
+    /// # Ok::<(), flux_core::InvalidInput>(())
+    /// ```
+    #[must_use]
+    pub fn new(id: ItemId, kind: ItemKind) -> Self {
+        Self {
+            id,
+            name: None,
+            kind,
+            hold: HoldTime::DEFAULT,
+            max_per_buyer: None,
+            opens_at: None,
+            closes_at: None,
+        }
+    }
+
+    /// Checks what the types of the fields leave open: `name` has at most 256
+    /// bytes, and `closes_at` is after `opens_at`. The fields are public, so
+    /// code that changed one calls this before it uses the definition; the
+    /// constructors, serde and every store's `put_item` do so by themselves.
     ///
     /// # Errors
     /// [`InvalidInput`] naming the field at fault.
@@ -242,8 +334,9 @@ impl ItemSpec {
     }
 }
 
-/// Why a definition could not be changed; nothing was.
-#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+/// The reason why a definition could not be changed; nothing was.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, thiserror::Error)]
+#[serde(rename_all = "snake_case")]
 #[non_exhaustive]
 pub enum PutItemError {
     /// Fewer units than are held and sold, or a taken seat left out.
@@ -265,9 +358,17 @@ pub enum PutItemError {
     Invalid(#[from] InvalidInput),
 }
 
-/// Whether an item sells now.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+/// An item's state of sale at some moment, by [`Item::state`].
+///
+/// ```
+/// use flux_core::ItemState;
+///
+/// assert_eq!(ItemState::SoldOut.to_string(), "sold_out");
+/// assert_eq!("open".parse(), Ok(ItemState::Open));
+/// ```
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
+#[non_exhaustive]
 pub enum ItemState {
     /// It opens later.
     Scheduled,
@@ -279,11 +380,34 @@ pub enum ItemState {
     Closed,
 }
 
+words! {
+    ItemState, "state":
+    Scheduled = "scheduled", Open = "open", SoldOut = "sold_out" or Closed = "closed"
+}
+
 /// An item and where its units are. At rest
 /// `available + held + sold = capacity`.
-#[derive(Debug, Clone, PartialEq, Eq)]
+///
+/// ```
+/// use flux_core::{Item, ItemSpec, ItemState, Timestamp};
+///
+/// let item = Item::builder()
+///     .spec(ItemSpec::pool("ticket_1", 100)?)
+///     .available(60)
+///     .held(30)
+///     .sold(10)
+///     .build();
+/// assert_eq!(item.state(Timestamp::default()), ItemState::Open);
+/// # Ok::<(), flux_core::InvalidInput>(())
+/// ```
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, bon::Builder)]
+#[builder(builder_type(doc {
+    /// Builds an [`Item`]: how a store shows what it has. Made by [`Item::builder`].
+}))]
+#[non_exhaustive]
 pub struct Item {
     /// Its definition.
+    #[builder(into)]
     pub spec: Arc<ItemSpec>,
     /// Units that can be ordered.
     pub available: u32,
@@ -294,8 +418,8 @@ pub struct Item {
 }
 
 impl Item {
-    /// Whether it sells at `now`. Nothing left is [`SoldOut`](ItemState::SoldOut)
-    /// whatever the clock says.
+    /// The state of its sale at `now`. Nothing left is
+    /// [`SoldOut`](ItemState::SoldOut) whatever the clock says.
     #[must_use]
     pub fn state(&self, now: Timestamp) -> ItemState {
         if self.available == 0 {
@@ -317,11 +441,14 @@ mod tests {
     #[test]
     fn each_limit_of_a_definition_names_its_field() {
         let build = ItemSpec::builder;
-        let field = |result: Result<ItemSpec, InvalidInput>| result.expect_err("bad").field();
+        let field =
+            |result: Result<ItemSpec, InvalidInput>| result.expect_err("bad").field().to_owned();
         assert_eq!(field(ItemSpec::pool("", 1)), "item_id");
         assert_eq!(field(ItemSpec::pool("a", 10_000_001)), "capacity");
         assert_eq!(field(build().id("a").build()), "capacity");
         assert_eq!(field(build().id("a").capacity(1).seats(["x"]).build()), "capacity");
+        let both = build().id("a").capacity(1).seats(["x"]).build().expect_err("both");
+        assert_eq!(both.to_string(), "capacity: can't stand beside seats");
         assert_eq!(field(ItemSpec::hall("a", Vec::<String>::new())), "seats");
         assert_eq!(field(ItemSpec::hall("a", ["x", "x"])), "seats");
         assert_eq!(field(ItemSpec::hall("a", ["x y"])), "seat");

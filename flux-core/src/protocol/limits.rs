@@ -1,6 +1,7 @@
 //! The numbers of the protocol: each type's constructor checks its range, so
 //! a value that exists is a value that is allowed.
 
+use std::borrow::Cow;
 use std::time::{Duration, SystemTime};
 
 use serde::{Deserialize, Serialize};
@@ -13,10 +14,18 @@ pub const SEATS_PER_LINE_MAX: usize = 100;
 pub const SEATS_PER_HALL_MAX: usize = 100_000;
 
 /// Input that broke a rule; the message names the field and the rule.
-#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+///
+/// ```
+/// use flux_core::{InvalidInput, Quantity};
+///
+/// let error: InvalidInput = Quantity::new(0).expect_err("nothing");
+/// assert_eq!(error.field(), "quantity");
+/// assert_eq!(error.to_string(), "quantity: must be 1 to 1000, was 0");
+/// ```
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, thiserror::Error)]
 #[error("{field}: {rule}")]
 pub struct InvalidInput {
-    field: &'static str,
+    field: Cow<'static, str>,
     rule: String,
 }
 
@@ -24,13 +33,13 @@ impl InvalidInput {
     /// Says that `field` broke `rule`; `rule` completes the sentence
     /// "`field` …", for example "must be 1 to 1000, was 0".
     pub fn new(field: &'static str, rule: impl Into<String>) -> Self {
-        Self { field, rule: rule.into() }
+        Self { field: Cow::Borrowed(field), rule: rule.into() }
     }
 
     /// The field at fault, as the HTTP contract spells it.
     #[must_use]
-    pub fn field(&self) -> &'static str {
-        self.field
+    pub fn field(&self) -> &str {
+        &self.field
     }
 }
 
@@ -92,18 +101,51 @@ macro_rules! ranged {
 
 ranged! {
     /// Units of a pool that one line asks for: 1 to 1000.
+    ///
+    /// ```
+    /// use flux_core::Quantity;
+    ///
+    /// assert_eq!(Quantity::new(2)?.get(), 2);
+    /// assert!(Quantity::new(1_001).is_err());
+    /// # Ok::<(), flux_core::InvalidInput>(())
+    /// ```
     Quantity(u32), "quantity", 1..=1000
 }
 ranged! {
     /// Units a pool has in all: 0 to 10,000,000.
+    ///
+    /// ```
+    /// use flux_core::Capacity;
+    ///
+    /// assert_eq!(Capacity::MAX.get(), 10_000_000);
+    /// assert!(Capacity::new(10_000_001).is_err());
+    /// ```
     Capacity(u32), "capacity", 0..=10_000_000
 }
 ranged! {
-    /// Seconds a hold lasts unpaid: 1 to 86,400.
+    /// Seconds a hold lasts unpaid: 1 to 86,400 (a day).
+    ///
+    /// ```
+    /// use std::time::Duration;
+    ///
+    /// use flux_core::HoldTime;
+    ///
+    /// assert_eq!(HoldTime::new(120)?.as_duration(), Duration::from_secs(120));
+    /// assert_eq!(HoldTime::default(), HoldTime::DEFAULT);
+    /// # Ok::<(), flux_core::InvalidInput>(())
+    /// ```
     HoldTime(u32), "hold_seconds", 1..=86_400
 }
 ranged! {
     /// Units of one item that one buyer may hold or own at once: 1 to 1000.
+    ///
+    /// ```
+    /// use flux_core::BuyerCap;
+    ///
+    /// assert_eq!(BuyerCap::new(4)?.get(), 4);
+    /// assert!(BuyerCap::new(0).is_err());
+    /// # Ok::<(), flux_core::InvalidInput>(())
+    /// ```
     BuyerCap(u32), "max_per_buyer", 1..=1000
 }
 
@@ -115,6 +157,12 @@ impl HoldTime {
     #[must_use]
     pub fn as_duration(self) -> Duration {
         Duration::from_secs(u64::from(self.0))
+    }
+}
+
+impl Default for HoldTime {
+    fn default() -> Self {
+        Self::DEFAULT
     }
 }
 

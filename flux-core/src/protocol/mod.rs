@@ -40,6 +40,7 @@ mod message;
 mod order;
 mod payment;
 mod stock;
+mod words;
 
 pub use commit::{
     Changes, Commit, CommitOutcome, Effect, Expect, FencingToken, Gain, ItemNow, OrderWrite,
@@ -47,7 +48,9 @@ pub use commit::{
 };
 pub use decide::{Claim, Verdict, View};
 pub use ids::{BuyerId, ItemId, OrderId, PaymentRef, SeatId};
-pub use item::{Hall, Item, ItemKind, ItemSpec, ItemState, PutItemError};
+pub use item::{
+    Hall, Item, ItemBuilder, ItemKind, ItemSpec, ItemSpecBuilder, ItemState, PutItemError,
+};
 pub use limits::{
     BuyerCap, Capacity, HoldTime, InvalidInput, LINES_MAX, Quantity, SEATS_PER_HALL_MAX,
     SEATS_PER_LINE_MAX, Timestamp,

@@ -9,14 +9,24 @@
 //! ```
 
 use std::collections::HashSet;
-use std::fmt;
 
 use serde::{Deserialize, Serialize};
 
 use super::ids::{BuyerId, ItemId, OrderId, PaymentRef, SeatId};
 use super::limits::{InvalidInput, LINES_MAX, Quantity, SEATS_PER_LINE_MAX, Timestamp};
+use super::words::words;
 
-/// What a line asks of its item.
+/// The units that a line asks of its item. A store gives out each kind in a way
+/// of its own, so this enum is exhaustive: a kind that a store does not know
+/// must not compile.
+///
+/// ```
+/// use flux_core::{Ask, Quantity};
+///
+/// assert_eq!(Ask::Units(Quantity::new(3)?).units(), 3);
+/// assert_eq!(Ask::Seats(vec!["A1".parse()?]).units(), 1);
+/// # Ok::<(), flux_core::InvalidInput>(())
+/// ```
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub enum Ask {
     /// Any units of a pool.
@@ -26,7 +36,7 @@ pub enum Ask {
 }
 
 impl Ask {
-    /// How many units this takes.
+    /// The number of units this takes.
     #[must_use]
     pub fn units(&self) -> u32 {
         match self {
@@ -38,15 +48,31 @@ impl Ask {
 }
 
 /// One item of an order and what is asked of it.
+///
+/// ```
+/// use flux_core::Line;
+///
+/// let standing = Line::units("ticket_1", 2)?;
+/// let seated = Line::seats("hall", ["A1", "A2"])?;
+/// assert_eq!(standing.ask.units(), seated.ask.units());
+/// # Ok::<(), flux_core::InvalidInput>(())
+/// ```
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[non_exhaustive]
 pub struct Line {
     /// The item.
     pub item: ItemId,
-    /// How much, or which seats, of it.
+    /// The units or seats of it.
     pub ask: Ask,
 }
 
 impl Line {
+    /// A line from values that are checked already.
+    #[must_use]
+    pub const fn new(item: ItemId, ask: Ask) -> Self {
+        Self { item, ask }
+    }
+
     /// `quantity` units of a pool.
     ///
     /// # Errors
@@ -71,6 +97,15 @@ impl Line {
 
 /// The lines of one order: 1–10 of them, each seat named once. Lines on one
 /// item are summed.
+///
+/// ```
+/// use flux_core::{Line, Lines};
+///
+/// let lines = Lines::new(vec![Line::units("ticket_1", 2)?, Line::units("parking", 1)?])?;
+/// assert_eq!(lines.iter().map(|line| line.ask.units()).sum::<u32>(), 3);
+/// assert_eq!(Lines::new(vec![]).expect_err("none").field(), "lines");
+/// # Ok::<(), flux_core::InvalidInput>(())
+/// ```
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(try_from = "Vec<Line>", into = "Vec<Line>")]
 pub struct Lines(Vec<Line>);
@@ -126,9 +161,17 @@ impl std::ops::Deref for Lines {
     }
 }
 
-/// Why an order was turned down.
+/// The reason why an order was turned down.
+///
+/// ```
+/// use flux_core::Reason;
+///
+/// assert_eq!(Reason::SoldOut.to_string(), "sold_out");
+/// assert_eq!("seat_taken".parse(), Ok(Reason::SeatTaken));
+/// ```
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
+#[non_exhaustive]
 pub enum Reason {
     /// The pool had fewer units left than were asked for.
     SoldOut,
@@ -144,38 +187,54 @@ pub enum Reason {
     UnknownItem,
 }
 
-impl Reason {
-    /// The name used in JSON and metrics: `sold_out`, `seat_taken`, …
-    #[must_use]
-    pub fn as_str(self) -> &'static str {
-        match self {
-            Self::SoldOut => "sold_out",
-            Self::SeatTaken => "seat_taken",
-            Self::BuyerLimit => "buyer_limit",
-            Self::NotOpen => "not_open",
-            Self::Closed => "closed",
-            Self::UnknownItem => "unknown_item",
-        }
-    }
+words! {
+    Reason, "reason":
+    SoldOut = "sold_out", SeatTaken = "seat_taken", BuyerLimit = "buyer_limit",
+    NotOpen = "not_open", Closed = "closed" or UnknownItem = "unknown_item"
 }
 
-impl fmt::Display for Reason {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str(self.as_str())
-    }
-}
-
-/// A hold: decided when, and until when the stock is set aside.
+/// The time for which an order's stock is set aside.
+///
+/// ```
+/// use std::time::Duration;
+///
+/// use flux_core::{Hold, Timestamp};
+///
+/// let now = Timestamp::from_millis(1_790_000_000_000);
+/// let hold = Hold::between(now, now + Duration::from_secs(600));
+/// assert_eq!(hold.expires_at.since(hold.decided_at), Duration::from_secs(600));
+/// ```
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[non_exhaustive]
 pub struct Hold {
-    /// When the order got its stock.
+    /// The moment the order got its stock.
     pub decided_at: Timestamp,
-    /// When the hold ends unless it is paid.
+    /// The moment the hold ends unless it is paid.
     pub expires_at: Timestamp,
 }
 
-/// Where an order stands, with what is known in that state and no more.
+impl Hold {
+    /// A hold from `decided_at` until `expires_at`.
+    #[must_use]
+    pub const fn between(decided_at: Timestamp, expires_at: Timestamp) -> Self {
+        Self { decided_at, expires_at }
+    }
+}
+
+/// An order's state, with what is known in it and no more. Code outside this
+/// crate that needs a part of it asks [`Order::hold`], [`Order::payment_ref`]
+/// or [`Order::reason`], which answer for every state.
+///
+/// ```
+/// use flux_core::{BuyerId, Line, Lines, Order, OrderId, OrderState, Timestamp};
+///
+/// let lines = Lines::new(vec![Line::units("ticket_1", 1)?])?;
+/// let order = Order::queued(OrderId::new(), "ann".parse()?, lines, Timestamp::default());
+/// assert_eq!(order.state, OrderState::Queued);
+/// # Ok::<(), flux_core::InvalidInput>(())
+/// ```
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[non_exhaustive]
 pub enum OrderState {
     /// Accepted, not yet decided.
     Queued,
@@ -196,8 +255,18 @@ pub enum OrderState {
 }
 
 /// An [`OrderState`] without its contents.
+///
+/// ```
+/// use flux_core::OrderStatus;
+///
+/// assert_eq!(OrderStatus::RefundDue.to_string(), "refund_due");
+/// assert_eq!("held".parse(), Ok(OrderStatus::Held));
+/// let owning = OrderStatus::ALL.iter().filter(|status| status.owns_stock());
+/// assert_eq!(owning.count(), 2);
+/// ```
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
+#[non_exhaustive]
 pub enum OrderStatus {
     /// See [`OrderState::Queued`].
     Queued,
@@ -221,43 +290,48 @@ impl OrderStatus {
     /// Whether an order in this state has units set aside or sold to it.
     #[must_use]
     pub fn owns_stock(self) -> bool {
-        matches!(self, Self::Held | Self::Confirmed)
-    }
-
-    /// The name used in JSON and metrics: `queued`, `held`, …
-    #[must_use]
-    pub fn as_str(self) -> &'static str {
         match self {
-            Self::Queued => "queued",
-            Self::Held => "held",
-            Self::Confirmed => "confirmed",
-            Self::Released => "released",
-            Self::Expired => "expired",
-            Self::Cancelled => "cancelled",
-            Self::Rejected => "rejected",
-            Self::RefundDue => "refund_due",
+            Self::Held | Self::Confirmed => true,
+            Self::Queued
+            | Self::Released
+            | Self::Expired
+            | Self::Cancelled
+            | Self::Rejected
+            | Self::RefundDue => false,
         }
     }
 }
 
-impl fmt::Display for OrderStatus {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str(self.as_str())
-    }
+words! {
+    OrderStatus, "status":
+    Queued = "queued", Held = "held", Confirmed = "confirmed", Released = "released",
+    Expired = "expired", Cancelled = "cancelled", Rejected = "rejected" or RefundDue = "refund_due"
 }
 
 /// One buyer's all-or-nothing request and what became of it.
+///
+/// ```
+/// use flux_core::{BuyerId, Line, Lines, Order, OrderId, OrderStatus, Timestamp};
+///
+/// let lines = Lines::new(vec![Line::units("ticket_1", 2)?])?;
+/// let placed_at = Timestamp::from_millis(1_790_000_000_000);
+/// let order = Order::queued(OrderId::new(), BuyerId::new("ann")?, lines, placed_at);
+/// assert_eq!(order.status(), OrderStatus::Queued);
+/// assert_eq!(order.decided_at(), None);
+/// # Ok::<(), flux_core::InvalidInput>(())
+/// ```
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[non_exhaustive]
 pub struct Order {
-    /// Decided once under this id.
+    /// Its id, under which it is decided once.
     pub id: OrderId,
-    /// Who asked.
+    /// The buyer who asked.
     pub buyer: BuyerId,
-    /// What for.
+    /// The items asked for.
     pub lines: Lines,
-    /// When it was accepted; opening and closing times are judged by this.
+    /// The moment it was accepted; opening and closing times are judged by it.
     pub placed_at: Timestamp,
-    /// What became of it.
+    /// Its state: undecided, or the outcome.
     pub state: OrderState,
 }
 
@@ -297,7 +371,7 @@ impl Order {
         }
     }
 
-    /// When it was decided; `None` while queued.
+    /// The moment it was decided; `None` while queued.
     #[must_use]
     pub fn decided_at(&self) -> Option<Timestamp> {
         match &self.state {
@@ -306,7 +380,7 @@ impl Order {
         }
     }
 
-    /// Why it was turned down, if it was.
+    /// The reason why it was turned down, if it was.
     #[must_use]
     pub fn reason(&self) -> Option<Reason> {
         match &self.state {
@@ -322,19 +396,24 @@ impl Order {
             OrderState::Confirmed(_, payment)
             | OrderState::Cancelled(_, payment)
             | OrderState::RefundDue(_, payment) => Some(payment),
-            _ => None,
+            OrderState::Queued
+            | OrderState::Held(_)
+            | OrderState::Released(_)
+            | OrderState::Expired(_)
+            | OrderState::Rejected(..) => None,
         }
     }
 
-    /// Whether `other` asks for the same things for the same buyer: what a
-    /// repeat under one id must do.
+    /// Whether `other` asks for the same things for the same buyer, as a repeat
+    /// under one id must.
     #[must_use]
     pub fn asks_the_same_as(&self, other: &Self) -> bool {
         self.buyer == other.buyer && self.lines == other.lines
     }
 
-    /// About how many bytes it takes to write down: names, seats, and a
-    /// fixed share for the rest.
+    /// An estimate of its bytes when written down: names, seats, and a fixed
+    /// share for the rest. A store bounds it
+    /// for what it writes at once.
     #[must_use]
     pub fn weight(&self) -> usize {
         let line = |line: &Line| {

@@ -1,22 +1,41 @@
-//! How much one commit may hold, and what a decision weighs against it.
+//! The bounds of a commit, and the weight of decisions against them.
 
 use crate::protocol::{ItemId, Order};
 
-/// How much one [`Commit`](crate::protocol::Commit) may hold.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+/// The most that one [`Commit`](crate::protocol::Commit) may hold.
+///
+/// ```
+/// use flux_core::seams::CommitMax;
+///
+/// let max = CommitMax::builder().parts(100).bytes(3_000_000).build();
+/// assert_eq!(max.side_by_side, 1);
+/// assert_eq!(CommitMax::builder().build(), CommitMax::UNLIMITED);
+/// ```
+#[derive(Debug, Clone, Copy, PartialEq, Eq, bon::Builder)]
+#[builder(builder_type(doc {
+    /// Builds a [`CommitMax`]; made by [`CommitMax::builder`]. What is left out is
+    /// as in [`CommitMax::UNLIMITED`].
+}))]
+#[non_exhaustive]
 pub struct CommitMax {
-    /// Parts it may be made of, as [`Weight`] and [`fits`](Self::fits) count
-    /// them.
+    /// Most parts, as [`Weight`] and [`fits`](Self::fits) count them.
+    #[builder(default = usize::MAX)]
     pub parts: usize,
-    /// Bytes of its orders in all, by [`Order::weight`].
+    /// Most bytes of its orders, by [`Order::weight`].
+    #[builder(default = usize::MAX)]
     pub bytes: usize,
-    /// Commits of one call that may rest on one claim, if each is about that
-    /// item alone. They are applied at the same time, so whether one of them is
-    /// applied must not depend on another.
+    /// Most commits of one call that may carry the same claim. With 1, what is
+    /// decided on an item goes into one commit, and the rest waits for the next
+    /// call. With more, decisions on an item may be split over so many, if no
+    /// order among them has another item. The store then applies these
+    /// commits at once, in no order, and may apply one and refuse another: the
+    /// worker splits off only decisions that are right in either case (orders
+    /// that get their units; turning one down would rest on the others).
+    #[builder(default = 1)]
     pub side_by_side: usize,
 }
 
-/// What decisions weigh in a commit, but for the items they are about.
+/// The weight of decisions in a commit, but for the items they are about.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
 pub struct Weight {
     /// One for each order, and one more for each of its lines on a capped item.
@@ -26,7 +45,7 @@ pub struct Weight {
 }
 
 impl Weight {
-    /// What a decision on `order` weighs; `is_capped` tells which items have a
+    /// The weight of a decision on `order`; `is_capped` tells which items have a
     /// cap for each buyer.
     pub fn of(order: &Order, is_capped: impl Fn(&ItemId) -> bool) -> Self {
         let capped = order.lines.iter().filter(|line| is_capped(&line.item)).count();

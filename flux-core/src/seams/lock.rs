@@ -7,21 +7,61 @@ use async_trait::async_trait;
 use super::SeamError;
 use crate::protocol::ItemId;
 
-/// A lock on several keys at once, until it ends.
+/// A lock on several keys at once, until its time ends.
+///
+/// ```
+/// use flux_core::ItemId;
+/// use flux_core::seams::Lease;
+///
+/// let lease = Lease::new(vec![ItemId::new("hall")?, ItemId::new("bar")?], "worker 7");
+/// assert_eq!(lease.keys[0].as_str(), "bar");
+/// # Ok::<(), flux_core::InvalidInput>(())
+/// ```
 #[derive(Debug, Clone, PartialEq, Eq)]
+#[non_exhaustive]
 pub struct Lease {
     /// The keys, sorted.
     pub keys: Vec<ItemId>,
-    /// Names the holder; random, so that nobody else's lease is ever released.
+    /// The name of the holder; random, so that nobody else's lease is ever
+    /// released.
     pub owner: String,
+}
+
+impl Lease {
+    /// A lease of `owner` on `keys`, which are sorted and each kept once.
+    #[must_use]
+    pub fn new(mut keys: Vec<ItemId>, owner: impl Into<String>) -> Self {
+        keys.sort_unstable();
+        keys.dedup();
+        Self { keys, owner: owner.into() }
+    }
 }
 
 /// Grants leases. Nothing rests on it but throughput: a lease that is granted
 /// twice, lost or never granted can't sell a unit twice.
+///
+/// ```
+/// # use std::time::Duration;
+/// use flux_core::{Backend, ItemId};
+///
+/// # #[tokio::main(flavor = "current_thread")]
+/// # async fn main() -> Result<(), Box<dyn std::error::Error>> {
+/// let locks = Backend::memory().locks;
+/// let keys = [ItemId::new("hall")?];
+/// let ttl = Duration::from_secs(5);
+///
+/// let lease = locks.acquire(&keys, ttl, Duration::ZERO).await?.expect("nobody holds it");
+/// assert_eq!(locks.acquire(&keys, ttl, Duration::ZERO).await?, None);
+/// assert!(locks.renew(&lease, ttl).await?);
+/// locks.release(&lease).await?;
+/// # Ok(())
+/// # }
+/// ```
 #[async_trait]
 pub trait LockManager: Send + Sync + 'static {
     /// Leases all `keys` for `ttl`, or none of them, waiting up to `wait`
-    /// while somebody else holds one. `None` when the wait ran out.
+    /// while somebody else holds one. `None` when the wait ran out. A key
+    /// given twice counts once.
     async fn acquire(
         &self,
         keys: &[ItemId],
@@ -39,10 +79,10 @@ pub trait LockManager: Send + Sync + 'static {
         self.acquire(keys, ttl, Duration::ZERO).await
     }
 
-    /// Makes the lease last `ttl` from now. `false` when any key of it is no
-    /// longer ours; the others stay leased until their time.
+    /// Makes the lease last `ttl` from this call on. `false` when the owner lost
+    /// any key of it; the others stay leased until their time.
     async fn renew(&self, lease: &Lease, ttl: Duration) -> Result<bool, SeamError>;
 
-    /// Frees the keys that are still ours, and only those.
+    /// Frees the keys that the lease's owner still holds, and only those.
     async fn release(&self, lease: &Lease) -> Result<(), SeamError>;
 }

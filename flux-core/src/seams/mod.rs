@@ -9,6 +9,12 @@
 //! Every trait is object-safe and batch-first, and its futures are `Send`.
 //! Unless a method says otherwise its future may be dropped at any point: the
 //! call then either took effect or did not, as after [`SeamError::Unknown`].
+//!
+//! Where a page says what a method does, that is what an implementor promises;
+//! the `conformance` suite (a feature of this crate) checks it.
+//!
+//! The structs that seams exchange may get more fields: make them by their
+//! constructors and builders, read their fields.
 
 mod bus;
 mod commit_max;
@@ -20,11 +26,11 @@ mod store;
 pub use bus::{
     Availability, OutcomeBus, OutcomeReceiver, OutcomeSender, Outcomes, outcome_channel,
 };
-pub use commit_max::{CommitMax, Weight};
+pub use commit_max::{CommitMax, CommitMaxBuilder, Weight};
 pub use error::{SeamError, Source};
 pub use lock::{Lease, LockManager};
-pub use queue::{DeadLetter, Delivery, OrderQueue, QueueDepth, Receipt};
+pub use queue::{DeadLetter, Delivery, OrderQueue, QueueDepth, QueueDepthBuilder, Receipt};
 pub use store::{
-    Begun, ConfirmOutcome, Cursor, DueHolds, Durable, InventoryStore, OrderFilter, OrderPage,
-    Payment, PutOutcome,
+    Begun, ConfirmOutcome, Cursor, DueHolds, Durable, InventoryStore, OrderFilter,
+    OrderFilterBuilder, OrderPage, Payment, PutOutcome,
 };

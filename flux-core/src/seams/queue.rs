@@ -3,6 +3,7 @@
 use std::time::Duration;
 
 use async_trait::async_trait;
+use serde::{Deserialize, Serialize};
 
 use super::SeamError;
 use crate::protocol::{Message, Order, OrderId, Timestamp};
@@ -13,37 +14,91 @@ use crate::protocol::{Message, Order, OrderId, Timestamp};
 pub struct Receipt(pub String);
 
 /// A message handed to a worker.
+///
+/// ```
+/// use flux_core::OrderId;
+/// use flux_core::protocol::Message;
+/// use flux_core::seams::{Delivery, Receipt};
+///
+/// let message = Message::Expire(OrderId::new());
+/// let first = Delivery::new(message, Receipt("7".into()), 1);
+/// assert_eq!(first.attempt, 1);
+/// ```
 #[derive(Debug, Clone, PartialEq, Eq)]
+#[non_exhaustive]
 pub struct Delivery {
-    /// What to work on.
+    /// The work.
     pub message: Message,
-    /// Names this delivery in [`OrderQueue::ack`] and its like.
+    /// The name of this delivery in [`OrderQueue::ack`] and its like.
     pub receipt: Receipt,
-    /// Which delivery of the message this is, from 1, as far as the queue knows.
+    /// The number of this delivery of the message, from 1, as far as the queue
+    /// knows.
     pub attempt: u32,
 }
 
+impl Delivery {
+    /// The `attempt`th delivery of `message`.
+    #[must_use]
+    pub fn new(message: Message, receipt: Receipt, attempt: u32) -> Self {
+        Self { message, receipt, attempt }
+    }
+}
+
 /// A message that was given up.
-#[derive(Debug, Clone, PartialEq, Eq)]
+///
+/// ```
+/// use flux_core::protocol::Message;
+/// use flux_core::{DeadLetter, OrderId, Timestamp};
+///
+/// let message = Message::Expire(OrderId::new());
+/// let letter = DeadLetter::new(message, "failed 20 times", Timestamp::default());
+/// assert_eq!(letter.reason, "failed 20 times");
+/// ```
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[non_exhaustive]
 pub struct DeadLetter {
-    /// What could not be worked on.
+    /// The work that could not be done.
     pub message: Message,
-    /// Why.
+    /// The reason, for an operator.
     pub reason: String,
-    /// When it was given up.
+    /// The moment it was given up.
     pub buried_at: Timestamp,
 }
 
-/// How much waits.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+impl DeadLetter {
+    /// A message given up at `buried_at` for `reason`.
+    #[must_use]
+    pub fn new(message: Message, reason: impl Into<String>, buried_at: Timestamp) -> Self {
+        Self { message, reason: reason.into(), buried_at }
+    }
+}
+
+/// The number of messages in a queue, by what happens to them.
+///
+/// ```
+/// use flux_core::QueueDepth;
+///
+/// let depth = QueueDepth::builder().waiting(12).in_flight(3).build();
+/// assert_eq!((depth.waiting, depth.dead), (12, 0));
+/// ```
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize, Deserialize, bon::Builder)]
+#[builder(builder_type(doc {
+    /// Builds a [`QueueDepth`]; made by [`QueueDepth::builder`]. What is left
+    /// out is zero.
+}))]
+#[non_exhaustive]
 pub struct QueueDepth {
     /// Messages nobody works on, delayed ones included.
+    #[builder(default)]
     pub waiting: u64,
     /// Messages delivered and not settled.
+    #[builder(default)]
     pub in_flight: u64,
     /// Messages given up.
+    #[builder(default)]
     pub dead: u64,
     /// Age of the oldest message not settled.
+    #[builder(default)]
     pub oldest: Duration,
 }
 
@@ -53,6 +108,25 @@ pub struct QueueDepth {
 /// delivery that is neither settled ([`ack`](Self::ack), [`retry`](Self::retry),
 /// [`bury`](Self::bury)) nor [extended](Self::extend) within the queue's
 /// visibility time-out is delivered again.
+///
+/// ```
+/// # use std::time::Duration;
+/// use flux_core::protocol::Message;
+/// use flux_core::{Backend, OrderId};
+///
+/// # #[tokio::main(flavor = "current_thread")]
+/// # async fn main() -> Result<(), flux_core::SeamError> {
+/// let queue = Backend::memory().queue;
+/// queue.send(&[Message::Expire(OrderId::new())]).await?;
+///
+/// let delivered = queue.receive(10, Duration::from_secs(1)).await?;
+/// assert_eq!(delivered.len(), 1);
+/// // The work is done; without this the message would come again.
+/// queue.ack(&[delivered[0].receipt.clone()]).await?;
+/// assert_eq!(queue.depth().await?.in_flight, 0);
+/// # Ok(())
+/// # }
+/// ```
 #[async_trait]
 pub trait OrderQueue: Send + Sync + 'static {
     /// Adds messages, each durable when this returns `Ok`. After an error some
@@ -77,27 +151,28 @@ pub trait OrderQueue: Send + Sync + 'static {
     /// Restarts the visibility time-out of deliveries still being worked on.
     async fn extend(&self, receipts: &[Receipt]) -> Result<(), SeamError>;
 
-    /// Gives messages up, with the reason, durable when this returns.
+    /// Gives messages up, each with the reason. They are dead letters, durable
+    /// when this returns `Ok`. A stale receipt is ignored.
     async fn bury(&self, receipts: &[(Receipt, String)]) -> Result<(), SeamError>;
 
-    /// Up to `max` messages that were given up, oldest first; they stay.
+    /// Reads up to `max` dead letters, oldest first; they stay.
     async fn dead_letters(&self, max: usize) -> Result<Vec<DeadLetter>, SeamError>;
 
-    /// Puts up to `max` dead letters back in the queue, oldest first, and says
-    /// how many.
+    /// Puts up to `max` dead letters back in the queue, oldest first, and
+    /// returns their number.
     async fn redrive(&self, max: usize) -> Result<usize, SeamError>;
 
-    /// The order of a [`Message::Place`] that waits or is worked on, if this
-    /// queue can look inside: of several under one id the first that was sent.
-    /// A queue that can't look inside answers `None`.
+    /// Finds the order of a [`Message::Place`] that waits or is worked on: of
+    /// several under one id the first that was sent. A queue that can't look
+    /// inside answers `None`, and says so by [`finds_all`](Self::finds_all).
     async fn find(&self, id: OrderId) -> Result<Option<Order>, SeamError>;
 
-    /// Whether [`find`](Self::find) finds whatever is there, so that `None`
-    /// means there is nothing.
+    /// Whether [`find`](Self::find) sees every message there is, so that its
+    /// `None` means that there is no such order.
     fn finds_all(&self) -> bool {
         true
     }
 
-    /// How much waits; may lag.
+    /// Counts the messages; the numbers may lag.
     async fn depth(&self) -> Result<QueueDepth, SeamError>;
 }

@@ -5,6 +5,7 @@ use std::pin::Pin;
 use std::sync::Arc;
 
 use async_trait::async_trait;
+use serde::{Deserialize, Serialize};
 
 use super::{CommitMax, SeamError};
 use crate::protocol::{
@@ -12,8 +13,10 @@ use crate::protocol::{
     PaymentRef, PutItemError, Stock, Timestamp,
 };
 
-/// What [`InventoryStore::put_item`] did.
-#[derive(Debug, Clone, PartialEq, Eq)]
+/// The outcome of [`InventoryStore::put_item`].
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+#[non_exhaustive]
 pub enum PutOutcome {
     /// The item is new.
     Created,
@@ -26,21 +29,42 @@ pub enum PutOutcome {
 }
 
 /// Money for an order.
-#[derive(Debug, Clone, PartialEq, Eq)]
+///
+/// ```
+/// use flux_core::seams::Payment;
+/// use flux_core::{OrderId, PaymentRef, Timestamp};
+///
+/// let order = OrderId::new();
+/// let paid = Payment::new(order, PaymentRef::new("pay_81")?, Timestamp::default());
+/// assert_eq!(paid.order, order);
+/// # Ok::<(), flux_core::InvalidInput>(())
+/// ```
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[non_exhaustive]
 pub struct Payment {
     /// The order.
     pub order: OrderId,
-    /// What the payment provider calls it.
+    /// The payment provider's name of it.
     pub payment: PaymentRef,
-    /// When it came.
+    /// The moment it came: in time if the hold ends after it.
     pub at: Timestamp,
 }
 
-/// What a [`Payment`] came to.
-#[derive(Debug, Clone, PartialEq, Eq)]
+impl Payment {
+    /// The payment named `payment` for `order`, made `at`.
+    #[must_use]
+    pub fn new(order: OrderId, payment: PaymentRef, at: Timestamp) -> Self {
+        Self { order, payment, at }
+    }
+}
+
+/// The outcome of a [`Payment`].
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+#[non_exhaustive]
 pub enum ConfirmOutcome {
-    /// Confirmed, now or by an earlier call with the same payment; or
-    /// refused for good by that payment (`refund_due`): see its status.
+    /// Confirmed, by this call or by an earlier one with the same payment; or
+    /// refused for good with that payment (`refund_due`): see its status.
     Settled(Order),
     /// The hold is over: the item's worker must rule on it.
     Late(Order),
@@ -50,19 +74,33 @@ pub enum ConfirmOutcome {
     NotFound,
 }
 
-/// Which orders to list; `None` means any.
-#[derive(Debug, Clone, Default, PartialEq, Eq)]
+/// Selects the orders to list; by default all of them.
+///
+/// ```
+/// use flux_core::{OrderFilter, OrderStatus};
+///
+/// let anns = OrderFilter::builder().buyer("ann".parse()?).status(OrderStatus::Held).build();
+/// assert_eq!((anns.item, anns.status), (None, Some(OrderStatus::Held)));
+/// # Ok::<(), flux_core::InvalidInput>(())
+/// ```
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize, bon::Builder)]
+#[builder(builder_type(doc {
+    /// Builds an [`OrderFilter`]; made by [`OrderFilter::builder`]. An order must
+    /// meet all that is set.
+}))]
+#[serde(default)]
+#[non_exhaustive]
 pub struct OrderFilter {
-    /// Of this buyer.
+    /// Only orders of this buyer.
     pub buyer: Option<BuyerId>,
-    /// With a line on this item.
+    /// Only orders with a line on this item.
     pub item: Option<ItemId>,
-    /// In this state.
+    /// Only orders in this state.
     pub status: Option<OrderStatus>,
 }
 
 impl OrderFilter {
-    /// Whether `order` is meant.
+    /// Whether `order` is one of those selected.
     #[must_use]
     pub fn matches(&self, order: &Order) -> bool {
         self.buyer.as_ref().is_none_or(|buyer| *buyer == order.buyer)
@@ -71,60 +109,122 @@ impl OrderFilter {
     }
 }
 
-/// Where a listing goes on; opaque to everybody but the store that made it.
-#[derive(Debug, Clone, PartialEq, Eq)]
+/// The place where a listing goes on; opaque to everybody but the store that
+/// made it. It may be kept and sent: it stays good as long as the store does.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(transparent)]
 pub struct Cursor(pub String);
 
 /// One page of a listing.
-#[derive(Debug, Clone, Default, PartialEq, Eq)]
+///
+/// ```
+/// use flux_core::{Cursor, OrderPage};
+///
+/// // Nothing found yet, and more to look through.
+/// let page = OrderPage::new(vec![], Some(Cursor("7".into())));
+/// assert!(page.next.is_some());
+/// ```
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[non_exhaustive]
 pub struct OrderPage {
     /// The orders; may be fewer than asked for, even none, on any page.
     pub orders: Vec<Order>,
-    /// Where to go on; `None` on the last page.
+    /// The start of the next page; `None` on the last, and only there.
     pub next: Option<Cursor>,
 }
 
+impl OrderPage {
+    /// A page of `orders` that goes on at `next`.
+    #[must_use]
+    pub fn new(orders: Vec<Order>, next: Option<Cursor>) -> Self {
+        Self { orders, next }
+    }
+}
+
 /// Holds that ended.
+///
+/// ```
+/// use flux_core::seams::DueHolds;
+/// use flux_core::{OrderId, Timestamp};
+///
+/// let tomorrow = Timestamp::from_millis(1_790_000_000_000);
+/// let found = DueHolds::new(vec![OrderId::new()], Some(tomorrow));
+/// assert_eq!((found.due.len(), found.next), (1, Some(tomorrow)));
+/// ```
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
+#[non_exhaustive]
 pub struct DueHolds {
     /// Their orders, earliest end first.
     pub due: Vec<OrderId>,
-    /// No other hold ends before this moment, but for those that ended too and
-    /// were past the limit; `None` when there is no other.
+    /// The earliest end of the holds that last still, so the time to ask again;
+    /// `None` when no hold lasts. As many `due` as the limit allows are no sign
+    /// that these were all: then ask again at once.
     pub next: Option<Timestamp>,
 }
 
-/// A commit that is settled in order, and not on disk yet.
+impl DueHolds {
+    /// The orders whose holds are `due`, and the earliest end of the others.
+    #[must_use]
+    pub fn new(due: Vec<OrderId>, next: Option<Timestamp>) -> Self {
+        Self { due, next }
+    }
+}
+
+/// Commits whose outcomes are certain among those who share the store, but
+/// perhaps not on disk yet.
 #[derive(Debug)]
+#[non_exhaustive]
 pub struct Begun {
-    /// What became of each commit, in order.
+    /// The outcome of each commit, in order.
     pub outcomes: Vec<CommitOutcome>,
-    /// When what was applied may be told.
+    /// Completes when what was applied may be shown.
     pub durable: Durable,
+}
+
+impl Begun {
+    /// Outcomes that may be shown once `durable` completes.
+    #[must_use]
+    pub fn new(outcomes: Vec<CommitOutcome>, durable: Durable) -> Self {
+        Self { outcomes, durable }
+    }
 }
 
 type Written = Pin<Box<dyn Future<Output = Result<(), SeamError>> + Send>>;
 
 /// Completes when what was begun is durable.
+///
+/// ```
+/// use flux_core::seams::Durable;
+///
+/// # #[tokio::main(flavor = "current_thread")]
+/// # async fn main() -> Result<(), flux_core::SeamError> {
+/// let (written, disk) = tokio::sync::oneshot::channel();
+/// let durable = Durable::after(async { disk.await.expect("the disk tells") });
+/// written.send(Ok(())).expect("it is waited for");
+/// durable.wait().await?;
+/// Durable::now().wait().await
+/// # }
+/// ```
 pub struct Durable(Option<Written>);
 
 impl Durable {
-    /// It is durable already.
+    /// For what is durable already.
     #[must_use]
     pub fn now() -> Self {
         Self(None)
     }
 
-    /// It is durable once `written` completes.
+    /// For what is durable once `written` completes with `Ok`.
     pub fn after(written: impl Future<Output = Result<(), SeamError>> + Send + 'static) -> Self {
         Self(Some(Box::pin(written)))
     }
 
-    /// Waits until it is durable. Cancel-safe as far as the write goes: it
-    /// goes on.
+    /// Waits until it is durable. Dropping the future only ends the waiting:
+    /// the write goes on.
     ///
     /// # Errors
-    /// [`SeamError::Broken`]: it may never be, and the store takes no more.
+    /// [`SeamError::Broken`]: it may never be durable, and the store takes no
+    /// more commits.
     pub async fn wait(self) -> Result<(), SeamError> {
         match self.0 {
             Some(written) => written.await,
@@ -144,21 +244,61 @@ impl fmt::Debug for Durable {
 /// What a method's `Ok` tells is durable, whoever made it so: a state that a
 /// crash could undo is never shown. (The numbers of [`Item`] are the one
 /// exception; they may run ahead or lag.)
+///
+/// A worker's use of it: claim, decide, commit.
+///
+/// ```
+/// use flux_core::protocol::{Commit, CommitOutcome, Message, Verdict, View};
+/// use flux_core::{Backend, ItemSpec, Line, Lines, Order, OrderId, OrderStatus, Timestamp};
+///
+/// # #[tokio::main(flavor = "current_thread")]
+/// # async fn main() -> Result<(), Box<dyn std::error::Error>> {
+/// let store = Backend::memory().store;
+/// let spec = ItemSpec::pool("ticket_1", 5)?;
+/// store.put_item(&spec).await?;
+///
+/// // The claim: from here on nobody who claimed the item before can write.
+/// let claim = store.claim(&[spec.id.clone()]).await?.remove(0).expect("put above");
+/// let mut commit = Commit::default();
+/// commit.claims.push((spec.id.clone(), claim.token));
+/// let mut view = View::default();
+/// view.insert(claim);
+///
+/// // The decision, by the protocol.
+/// let now = Timestamp::from_millis(1_790_000_000_000);
+/// let lines = Lines::new(vec![Line::units("ticket_1", 2)?])?;
+/// let order = Order::queued(OrderId::new(), "ann".parse()?, lines, now);
+/// let Verdict::Write(write) = view.decide(&Message::Place(order.clone()), None, now) else {
+///     unreachable!("a new order is decided")
+/// };
+/// commit.writes.push(write);
+///
+/// // The commit: applied, as the token is the newest still.
+/// assert_eq!(store.commit(&[commit]).await?, [CommitOutcome::Applied]);
+/// let stored = store.orders(&[order.id]).await?.remove(0).expect("committed above");
+/// assert_eq!(stored.status(), OrderStatus::Held);
+/// assert_eq!(store.availability(&[spec.id]).await?, [Some(3)]);
+/// # Ok(())
+/// # }
+/// ```
 #[async_trait]
 pub trait InventoryStore: Send + Sync + 'static {
-    /// Creates the item or replaces its definition, as
-    /// [`revise`](crate::protocol::revise) rules; what is taken stays taken.
-    /// A change fences every claim made before. A cap counts what its buyers
-    /// own already, also when it comes later than they did.
+    /// Creates the item, or replaces its whole definition, whoever put the one
+    /// before: a field that `spec` leaves out is gone. Orders keep the units and
+    /// seats they hold or own; a definition with too little room for them is
+    /// refused, as [`revise`](crate::protocol::revise) rules. A change fences
+    /// every claim made before. A new cap counts what its buyers own already.
     async fn put_item(&self, spec: &ItemSpec) -> Result<PutOutcome, SeamError>;
 
     /// Takes items over: for each, in order, a token larger than any before
     /// and the stock at that moment, or `None` for an item that is not there.
-    /// Every earlier claim of the item is fenced from now on. It need not
-    /// survive a crash that all claimants die in.
+    /// Every earlier claim of the item is fenced from then on: a commit that
+    /// carries it is refused. A store that lives and dies with all who claim
+    /// from it may keep its claims in memory only, as a crash leaves nobody
+    /// who could write under an old one; any other store makes them durable.
     async fn claim(&self, items: &[ItemId]) -> Result<Vec<Option<Claim>>, SeamError>;
 
-    /// Writes each commit as a whole or not at all, and says which, in order.
+    /// Writes each commit as a whole or not at all, and returns which, in order.
     /// One is applied exactly if, at one moment,
     ///
     /// 1. each claim carries the newest token of its item,
@@ -174,17 +314,17 @@ pub trait InventoryStore: Send + Sync + 'static {
     /// still on its way, and read the orders.
     async fn commit(&self, commits: &[Commit]) -> Result<Vec<CommitOutcome>, SeamError>;
 
-    /// How much one commit may hold. What weighs more may be refused as
-    /// [`SeamError::Broken`]; a single order never weighs more.
+    /// The most that one commit may hold. A larger one may be refused as
+    /// [`SeamError::Broken`]; a commit of a single order must always fit.
     fn commit_max(&self) -> CommitMax {
         CommitMax::UNLIMITED
     }
 
-    /// As [`commit`](Self::commit), but may return as soon as later calls build
-    /// on the outcome, before it is durable: so that the next decisions are
-    /// made while the disk writes these. Nothing of it may be shown before
-    /// [`Begun::durable`] completes, and nothing that builds on it may become
-    /// durable before it does. By default it waits.
+    /// Commits as [`commit`](Self::commit) does, but may return before the
+    /// outcome is durable, as soon as later calls build on it: the next
+    /// decisions are made while the disk writes these. Callers show nothing of
+    /// it before [`Begun::durable`] completes, and the store makes nothing that
+    /// builds on it durable before it. By default it waits.
     async fn begin_commit(&self, commits: &[Commit]) -> Result<Begun, SeamError> {
         Ok(Begun { outcomes: self.commit(commits).await?, durable: Durable::now() })
     }
@@ -193,10 +333,12 @@ pub trait InventoryStore: Send + Sync + 'static {
     /// [`confirm`](crate::protocol::confirm) rules.
     async fn confirm(&self, payments: &[Payment]) -> Result<Vec<ConfirmOutcome>, SeamError>;
 
-    /// Reads decided orders: for each id, in order, what is known.
+    /// Reads decided orders: for each id, in order, the order or `None`.
     async fn orders(&self, ids: &[OrderId]) -> Result<Vec<Option<Order>>, SeamError>;
 
-    /// Lists orders, at most `limit` for each call, with bounded work.
+    /// Lists the orders that `filter` selects, at most `limit` for each call, and
+    /// with bounded work: a page may have fewer, even none, and still not be
+    /// the last. An order that is there all the while is listed once.
     ///
     /// # Errors
     /// [`SeamError::UnknownCursor`] for a cursor this store did not make.
@@ -207,14 +349,15 @@ pub trait InventoryStore: Send + Sync + 'static {
         limit: usize,
     ) -> Result<OrderPage, SeamError>;
 
-    /// Holds that ended at or before `now`, at most `limit` of them.
+    /// Finds holds that ended at or before `now`, at most `limit` of them. It
+    /// may lag, but comes to find each that is not given back.
     async fn due_holds(&self, now: Timestamp, limit: usize) -> Result<DueHolds, SeamError>;
 
-    /// Reads items: for each id, in order, what is known.
+    /// Reads items: for each id, in order, the item or `None`.
     async fn items(&self, ids: &[ItemId]) -> Result<Vec<Option<Item>>, SeamError>;
 
-    /// What is left of items: for each id, in order. It may lag; it is what a
-    /// gate goes by.
+    /// Reads how many units of items are left: for each id, in order, the number
+    /// or `None`. It may lag: it only spares orders the way to a sold-out item.
     async fn availability(&self, ids: &[ItemId]) -> Result<Vec<Option<u32>>, SeamError> {
         let items = self.items(ids).await?.into_iter();
         Ok(items.map(|item| item.map(|item| item.available)).collect())

@@ -64,7 +64,7 @@ where
         let id = idempotency_key(&parts.headers)?
             .map(|key| OrderId::from_idempotency_key(&buyer, key))
             .transpose()?;
-        let line = Line { item: item.clone(), ask: Ask::Units(Quantity::MIN) };
+        let line = Line::new(item.clone(), Ask::Units(Quantity::MIN));
         let request = OrderRequest::of(buyer.clone(), Lines::new(vec![line])?).with_id(id);
         let accepted = accept(&app, request).await.inspect_err(|error| app.note(error));
         let order = match accepted {
@@ -217,7 +217,7 @@ mod tests {
             let request = OrderRequest::units(buyer, "a", quantity).expect("a request");
             let id = OrderId::from_uuid(uuid::Uuid::nil());
             let order = Order::queued(id, request.buyer, request.lines, Timestamp::default());
-            let hold = Hold { decided_at: order.placed_at, expires_at: order.placed_at };
+            let hold = Hold::between(order.placed_at, order.placed_at);
             order.with_state(OrderState::Held(hold))
         };
         let mut list = List::default();

@@ -148,11 +148,11 @@ const LIST: &str = "orders";
 pub(crate) async fn list<B>(call: Call<B>) -> Result<Answer, Problem> {
     let caller = call.app.auth.operator_or_buyer(&call.parts.headers, call.peer)?;
     let query = Query::of(&call.parts.uri, &["buyer_id", "item_id", "status", "limit", "cursor"])?;
-    let mut filter = OrderFilter {
-        buyer: query.parsed("buyer_id")?,
-        item: query.parsed("item_id")?,
-        status: query.get("status").map(status).transpose()?,
-    };
+    let mut filter = OrderFilter::builder()
+        .maybe_buyer(query.parsed("buyer_id")?)
+        .maybe_item(query.parsed("item_id")?)
+        .maybe_status(query.get("status").map(status).transpose()?)
+        .build();
     if let Caller::Buyer(own) = &caller {
         caller.acts_for(filter.buyer.get_or_insert_with(|| own.clone()))?;
     }

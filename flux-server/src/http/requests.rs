@@ -147,7 +147,7 @@ impl LineBody {
             (_, Some(seats)) => Ask::Seats(seats),
             (quantity, None) => Ask::Units(quantity.unwrap_or(Quantity::MIN)),
         };
-        Ok(Line { item: self.item_id, ask })
+        Ok(Line::new(self.item_id, ask))
     }
 }
 
@@ -186,15 +186,11 @@ impl ItemBody {
             (None, Some(hall)) => ItemKind::Seats(hall),
             _ => return Err(InvalidInput::new("capacity", "or seats must be given, not both")),
         };
-        let spec = ItemSpec {
-            id,
-            name: self.name,
-            kind,
-            hold: self.hold_seconds.unwrap_or(HoldTime::DEFAULT),
-            max_per_buyer: self.max_per_buyer,
-            opens_at: self.opens_at,
-            closes_at: self.closes_at,
-        };
+        let mut spec = ItemSpec::new(id, kind);
+        spec.name = self.name;
+        spec.hold = self.hold_seconds.unwrap_or_default();
+        spec.max_per_buyer = self.max_per_buyer;
+        (spec.opens_at, spec.closes_at) = (self.opens_at, self.closes_at);
         spec.check()?;
         Ok(spec)
     }
