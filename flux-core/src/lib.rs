@@ -9,6 +9,7 @@ pub mod engine;
 pub mod layers;
 pub mod protocol;
 pub mod seams;
+pub mod views;
 
 pub use backends::Backend;
 pub use engine::{Audit, AuditFault, Error, Flux, OrderRequest, Role, Settings};

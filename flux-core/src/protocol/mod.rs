@@ -19,6 +19,7 @@ mod limits;
 mod message;
 mod order;
 mod payment;
+mod rfc3339;
 mod stock;
 
 pub use commit::{Commit, CommitOutcome, Effect, Expect, FencingToken, OrderWrite, OverCap};
