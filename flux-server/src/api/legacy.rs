@@ -13,7 +13,7 @@ use http_body_util::channel::Channel;
 use hyper::body::Body;
 use serde::{Deserialize, Serialize};
 
-use crate::api::dispatch::Call;
+use crate::api::call::Call;
 use crate::api::orders::{idempotency_key, refuse_while_draining};
 use crate::app::App;
 use crate::http::problem::Problem;
@@ -125,7 +125,7 @@ pub(crate) async fn inventory<B>(call: Call<B>) -> Result<Answer, Problem> {
     if call.app.auth.knows_buyers() {
         call.app.auth.operator(&call.parts.headers, call.peer)?;
     }
-    let (place, reader) = (call.app.stream()?, call.app.inventory()?);
+    let (permit, reader) = (call.app.stream()?, call.app.inventory()?);
     let app = call.app.app();
     // The first page tells whether it can be read at all.
     let first = page(&app, None).await?;
@@ -156,7 +156,7 @@ pub(crate) async fn inventory<B>(call: Call<B>) -> Result<Answer, Problem> {
             }
         }
     });
-    let parts = response::Stream::new(body, place);
+    let parts = response::Stream::new(body, permit);
     Ok(response::of_type("application/json", Either::Right(parts)))
 }
 

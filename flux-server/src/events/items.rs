@@ -10,6 +10,7 @@ use std::time::Duration;
 use bytes::{Bytes, BytesMut};
 use flux_core::clock::Clock;
 use flux_core::seams::{OutcomeReceiver, Outcomes};
+use flux_core::views::ItemView;
 use flux_core::{Error, Flux, Item, ItemId};
 use tokio::sync::broadcast::error::{RecvError, TryRecvError};
 use tokio::sync::{broadcast, mpsc};
@@ -145,7 +146,8 @@ impl Board {
     }
 
     fn event(&self, item: &Item) -> Bytes {
-        event("item", &crate::http::requests::item(item, self.clock.now()))
+        let json = serde_json::to_vec(&ItemView::new(item, self.clock.now()));
+        event("item", &json.expect("an item is made of strings and numbers"))
     }
 
     /// Answers all who ask at this moment, with one look at each item.

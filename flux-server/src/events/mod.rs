@@ -12,9 +12,14 @@ use std::time::Duration;
 use bytes::Bytes;
 use flux_core::clock::{Clock, SystemClock};
 use flux_core::{Flux, ItemId};
+use http::HeaderValue;
+use http::header::CACHE_CONTROL;
+use http_body_util::Either;
 use hyper::body::{Body, Frame};
-use tokio::sync::{broadcast, mpsc, oneshot, watch};
+use tokio::sync::{OwnedSemaphorePermit, broadcast, mpsc, oneshot, watch};
 use tokio::time::{Instant, Interval, MissedTickBehavior, interval_at};
+
+use crate::http::response::{self, Answer};
 
 mod items;
 mod pulse;
@@ -135,6 +140,17 @@ impl EventStream {
             last: None,
         };
         Self { next: Some(Box::pin(feed.next())) }
+    }
+
+    /// The answer that streams these events; `permit` is kept until its end.
+    pub(crate) fn into_answer(self, permit: OwnedSemaphorePermit) -> Answer {
+        let body = Either::Right(response::Stream::new(self, permit));
+        let mut answer = response::of_type("text/event-stream", body);
+        let headers = answer.headers_mut();
+        headers.insert(CACHE_CONTROL, HeaderValue::from_static("no-cache"));
+        // nginx gathers what it passes on, unless told not to.
+        headers.insert("x-accel-buffering", HeaderValue::from_static("no"));
+        answer
     }
 }
 

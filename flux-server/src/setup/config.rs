@@ -8,10 +8,9 @@ use std::time::Duration;
 
 use clap::builder::Resettable;
 use clap::{CommandFactory, FromArgMatches, Parser, ValueEnum};
-use flux_aws::redis::RedisSettings;
 use flux_core::{InvalidInput, ItemSpec, Role};
 
-use crate::setup::dotenv;
+use crate::setup::dotenv::{self, DotenvError};
 
 const LISTEN: &str = "FLUX_LISTEN";
 const BACKEND: &str = "FLUX_BACKEND";
@@ -21,13 +20,11 @@ const OPERATOR_TOKEN: &str = "FLUX_OPERATOR_TOKEN";
 const BUYER_JWT_SECRET: &str = "FLUX_BUYER_JWT_SECRET";
 const QUEUE: &str = "SQS_QUEUE_URL";
 const TABLE: &str = "DYNAMODB_TABLE";
-const REDIS_URL: &str = "REDIS_URL";
-const REDIS_HOST: &str = "REDIS_HOST";
-const REDIS_PORT: &str = "REDIS_PORT";
-const REDIS_PASSWORD: &str = "REDIS_PASSWORD";
+pub(super) const REDIS_URL: &str = "REDIS_URL";
+pub(super) const REDIS_PASSWORD: &str = "REDIS_PASSWORD";
 
-/// What no message may show.
-pub(crate) const SECRETS: [&str; 6] = [
+/// Variables that no message may show.
+const SECRETS: [&str; 6] = [
     OPERATOR_TOKEN,
     BUYER_JWT_SECRET,
     REDIS_URL,
@@ -164,7 +161,7 @@ impl Command {
     pub fn role(self) -> Role {
         match self {
             Self::Serve | Self::Worker => Role::Both,
-            _ => Role::AcceptOnly,
+            Self::Api | Self::Audit | Self::DeadLetters | Self::Redrive => Role::AcceptOnly,
         }
     }
 }
@@ -174,7 +171,7 @@ impl Command {
 pub enum BackendKind {
     /// Files in a directory, for one process.
     Embedded,
-    /// SQS, DynamoDB and Redis.
+    /// SQS, DynamoDB and Redis; in builds with the feature `aws`.
     Aws,
 }
 
@@ -191,10 +188,16 @@ pub enum LogFormat {
 #[derive(Clone)]
 pub struct Secret(String);
 
+/// A variable's value. An empty one is one that is not set: templates of `.env`
+/// have them.
+pub(super) fn variable(name: &str) -> Option<String> {
+    std::env::var(name).ok().filter(|value| !value.is_empty())
+}
+
 impl Secret {
-    /// An empty variable is one that is not set: templates of `.env` have them.
-    fn from_environment(name: &str) -> Option<Self> {
-        std::env::var(name).ok().filter(|text| !text.is_empty()).map(Self)
+    /// The secret of a variable.
+    pub(super) fn from_environment(name: &str) -> Option<Self> {
+        variable(name).map(Self)
     }
 
     /// The text itself.
@@ -225,7 +228,7 @@ impl Config {
                 return Err(ConfigError::NotText(name));
             }
         }
-        dotenv::load()?;
+        dotenv::load(&SECRETS)?;
         let mut command = Self::command();
         // As with the secrets, an empty variable is one that is not set.
         for (flag, name) in
@@ -258,35 +261,16 @@ impl Config {
             Command::Serve | Command::Api => {
                 Some(self.listen.unwrap_or_else(|| SocketAddr::from(([127, 0, 0, 1], 5000))))
             }
-            _ => self.listen,
+            Command::Worker | Command::Audit | Command::DeadLetters | Command::Redrive => {
+                self.listen
+            }
         }
     }
 
     /// The queue's name or URL, and the table's name.
     #[must_use]
     pub fn queue_and_table(&self) -> Option<(String, String)> {
-        let named = |name| std::env::var(name).ok().filter(|value| !value.is_empty());
-        Some((named(QUEUE)?, named(TABLE)?))
-    }
-
-    /// Where Redis is, if there is one.
-    ///
-    /// # Errors
-    /// When the port is none.
-    pub fn redis(&self) -> Result<Option<RedisSettings>, InvalidInput> {
-        if let Some(url) = Secret::from_environment(REDIS_URL) {
-            return Ok(Some(RedisSettings::url(url.reveal())));
-        }
-        let named = |name| std::env::var(name).ok().filter(|value| !value.is_empty());
-        let Some(host) = named(REDIS_HOST) else { return Ok(None) };
-        let port = named(REDIS_PORT).map(|port| {
-            let wrong = |_| InvalidInput::new(REDIS_PORT, format!("must be a port, was {port:?}"));
-            port.parse::<u16>().map_err(wrong)
-        });
-        let password = Secret::from_environment(REDIS_PASSWORD);
-        let password = password.as_ref().map(Secret::reveal);
-        let server = RedisSettings::server(host).maybe_port(port.transpose()?);
-        Ok(Some(server.maybe_password(password).build()))
+        Some((variable(QUEUE)?, variable(TABLE)?))
     }
 
     /// Which backend to use.
@@ -304,15 +288,9 @@ impl Config {
 #[derive(Debug, thiserror::Error)]
 #[non_exhaustive]
 pub enum ConfigError {
-    /// `.env` can't be read.
-    #[error("can't read .env: {0}")]
-    Unreadable(std::io::Error),
-    /// `.env` can't be understood. The line is not shown: it may be a secret's.
-    #[error("can't understand .env{}", .0.map(|line| format!(", line {line}")).unwrap_or_default())]
-    Malformed(Option<usize>),
-    /// What stands in `.env` is not what would be used.
-    #[error("{0} in .env would not be used as it stands there; write it in single quotes")]
-    Changed(&'static str),
+    /// `.env` can't be used.
+    #[error(transparent)]
+    Dotenv(#[from] DotenvError),
     /// A secret is not UTF-8.
     #[error("{0} is not UTF-8 text")]
     NotText(&'static str),

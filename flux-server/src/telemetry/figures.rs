@@ -8,8 +8,8 @@ use tokio::time::{MissedTickBehavior, interval, timeout};
 use tracing::debug;
 
 use super::TelemetryError;
+use super::http::Http;
 use super::text::Text;
-use crate::app::App;
 
 /// Upper bounds of times, in seconds. An order may wait for half a minute.
 const SECONDS: [f64; 17] = [
@@ -33,7 +33,7 @@ const COUNTERS: [(&str, &str); 16] = [
     ("flux_conflicts_total", "Commits refused because an order was decided or a buyer over a cap."),
     ("flux_unknown_commits_total", "Commits whose answer was lost."),
     ("flux_unlocked_total", "Claims made without a lock service."),
-    ("flux_unpublished_total", "Outcomes that was not published."),
+    ("flux_unpublished_total", "Outcomes that were not published."),
     (
         "flux_notifications_dropped_total",
         "Batches whose outcomes or acknowledgements were dropped.",
@@ -120,25 +120,21 @@ impl Figures {
         }
     }
 
-    /// All figures as Prometheus reads them. What a backend does not tell in
-    /// time is left out. Cancel-safe.
-    pub async fn render(&self, app: &App) -> String {
+    /// Renders all figures as Prometheus reads them, with `in_flight` requests
+    /// being answered. What a backend does not tell in time is left out.
+    /// Cancel-safe.
+    pub async fn render(&self, flux: &Flux, http: &Http, in_flight: usize) -> String {
         let mut text = Text(self.recorded.render());
         text.one(
             "flux_http_connections",
             "gauge",
             "Connections that are open.",
-            app.http.connections(),
+            http.connections(),
         );
-        text.one(
-            "flux_http_requests_in_flight",
-            "gauge",
-            "Requests being answered.",
-            app.requests(),
-        );
+        text.one("flux_http_requests_in_flight", "gauge", "Requests being answered.", in_flight);
         let looked = async {
-            queue(&mut text, &app.flux).await?;
-            items(&mut text, &app.flux).await
+            queue(&mut text, flux).await?;
+            items(&mut text, flux).await
         };
         match timeout(LOOK_WITHIN, looked).await {
             Ok(Ok(())) => {}

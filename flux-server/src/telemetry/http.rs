@@ -1,8 +1,8 @@
 //! Requests by route and status, and how long they took; connections. All
 //! handles are made once, so that a request looks nothing up.
 
-use std::sync::OnceLock;
 use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::{Arc, OnceLock};
 use std::time::Instant;
 
 use http::StatusCode;
@@ -30,7 +30,7 @@ struct Route {
 
 /// A connection while it is open.
 #[derive(Debug)]
-pub struct Open<'h>(&'h Http);
+pub struct Open(Arc<Http>);
 
 /// A request while it is being answered.
 #[derive(Debug)]
@@ -54,7 +54,8 @@ impl Http {
     }
 
     /// Counts a connection until it is dropped.
-    pub fn open(&self) -> Open<'_> {
+    #[must_use]
+    pub fn open(self: Arc<Self>) -> Open {
         self.connections.fetch_add(1, Ordering::Relaxed);
         Open(self)
     }
@@ -91,7 +92,7 @@ impl Answering<'_> {
     }
 }
 
-impl Drop for Open<'_> {
+impl Drop for Open {
     fn drop(&mut self) {
         self.0.connections.fetch_sub(1, Ordering::Relaxed);
     }
