@@ -23,11 +23,11 @@ pub struct App {
     pub(crate) flux: Flux,
     /// Whether this process decides orders itself.
     pub(crate) role: Role,
-    /// Who may do what.
+    /// Tokens, and what they allow.
     pub(crate) auth: Auth,
-    /// How often.
+    /// Rates of buyers and peers.
     pub(crate) limits: Limits,
-    /// Those who watch.
+    /// The source of event streams.
     pub(crate) hub: Hub,
     /// Counts requests and connections.
     pub(crate) http: Arc<Http>,

@@ -19,7 +19,7 @@ use crate::http::query::{Query, decode};
 use crate::http::requests::{ItemBody, read};
 use crate::http::response::{self, Answer, Failure};
 
-/// What stands for itself in a path (RFC 3986 §2.3) does not need encoding.
+/// Characters to encode in a path: all but the unreserved ones of RFC 3986 §2.3.
 const RESERVED: &AsciiSet = &NON_ALPHANUMERIC.remove(b'-').remove(b'.').remove(b'_').remove(b'~');
 
 /// `PUT /v1/items/{id}`.

@@ -20,7 +20,7 @@ use crate::http::problem::Problem;
 use crate::http::requests;
 use crate::http::response::{self, Answer, Failure, PIECE};
 
-/// How long an order may take to be decided before it is queued instead.
+/// Time an order may take to be decided before it is queued instead.
 const DECIDED_WITHIN: Duration = Duration::from_secs(1);
 /// Orders read at once for the list of owners.
 const PAGE: usize = 1_000;
@@ -90,7 +90,7 @@ where
     }
 }
 
-/// Who wants what.
+/// Reads the buyer and the item.
 fn asked(body: &[u8]) -> Result<(BuyerId, ItemId), Problem> {
     let body: BuyBody = requests::read(body)?;
     let given = |field: Option<String>| field.filter(|text| !text.is_empty());
@@ -185,7 +185,7 @@ impl List {
         serde_json::to_writer(&mut self.json, entry).expect("a vector takes what is written");
     }
 
-    /// What is written and not yet taken.
+    /// Takes the bytes that are written and not yet taken.
     fn take(&mut self) -> Bytes {
         std::mem::take(&mut self.json).into()
     }

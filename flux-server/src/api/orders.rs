@@ -171,7 +171,7 @@ pub(crate) async fn list<B>(call: Call<B>) -> Result<Answer, Problem> {
     })?;
     let page = Page {
         orders: page.orders.iter().map(OrderView::from).collect(),
-        next_cursor: page.next.map(|Cursor(place)| cursor::encode(LIST, &place)),
+        next_cursor: page.next.map(|Cursor(position)| cursor::encode(LIST, &position)),
     };
     Ok(response::json(StatusCode::OK, &page))
 }

@@ -1,5 +1,5 @@
-//! What is served from the binary: the live page, its parts joined into one
-//! file, what it shows of the sale's pulse, and the interface's description.
+//! The live page, its parts joined into the one file that is served, the pulse
+//! it shows, and the interface's description.
 
 use std::sync::LazyLock;
 

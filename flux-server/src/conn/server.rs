@@ -29,7 +29,7 @@ const BUFFER_MAX: usize = 64 * 1024;
 const BACKLOG: u32 = 4_096;
 /// Connections being turned away at once; more are just closed.
 const TURNED_AWAY_MAX: usize = 256;
-/// How long idle connections of a server that stops are left open, so that
+/// Time for which idle connections of a server that stops are left open, so that
 /// requests that are on their way get an answer.
 const CLOSING_AFTER: Duration = Duration::from_millis(500);
 
@@ -88,7 +88,7 @@ pub(crate) async fn serve<H: Handler>(
     shutdown: Arc<Shutdown>,
     listener: TcpListener,
 ) {
-    let places = Arc::new(Semaphore::new(limits.connections_max));
+    let permits = Arc::new(Semaphore::new(limits.connections_max));
     let turned_away = Arc::new(Semaphore::new(TURNED_AWAY_MAX));
     let mut connections = JoinSet::new();
     let take = |accepted: TcpStream, peer: IpAddr, connections: &mut JoinSet<()>| {
@@ -96,16 +96,16 @@ pub(crate) async fn serve<H: Handler>(
         if let Err(error) = accepted.set_nodelay(true) {
             debug!(%error, "a connection was gone at once");
         }
-        if let Ok(place) = Arc::clone(&places).try_acquire_owned() {
+        if let Ok(permit) = Arc::clone(&permits).try_acquire_owned() {
             let (handler, shutdown) = (handler.clone(), Arc::clone(&shutdown));
             connections.spawn(async move {
                 connection(handler, limits, shutdown, accepted, peer).await;
-                drop(place);
+                drop(permit);
             });
-        } else if let Ok(place) = Arc::clone(&turned_away).try_acquire_owned() {
+        } else if let Ok(permit) = Arc::clone(&turned_away).try_acquire_owned() {
             connections.spawn(async move {
                 turn_away(accepted, limits.patience()).await;
-                drop(place);
+                drop(permit);
             });
         }
     };

@@ -16,12 +16,12 @@ const LINE_MAX: usize = 256;
 #[derive(Debug)]
 pub(crate) struct Boundaries {
     next: Next,
-    /// What came of a line whose end did not come yet.
+    /// The begun line whose end did not come yet.
     line: Vec<u8>,
     said: Said,
 }
 
-/// What the next byte belongs to.
+/// The part of a request that the next byte belongs to.
 #[derive(Debug, Clone, Copy, PartialEq)]
 enum Next {
     Head,
@@ -32,7 +32,7 @@ enum Next {
     Refused,
 }
 
-/// What the lines of the head so far said.
+/// The lines of the head so far, as far as they matter.
 #[derive(Debug, Default, Clone, Copy)]
 struct Said {
     lines: u32,
@@ -41,7 +41,7 @@ struct Said {
 }
 
 impl Boundaries {
-    /// Before the first byte.
+    /// A connection before its first byte.
     #[must_use]
     pub(crate) fn new() -> Self {
         Self { next: Next::Head, line: Vec::new(), said: Said::default() }

@@ -15,7 +15,7 @@ use tokio::time::{Instant, Sleep, sleep_until};
 use crate::conn::hyper_errors;
 use crate::conn::smuggling::Boundaries;
 
-/// How long a peer may go on sending after its connection was ended.
+/// Time a peer may go on sending after its connection was ended.
 const LINGER: Duration = Duration::from_secs(1);
 
 const LATE: &[u8] = b"HTTP/1.1 408 Request Timeout\r\n\
@@ -26,9 +26,9 @@ const LATE: &[u8] = b"HTTP/1.1 408 Request Timeout\r\n\
 /// Times after which a connection is ended.
 #[derive(Debug, Clone, Copy)]
 pub(crate) struct Patience {
-    /// From the first byte of a head to its last.
+    /// Time from the first byte of a head to its last.
     pub(crate) head: Duration,
-    /// From an answer to the next head, or without taking any of an answer.
+    /// Time from an answer to the next head, or without taking any of an answer.
     pub(crate) idle: Duration,
 }
 
@@ -41,7 +41,7 @@ pub(crate) struct Busy(Arc<AtomicBool>);
 pub(crate) struct Answering(Arc<AtomicBool>);
 
 impl Busy {
-    /// From now on.
+    /// Marks the connection as busy until the result is dropped.
     #[must_use]
     pub(crate) fn start(&self) -> Answering {
         self.0.store(true, Ordering::Release);
@@ -62,7 +62,7 @@ pub(crate) struct WatchedSocket<S> {
     patience: Patience,
     busy: Busy,
     boundaries: Boundaries,
-    /// What goes out instead of what was to be written, and how far it got.
+    /// Bytes that go out instead of what was to be written, and how many went.
     instead: Option<(Vec<u8>, usize)>,
     head_since: Option<Instant>,
     wrote_at: Instant,
@@ -98,7 +98,7 @@ impl<S: AsyncRead + AsyncWrite + Unpin> WatchedSocket<S> {
         }
     }
 
-    /// When the peer is late, unless it is us it waits for.
+    /// The moment from which the peer is late; none while it waits for us.
     fn deadline(&self) -> Option<Instant> {
         match self.head_since {
             _ if self.busy.0.load(Ordering::Acquire) => None,

@@ -19,7 +19,7 @@ use tracing::debug;
 
 use super::{ASKS_MAX, Ask, Told, UPDATES_KEPT, event};
 
-/// Between two ticks. Nine of them fill more than a second, so that with the
+/// Time between two ticks. Nine of them fill more than a second, so that with the
 /// event on connecting no stream has more than ten of an item in any second.
 const TICK: Duration = Duration::from_millis(120);
 const REREAD_EVERY: Duration = Duration::from_secs(1);
@@ -34,7 +34,7 @@ pub(super) async fn run(flux: Flux, clock: Arc<dyn Clock>, mut asks: mpsc::Recei
     }
 }
 
-/// What was last said of the items that somebody watches.
+/// The last event of each item that somebody watches.
 struct Board {
     flux: Flux,
     clock: Arc<dyn Clock>,
@@ -48,7 +48,7 @@ struct Board {
 
 struct Entry {
     said: Bytes,
-    /// Those who watch this item alone.
+    /// The channel of those who watch this item alone.
     watchers: Option<broadcast::Sender<Bytes>>,
     /// Whether those who watch all items are shown it.
     listed: bool,

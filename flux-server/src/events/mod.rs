@@ -24,7 +24,7 @@ use crate::http::response::{self, Answer};
 mod items;
 mod pulse;
 
-/// Between two comments, which keep proxies from cutting a quiet stream.
+/// Time between two comments, which keep proxies from cutting a quiet stream.
 const COMMENT_EVERY: Duration = Duration::from_secs(15);
 const COMMENT: Bytes = Bytes::from_static(b":\n\n");
 /// Updates a stream may fall behind before it starts again from the present.
@@ -32,7 +32,7 @@ const UPDATES_KEPT: usize = 16;
 /// Streams that may wait for their first event without making others wait to ask.
 const ASKS_MAX: usize = 256;
 
-/// Where event streams come from. Cheap to clone. Streams and tasks end when
+/// The source of event streams. Cheap to clone. Streams and tasks end when
 /// `stop` turns true.
 #[derive(Debug, Clone)]
 pub(crate) struct Hub {
@@ -105,7 +105,7 @@ struct Ask {
     answer: oneshot::Sender<Told>,
 }
 
-/// How things stand, and where to hear of what comes after.
+/// The present state, and the channel of what comes after.
 struct Told {
     now: Vec<Bytes>,
     updates: broadcast::Receiver<Bytes>,
@@ -179,7 +179,7 @@ impl Body for EventStream {
     }
 }
 
-/// What a stream holds on to between two events.
+/// The state of a stream between two events.
 struct Feed {
     source: mpsc::Sender<Ask>,
     item: Option<ItemId>,

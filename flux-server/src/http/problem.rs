@@ -39,7 +39,7 @@ struct Shown<'p> {
     order: Option<OrderView<'p>>,
 }
 
-/// When to come back, unless somebody knows better.
+/// Time after which to come back, unless somebody knows better.
 const RETRY_AFTER_DEFAULT: Duration = Duration::from_secs(1);
 
 impl Problem {
@@ -158,7 +158,7 @@ impl Problem {
         Self { order: Some(order.into()), ..self }
     }
 
-    /// What it says to a person.
+    /// Its text for a person.
     #[must_use]
     pub(crate) fn detail(&self) -> &str {
         &self.detail
@@ -257,6 +257,9 @@ impl From<InvalidInput> for Problem {
     }
 }
 
+// The wildcards stand for members to come: clippy refuses those that stand for one
+// that exists.
+#[deny(clippy::wildcard_enum_match_arm, clippy::match_wildcard_for_single_variants)]
 impl From<Error> for Problem {
     fn from(error: Error) -> Self {
         let detail = error.to_string();
@@ -270,18 +273,18 @@ impl From<Error> for Problem {
             Error::NotHeld(order) => Self::conflict("not-held", detail).about(order),
             Error::NotConfirmed(order) => Self::conflict("not-confirmed", detail).about(order),
             Error::RefundDue(order) => Self::conflict("refund-due", detail).about(order),
-            Error::PutItem(PutItemError::CapacityInUse { .. }) => {
-                Self::conflict("capacity-in-use", detail)
-            }
-            Error::PutItem(PutItemError::KindChange { .. }) => {
-                Self::conflict("kind-change", detail)
-            }
-            Error::PutItem(_) => Self::invalid(detail),
+            Error::PutItem(refused) => match refused {
+                PutItemError::CapacityInUse { .. } => Self::conflict("capacity-in-use", detail),
+                PutItemError::KindChange { .. } => Self::conflict("kind-change", detail),
+                PutItemError::Invalid(_) => Self::invalid(detail),
+                _ => Self::invalid(detail),
+            },
             Error::Overloaded { retry_after } => {
                 Self { retry_after: Some(retry_after), ..Self::unavailable(detail) }
             }
             Error::ShuttingDown => Self::unavailable(detail),
             Error::Backend(error) => error.into(),
+            Error::OutcomePending(_) => Self::internal(detail),
             _ => Self::internal(detail),
         }
     }

@@ -134,15 +134,15 @@ mod tests {
     use super::*;
 
     #[tokio::test]
-    async fn a_long_answer_has_its_place_until_the_last_piece_is_taken() {
-        let places = Arc::new(Semaphore::new(1));
-        let place = Arc::clone(&places).try_acquire_owned().expect("a place");
+    async fn a_long_answer_keeps_its_permit_until_the_last_piece_is_taken() {
+        let permits = Arc::new(Semaphore::new(1));
+        let permit = Arc::clone(&permits).try_acquire_owned().expect("a permit");
         let long = "x".repeat(3 * PIECE);
-        let mut body = long_json(&long, place).into_body();
+        let mut body = long_json(&long, permit).into_body();
         let whole = hyper::body::Body::size_hint(&body).exact().expect("a length") as usize;
         let mut taken = 0;
         while taken < whole {
-            assert_eq!(places.available_permits(), 0);
+            assert_eq!(permits.available_permits(), 0);
             let frame = body.frame().await.expect("more").expect("no error");
             let piece = frame.into_data().expect("data").len();
             assert!((1..=PIECE).contains(&piece));
@@ -150,6 +150,6 @@ mod tests {
         }
         assert!(hyper::body::Body::is_end_stream(&body));
         drop(body);
-        assert_eq!(places.available_permits(), 1);
+        assert_eq!(permits.available_permits(), 1);
     }
 }

@@ -2,18 +2,18 @@
 
 use anyhow::{Context, Result};
 use flux_aws::Aws;
+use flux_aws::bill::Meter;
 use flux_aws::redis::RedisSettings;
 use flux_core::{Flux, InvalidInput};
 use tracing::warn;
 
-use crate::setup::backend::Opened;
 use crate::setup::config::{Command, Config, REDIS_PASSWORD, REDIS_URL, Secret, variable};
 
 const REDIS_HOST: &str = "REDIS_HOST";
 const REDIS_PORT: &str = "REDIS_PORT";
 
-/// Opens the backend and starts its engine.
-pub(super) async fn open(config: &Config) -> Result<Opened> {
+/// Opens the backend and starts its engine, whose calls the meter counts.
+pub(super) async fn open(config: &Config) -> Result<(Flux, Meter)> {
     let (queue, table) = config
         .queue_and_table()
         .context("--backend aws needs SQS_QUEUE_URL and DYNAMODB_TABLE, names will do")?;
@@ -34,8 +34,7 @@ pub(super) async fn open(config: &Config) -> Result<Opened> {
         .await?;
     let role = config.command.role();
     let flux = Flux::builder(aws.backend).settings(aws.settings).role(role).start();
-    let meter = aws.meter;
-    Ok(Opened { flux, bill: Some(Box::new(move || meter.bill().to_string())) })
+    Ok((flux, aws.meter))
 }
 
 /// The Redis of the environment, if there is one.

@@ -18,14 +18,17 @@ pub struct Opened {
 /// Opens the backend that the configuration names and starts its engine.
 ///
 /// # Errors
-/// What is missing or in the way, and what to do about it.
+/// Says what is missing or in the way, and what to do about it.
 pub async fn open(config: &Config) -> Result<Opened> {
     let kind = config.backend();
     check_built(kind, cfg!(feature = "aws"))?;
     match kind {
         BackendKind::Embedded => open_embedded(config).await,
         #[cfg(feature = "aws")]
-        BackendKind::Aws => super::aws::open(config).await,
+        BackendKind::Aws => {
+            let (flux, meter) = crate::setup::aws::open(config).await?;
+            Ok(Opened { flux, bill: Some(Box::new(move || meter.bill().to_string())) })
+        }
         #[cfg(not(feature = "aws"))]
         BackendKind::Aws => unreachable!("a build without aws refused it above"),
     }

@@ -33,6 +33,12 @@ const SECRETS: [&str; 6] = [
     "AWS_SESSION_TOKEN",
 ];
 
+/// The version, and whether the aws backend is built in.
+const VERSION: &str = match cfg!(feature = "aws") {
+    true => concat!(env!("CARGO_PKG_VERSION"), " with aws"),
+    false => concat!(env!("CARGO_PKG_VERSION"), " without aws"),
+};
+
 const AFTER_HELP: &str = "\
 Secrets come from the environment or .env alone, where no list of processes shows them:
   FLUX_OPERATOR_TOKEN    what operator calls must bring as a bearer token;
@@ -41,15 +47,15 @@ Secrets come from the environment or .env alone, where no list of processes show
                          need none
   REDIS_URL              like rediss://:password@host:6379; or REDIS_HOST,
                          REDIS_PORT and REDIS_PASSWORD
-With --backend aws: SQS_QUEUE_URL and DYNAMODB_TABLE, and what the AWS SDK reads,
-such as AWS_REGION, AWS_ACCESS_KEY_ID, AWS_ENDPOINT_URL.
+With --backend aws, in a build with the feature aws: SQS_QUEUE_URL and DYNAMODB_TABLE, and what
+the AWS SDK reads, such as AWS_REGION, AWS_ACCESS_KEY_ID, AWS_ENDPOINT_URL.
 Telemetry: RUST_LOG, OTEL_EXPORTER_OTLP_ENDPOINT.
 
 Example: flux-server --item ticket_1=100";
 
 /// Sells tickets over HTTP: each once, every buyer answered.
 #[derive(Parser)]
-#[command(version, about, after_help = AFTER_HELP)]
+#[command(version = VERSION, about, after_help = AFTER_HELP)]
 pub struct Config {
     /// What to do.
     #[arg(value_enum, value_name = "COMMAND", default_value_t = Command::Serve)]
@@ -138,7 +144,7 @@ pub struct Config {
     pub log_format: LogFormat,
 }
 
-/// What to do: run the server or one of its halves, or look after a sale.
+/// A command: to run the server or one of its halves, or to look after a sale.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
 pub enum Command {
     /// Accept orders and decide them.
@@ -156,7 +162,7 @@ pub enum Command {
 }
 
 impl Command {
-    /// What its engine does.
+    /// The role of its engine.
     #[must_use]
     pub fn role(self) -> Role {
         match self {
@@ -166,7 +172,7 @@ impl Command {
     }
 }
 
-/// Where orders and items live.
+/// The kind of backend that keeps orders and items.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
 pub enum BackendKind {
     /// Files in a directory, for one process.
@@ -175,7 +181,7 @@ pub enum BackendKind {
     Aws,
 }
 
-/// How the log is written.
+/// The form of the log.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
 pub enum LogFormat {
     /// For people.
@@ -242,7 +248,7 @@ impl Config {
         Self::from_arg_matches(&matches).or_else(|wrong| wrong.exit())
     }
 
-    /// What operator calls must bring.
+    /// The token that operator calls must bring.
     #[must_use]
     pub fn operator_token(&self) -> Option<Secret> {
         Secret::from_environment(OPERATOR_TOKEN)
@@ -254,7 +260,7 @@ impl Config {
         Secret::from_environment(BUYER_JWT_SECRET)
     }
 
-    /// Where to listen, if at all.
+    /// The address to listen on, if it is to listen.
     #[must_use]
     pub fn address(&self) -> Option<SocketAddr> {
         match self.command {
@@ -273,7 +279,7 @@ impl Config {
         Some((variable(QUEUE)?, variable(TABLE)?))
     }
 
-    /// Which backend to use.
+    /// The backend to use.
     #[must_use]
     pub fn backend(&self) -> BackendKind {
         match self.backend {

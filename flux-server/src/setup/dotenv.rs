@@ -13,7 +13,7 @@ pub enum DotenvError {
     /// It can't be understood. The line is not shown: it may be a secret's.
     #[error("can't understand .env{}", .0.map(|line| format!(", line {line}")).unwrap_or_default())]
     Malformed(Option<usize>),
-    /// What stands there is not what would be used.
+    /// A secret would be read as something else than is written.
     #[error("{0} in .env would not be used as it stands there; write it in single quotes")]
     Changed(&'static str),
 }
@@ -48,7 +48,7 @@ fn check(text: &str, secrets: &[&'static str]) -> Result<(), DotenvError> {
     Ok(())
 }
 
-/// What stands after `name=`, if that is what the line is about.
+/// The text after `name=`, if the line sets that variable.
 fn value_of<'l>(name: &str, line: &'l str) -> Option<&'l str> {
     let line = line.trim_start();
     let line = line.strip_prefix("export ").unwrap_or(line);
@@ -72,7 +72,7 @@ fn is_written(value: &str, written: &str) -> bool {
     })
 }
 
-/// Where it went wrong, without a word of what stands there.
+/// Names the line that is wrong, without a word of what stands there.
 fn explain(text: &str, wrong: &dotenvy::Error) -> DotenvError {
     let dotenvy::Error::LineParse(line, _) = wrong else { return DotenvError::Malformed(None) };
     // It may be the part of the line after the equals sign.

@@ -19,7 +19,7 @@ const SECONDS: [f64; 17] = [
 /// Upper bounds of orders in a batch.
 const ORDERS: [f64; 13] =
     [1.0, 2.0, 4.0, 8.0, 16.0, 32.0, 64.0, 128.0, 256.0, 512.0, 1024.0, 2048.0, 4096.0];
-/// How often samples are put into their buckets; until then each takes memory.
+/// Period in which samples are put into their buckets; until then each takes memory.
 const UPKEEP_EVERY: Duration = Duration::from_secs(1);
 /// Items whose units are told; each has series of its own.
 const ITEMS_MAX: usize = 100;

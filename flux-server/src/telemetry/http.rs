@@ -14,7 +14,7 @@ const STATUSES: [u16; 21] = [
     500, 503,
 ];
 
-/// What is counted of HTTP.
+/// Counters of requests and connections.
 #[derive(Debug)]
 pub struct Http {
     routes: Vec<Route>,
@@ -41,7 +41,7 @@ pub struct Answering<'h> {
 
 impl Http {
     /// Counters for routes of these names, which are then known by their
-    /// place, and for requests that are to none.
+    /// index, and for requests that are to none.
     #[must_use]
     pub fn new(names: impl IntoIterator<Item = &'static str>) -> Self {
         let route = |name| Route {
@@ -73,19 +73,19 @@ impl Http {
 }
 
 impl Answering<'_> {
-    /// The answer is there. `route` is the place of its name, `None` when the
+    /// The answer is there. `route` is the index of its name, `None` when the
     /// request was to none.
     pub fn answered(self, route: Option<usize>, status: StatusCode) {
         let none = self.http.routes.len() - 1;
-        let route = &self.http.routes[route.map_or(none, |place| place.min(none))];
+        let route = &self.http.routes[route.map_or(none, |index| index.min(none))];
         let seconds = route.seconds.get_or_init(
             || metrics::histogram!("flux_http_request_seconds", "route" => route.name),
         );
         seconds.record(self.started.elapsed());
         let status = status.as_u16();
-        let place = STATUSES.iter().position(|known| *known == status).unwrap_or(STATUSES.len());
-        let requests = route.requests[place].get_or_init(|| {
-            let status = STATUSES.get(place).map_or("other".into(), u16::to_string);
+        let index = STATUSES.iter().position(|known| *known == status).unwrap_or(STATUSES.len());
+        let requests = route.requests[index].get_or_init(|| {
+            let status = STATUSES.get(index).map_or("other".into(), u16::to_string);
             metrics::counter!("flux_http_requests_total", "route" => route.name, "status" => status)
         });
         requests.increment(1);
