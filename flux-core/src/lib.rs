@@ -12,6 +12,7 @@ mod random;
 #[doc = include_str!("recipes.md")]
 pub mod recipes {}
 pub mod seams;
+pub mod views;
 
 pub use backends::Backend;
 pub use engine::{

@@ -27,7 +27,7 @@ use serde::{Deserialize, Serialize};
 use tokio::net::TcpListener;
 use uuid::Uuid;
 
-/// What is sold out; anything else never is.
+/// The item that is sold out; any other never is.
 const GONE: &str = "gone";
 const TIME: &str = "2026-11-23T10:00:00.000Z";
 
@@ -199,7 +199,7 @@ struct Log {
     more: Condvar,
 }
 
-/// What waits to be written.
+/// The bytes that wait to be written.
 #[derive(Default)]
 struct Batch {
     rows: Vec<u8>,

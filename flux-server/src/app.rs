@@ -1,19 +1,20 @@
-//! What all handlers share.
+//! The state that all handlers share.
 
 use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
+use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::Duration;
 
 use flux_core::{Error, Flux, Role};
 use http::HeaderValue;
-use tokio::sync::{Notify, OwnedSemaphorePermit, Semaphore, watch};
+use tokio::sync::{Notify, OwnedSemaphorePermit, Semaphore};
+use tracing::Instrument;
 
-use crate::api::route::Route;
 use crate::auth::Auth;
 use crate::events::Hub;
 use crate::http::problem::Problem;
 use crate::limit::Limits;
 use crate::setup::config::{Command, Config, Secret};
+use crate::shutdown::Shutdown;
 use crate::telemetry::{Figures, Http};
 
 /// One running server.
@@ -22,15 +23,15 @@ pub struct App {
     pub(crate) flux: Flux,
     /// Whether this process decides orders itself.
     pub(crate) role: Role,
-    /// Who may do what.
+    /// Tokens, and what they allow.
     pub(crate) auth: Auth,
-    /// How often.
+    /// Rates of buyers and peers.
     pub(crate) limits: Limits,
-    /// Those who watch.
+    /// The source of event streams.
     pub(crate) hub: Hub,
-    /// What is counted of requests and connections.
-    pub(crate) http: Http,
-    /// What `/metrics` tells.
+    /// Counts requests and connections.
+    pub(crate) http: Arc<Http>,
+    /// The figures of `/metrics`.
     pub(crate) figures: Figures,
     /// Whose pages may call `/v1`.
     pub(crate) cors_origin: Option<HeaderValue>,
@@ -38,11 +39,8 @@ pub struct App {
     pub(crate) bounds: Bounds,
     /// Only health and metrics are answered.
     pub(crate) operations_only: bool,
-    draining: watch::Sender<bool>,
-    closing: watch::Sender<bool>,
-    // The same, for those who only look: looking into a channel takes a lock.
-    is_draining: AtomicBool,
-    is_closing: AtomicBool,
+    /// Whether it stops.
+    pub(crate) shutdown: Arc<Shutdown>,
     requests: AtomicUsize,
     none_left: Notify,
     streams: Arc<Semaphore>,
@@ -70,15 +68,15 @@ pub(crate) struct Bounds {
     pub(crate) idle: Duration,
 }
 
-/// The server, as one request has it: a place among those being answered, given
+/// The server, as one request has it: one of the permits to be answered, given
 /// back when dropped.
 pub(crate) struct RequestPermit(Arc<App>);
 
 impl App {
-    /// A server for `flux`.
+    /// A server for `flux`, whose calls are counted by `http`.
     #[must_use]
-    pub fn new(flux: Flux, config: &Config, figures: Figures) -> Self {
-        let draining = watch::Sender::new(false);
+    pub fn new(flux: Flux, config: &Config, figures: Figures, http: Http) -> Self {
+        let shutdown = Arc::new(Shutdown::default());
         let (operator, buyers) = (config.operator_token(), config.buyer_jwt_secret());
         Self {
             role: config.command.role(),
@@ -96,14 +94,11 @@ impl App {
                 idle: config.idle_timeout,
             },
             operations_only: config.command == Command::Worker,
-            http: Http::new(Route::ALL.map(Route::name)),
+            http: Arc::new(http),
             figures,
-            hub: Hub::start(flux.clone(), draining.subscribe()),
+            hub: Hub::start(flux.clone(), shutdown.watch_draining()),
             flux,
-            draining,
-            closing: watch::Sender::new(false),
-            is_draining: AtomicBool::new(false),
-            is_closing: AtomicBool::new(false),
+            shutdown,
             requests: AtomicUsize::new(0),
             none_left: Notify::new(),
             streams: Arc::new(Semaphore::new(config.streams_max)),
@@ -112,38 +107,10 @@ impl App {
         }
     }
 
-    /// Turns new orders away: `/readyz` says so first, then waits and streams
-    /// end, and each connection with its next answer.
-    pub fn start_draining(&self) {
-        self.is_draining.store(true, Ordering::Release);
-        self.draining.send_replace(true);
-    }
-
-    /// Ends the connections that are idle.
-    pub fn start_closing(&self) {
-        self.is_closing.store(true, Ordering::Release);
-        self.closing.send_replace(true);
-    }
-
-    /// Whether it is stopping.
+    /// The signals that stop it.
     #[must_use]
-    pub fn is_draining(&self) -> bool {
-        self.is_draining.load(Ordering::Acquire)
-    }
-
-    /// Whether connections that are idle are ended.
-    pub(crate) fn is_closing(&self) -> bool {
-        self.is_closing.load(Ordering::Acquire)
-    }
-
-    /// Waits until it stops. Cancel-safe.
-    pub fn draining(&self) -> impl Future<Output = ()> + use<> {
-        becomes_true(self.draining.subscribe())
-    }
-
-    /// Waits until connections that are idle are ended. Cancel-safe.
-    pub fn closing(&self) -> impl Future<Output = ()> + use<> {
-        becomes_true(self.closing.subscribe())
+    pub fn shutdown(&self) -> &Shutdown {
+        &self.shutdown
     }
 
     /// `work`, or `None` once the server stops.
@@ -151,7 +118,7 @@ impl App {
         tokio::select! {
             biased;
             done = work => Some(done),
-            () = self.draining() => None,
+            () = self.shutdown.draining() => None,
         }
     }
 
@@ -162,27 +129,27 @@ impl App {
         }
     }
 
-    /// A place among the requests being answered.
+    /// A permit to be answered.
     pub(crate) fn request(self: &Arc<Self>) -> Result<RequestPermit, Problem> {
         let before = self.requests.fetch_add(1, Ordering::Relaxed);
-        let place = RequestPermit(Arc::clone(self));
+        let permit = RequestPermit(Arc::clone(self));
         match before < self.bounds.requests_max {
-            true => Ok(place),
+            true => Ok(permit),
             false => Err(Problem::unavailable("too many requests at once; nothing was accepted")),
         }
     }
 
-    /// A place among the streams.
+    /// A permit to stream.
     pub(crate) fn stream(&self) -> Result<OwnedSemaphorePermit, Problem> {
         one_of(&self.streams, "too many streams at once")
     }
 
-    /// A place among the lists of all owners.
+    /// A permit to list all owners.
     pub(crate) fn inventory(&self) -> Result<OwnedSemaphorePermit, Problem> {
         one_of(&self.inventories, "too many read the inventory at once")
     }
 
-    /// A place among the lists of seats.
+    /// A permit to list seats.
     pub(crate) fn hall(&self) -> Result<OwnedSemaphorePermit, Problem> {
         one_of(&self.halls, "too many read seats at once")
     }
@@ -202,19 +169,38 @@ impl App {
     }
 }
 
-async fn becomes_true(mut told: watch::Receiver<bool>) {
-    // Without a sender there is no server left to wait for.
-    let _ = told.wait_for(|told| *told).await.map(drop);
-}
-
-fn one_of(places: &Arc<Semaphore>, beyond: &'static str) -> Result<OwnedSemaphorePermit, Problem> {
-    Arc::clone(places).try_acquire_owned().map_err(|_| Problem::unavailable(beyond))
+fn one_of(permits: &Arc<Semaphore>, beyond: &'static str) -> Result<OwnedSemaphorePermit, Problem> {
+    Arc::clone(permits).try_acquire_owned().map_err(|_| Problem::unavailable(beyond))
 }
 
 impl RequestPermit {
     /// The server alone, for what goes on after the answer began.
     pub(crate) fn app(&self) -> Arc<App> {
         Arc::clone(&self.0)
+    }
+
+    /// Runs what must be finished even if the caller hangs up. It keeps this
+    /// permit, so that the request counts and the server's stop waits for it.
+    ///
+    /// # Panics
+    /// When `work` does.
+    pub(crate) async fn finish<T: Send + 'static>(
+        self,
+        work: impl Future<Output = T> + Send + 'static,
+    ) -> T {
+        let work = async move {
+            let done = work.await;
+            drop(self);
+            done
+        };
+        match tokio::spawn(work.in_current_span()).await {
+            Ok(done) => done,
+            Err(failed) => match failed.try_into_panic() {
+                Ok(panic) => std::panic::resume_unwind(panic),
+                // The runtime is going down, and this task with it.
+                Err(_) => std::future::pending().await,
+            },
+        }
     }
 }
 
@@ -231,5 +217,34 @@ impl Drop for RequestPermit {
         if self.0.requests.fetch_sub(1, Ordering::AcqRel) == 1 {
             self.0.none_left.notify_one();
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use clap::Parser;
+    use flux_core::Backend;
+    use tokio::sync::oneshot;
+    use tokio::time::timeout;
+
+    use super::*;
+    use crate::setup::config::LogFormat;
+    use crate::telemetry::Telemetry;
+
+    #[tokio::test(start_paused = true)]
+    async fn the_stop_waits_for_work_whose_caller_hung_up() {
+        let flux = Flux::builder(Backend::memory()).start();
+        let figures = Telemetry::start(LogFormat::Text).expect("the first").figures();
+        let app =
+            Arc::new(App::new(flux, &Config::parse_from(["flux-server"]), figures, Http::new([])));
+        let (end, ended) = oneshot::channel();
+        let asked = app.request().expect("a permit").finish(ended);
+        let short = Duration::from_millis(1);
+        assert!(timeout(short, asked).await.is_err());
+        assert_eq!(app.requests(), 1);
+        assert!(timeout(short, app.finished()).await.is_err());
+        end.send(()).expect("it is waited for");
+        app.finished().await;
+        assert_eq!(app.requests(), 0);
     }
 }

@@ -1,4 +1,4 @@
-//! Who may do what. Judged before the body is read and before anything is
+//! Authorization: judged before the body is read and before anything is
 //! looked up.
 
 use std::net::IpAddr;
@@ -24,7 +24,7 @@ pub(crate) struct Auth {
     buyers: Option<(DecodingKey, Validation)>,
 }
 
-/// Who calls.
+/// A caller, as its token names it.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(crate) enum Caller {
     /// The holder of the operator's token.
@@ -140,7 +140,7 @@ impl Caller {
         }
     }
 
-    /// What to answer to a body in which something is `wrong`: that it is
+    /// Chooses the answer to a body in which something is `wrong`: that it is
     /// another buyer's comes first.
     pub(crate) fn judge(&self, body: &[u8], wrong: Problem) -> Problem {
         let forbidden = buyer_of(body).and_then(|buyer| self.acts_for(&buyer).err());

@@ -1,17 +1,20 @@
 //! A small HTTP server and worker that show how Flux is run. What it answers is
 //! in `openapi.json`; what it does, an application can do through `flux-core`.
 //!
-//! | part | file |
+//! | part | module |
 //! |---|---|
-//! | flags, environment, the items to start with | `config`, `dotenv`, `catalog` |
-//! | where orders live, and what an operator has done there | `backend`, `chores` |
-//! | connections, from the first byte to the last | `server`, `wire`, `framing`, `refusal` |
-//! | one request: its id, limits, and which call it is | `service`, `route`, `app` |
+//! | flags, environment, the items to start with, the backend, an operator's commands | [`setup`] |
+//! | connections, from the first byte to the last | [`conn`] |
+//! | which call a request is, and the calls | [`api`] |
+//! | connections and calls, put together | [`serve`] |
+//! | the state that calls share, and the signals that stop it | [`app`], [`shutdown`] |
 //! | who may, and how often | `auth`, `limit` |
-//! | the log, figures and traces | `telemetry` |
-//! | the calls | `orders`, `items`, `first`, `events`, `ops` |
-//! | the live page | `page` |
-//! | what is read and written | `json`, `query`, `prefer`, `cursor`, `time`, `body`, `answer`, `problem` |
+//! | the log, figures and traces | [`telemetry`] |
+//! | Server-Sent Events | `events` |
+//! | requests as they are read, answers as they are written | `http` |
+//!
+//! Imports run one way: `serve` → `api`, `conn` → `app` → `telemetry`, `events`,
+//! `auth`, `limit`, `setup` → `http`.
 
 pub mod api;
 pub mod app;
@@ -20,5 +23,7 @@ pub mod conn;
 mod events;
 mod http;
 mod limit;
+pub mod serve;
 pub mod setup;
+pub mod shutdown;
 pub mod telemetry;

@@ -1,4 +1,4 @@
-//! How often one buyer or one peer may ask.
+//! Rate limits of buyers and of peers.
 
 use std::hash::Hash;
 use std::net::{IpAddr, Ipv6Addr};

@@ -4,12 +4,14 @@ use std::process::ExitCode;
 use std::sync::Arc;
 
 use anyhow::{Context, Result};
+use flux_server::api::route::Route;
 use flux_server::app::App;
 use flux_server::conn::server;
+use flux_server::serve::serve;
 use flux_server::setup::backend::{self, Opened};
 use flux_server::setup::config::Config;
 use flux_server::setup::{admin, catalog};
-use flux_server::telemetry::Telemetry;
+use flux_server::telemetry::{Http, Telemetry};
 use tokio::signal::unix::{SignalKind, signal};
 use tracing::{info, warn};
 
@@ -48,7 +50,7 @@ async fn run(config: Config) -> Result<()> {
     let mut interrupt = signal(SignalKind::interrupt())?;
 
     let telemetry = Telemetry::start(config.log_format)?;
-    let Opened { flux, meter } = backend::open(&config).await?;
+    let Opened { flux, bill } = backend::open(&config).await?;
     if let Some(done) = admin::run(&config, &flux).await {
         flux.shutdown().await;
         return done;
@@ -59,7 +61,8 @@ async fn run(config: Config) -> Result<()> {
     }
     catalog::put_missing(&flux, items).await?;
 
-    let app = Arc::new(App::new(flux.clone(), &config, telemetry.figures()));
+    let http = Http::new(Route::ALL.map(Route::name));
+    let app = Arc::new(App::new(flux.clone(), &config, telemetry.figures(), http));
     let listener = match config.address() {
         Some(address) => {
             let listener = server::listen(address).with_context(|| {
@@ -73,8 +76,8 @@ async fn run(config: Config) -> Result<()> {
     };
     let mut serving = Box::pin(async {
         match listener {
-            Some(listener) => server::serve(Arc::clone(&app), listener).await,
-            None => app.draining().await,
+            Some(listener) => serve(Arc::clone(&app), listener).await,
+            None => app.shutdown().draining().await,
         }
     });
     tokio::select! {
@@ -82,7 +85,7 @@ async fn run(config: Config) -> Result<()> {
         _ = terminate.recv() => info!("SIGTERM: stopping"),
         _ = interrupt.recv() => info!("SIGINT: stopping"),
     }
-    app.start_draining();
+    app.shutdown().start_draining();
     // The engine and the traces have the rest of the time.
     if tokio::time::timeout(config.drain.mul_f64(0.6), serving).await.is_err() {
         warn!("some connections did not end in time");
@@ -93,8 +96,8 @@ async fn run(config: Config) -> Result<()> {
     if tokio::time::timeout(config.drain.mul_f64(0.2), flux.shutdown()).await.is_err() {
         warn!("the engine did not stop in time; what it left is found when it is opened again");
     }
-    if let Some(meter) = meter {
-        info!("the bill of this process: {}", meter.bill());
+    if let Some(bill) = bill {
+        info!("the bill of this process: {}", bill());
     }
     info!("stopped");
     telemetry.finish(config.drain.mul_f64(0.05)).await;

@@ -1,5 +1,6 @@
 //! The `flux-server` program, which another package builds: found beside the
-//! running one, and built by cargo if it is missing or older than its sources.
+//! running one, and built by cargo if it is missing, older than its sources or
+//! without AWS.
 
 use std::io;
 use std::path::{Path, PathBuf};
@@ -24,13 +25,14 @@ pub fn flux_server() -> io::Result<PathBuf> {
     }
     eprintln!("building flux-server …");
     let mut build = Command::new(std::env::var_os("CARGO").unwrap_or_else(|| "cargo".into()));
-    build.args(["build", "-p", "flux-server"]).current_dir(root).env("CARGO_TARGET_DIR", target);
+    build.args(["build", "-p", "flux-server", "--features", "aws"]);
+    build.current_dir(root).env("CARGO_TARGET_DIR", target);
     if profile.ends_with("release") {
         build.arg("--release");
     }
     match build.status()?.success() {
         true => Ok(program),
-        false => Err(io::Error::other("cargo build -p flux-server failed")),
+        false => Err(io::Error::other("cargo build -p flux-server --features aws failed")),
     }
 }
 
@@ -41,7 +43,8 @@ fn is_current(program: &Path, root: &Path) -> io::Result<bool> {
             return Ok(false);
         }
     }
-    Ok(true)
+    let version = Command::new(program).arg("--version").output()?;
+    Ok(String::from_utf8_lossy(&version.stdout).contains("with aws"))
 }
 
 fn newest(folder: &Path) -> io::Result<SystemTime> {

@@ -166,7 +166,16 @@ impl Default for HoldTime {
     }
 }
 
-/// A moment: milliseconds since the Unix epoch, UTC.
+/// A moment: milliseconds since the Unix epoch, UTC. As text it is RFC 3339.
+///
+/// ```
+/// use flux_core::Timestamp;
+///
+/// let opens: Timestamp = "2025-11-23T12:00:00+02:00".parse()?;
+/// assert_eq!(opens.to_string(), "2025-11-23T10:00:00.000Z");
+/// assert!(opens < Timestamp::now());
+/// # Ok::<(), flux_core::InvalidInput>(())
+/// ```
 #[derive(
     Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Default, Serialize, Deserialize,
 )]
@@ -174,6 +183,13 @@ impl Default for HoldTime {
 pub struct Timestamp(u64);
 
 impl Timestamp {
+    /// The present, by the system's clock. What a clock of an engine tells is
+    /// [`Clock::now`](crate::clock::Clock::now).
+    #[must_use]
+    pub fn now() -> Self {
+        SystemTime::now().into()
+    }
+
     /// A moment from milliseconds since the Unix epoch.
     #[must_use]
     pub const fn from_millis(millis: u64) -> Self {

@@ -39,6 +39,7 @@ mod limits;
 mod message;
 mod order;
 mod payment;
+mod rfc3339;
 mod stock;
 mod words;
 

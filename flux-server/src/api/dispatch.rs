@@ -1,26 +1,23 @@
 //! One request, from its head to its answer: what all calls have in common.
 
-use std::convert::Infallible;
 use std::net::IpAddr;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, LazyLock};
 
 use bytes::Bytes;
-use http::header::{
-    ACCESS_CONTROL_ALLOW_HEADERS, ACCESS_CONTROL_ALLOW_METHODS, ACCESS_CONTROL_ALLOW_ORIGIN,
-    ACCESS_CONTROL_EXPOSE_HEADERS, ACCESS_CONTROL_MAX_AGE, CONNECTION, TRANSFER_ENCODING, VARY,
-};
+use http::header::{CONNECTION, TRANSFER_ENCODING};
 use http::request::Parts;
-use http::{HeaderMap, HeaderName, HeaderValue, Method, Request, Response, StatusCode};
+use http::{HeaderMap, HeaderName, HeaderValue, Method, Request};
 use hyper::body::Body;
 use tracing::Instrument;
 
-use super::{health, items, legacy, orders};
+use super::{health, items, legacy, orders, page};
+use crate::api::call::Call;
+use crate::api::cors::CorsPolicy;
 use crate::api::route::{self, Found, Route};
-use crate::app::{App, RequestPermit};
-use crate::http::body;
+use crate::app::App;
 use crate::http::problem::Problem;
-use crate::http::response::{self, Answer, Failure};
+use crate::http::response::{Answer, Failure};
 use crate::telemetry;
 
 /// Most bytes of a URI.
@@ -29,54 +26,10 @@ const URI_MAX: usize = 8 * 1024;
 const HEAD_MAX: usize = 16 * 1024;
 
 const REQUEST_ID: HeaderName = HeaderName::from_static("x-request-id");
-const ALLOW_HEADERS: HeaderValue =
-    HeaderValue::from_static("authorization, content-type, idempotency-key, prefer, x-request-id");
-const EXPOSE_HEADERS: HeaderValue =
-    HeaderValue::from_static("location, preference-applied, retry-after, x-request-id");
-const A_DAY: HeaderValue = HeaderValue::from_static("86400");
-const ANY: HeaderValue = HeaderValue::from_static("*");
 const CLOSE: HeaderValue = HeaderValue::from_static("close");
 
-/// One call on its way to its handler.
-pub(crate) struct Call<B> {
-    /// The server, and a place there.
-    pub(crate) app: RequestPermit,
-    /// Who asks, as far as the network knows.
-    pub(crate) peer: IpAddr,
-    /// The head.
-    pub(crate) parts: Parts,
-    body: B,
-}
-
-impl<B> Call<B>
-where
-    B: Body<Data = Bytes>,
-    B::Error: Into<Failure>,
-{
-    /// The JSON body.
-    pub(crate) fn body(
-        self,
-    ) -> impl Future<Output = Result<(RequestPermit, Parts, Bytes), Problem>> {
-        self.body_of_at_most(body::BODY_MAX)
-    }
-
-    /// The JSON body, of at most so many bytes.
-    pub(crate) async fn body_of_at_most(
-        self,
-        bytes_max: usize,
-    ) -> Result<(RequestPermit, Parts, Bytes), Problem> {
-        let Self { app, parts, body, .. } = self;
-        let read = body::read(&parts.headers, body, bytes_max, app.bounds.body).await?;
-        Ok((app, parts, read))
-    }
-}
-
 /// Answers a request. Never fails: what goes wrong is an answer too.
-pub(crate) async fn answer<B>(
-    app: Arc<App>,
-    peer: IpAddr,
-    request: Request<B>,
-) -> Result<Answer, Infallible>
+pub(crate) async fn answer<B>(app: Arc<App>, peer: IpAddr, request: Request<B>) -> Answer
 where
     B: Body<Data = Bytes>,
     B::Error: Into<Failure>,
@@ -84,11 +37,11 @@ where
     let asked = app.http.start();
     let (parts, body) = request.into_parts();
     let request_id = request_id(&parts.headers);
-    // A body of unknown length is where the framing check lets go.
+    // A body of unknown length is where the check for smuggling lets go.
     let last = parts.headers.contains_key(TRANSFER_ENCODING);
     let found = route::find(parts.uri.path());
     let route = found.and_then(|found| found.call(&parts.method));
-    let cors = CorsPolicy::of(&app, &parts, found);
+    let cors = CorsPolicy::of(app.cors_origin.as_ref(), &parts, found);
     let span = telemetry::request_span(&parts, route.map_or("none", Route::name), &request_id);
 
     let answered = match (check_size(&parts), found, route) {
@@ -109,10 +62,10 @@ where
     let headers = answer.headers_mut();
     headers.insert(REQUEST_ID, request_id);
     cors.allow(headers);
-    if last || app.is_draining() {
+    if last || app.shutdown.is_draining() {
         headers.insert(CONNECTION, CLOSE);
     }
-    Ok(answer)
+    answer
 }
 
 fn check_size(parts: &Parts) -> Result<(), Problem> {
@@ -128,17 +81,12 @@ fn check_size(parts: &Parts) -> Result<(), Problem> {
 
 fn refuse(parts: &Parts, found: Option<Found<'_>>, cors: &CorsPolicy) -> Result<Answer, Problem> {
     let Some(found) = found else { return Err(Problem::not_found("there is no such path")) };
-    if parts.method == Method::OPTIONS && cors.is_allowed() {
-        let mut answer = Response::new(response::body(Bytes::new()));
-        *answer.status_mut() = StatusCode::NO_CONTENT;
-        let allowed = found.allowed().parse().expect("methods are a header's value");
-        let headers = answer.headers_mut();
-        headers.insert(ACCESS_CONTROL_ALLOW_METHODS, allowed);
-        headers.insert(ACCESS_CONTROL_ALLOW_HEADERS, ALLOW_HEADERS);
-        headers.insert(ACCESS_CONTROL_MAX_AGE, A_DAY);
-        return Ok(answer);
+    let allowed = found.allowed();
+    let asks_first = parts.method == Method::OPTIONS;
+    match asks_first.then(|| cors.preflight(&allowed)).flatten() {
+        Some(answer) => Ok(answer),
+        None => Err(Problem::method_not_allowed(allowed)),
     }
-    Err(Problem::method_not_allowed(found.allowed()))
 }
 
 async fn handle<B>(
@@ -153,72 +101,35 @@ where
     B: Body<Data = Bytes>,
     B::Error: Into<Failure>,
 {
-    if route.is_for_operations() {
-        return health::answer(app, route).await;
-    }
-    if app.operations_only {
-        return Err(Problem::not_found(
-            "this is a worker; it answers /healthz, /readyz and /metrics",
-        ));
-    }
-    app.limits.peer(peer)?;
-    let call = Call { app: app.request()?, peer, parts, body };
+    // Operations ask without it: no limit keeps them from an answer.
+    let call = || {
+        if app.operations_only {
+            let detail = "this is a worker; it answers /healthz, /readyz and /metrics";
+            return Err(Problem::not_found(detail));
+        }
+        app.limits.peer(peer)?;
+        Ok(Call { app: app.request()?, peer, parts, body })
+    };
     match route {
-        Route::PlaceOrder => orders::place(call).await,
-        Route::ListOrders => orders::list(call).await,
-        Route::GetOrder => orders::get(call, &id).await,
-        Route::ConfirmOrder => orders::confirm(call, &id).await,
-        Route::ReleaseOrder => orders::release(call, &id).await,
-        Route::CancelOrder => orders::cancel(call, &id).await,
-        Route::PutItem => items::put(call, &id).await,
-        Route::ListItems => items::list(call).await,
-        Route::GetItem => items::get(call, &id).await,
-        Route::GetSeats => items::seats(call, &id).await,
-        Route::Events => items::events(call).await,
-        Route::Buy => legacy::buy(call).await,
-        Route::Inventory => legacy::inventory(call).await,
-        _ => health::answer(&call.app, route).await,
-    }
-}
-
-/// What a browser is told about pages of other origins.
-enum CorsPolicy {
-    /// Nothing.
-    No,
-    /// Any page may call, as in the first system.
-    Legacy,
-    /// Pages of this origin may call.
-    Of(HeaderValue),
-}
-
-impl CorsPolicy {
-    fn of(app: &App, parts: &Parts, found: Option<Found<'_>>) -> Self {
-        let first = |found: Found<'_>| found.calls.iter().any(|r| r.is_legacy());
-        match &app.cors_origin {
-            _ if found.is_some_and(first) => Self::Legacy,
-            Some(origin) if parts.uri.path().starts_with("/v1/") => Self::Of(origin.clone()),
-            _ => Self::No,
-        }
-    }
-
-    fn is_allowed(&self) -> bool {
-        !matches!(self, Self::No)
-    }
-
-    fn allow(self, headers: &mut HeaderMap) {
-        match self {
-            Self::No => {}
-            Self::Legacy => {
-                headers.insert(ACCESS_CONTROL_ALLOW_ORIGIN, ANY);
-            }
-            Self::Of(origin) => {
-                if origin != ANY {
-                    headers.insert(VARY, HeaderValue::from_static("origin"));
-                }
-                headers.insert(ACCESS_CONTROL_ALLOW_ORIGIN, origin);
-                headers.insert(ACCESS_CONTROL_EXPOSE_HEADERS, EXPOSE_HEADERS);
-            }
-        }
+        Route::Healthz => Ok(health::alive()),
+        Route::Readyz => health::ready(app).await,
+        Route::Metrics => Ok(health::metrics(app).await),
+        Route::PlaceOrder => orders::place(call()?).await,
+        Route::ListOrders => orders::list(call()?).await,
+        Route::GetOrder => orders::get(call()?, &id).await,
+        Route::ConfirmOrder => orders::confirm(call()?, &id).await,
+        Route::ReleaseOrder => orders::release(call()?, &id).await,
+        Route::CancelOrder => orders::cancel(call()?, &id).await,
+        Route::PutItem => items::put(call()?, &id).await,
+        Route::ListItems => items::list(call()?).await,
+        Route::GetItem => items::get(call()?, &id).await,
+        Route::GetSeats => items::seats(call()?, &id).await,
+        Route::Events => items::events(call()?).await,
+        Route::Buy => legacy::buy(call()?).await,
+        Route::Inventory => legacy::inventory(call()?).await,
+        Route::OpenApi => call().map(|_| page::open_api()),
+        Route::Page => call().map(|_| page::page()),
+        Route::Pulse => page::pulse(&call()?.app),
     }
 }
 

@@ -2,6 +2,7 @@
 
 use bytes::Bytes;
 use flux_core::seams::PutOutcome;
+use flux_core::views::ItemView;
 use flux_core::{Error, Flux, Item, ItemId, Seat, Timestamp};
 use http::StatusCode;
 use http::header::{HeaderValue, LOCATION};
@@ -10,15 +11,15 @@ use percent_encoding::{AsciiSet, NON_ALPHANUMERIC, utf8_percent_encode};
 use serde::ser::SerializeMap;
 use serde::{Serialize, Serializer};
 
-use crate::api::dispatch::Call;
+use crate::api::call::Call;
 use crate::http::body::ITEM_BODY_MAX;
 use crate::http::cursor;
 use crate::http::problem::Problem;
 use crate::http::query::{Query, decode};
-use crate::http::requests::{ItemBody, ItemJson, read};
+use crate::http::requests::{ItemBody, read};
 use crate::http::response::{self, Answer, Failure};
 
-/// What stands for itself in a path (RFC 3986 §2.3) does not need encoding.
+/// Characters to encode in a path: all but the unreserved ones of RFC 3986 §2.3.
 const RESERVED: &AsciiSet = &NON_ALPHANUMERIC.remove(b'-').remove(b'.').remove(b'_').remove(b'~');
 
 /// `PUT /v1/items/{id}`.
@@ -33,13 +34,14 @@ where
     let flux = app.flux.clone();
     let put =
         async move { Ok::<_, Problem>((flux.put_item(spec).await?, known(&flux, id).await?)) };
-    let (outcome, item) = response::finish(app, put).await?;
-    let mut answer = response::json(StatusCode::OK, &ItemJson(&item, now()));
+    let (outcome, item) = app.finish(put).await?;
+    let mut answer = response::json(StatusCode::OK, &ItemView::new(&item, Timestamp::now()));
     if outcome == PutOutcome::Created {
         *answer.status_mut() = StatusCode::CREATED;
-        let place = format!("/v1/items/{}", utf8_percent_encode(item.spec.id.as_str(), RESERVED));
-        let place = HeaderValue::try_from(place).expect("an id is visible ASCII");
-        answer.headers_mut().insert(LOCATION, place);
+        let location =
+            format!("/v1/items/{}", utf8_percent_encode(item.spec.id.as_str(), RESERVED));
+        let location = HeaderValue::try_from(location).expect("an id is visible ASCII");
+        answer.headers_mut().insert(LOCATION, location);
     }
     Ok(answer)
 }
@@ -47,12 +49,12 @@ where
 /// `GET /v1/items/{id}`.
 pub(crate) async fn get<B>(call: Call<B>, id: &str) -> Result<Answer, Problem> {
     let item = known(&call.app.flux, id_to_read(id)?).await?;
-    Ok(response::json(StatusCode::OK, &ItemJson(&item, now())))
+    Ok(response::json(StatusCode::OK, &ItemView::new(&item, Timestamp::now())))
 }
 
 #[derive(Serialize)]
 struct Page<'i> {
-    items: Vec<ItemJson<'i>>,
+    items: Vec<ItemView<'i>>,
     next_cursor: Option<String>,
 }
 
@@ -70,8 +72,8 @@ pub(crate) async fn list<B>(call: Call<B>) -> Result<Answer, Problem> {
     items.truncate(limit);
     let last = items.last().filter(|_| more);
     let next_cursor = last.map(|item| cursor::encode(LIST, item.spec.id.as_str()));
-    let now = now();
-    let items = items.iter().map(|item| ItemJson(item, now)).collect();
+    let now = Timestamp::now();
+    let items = items.iter().map(|item| ItemView::new(item, now)).collect();
     Ok(response::json(StatusCode::OK, &Page { items, next_cursor }))
 }
 
@@ -91,9 +93,9 @@ impl Serialize for Seats {
 /// `GET /v1/items/{id}/seats`.
 pub(crate) async fn seats<B>(call: Call<B>, id: &str) -> Result<Answer, Problem> {
     let id = id_to_read(id)?;
-    let place = call.app.hall()?;
+    let permit = call.app.hall()?;
     match call.app.flux.seats(&id).await? {
-        Some(seats) => Ok(response::long_json(&Seats(seats), place)),
+        Some(seats) => Ok(response::long_json(&Seats(seats), permit)),
         None => Err(Problem::no_seats(format!("{id} is sold by quantity, it has no seats"))),
     }
 }
@@ -105,7 +107,7 @@ pub(crate) async fn events<B>(call: Call<B>) -> Result<Answer, Problem> {
     if let Some(id) = &id {
         known(&call.app.flux, id.clone()).await?;
     }
-    Ok(response::events(call.app.hub.items(id), call.app.stream()?))
+    Ok(call.app.hub.items(id).into_answer(call.app.stream()?))
 }
 
 async fn known(flux: &Flux, id: ItemId) -> Result<Item, Problem> {
@@ -125,8 +127,4 @@ fn id_to_read(text: &str) -> Result<ItemId, Problem> {
 fn id_to_change(text: &str) -> Result<ItemId, Problem> {
     let text = decode(text).ok_or_else(|| Problem::invalid("item_id: is not percent-encoded"))?;
     Ok(ItemId::new(text)?)
-}
-
-fn now() -> Timestamp {
-    std::time::SystemTime::now().into()
 }

@@ -13,14 +13,14 @@ use http_body_util::channel::Channel;
 use hyper::body::Body;
 use serde::{Deserialize, Serialize};
 
-use crate::api::dispatch::Call;
+use crate::api::call::Call;
 use crate::api::orders::{idempotency_key, refuse_while_draining};
 use crate::app::App;
 use crate::http::problem::Problem;
 use crate::http::requests;
 use crate::http::response::{self, Answer, Failure, PIECE};
 
-/// How long an order may take to be decided before it is queued instead.
+/// Time an order may take to be decided before it is queued instead.
 const DECIDED_WITHIN: Duration = Duration::from_secs(1);
 /// Orders read at once for the list of owners.
 const PAGE: usize = 1_000;
@@ -90,7 +90,7 @@ where
     }
 }
 
-/// Who wants what.
+/// Reads the buyer and the item.
 fn asked(body: &[u8]) -> Result<(BuyerId, ItemId), Problem> {
     let body: BuyBody = requests::read(body)?;
     let given = |field: Option<String>| field.filter(|text| !text.is_empty());
@@ -125,7 +125,7 @@ pub(crate) async fn inventory<B>(call: Call<B>) -> Result<Answer, Problem> {
     if call.app.auth.knows_buyers() {
         call.app.auth.operator(&call.parts.headers, call.peer)?;
     }
-    let (place, reader) = (call.app.stream()?, call.app.inventory()?);
+    let (permit, reader) = (call.app.stream()?, call.app.inventory()?);
     let app = call.app.app();
     // The first page tells whether it can be read at all.
     let first = page(&app, None).await?;
@@ -156,7 +156,7 @@ pub(crate) async fn inventory<B>(call: Call<B>) -> Result<Answer, Problem> {
             }
         }
     });
-    let parts = response::Stream::new(body, place);
+    let parts = response::Stream::new(body, permit);
     Ok(response::of_type("application/json", Either::Right(parts)))
 }
 
@@ -185,7 +185,7 @@ impl List {
         serde_json::to_writer(&mut self.json, entry).expect("a vector takes what is written");
     }
 
-    /// What is written and not yet taken.
+    /// Takes the bytes that are written and not yet taken.
     fn take(&mut self) -> Bytes {
         std::mem::take(&mut self.json).into()
     }

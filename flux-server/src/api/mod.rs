@@ -1,5 +1,7 @@
-//! The calls of the contract.
+//! The calls of the contract: which one a request is, and the handler of each.
 
+pub(crate) mod call;
+mod cors;
 pub(crate) mod dispatch;
 mod health;
 mod items;

@@ -4,6 +4,7 @@ use std::time::Duration;
 
 use bytes::Bytes;
 use flux_core::seams::{Cursor, OrderFilter, SeamError};
+use flux_core::views::OrderView;
 use flux_core::{Error, Order, OrderId, OrderRequest, OrderStatus, Role};
 use http::header::{HeaderName, HeaderValue, LOCATION};
 use http::{HeaderMap, StatusCode};
@@ -11,12 +12,12 @@ use hyper::body::Body;
 use serde::Serialize;
 use tracing::debug;
 
-use crate::api::dispatch::Call;
+use crate::api::call::Call;
 use crate::app::App;
 use crate::auth::Caller;
 use crate::http::problem::Problem;
 use crate::http::query::{Query, decode};
-use crate::http::requests::{ConfirmBody, OrderJson, PlaceBody, read};
+use crate::http::requests::{ConfirmBody, PlaceBody, read};
 use crate::http::response::{self, Answer, Failure};
 use crate::http::{cursor, prefer};
 
@@ -94,7 +95,7 @@ pub(crate) async fn get<B>(call: Call<B>, id: &str) -> Result<Answer, Problem> {
     {
         order = waited?;
     }
-    let mut answer = response::json(StatusCode::OK, &OrderJson(&order));
+    let mut answer = response::json(StatusCode::OK, &OrderView::from(&order));
     say_what_was_preferred(&mut answer, wait);
     Ok(answer)
 }
@@ -110,8 +111,8 @@ where
     let ConfirmBody { payment_ref } = read(&body)?;
     let flux = app.flux.clone();
     // Money that came is ruled on, whoever hangs up.
-    let order = response::finish(app, async move { flux.confirm(id, payment_ref).await }).await?;
-    Ok(response::json(StatusCode::OK, &OrderJson(&order)))
+    let order = app.finish(async move { flux.confirm(id, payment_ref).await }).await?;
+    Ok(response::json(StatusCode::OK, &OrderView::from(&order)))
 }
 
 /// `POST /v1/orders/{id}/release`.
@@ -123,8 +124,8 @@ pub(crate) async fn release<B>(call: Call<B>, id: &str) -> Result<Answer, Proble
         let order = flux.order(id).await?.filter(|order| caller.may_see(order));
         order.ok_or(Error::NotFound(id))?;
     }
-    let order = response::finish(call.app, async move { flux.release(id).await }).await?;
-    Ok(response::json(StatusCode::OK, &OrderJson(&order)))
+    let order = call.app.finish(async move { flux.release(id).await }).await?;
+    Ok(response::json(StatusCode::OK, &OrderView::from(&order)))
 }
 
 /// `POST /v1/orders/{id}/cancel`.
@@ -132,13 +133,13 @@ pub(crate) async fn cancel<B>(call: Call<B>, id: &str) -> Result<Answer, Problem
     call.app.auth.operator(&call.parts.headers, call.peer)?;
     let id = id_to_change(id)?;
     let flux = call.app.flux.clone();
-    let order = response::finish(call.app, async move { flux.cancel(id).await }).await?;
-    Ok(response::json(StatusCode::OK, &OrderJson(&order)))
+    let order = call.app.finish(async move { flux.cancel(id).await }).await?;
+    Ok(response::json(StatusCode::OK, &OrderView::from(&order)))
 }
 
 #[derive(Serialize)]
 struct Page<'o> {
-    orders: Vec<OrderJson<'o>>,
+    orders: Vec<OrderView<'o>>,
     next_cursor: Option<String>,
 }
 
@@ -165,8 +166,8 @@ pub(crate) async fn list<B>(call: Call<B>) -> Result<Answer, Problem> {
         error => Problem::from(error),
     })?;
     let page = Page {
-        orders: page.orders.iter().map(OrderJson).collect(),
-        next_cursor: page.next.map(|Cursor(place)| cursor::encode(LIST, &place)),
+        orders: page.orders.iter().map(OrderView::from).collect(),
+        next_cursor: page.next.map(|Cursor(position)| cursor::encode(LIST, &position)),
     };
     Ok(response::json(StatusCode::OK, &page))
 }
@@ -202,18 +203,18 @@ pub(crate) fn idempotency_key(headers: &HeaderMap) -> Result<Option<&str>, Probl
 
 /// Refuses what would be a new order once the server stops.
 pub(crate) fn refuse_while_draining(app: &App) -> Result<(), Problem> {
-    match app.is_draining() {
+    match app.shutdown.is_draining() {
         true => Err(Problem::unavailable("the server is stopping; nothing was accepted")),
         false => Ok(()),
     }
 }
 
 fn with_location(status: StatusCode, order: &Order) -> Answer {
-    let mut answer = response::json(status, &OrderJson(order));
-    let mut place = *b"/v1/orders/00000000-0000-0000-0000-000000000000";
-    order.id.as_uuid().hyphenated().encode_lower(&mut place[11..]);
-    let place = HeaderValue::from_bytes(&place).expect("a UUID is a header's value");
-    answer.headers_mut().insert(LOCATION, place);
+    let mut answer = response::json(status, &OrderView::from(order));
+    let mut location = *b"/v1/orders/00000000-0000-0000-0000-000000000000";
+    order.id.as_uuid().hyphenated().encode_lower(&mut location[11..]);
+    let location = HeaderValue::from_bytes(&location).expect("a UUID is a header's value");
+    answer.headers_mut().insert(LOCATION, location);
     answer
 }
 

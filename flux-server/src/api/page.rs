@@ -1,11 +1,19 @@
-//! The live page: its parts, joined into the one file that is served.
+//! The live page, its parts joined into the one file that is served, the pulse
+//! it shows, and the interface's description.
 
 use std::sync::LazyLock;
 
 use base64::Engine;
 use base64::engine::general_purpose::STANDARD;
 use http::HeaderValue;
+use http::header::CONTENT_SECURITY_POLICY;
 use sha2::{Digest, Sha256};
+
+use crate::app::App;
+use crate::http::problem::Problem;
+use crate::http::response::{self, Answer};
+
+const OPEN_API: &str = include_str!("../../openapi.json");
 
 macro_rules! style {
     () => {
@@ -26,7 +34,7 @@ macro_rules! script {
 }
 
 /// The page, which asks for nothing but this server's own calls.
-pub(crate) const PAGE: &str = concat!(
+const PAGE: &str = concat!(
     include_str!("../../page/head.html"),
     "<style>",
     style!(),
@@ -37,20 +45,37 @@ pub(crate) const PAGE: &str = concat!(
     "</script>\n</body>\n</html>\n",
 );
 
-/// What a browser lets it do: run this very script, wear this very style, and
+/// `GET /openapi.json`.
+pub(crate) fn open_api() -> Answer {
+    response::bytes("application/json", OPEN_API)
+}
+
+/// `GET /`.
+pub(crate) fn page() -> Answer {
+    let mut answer = response::bytes("text/html; charset=utf-8", PAGE);
+    answer.headers_mut().insert(CONTENT_SECURITY_POLICY, policy());
+    answer
+}
+
+/// `GET /pulse`.
+pub(crate) fn pulse(app: &App) -> Result<Answer, Problem> {
+    Ok(app.hub.pulse().into_answer(app.stream()?))
+}
+
+/// The policy of browsers for the page: run this very script, wear this very style, and
 /// speak to this server. Text never becomes markup.
-pub(crate) fn may() -> HeaderValue {
-    static MAY: LazyLock<HeaderValue> = LazyLock::new(|| {
+fn policy() -> HeaderValue {
+    static POLICY: LazyLock<HeaderValue> = LazyLock::new(|| {
         let hash = |part: &str| STANDARD.encode(Sha256::digest(part));
         let (script, style) = (hash(script!()), hash(style!()));
-        let may = format!(
+        let policy = format!(
             "default-src 'none'; script-src 'sha256-{script}'; style-src 'sha256-{style}'; \
              connect-src 'self'; img-src data:; base-uri 'none'; form-action 'none'; \
              frame-ancestors 'none'; require-trusted-types-for 'script'; trusted-types 'none'"
         );
-        HeaderValue::try_from(may).expect("hashes are a header's value")
+        HeaderValue::try_from(policy).expect("hashes are a header's value")
     });
-    MAY.clone()
+    POLICY.clone()
 }
 
 #[cfg(test)]
@@ -72,10 +97,10 @@ mod tests {
 
     #[test]
     fn a_browser_is_told_to_run_nothing_else() {
-        let may = may();
-        let may = may.to_str().expect("ASCII");
-        assert!(!may.contains("unsafe"), "{may}");
-        assert_eq!(may.matches("'sha256-").count(), 2);
+        let policy = policy();
+        let policy = policy.to_str().expect("ASCII");
+        assert!(!policy.contains("unsafe"), "{policy}");
+        assert_eq!(policy.matches("'sha256-").count(), 2);
         // Attributes of markup would need more than hashes.
         let markup =
             concat!(include_str!("../../page/head.html"), include_str!("../../page/body.html"));

@@ -5,7 +5,7 @@ use http::Method;
 /// The calls of the contract.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Route {
-    /// RequestPermit an order.
+    /// Place an order.
     PlaceOrder,
     /// List orders.
     ListOrders,
@@ -93,12 +93,6 @@ impl Route {
             Self::Page => "GET /",
             Self::Pulse => "GET /pulse",
         }
-    }
-
-    /// What a process without the half that accepts orders answers too.
-    #[must_use]
-    pub const fn is_for_operations(self) -> bool {
-        matches!(self, Self::Healthz | Self::Readyz | Self::Metrics)
     }
 
     /// Whether browsers of any origin may call it.

@@ -1,6 +1,7 @@
-//! Connections, from the first byte to the last.
+//! Connections, from the first byte to the last. Who answers their requests is
+//! an argument; nothing here knows the calls.
 
 mod hyper_errors;
 pub mod server;
 mod smuggling;
-pub(crate) mod watched_socket;
+mod watched_socket;

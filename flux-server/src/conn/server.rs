@@ -6,7 +6,9 @@ use std::net::IpAddr;
 use std::sync::Arc;
 use std::time::Duration;
 
+use http::Request;
 use http_body_util::Either;
+use hyper::body::Incoming;
 use hyper::server::conn::http1;
 use hyper::service::service_fn;
 use hyper_util::rt::TokioIo;
@@ -16,9 +18,9 @@ use tokio::sync::Semaphore;
 use tokio::task::JoinSet;
 use tracing::{debug, warn};
 
-use crate::api::dispatch;
-use crate::app::App;
-use crate::conn::watched_socket::{Busy, Patience, Wire};
+use crate::conn::watched_socket::{Busy, Patience, WatchedSocket};
+use crate::http::response::Answer;
+use crate::shutdown::Shutdown;
 
 /// Bytes hyper keeps of one connection. More than a head may have, so that one
 /// that is too large is mostly answered as the contract says.
@@ -27,7 +29,7 @@ const BUFFER_MAX: usize = 64 * 1024;
 const BACKLOG: u32 = 4_096;
 /// Connections being turned away at once; more are just closed.
 const TURNED_AWAY_MAX: usize = 256;
-/// How long idle connections of a server that stops are left open, so that
+/// Time for which idle connections of a server that stops are left open, so that
 /// requests that are on their way get an answer.
 const CLOSING_AFTER: Duration = Duration::from_millis(500);
 
@@ -36,6 +38,36 @@ const FULL: &[u8] = b"HTTP/1.1 503 Service Unavailable\r\n\
     retry-after: 1\r\nconnection: close\r\n\r\n\
     {\"type\":\"/problems/unavailable\",\"title\":\"Unavailable\",\"status\":503,\
     \"detail\":\"too many connections; nothing was accepted\"}";
+
+/// Answers the requests of all connections; a clone serves each.
+pub(crate) trait Handler: Clone + Send + Sync + 'static {
+    /// Answers a request of `peer`'s. What goes wrong is an answer too.
+    fn answer(
+        self,
+        peer: IpAddr,
+        request: Request<Incoming>,
+    ) -> impl Future<Output = Answer> + Send;
+
+    /// Hears of a new connection, which is open until the result is dropped.
+    fn open(&self) -> impl Sized + Send;
+}
+
+/// The limits of connections.
+#[derive(Debug, Clone, Copy)]
+pub(crate) struct Limits {
+    /// Connections at once.
+    pub(crate) connections_max: usize,
+    /// Time a request's head may take.
+    pub(crate) head: Duration,
+    /// Time a connection may be idle, or a peer not read its answer.
+    pub(crate) idle: Duration,
+}
+
+impl Limits {
+    fn patience(&self) -> Patience {
+        Patience { head: self.head, idle: self.idle }
+    }
+}
 
 /// Listens on an address.
 ///
@@ -48,10 +80,15 @@ pub fn listen(address: std::net::SocketAddr) -> io::Result<TcpListener> {
     socket.listen(BACKLOG)
 }
 
-/// Serves until the server drains and every connection has ended. Dropping the
-/// future ends what is left.
-pub async fn serve(app: Arc<App>, listener: TcpListener) {
-    let places = Arc::new(Semaphore::new(app.bounds.connections_max));
+/// Serves until `shutdown` drains and every connection has ended; idle ones are
+/// told to, by `shutdown`, shortly after. Dropping the future ends what is left.
+pub(crate) async fn serve<H: Handler>(
+    handler: H,
+    limits: Limits,
+    shutdown: Arc<Shutdown>,
+    listener: TcpListener,
+) {
+    let permits = Arc::new(Semaphore::new(limits.connections_max));
     let turned_away = Arc::new(Semaphore::new(TURNED_AWAY_MAX));
     let mut connections = JoinSet::new();
     let take = |accepted: TcpStream, peer: IpAddr, connections: &mut JoinSet<()>| {
@@ -59,27 +96,24 @@ pub async fn serve(app: Arc<App>, listener: TcpListener) {
         if let Err(error) = accepted.set_nodelay(true) {
             debug!(%error, "a connection was gone at once");
         }
-        if let Ok(place) = Arc::clone(&places).try_acquire_owned() {
-            let app = Arc::clone(&app);
+        if let Ok(permit) = Arc::clone(&permits).try_acquire_owned() {
+            let (handler, shutdown) = (handler.clone(), Arc::clone(&shutdown));
             connections.spawn(async move {
-                connection(app, accepted, peer).await;
-                drop(place);
+                connection(handler, limits, shutdown, accepted, peer).await;
+                drop(permit);
             });
-        } else if let Ok(place) = Arc::clone(&turned_away).try_acquire_owned() {
-            let patience = patience(&app);
+        } else if let Ok(permit) = Arc::clone(&turned_away).try_acquire_owned() {
             connections.spawn(async move {
-                turn_away(accepted, patience).await;
-                drop(place);
+                turn_away(accepted, limits.patience()).await;
+                drop(permit);
             });
         }
     };
-    let mut second = tokio::time::interval(Duration::from_secs(1));
-    let draining = app.draining();
+    let draining = shutdown.draining();
     tokio::pin!(draining);
     loop {
         tokio::select! {
             () = &mut draining => break,
-            _ = second.tick() => app.limits.forget_the_quiet(),
             accepted = listener.accept() => match accepted {
                 Ok((accepted, peer)) => take(accepted, peer.ip(), &mut connections),
                 Err(error) => recover(&error).await,
@@ -96,26 +130,31 @@ pub async fn serve(app: Arc<App>, listener: TcpListener) {
     }
     let closing = async {
         tokio::time::sleep(CLOSING_AFTER).await;
-        app.start_closing();
+        shutdown.start_closing();
     };
     tokio::join!(closing, async { while connections.join_next().await.is_some() {} });
-    app.hub.finished().await;
 }
 
 /// Serves one connection to its end.
-pub async fn connection<S>(app: Arc<App>, socket: S, peer: IpAddr)
-where
+pub(crate) async fn connection<H, S>(
+    handler: H,
+    limits: Limits,
+    shutdown: Arc<Shutdown>,
+    socket: S,
+    peer: IpAddr,
+) where
+    H: Handler,
     S: AsyncRead + AsyncWrite + Unpin,
 {
-    let server = Arc::clone(&app);
-    let _open = server.http.open();
+    let _open = handler.open();
     let busy = Busy::default();
-    let wire = Wire::new(socket, patience(&app), busy.clone());
-    let closing = app.closing();
+    let socket = WatchedSocket::new(socket, limits.patience(), busy.clone());
+    let closing = shutdown.closing();
+    let service = handler.clone();
     let answer = service_fn(move |request| {
-        let (app, answering) = (Arc::clone(&app), busy.start());
+        let (handler, answering) = (service.clone(), busy.start());
         async move {
-            let mut answer = dispatch::answer(app, peer, request).await?;
+            let mut answer = handler.answer(peer, request).await;
             if let Either::Right(stream) = answer.body_mut() {
                 stream.keep(answering);
             }
@@ -123,18 +162,18 @@ where
         }
     });
     let mut http = http1::Builder::new();
-    // The wire has times of its own. Who sends no more may still listen; that
+    // The socket has times of its own. Who sends no more may still listen; that
     // nobody does shows a write or two later, and a stream writes every 15 s.
     // In one buffer, as hyper would put its answer to a garbled request before
     // a body that waits in its list of buffers.
     http.header_read_timeout(None).max_buf_size(BUFFER_MAX).half_close(true).writev(false);
-    let serving = http.serve_connection(TokioIo::new(wire), answer);
+    let serving = http.serve_connection(TokioIo::new(socket), answer);
     tokio::pin!(serving, closing);
     let (mut looked, mut told) = (false, false);
     let served = poll_fn(|context| {
         // Polled once, it wakes this task; each poll takes a lock that all
         // connections share.
-        if !told && (!looked || server.is_closing()) {
+        if !told && (!looked || shutdown.is_closing()) {
             looked = true;
             if closing.as_mut().poll(context).is_ready() {
                 told = true;
@@ -150,19 +189,15 @@ where
 }
 
 async fn turn_away(socket: TcpStream, patience: Patience) {
-    let mut wire = Wire::new(socket, patience, Busy::default());
+    let mut socket = WatchedSocket::new(socket, patience, Busy::default());
     if let Err(error) = async {
-        wire.write_all(FULL).await?;
-        wire.shutdown().await
+        socket.write_all(FULL).await?;
+        socket.shutdown().await
     }
     .await
     {
         debug!(%error, "nobody heard that there are too many connections");
     }
-}
-
-fn patience(app: &App) -> Patience {
-    Patience { head: app.bounds.head, idle: app.bounds.idle }
 }
 
 fn is_of_one_connection(error: &io::Error) -> bool {

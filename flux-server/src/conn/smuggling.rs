@@ -1,4 +1,4 @@
-//! Where each request ends, by its head alone: enough of RFC 9112 §6 to refuse
+//! The end of each request, by its head alone: enough of RFC 9112 §6 to refuse
 //! a request with both `Content-Length` and `Transfer-Encoding`, which may be an
 //! attempt to make a proxy and this server disagree on it.
 //!
@@ -14,14 +14,14 @@ const LINE_MAX: usize = 256;
 
 /// Follows one connection's requests.
 #[derive(Debug)]
-pub(crate) struct Framing {
+pub(crate) struct Boundaries {
     next: Next,
-    /// What came of a line whose end did not come yet.
+    /// The begun line whose end did not come yet.
     line: Vec<u8>,
     said: Said,
 }
 
-/// What the next byte belongs to.
+/// The part of a request that the next byte belongs to.
 #[derive(Debug, Clone, Copy, PartialEq)]
 enum Next {
     Head,
@@ -32,7 +32,7 @@ enum Next {
     Refused,
 }
 
-/// What the lines of the head so far said.
+/// The lines of the head so far, as far as they matter.
 #[derive(Debug, Default, Clone, Copy)]
 struct Said {
     lines: u32,
@@ -40,8 +40,8 @@ struct Said {
     coded: bool,
 }
 
-impl Framing {
-    /// Before the first byte.
+impl Boundaries {
+    /// A connection before its first byte.
     #[must_use]
     pub(crate) fn new() -> Self {
         Self { next: Next::Head, line: Vec::new(), said: Said::default() }
@@ -158,10 +158,10 @@ mod tests {
     /// What comes through of `requests`, cut in two at `cut`.
     fn passed(requests: &str, cut: usize) -> String {
         let mut bytes = requests.as_bytes().to_vec();
-        let mut framing = Framing::new();
+        let mut boundaries = Boundaries::new();
         let (one, other) = bytes.split_at_mut(cut.min(requests.len()));
-        framing.pass(one);
-        framing.pass(other);
+        boundaries.pass(one);
+        boundaries.pass(other);
         String::from_utf8(bytes).expect("it was text").trim_end_matches('\0').to_owned()
     }
 
@@ -204,18 +204,18 @@ mod tests {
 
     #[test]
     fn a_long_line_is_not_kept() {
-        let mut framing = Framing::new();
+        let mut boundaries = Boundaries::new();
         for _ in 0..1_000 {
-            framing.pass(&mut [b'a'; 100]);
+            boundaries.pass(&mut [b'a'; 100]);
         }
-        assert!(framing.line.len() <= LINE_MAX && framing.is_within_a_head());
-        assert!(framing.is_within_a_request_line());
+        assert!(boundaries.line.len() <= LINE_MAX && boundaries.is_within_a_head());
+        assert!(boundaries.is_within_a_request_line());
     }
 
     #[test]
     fn a_head_that_came_whole_is_past_its_first_line() {
-        let mut framing = Framing::new();
-        framing.pass(&mut b"GET / HTTP/1.1\r\nx: y\r\n\r\n".to_vec());
-        assert!(!framing.is_within_a_request_line());
+        let mut boundaries = Boundaries::new();
+        boundaries.pass(&mut b"GET / HTTP/1.1\r\nx: y\r\n\r\n".to_vec());
+        assert!(!boundaries.is_within_a_request_line());
     }
 }

@@ -13,9 +13,9 @@ use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 use tokio::time::{Instant, Sleep, sleep_until};
 
 use crate::conn::hyper_errors;
-use crate::conn::smuggling::Framing;
+use crate::conn::smuggling::Boundaries;
 
-/// How long a peer may go on sending after its connection was ended.
+/// Time a peer may go on sending after its connection was ended.
 const LINGER: Duration = Duration::from_secs(1);
 
 const LATE: &[u8] = b"HTTP/1.1 408 Request Timeout\r\n\
@@ -26,9 +26,9 @@ const LATE: &[u8] = b"HTTP/1.1 408 Request Timeout\r\n\
 /// Times after which a connection is ended.
 #[derive(Debug, Clone, Copy)]
 pub(crate) struct Patience {
-    /// From the first byte of a head to its last.
+    /// Time from the first byte of a head to its last.
     pub(crate) head: Duration,
-    /// From an answer to the next head, or without taking any of an answer.
+    /// Time from an answer to the next head, or without taking any of an answer.
     pub(crate) idle: Duration,
 }
 
@@ -41,7 +41,7 @@ pub(crate) struct Busy(Arc<AtomicBool>);
 pub(crate) struct Answering(Arc<AtomicBool>);
 
 impl Busy {
-    /// From now on.
+    /// Marks the connection as busy until the result is dropped.
     #[must_use]
     pub(crate) fn start(&self) -> Answering {
         self.0.store(true, Ordering::Release);
@@ -55,14 +55,14 @@ impl Drop for Answering {
     }
 }
 
-/// A socket that is watched.
+/// A socket that ends what takes too long.
 #[derive(Debug)]
-pub(crate) struct Wire<S> {
+pub(crate) struct WatchedSocket<S> {
     socket: S,
     patience: Patience,
     busy: Busy,
-    framing: Framing,
-    /// What goes out instead of what was to be written, and how far it got.
+    boundaries: Boundaries,
+    /// Bytes that go out instead of what was to be written, and how many went.
     instead: Option<(Vec<u8>, usize)>,
     head_since: Option<Instant>,
     wrote_at: Instant,
@@ -76,7 +76,7 @@ pub(crate) struct Wire<S> {
     lingers: bool,
 }
 
-impl<S: AsyncRead + AsyncWrite + Unpin> Wire<S> {
+impl<S: AsyncRead + AsyncWrite + Unpin> WatchedSocket<S> {
     /// Watches `socket`.
     pub(crate) fn new(socket: S, patience: Patience, busy: Busy) -> Self {
         let now = Instant::now();
@@ -84,7 +84,7 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Wire<S> {
             socket,
             patience,
             busy,
-            framing: Framing::new(),
+            boundaries: Boundaries::new(),
             instead: None,
             // A connection is made to send something.
             head_since: Some(now),
@@ -98,7 +98,7 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Wire<S> {
         }
     }
 
-    /// When the peer is late, unless it is us it waits for.
+    /// The moment from which the peer is late; none while it waits for us.
     fn deadline(&self) -> Option<Instant> {
         match self.head_since {
             _ if self.busy.0.load(Ordering::Acquire) => None,
@@ -136,7 +136,7 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Wire<S> {
     }
 }
 
-impl<S: AsyncRead + AsyncWrite + Unpin> AsyncRead for Wire<S> {
+impl<S: AsyncRead + AsyncWrite + Unpin> AsyncRead for WatchedSocket<S> {
     fn poll_read(
         mut self: Pin<&mut Self>,
         context: &mut Context<'_>,
@@ -147,8 +147,8 @@ impl<S: AsyncRead + AsyncWrite + Unpin> AsyncRead for Wire<S> {
             Poll::Ready(Ok(())) => {
                 let new = &mut buffer.filled_mut()[before..];
                 self.ended = new.is_empty();
-                self.framing.pass(new);
-                if !self.framing.is_within_a_head() {
+                self.boundaries.pass(new);
+                if !self.boundaries.is_within_a_head() {
                     self.head_since = None;
                 } else if self.head_since.is_none() {
                     self.head_since = Some(Instant::now());
@@ -162,7 +162,7 @@ impl<S: AsyncRead + AsyncWrite + Unpin> AsyncRead for Wire<S> {
             Poll::Pending => {
                 let deadline = self.deadline();
                 let late = self.poll_late(context, deadline);
-                if late.is_ready() && self.framing.is_within_a_head() && !self.blocked {
+                if late.is_ready() && self.boundaries.is_within_a_head() && !self.blocked {
                     // Everything is written, so there is room for this.
                     let _ = Pin::new(&mut self.socket).poll_write(context, LATE);
                 }
@@ -172,7 +172,7 @@ impl<S: AsyncRead + AsyncWrite + Unpin> AsyncRead for Wire<S> {
     }
 }
 
-impl<S: AsyncRead + AsyncWrite + Unpin> Wire<S> {
+impl<S: AsyncRead + AsyncWrite + Unpin> WatchedSocket<S> {
     fn wrote(
         &mut self,
         context: &mut Context<'_>,
@@ -198,7 +198,8 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Wire<S> {
         bytes: &[u8],
     ) -> Option<Poll<io::Result<usize>>> {
         if self.instead.is_none() {
-            let answer = hyper_errors::instead_of(bytes, self.framing.is_within_a_request_line())?;
+            let answer =
+                hyper_errors::instead_of(bytes, self.boundaries.is_within_a_request_line())?;
             self.instead = Some((answer, 0));
         }
         while let Some((answer, sent)) = &mut self.instead
@@ -216,7 +217,7 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Wire<S> {
     }
 }
 
-impl<S: AsyncRead + AsyncWrite + Unpin> AsyncWrite for Wire<S> {
+impl<S: AsyncRead + AsyncWrite + Unpin> AsyncWrite for WatchedSocket<S> {
     fn poll_write(
         mut self: Pin<&mut Self>,
         context: &mut Context<'_>,
@@ -280,16 +281,16 @@ mod tests {
     async fn told_when_late(before: usize) -> Vec<u8> {
         let (ours, mut peer) = duplex(1_000);
         let patience = Patience { head: Duration::from_secs(1), idle: Duration::from_secs(60) };
-        let mut wire = Wire::new(ours, patience, Busy::default());
+        let mut watched = WatchedSocket::new(ours, patience, Busy::default());
         peer.write_all(b"GET / HT").await.expect("room");
         let written = vec![b'x'; before];
-        let writing = tokio::time::timeout(Duration::from_millis(1), wire.write_all(&written));
+        let writing = tokio::time::timeout(Duration::from_millis(1), watched.write_all(&written));
         assert_eq!(writing.await.is_ok(), before < 1_000);
         peer.read_exact(&mut [0; 500]).await.expect("so many");
         let mut head = Vec::new();
-        let late = wire.read_to_end(&mut head).await.expect_err("it never ends");
+        let late = watched.read_to_end(&mut head).await.expect_err("it never ends");
         assert_eq!((late.kind(), &head[..]), (io::ErrorKind::TimedOut, &b"GET / HT"[..]));
-        drop(wire);
+        drop(watched);
         let mut told = Vec::new();
         peer.read_to_end(&mut told).await.expect("its end");
         told

@@ -10,6 +10,7 @@ use std::time::Duration;
 use bytes::{Bytes, BytesMut};
 use flux_core::clock::Clock;
 use flux_core::seams::Outcomes;
+use flux_core::views::ItemView;
 use flux_core::{Error, Flux, Item, ItemId, Subscription};
 use tokio::sync::broadcast::error::{RecvError, TryRecvError};
 use tokio::sync::{broadcast, mpsc};
@@ -18,7 +19,7 @@ use tracing::debug;
 
 use super::{ASKS_MAX, Ask, Told, UPDATES_KEPT, event};
 
-/// Between two ticks. Nine of them fill more than a second, so that with the
+/// Time between two ticks. Nine of them fill more than a second, so that with the
 /// event on connecting no stream has more than ten of an item in any second.
 const TICK: Duration = Duration::from_millis(120);
 const REREAD_EVERY: Duration = Duration::from_secs(1);
@@ -33,7 +34,7 @@ pub(super) async fn run(flux: Flux, clock: Arc<dyn Clock>, mut asks: mpsc::Recei
     }
 }
 
-/// What was last said of the items that somebody watches.
+/// The last event of each item that somebody watches.
 struct Board {
     flux: Flux,
     clock: Arc<dyn Clock>,
@@ -47,7 +48,7 @@ struct Board {
 
 struct Entry {
     said: Bytes,
-    /// Those who watch this item alone.
+    /// The channel of those who watch this item alone.
     watchers: Option<broadcast::Sender<Bytes>>,
     /// Whether those who watch all items are shown it.
     listed: bool,
@@ -145,7 +146,8 @@ impl Board {
     }
 
     fn event(&self, item: &Item) -> Bytes {
-        event("item", &crate::http::requests::item(item, self.clock.now()))
+        let json = serde_json::to_vec(&ItemView::new(item, self.clock.now()));
+        event("item", &json.expect("an item is made of strings and numbers"))
     }
 
     /// Answers all who ask at this moment, with one look at each item.

@@ -12,14 +12,19 @@ use std::time::Duration;
 use bytes::Bytes;
 use flux_core::clock::{Clock, SystemClock};
 use flux_core::{Flux, ItemId};
+use http::HeaderValue;
+use http::header::CACHE_CONTROL;
+use http_body_util::Either;
 use hyper::body::{Body, Frame};
-use tokio::sync::{broadcast, mpsc, oneshot, watch};
+use tokio::sync::{OwnedSemaphorePermit, broadcast, mpsc, oneshot, watch};
 use tokio::time::{Instant, Interval, MissedTickBehavior, interval_at};
+
+use crate::http::response::{self, Answer};
 
 mod items;
 mod pulse;
 
-/// Between two comments, which keep proxies from cutting a quiet stream.
+/// Time between two comments, which keep proxies from cutting a quiet stream.
 const COMMENT_EVERY: Duration = Duration::from_secs(15);
 const COMMENT: Bytes = Bytes::from_static(b":\n\n");
 /// Updates a stream may fall behind before it starts again from the present.
@@ -27,7 +32,7 @@ const UPDATES_KEPT: usize = 16;
 /// Streams that may wait for their first event without making others wait to ask.
 const ASKS_MAX: usize = 256;
 
-/// Where event streams come from. Cheap to clone. Streams and tasks end when
+/// The source of event streams. Cheap to clone. Streams and tasks end when
 /// `stop` turns true.
 #[derive(Debug, Clone)]
 pub(crate) struct Hub {
@@ -100,7 +105,7 @@ struct Ask {
     answer: oneshot::Sender<Told>,
 }
 
-/// How things stand, and where to hear of what comes after.
+/// The present state, and the channel of what comes after.
 struct Told {
     now: Vec<Bytes>,
     updates: broadcast::Receiver<Bytes>,
@@ -136,6 +141,17 @@ impl EventStream {
         };
         Self { next: Some(Box::pin(feed.next())) }
     }
+
+    /// The answer that streams these events; `permit` is kept until its end.
+    pub(crate) fn into_answer(self, permit: OwnedSemaphorePermit) -> Answer {
+        let body = Either::Right(response::Stream::new(self, permit));
+        let mut answer = response::of_type("text/event-stream", body);
+        let headers = answer.headers_mut();
+        headers.insert(CACHE_CONTROL, HeaderValue::from_static("no-cache"));
+        // nginx gathers what it passes on, unless told not to.
+        headers.insert("x-accel-buffering", HeaderValue::from_static("no"));
+        answer
+    }
 }
 
 impl std::fmt::Debug for EventStream {
@@ -163,7 +179,7 @@ impl Body for EventStream {
     }
 }
 
-/// What a stream holds on to between two events.
+/// The state of a stream between two events.
 struct Feed {
     source: mpsc::Sender<Ask>,
     item: Option<ItemId>,

@@ -75,7 +75,7 @@ fn admit(ask: Ask, past: &VecDeque<Bytes>, updates: &broadcast::Sender<Bytes>) {
     let _ = ask.answer.send(Told { now, updates: updates.subscribe() });
 }
 
-/// What happened within one beat.
+/// The decisions of one beat.
 struct Second {
     held: u64,
     rejected: u64,

@@ -1,4 +1,4 @@
-//! What is read of a request and written of an answer.
+//! Requests as they are read, and answers as they are written.
 
 pub(crate) mod body;
 pub(crate) mod cursor;
@@ -7,4 +7,3 @@ pub(crate) mod problem;
 pub(crate) mod query;
 pub(crate) mod requests;
 pub(crate) mod response;
-pub(crate) mod rfc3339;

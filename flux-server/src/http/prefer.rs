@@ -7,7 +7,7 @@ use http::HeaderMap;
 /// Longest wait that is granted.
 const WAIT_MAX: u64 = 30;
 
-/// How long the caller will wait for a decision. The first `wait` counts; more
+/// Time the caller will wait for a decision. The first `wait` counts; more
 /// than 30 seconds count as 30, an unreadable one as none.
 pub(crate) fn wait(headers: &HeaderMap) -> Option<Duration> {
     for header in headers.get_all("prefer") {

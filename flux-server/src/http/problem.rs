@@ -8,15 +8,15 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::{Duration, Instant};
 
 use flux_core::seams::SeamError;
-use flux_core::{Error, InvalidInput, Order, PutItemError};
+use flux_core::views::OrderView;
+use flux_core::{Error, InvalidInput, Order, PutItemError, Reason};
 use http::header::{ALLOW, CONNECTION, CONTENT_TYPE, RETRY_AFTER, WWW_AUTHENTICATE};
 use http::{HeaderValue, StatusCode};
 use serde::{Serialize, Serializer};
 
-use crate::http::requests::OrderJson;
-use crate::http::response::Answer;
+use crate::http::response::{self, Answer};
 
-/// What a caller is told instead of what it asked for.
+/// An answer that is not what the caller asked for.
 #[derive(Debug)]
 pub(crate) struct Problem {
     status: StatusCode,
@@ -28,17 +28,18 @@ pub(crate) struct Problem {
     closes: bool,
 }
 
+/// Its JSON.
 #[derive(Serialize)]
-struct Wire<'p> {
+struct Shown<'p> {
     r#type: Type<'p>,
     title: Title<'p>,
     status: u16,
     detail: &'p str,
     #[serde(skip_serializing_if = "Option::is_none")]
-    order: Option<OrderJson<'p>>,
+    order: Option<OrderView<'p>>,
 }
 
-/// When to come back, unless somebody knows better.
+/// Time after which to come back, unless somebody knows better.
 const RETRY_AFTER_DEFAULT: Duration = Duration::from_secs(1);
 
 impl Problem {
@@ -142,16 +143,11 @@ impl Problem {
 
     /// The order was decided, against the buyer.
     pub(crate) fn rejected(order: Order) -> Self {
-        let reason = order.reason().map_or("rejected", |reason| reason.as_str());
-        let detail = match reason {
-            "sold_out" => "fewer units are left than were asked for",
-            "seat_taken" => "a seat that was asked for is taken",
-            "buyer_limit" => "the buyer would have more units than one buyer may",
-            "not_open" => "the sale is not open yet",
-            "closed" => "the sale is closed",
-            _ => "the order was turned down",
+        let (kind, detail) = match order.reason() {
+            Some(reason) => (reason.as_str().replace('_', "-").into(), turned_down(reason)),
+            None => (Cow::Borrowed("rejected"), TURNED_DOWN),
         };
-        Self::conflict(reason.replace('_', "-"), detail).about(order)
+        Self::conflict(kind, detail).about(order)
     }
 
     fn conflict(kind: impl Into<Cow<'static, str>>, detail: impl Into<Cow<'static, str>>) -> Self {
@@ -162,7 +158,7 @@ impl Problem {
         Self { order: Some(order.into()), ..self }
     }
 
-    /// What it says to a person.
+    /// Its text for a person.
     #[must_use]
     pub(crate) fn detail(&self) -> &str {
         &self.detail
@@ -194,18 +190,34 @@ impl Problem {
     /// The problem as the contract writes it.
     #[must_use]
     pub(crate) fn into_answer(self) -> Answer {
-        let wire = Wire {
+        let shown = Shown {
             r#type: Type(&self.kind),
             title: Title(&self.kind),
             status: self.status.as_u16(),
             detail: &self.detail,
-            order: self.order.as_deref().map(OrderJson),
+            order: self.order.as_deref().map(OrderView::from),
         };
-        let mut answer = crate::http::response::json(self.status, &wire);
+        let mut answer = response::json(self.status, &shown);
         let problem = HeaderValue::from_static("application/problem+json");
         answer.headers_mut().insert(CONTENT_TYPE, problem);
         self.headers(&mut answer);
         answer
+    }
+}
+
+const TURNED_DOWN: &str = "the order was turned down";
+
+/// The reason of a rejection, for a person.
+#[deny(clippy::wildcard_enum_match_arm, clippy::match_wildcard_for_single_variants)]
+fn turned_down(reason: Reason) -> &'static str {
+    match reason {
+        Reason::SoldOut => "fewer units are left than were asked for",
+        Reason::SeatTaken => "a seat that was asked for is taken",
+        Reason::BuyerLimit => "the buyer would have more units than one buyer may",
+        Reason::NotOpen => "the sale is not open yet",
+        Reason::Closed => "the sale is closed",
+        Reason::UnknownItem => TURNED_DOWN,
+        _ => TURNED_DOWN,
     }
 }
 
@@ -246,6 +258,9 @@ impl From<InvalidInput> for Problem {
     }
 }
 
+// The wildcards stand for members to come: clippy refuses those that stand for one
+// that exists.
+#[deny(clippy::wildcard_enum_match_arm, clippy::match_wildcard_for_single_variants)]
 impl From<Error> for Problem {
     fn from(error: Error) -> Self {
         let detail = error.to_string();
@@ -261,18 +276,18 @@ impl From<Error> for Problem {
             Error::AlreadyPaid(order) => Error::NotHeld(order).into(),
             Error::NotConfirmed(order) => Self::conflict("not-confirmed", detail).about(order),
             Error::RefundDue(order) => Self::conflict("refund-due", detail).about(order),
-            Error::PutItem(PutItemError::CapacityInUse { .. }) => {
-                Self::conflict("capacity-in-use", detail)
-            }
-            Error::PutItem(PutItemError::KindChange { .. }) => {
-                Self::conflict("kind-change", detail)
-            }
-            Error::PutItem(_) => Self::invalid(detail),
+            Error::PutItem(refused) => match refused {
+                PutItemError::CapacityInUse { .. } => Self::conflict("capacity-in-use", detail),
+                PutItemError::KindChange { .. } => Self::conflict("kind-change", detail),
+                PutItemError::Invalid(_) => Self::invalid(detail),
+                _ => Self::invalid(detail),
+            },
             Error::Overloaded { retry_after } => {
                 Self { retry_after: Some(retry_after), ..Self::unavailable(detail) }
             }
             Error::ShuttingDown => Self::unavailable(detail),
             Error::Backend(error) => error.into(),
+            Error::OutcomePending(_) => Self::internal(detail),
             _ => Self::internal(detail),
         }
     }

@@ -51,7 +51,7 @@ impl<'u> Query<'u> {
         Ok(self.get(name).map(str::parse).transpose()?)
     }
 
-    /// How many entries a page may have.
+    /// The most entries a page may have.
     pub(crate) fn limit(&self) -> Result<usize, Problem> {
         let Some(text) = self.get("limit") else { return Ok(LIMIT_DEFAULT) };
         let digits = !text.is_empty() && text.bytes().all(|byte| byte.is_ascii_digit());

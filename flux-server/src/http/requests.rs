@@ -1,19 +1,17 @@
-//! How orders and items are written, and what may be asked for.
+//! The bodies of requests: what may be asked for.
 
 use std::fmt;
 use std::marker::PhantomData;
 
 use flux_core::{
-    Ask, BuyerCap, BuyerId, Capacity, Hall, HoldTime, InvalidInput, Item, ItemId, ItemKind,
-    ItemSpec, Line, Lines, Order, OrderId, PaymentRef, Quantity, SeatId, Timestamp,
+    Ask, BuyerCap, BuyerId, Capacity, Hall, HoldTime, InvalidInput, ItemId, ItemKind, ItemSpec,
+    Line, Lines, OrderId, PaymentRef, Quantity, SeatId, Timestamp,
 };
 use serde::de::value::MapAccessDeserializer;
 use serde::de::{DeserializeOwned, MapAccess, Visitor};
-use serde::ser::SerializeStruct;
-use serde::{Deserialize, Deserializer, Serialize, Serializer};
+use serde::{Deserialize, Deserializer};
 
 use crate::http::problem::Problem;
-use crate::http::rfc3339::{read_time, write_time};
 
 /// Reads a body; what is wrong with it is said with the field's name.
 pub(crate) fn read<T: DeserializeOwned>(body: &[u8]) -> Result<T, Problem> {
@@ -77,7 +75,7 @@ fn id<'de, D: Deserializer<'de>>(from: D) -> Result<Option<OrderId>, D::Error> {
 
 fn moment<'de, D: Deserializer<'de>>(from: D) -> Result<Option<Timestamp>, D::Error> {
     let Some(text) = Option::<String>::deserialize(from)? else { return Ok(None) };
-    read_time(&text).map(Some).map_err(serde::de::Error::custom)
+    text.parse().map(Some).map_err(serde::de::Error::custom)
 }
 
 /// `POST /v1/orders`.
@@ -193,82 +191,6 @@ impl ItemBody {
         (spec.opens_at, spec.closes_at) = (self.opens_at, self.closes_at);
         spec.check()?;
         Ok(spec)
-    }
-}
-
-/// An order as it is shown.
-pub(crate) struct OrderJson<'o>(pub &'o Order);
-
-impl Serialize for OrderJson<'_> {
-    fn serialize<S: Serializer>(&self, to: S) -> Result<S::Ok, S::Error> {
-        let order = self.0;
-        let hold = order.hold();
-        let mut fields = to.serialize_struct("Order", 9)?;
-        fields.serialize_field("order_id", order.id.as_uuid())?;
-        fields.serialize_field("buyer_id", &order.buyer)?;
-        fields.serialize_field("lines", &LinesJson(&order.lines))?;
-        fields.serialize_field("status", &order.status())?;
-        fields.serialize_field("reason", &order.reason())?;
-        fields.serialize_field("placed_at", &write_time(order.placed_at))?;
-        fields.serialize_field("decided_at", &order.decided_at().map(write_time))?;
-        fields.serialize_field("hold_expires_at", &hold.map(|hold| write_time(hold.expires_at)))?;
-        fields.serialize_field("payment_ref", &order.payment_ref())?;
-        fields.end()
-    }
-}
-
-struct LinesJson<'o>(&'o [Line]);
-
-impl Serialize for LinesJson<'_> {
-    fn serialize<S: Serializer>(&self, to: S) -> Result<S::Ok, S::Error> {
-        to.collect_seq(self.0.iter().map(LineJson))
-    }
-}
-
-struct LineJson<'o>(&'o Line);
-
-impl Serialize for LineJson<'_> {
-    fn serialize<S: Serializer>(&self, to: S) -> Result<S::Ok, S::Error> {
-        let mut fields = to.serialize_struct("Line", 2)?;
-        fields.serialize_field("item_id", &self.0.item)?;
-        match &self.0.ask {
-            Ask::Units(quantity) => fields.serialize_field("quantity", quantity)?,
-            Ask::Seats(seats) => fields.serialize_field("seats", seats)?,
-        }
-        fields.end()
-    }
-}
-
-/// The JSON of an item as it is shown at `now`.
-pub(crate) fn item(item: &Item, now: Timestamp) -> Vec<u8> {
-    serde_json::to_vec(&ItemJson(item, now)).expect("an item is made of strings and numbers")
-}
-
-/// An item as it is shown at `now`.
-pub(crate) struct ItemJson<'i>(pub &'i Item, pub Timestamp);
-
-impl Serialize for ItemJson<'_> {
-    fn serialize<S: Serializer>(&self, to: S) -> Result<S::Ok, S::Error> {
-        let Self(item, now) = self;
-        let spec = &item.spec;
-        let kind = match spec.kind {
-            ItemKind::Pool(_) => "pool",
-            ItemKind::Seats(_) => "seats",
-        };
-        let mut fields = to.serialize_struct("Item", 12)?;
-        fields.serialize_field("item_id", &spec.id)?;
-        fields.serialize_field("name", &spec.name)?;
-        fields.serialize_field("kind", kind)?;
-        fields.serialize_field("capacity", &spec.capacity())?;
-        fields.serialize_field("available", &item.available)?;
-        fields.serialize_field("held", &item.held)?;
-        fields.serialize_field("sold", &item.sold)?;
-        fields.serialize_field("state", &item.state(*now))?;
-        fields.serialize_field("hold_seconds", &spec.hold)?;
-        fields.serialize_field("max_per_buyer", &spec.max_per_buyer)?;
-        fields.serialize_field("opens_at", &spec.opens_at.map(write_time))?;
-        fields.serialize_field("closes_at", &spec.closes_at.map(write_time))?;
-        fields.end()
     }
 }
 

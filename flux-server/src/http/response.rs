@@ -1,22 +1,17 @@
-//! What handlers give back.
+//! Answers, and their bodies: bytes, JSON, or a stream.
 
 use std::convert::Infallible;
 use std::pin::Pin;
 use std::task::{Context, Poll};
 
 use bytes::Bytes;
-use http::header::{CACHE_CONTROL, CONTENT_TYPE, HeaderValue};
+use http::header::{CONTENT_TYPE, HeaderValue};
 use http::{Response, StatusCode};
 use http_body_util::combinators::UnsyncBoxBody;
 use http_body_util::{BodyExt, Either, Full};
 use hyper::body::{Frame, SizeHint};
 use serde::Serialize;
 use tokio::sync::OwnedSemaphorePermit;
-use tracing::Instrument;
-
-use crate::app::RequestPermit;
-use crate::conn::watched_socket::Answering;
-use crate::events::EventStream;
 
 /// Bytes of a long body that are handed over at once.
 pub(crate) const PIECE: usize = 64 * 1024;
@@ -47,21 +42,10 @@ pub(crate) fn of_type(content_type: &'static str, body: Body) -> Answer {
     answer
 }
 
-/// Server-Sent Events.
-pub(crate) fn events(events: EventStream, place: OwnedSemaphorePermit) -> Answer {
-    let body = Either::Right(Stream::new(events, place));
-    let mut answer = of_type("text/event-stream", body);
-    let headers = answer.headers_mut();
-    headers.insert(CACHE_CONTROL, HeaderValue::from_static("no-cache"));
-    // nginx gathers what it passes on, unless told not to.
-    headers.insert("x-accel-buffering", HeaderValue::from_static("no"));
-    answer
-}
-
-/// Long JSON, written as it is taken; `place` is kept until it all is.
-pub(crate) fn long_json(value: &impl Serialize, place: OwnedSemaphorePermit) -> Answer {
+/// Long JSON, handed over as it is taken; `permit` is kept until it all is.
+pub(crate) fn long_json(value: &impl Serialize, permit: OwnedSemaphorePermit) -> Answer {
     let content = serde_json::to_vec(value).expect("answers are made of strings and numbers");
-    of_type("application/json", Either::Right(Stream::new(Pieces(content.into()), place)))
+    of_type("application/json", Either::Right(Stream::new(Pieces(content.into()), permit)))
 }
 
 /// A body that is there, handed over piece by piece: of one that is handed over
@@ -99,25 +83,25 @@ pub(crate) fn json(status: StatusCode, value: &impl Serialize) -> Answer {
     answer
 }
 
-/// A body that comes by and by, and its place among the streams.
+/// A body that comes by and by, and its permit to stream.
 pub(crate) struct Stream {
     parts: UnsyncBoxBody<Bytes, Failure>,
-    _place: OwnedSemaphorePermit,
-    answering: Option<Answering>,
+    _permit: OwnedSemaphorePermit,
+    kept: Option<Box<dyn Send>>,
 }
 
 impl Stream {
     /// Streams `parts`.
-    pub(crate) fn new<B>(parts: B, place: OwnedSemaphorePermit) -> Self
+    pub(crate) fn new<B>(parts: B, permit: OwnedSemaphorePermit) -> Self
     where
         B: hyper::body::Body<Data = Bytes, Error: Into<Failure>> + Send + 'static,
     {
-        Self { parts: parts.map_err(Into::into).boxed_unsync(), _place: place, answering: None }
+        Self { parts: parts.map_err(Into::into).boxed_unsync(), _permit: permit, kept: None }
     }
 
-    /// Keeps the connection busy as long as this body goes on.
-    pub(crate) fn keep(&mut self, answering: Answering) {
-        self.answering = Some(answering);
+    /// Keeps `guard` as long as this body goes on.
+    pub(crate) fn keep(&mut self, guard: impl Send + 'static) {
+        self.kept = Some(Box::new(guard));
     }
 }
 
@@ -141,71 +125,24 @@ impl hyper::body::Body for Stream {
     }
 }
 
-/// Runs what must be finished even if the caller hangs up. It keeps the
-/// request's place, so that it counts and the server's stop waits for it.
-///
-/// # Panics
-/// When `work` does.
-pub(crate) async fn finish<T: Send + 'static>(
-    place: RequestPermit,
-    work: impl Future<Output = T> + Send + 'static,
-) -> T {
-    let work = async move {
-        let done = work.await;
-        drop(place);
-        done
-    };
-    match tokio::spawn(work.in_current_span()).await {
-        Ok(done) => done,
-        Err(failed) => match failed.try_into_panic() {
-            Ok(panic) => std::panic::resume_unwind(panic),
-            // The runtime is going down, and this task with it.
-            Err(_) => std::future::pending().await,
-        },
-    }
-}
-
 #[cfg(test)]
 mod tests {
     use std::sync::Arc;
-    use std::time::Duration;
 
-    use clap::Parser;
-    use flux_core::{Backend, Flux};
-    use tokio::sync::{Semaphore, oneshot};
-    use tokio::time::timeout;
+    use tokio::sync::Semaphore;
 
     use super::*;
-    use crate::app::App;
-    use crate::setup::config::{Config, LogFormat};
-    use crate::telemetry::Telemetry;
-
-    #[tokio::test(start_paused = true)]
-    async fn the_stop_waits_for_work_whose_caller_hung_up() {
-        let flux = Flux::builder(Backend::memory()).start();
-        let figures = Telemetry::start(LogFormat::Text).expect("the first").figures();
-        let app = Arc::new(App::new(flux, &Config::parse_from(["flux-server"]), figures));
-        let (end, ended) = oneshot::channel();
-        let asked = finish(app.request().expect("a place"), ended);
-        let short = Duration::from_millis(1);
-        assert!(timeout(short, asked).await.is_err());
-        assert_eq!(app.requests(), 1);
-        assert!(timeout(short, app.finished()).await.is_err());
-        end.send(()).expect("it is waited for");
-        app.finished().await;
-        assert_eq!(app.requests(), 0);
-    }
 
     #[tokio::test]
-    async fn a_long_answer_has_its_place_until_the_last_piece_is_taken() {
-        let places = Arc::new(Semaphore::new(1));
-        let place = Arc::clone(&places).try_acquire_owned().expect("a place");
+    async fn a_long_answer_keeps_its_permit_until_the_last_piece_is_taken() {
+        let permits = Arc::new(Semaphore::new(1));
+        let permit = Arc::clone(&permits).try_acquire_owned().expect("a permit");
         let long = "x".repeat(3 * PIECE);
-        let mut body = long_json(&long, place).into_body();
+        let mut body = long_json(&long, permit).into_body();
         let whole = hyper::body::Body::size_hint(&body).exact().expect("a length") as usize;
         let mut taken = 0;
         while taken < whole {
-            assert_eq!(places.available_permits(), 0);
+            assert_eq!(permits.available_permits(), 0);
             let frame = body.frame().await.expect("more").expect("no error");
             let piece = frame.into_data().expect("data").len();
             assert!((1..=PIECE).contains(&piece));
@@ -213,6 +150,6 @@ mod tests {
         }
         assert!(hyper::body::Body::is_end_stream(&body));
         drop(body);
-        assert_eq!(places.available_permits(), 1);
+        assert_eq!(permits.available_permits(), 1);
     }
 }

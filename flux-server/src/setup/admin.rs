@@ -1,4 +1,4 @@
-//! What an operator has it do once: recount, and look after dead letters.
+//! The commands of an operator: recount, and look after dead letters.
 
 use std::fmt::Write;
 
@@ -6,7 +6,6 @@ use anyhow::{Context, Result, ensure};
 use flux_core::Flux;
 use flux_core::protocol::Message;
 
-use crate::http::rfc3339::write_time;
 use crate::setup::config::{Command, Config};
 
 /// Does what the command asks for and prints it; `None` if it is to serve.
@@ -37,7 +36,7 @@ async fn dead_letters(flux: &Flux, max: usize) -> Result<()> {
             Message::Expire(_) => "expire",
             Message::LatePayment(..) => "late payment",
         };
-        let (at, order) = (write_time(letter.buried_at), letter.message.order_id());
+        let (at, order) = (letter.buried_at, letter.message.order_id());
         let _ = writeln!(list, "{at} {what} {order}: {}", letter.reason);
     }
     print!("{list}");

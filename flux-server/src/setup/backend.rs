@@ -1,8 +1,6 @@
-//! Where orders and items live: in files, or on AWS.
+//! The backend that keeps orders and items: files, or AWS.
 
-use anyhow::{Context, Result};
-use flux_aws::Aws;
-use flux_aws::bill::Meter;
+use anyhow::{Context, Result, ensure};
 use flux_core::Flux;
 use flux_core::backends::embedded::Embedded;
 use tracing::warn;
@@ -13,19 +11,36 @@ use crate::setup::config::{BackendKind, Command, Config};
 pub struct Opened {
     /// The engine.
     pub flux: Flux,
-    /// Counts what is billed; nothing is with the embedded backend.
-    pub meter: Option<Meter>,
+    /// Writes the bill so far; the embedded backend costs nothing.
+    pub bill: Option<Box<dyn Fn() -> String + Send>>,
 }
 
 /// Opens the backend that the configuration names and starts its engine.
 ///
 /// # Errors
-/// What is missing or in the way, and what to do about it.
+/// Says what is missing or in the way, and what to do about it.
 pub async fn open(config: &Config) -> Result<Opened> {
-    match config.backend() {
+    let kind = config.backend();
+    check_built(kind, cfg!(feature = "aws"))?;
+    match kind {
         BackendKind::Embedded => open_embedded(config).await,
-        BackendKind::Aws => open_aws(config).await,
+        #[cfg(feature = "aws")]
+        BackendKind::Aws => {
+            let (flux, meter) = crate::setup::aws::open(config).await?;
+            Ok(Opened { flux, bill: Some(Box::new(move || meter.bill().to_string())) })
+        }
+        #[cfg(not(feature = "aws"))]
+        BackendKind::Aws => unreachable!("a build without aws refused it above"),
     }
+}
+
+/// Refuses a backend that the program was built without.
+fn check_built(kind: BackendKind, with_aws: bool) -> Result<()> {
+    ensure!(
+        with_aws || kind != BackendKind::Aws,
+        "this program was built without the feature aws, which --backend aws and SQS_QUEUE_URL with DYNAMODB_TABLE need; build it with: cargo build --release -p flux-server --features aws"
+    );
+    Ok(())
 }
 
 async fn open_embedded(config: &Config) -> Result<Opened> {
@@ -42,29 +57,24 @@ async fn open_embedded(config: &Config) -> Result<Opened> {
         _ => {}
     }
     let flux = Flux::builder(embedded.backend()).role(config.command.role()).start();
-    Ok(Opened { flux, meter: None })
+    Ok(Opened { flux, bill: None })
 }
 
-async fn open_aws(config: &Config) -> Result<Opened> {
-    let (queue, table) = config
-        .queue_and_table()
-        .context("--backend aws needs SQS_QUEUE_URL and DYNAMODB_TABLE, names will do")?;
-    // Sales on one Redis are told apart by their tables.
-    let redis = config.redis()?.map(|redis| redis.prefix(&table));
-    if redis.is_none() && config.command != Command::Serve {
-        warn!(
-            "no REDIS_URL and no REDIS_HOST: workers get in each other's way, and outcomes are heard of late"
-        );
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_build_without_aws_names_the_feature_and_the_command() {
+        for (kind, with_aws) in [
+            (BackendKind::Embedded, false),
+            (BackendKind::Embedded, true),
+            (BackendKind::Aws, true),
+        ] {
+            assert!(check_built(kind, with_aws).is_ok(), "{kind:?}");
+        }
+        let refused = check_built(BackendKind::Aws, false).expect_err("no aws").to_string();
+        assert!(refused.contains("the feature aws"), "{refused}");
+        assert!(refused.ends_with("cargo build --release -p flux-server --features aws"));
     }
-    let aws = Aws::builder()
-        .queue(queue)
-        .table(table)
-        .maybe_redis(redis)
-        .create_missing(config.create)
-        .stripes(config.stripes)
-        .open()
-        .await?;
-    let role = config.command.role();
-    let flux = Flux::builder(aws.backend).settings(aws.settings).role(role).start();
-    Ok(Opened { flux, meter: Some(aws.meter) })
 }

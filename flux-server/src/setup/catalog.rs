@@ -23,7 +23,7 @@ pub enum CatalogError {
     Malformed {
         /// The file.
         path: PathBuf,
-        /// Where and what.
+        /// The line or item, and the field.
         reason: String,
     },
     /// An item can't be made.

@@ -8,10 +8,9 @@ use std::time::Duration;
 
 use clap::builder::Resettable;
 use clap::{CommandFactory, FromArgMatches, Parser, ValueEnum};
-use flux_aws::redis::RedisSettings;
 use flux_core::{InvalidInput, ItemSpec, Role};
 
-use crate::setup::dotenv;
+use crate::setup::dotenv::{self, DotenvError};
 
 const LISTEN: &str = "FLUX_LISTEN";
 const BACKEND: &str = "FLUX_BACKEND";
@@ -21,13 +20,11 @@ const OPERATOR_TOKEN: &str = "FLUX_OPERATOR_TOKEN";
 const BUYER_JWT_SECRET: &str = "FLUX_BUYER_JWT_SECRET";
 const QUEUE: &str = "SQS_QUEUE_URL";
 const TABLE: &str = "DYNAMODB_TABLE";
-const REDIS_URL: &str = "REDIS_URL";
-const REDIS_HOST: &str = "REDIS_HOST";
-const REDIS_PORT: &str = "REDIS_PORT";
-const REDIS_PASSWORD: &str = "REDIS_PASSWORD";
+pub(super) const REDIS_URL: &str = "REDIS_URL";
+pub(super) const REDIS_PASSWORD: &str = "REDIS_PASSWORD";
 
-/// What no message may show.
-pub(crate) const SECRETS: [&str; 6] = [
+/// Variables that no message may show.
+const SECRETS: [&str; 6] = [
     OPERATOR_TOKEN,
     BUYER_JWT_SECRET,
     REDIS_URL,
@@ -35,6 +32,12 @@ pub(crate) const SECRETS: [&str; 6] = [
     "AWS_SECRET_ACCESS_KEY",
     "AWS_SESSION_TOKEN",
 ];
+
+/// The version, and whether the aws backend is built in.
+const VERSION: &str = match cfg!(feature = "aws") {
+    true => concat!(env!("CARGO_PKG_VERSION"), " with aws"),
+    false => concat!(env!("CARGO_PKG_VERSION"), " without aws"),
+};
 
 const AFTER_HELP: &str = "\
 Secrets come from the environment or .env alone, where no list of processes shows them:
@@ -44,15 +47,15 @@ Secrets come from the environment or .env alone, where no list of processes show
                          need none
   REDIS_URL              like rediss://:password@host:6379; or REDIS_HOST,
                          REDIS_PORT and REDIS_PASSWORD
-With --backend aws: SQS_QUEUE_URL and DYNAMODB_TABLE, and what the AWS SDK reads,
-such as AWS_REGION, AWS_ACCESS_KEY_ID, AWS_ENDPOINT_URL.
+With --backend aws, in a build with the feature aws: SQS_QUEUE_URL and DYNAMODB_TABLE, and what
+the AWS SDK reads, such as AWS_REGION, AWS_ACCESS_KEY_ID, AWS_ENDPOINT_URL.
 Telemetry: RUST_LOG, OTEL_EXPORTER_OTLP_ENDPOINT.
 
 Example: flux-server --item ticket_1=100";
 
 /// Sells tickets over HTTP: each once, every buyer answered.
 #[derive(Parser)]
-#[command(version, about, after_help = AFTER_HELP)]
+#[command(version = VERSION, about, after_help = AFTER_HELP)]
 pub struct Config {
     /// What to do.
     #[arg(value_enum, value_name = "COMMAND", default_value_t = Command::Serve)]
@@ -141,7 +144,7 @@ pub struct Config {
     pub log_format: LogFormat,
 }
 
-/// What to do: run the server or one of its halves, or look after a sale.
+/// A command: to run the server or one of its halves, or to look after a sale.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
 pub enum Command {
     /// Accept orders and decide them.
@@ -159,26 +162,26 @@ pub enum Command {
 }
 
 impl Command {
-    /// What its engine does.
+    /// The role of its engine.
     #[must_use]
     pub fn role(self) -> Role {
         match self {
             Self::Serve | Self::Worker => Role::Both,
-            _ => Role::AcceptOnly,
+            Self::Api | Self::Audit | Self::DeadLetters | Self::Redrive => Role::AcceptOnly,
         }
     }
 }
 
-/// Where orders and items live.
+/// The kind of backend that keeps orders and items.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
 pub enum BackendKind {
     /// Files in a directory, for one process.
     Embedded,
-    /// SQS, DynamoDB and Redis.
+    /// SQS, DynamoDB and Redis; in builds with the feature `aws`.
     Aws,
 }
 
-/// How the log is written.
+/// The form of the log.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
 pub enum LogFormat {
     /// For people.
@@ -191,10 +194,16 @@ pub enum LogFormat {
 #[derive(Clone)]
 pub struct Secret(String);
 
+/// A variable's value. An empty one is one that is not set: templates of `.env`
+/// have them.
+pub(super) fn variable(name: &str) -> Option<String> {
+    std::env::var(name).ok().filter(|value| !value.is_empty())
+}
+
 impl Secret {
-    /// An empty variable is one that is not set: templates of `.env` have them.
-    fn from_environment(name: &str) -> Option<Self> {
-        std::env::var(name).ok().filter(|text| !text.is_empty()).map(Self)
+    /// The secret of a variable.
+    pub(super) fn from_environment(name: &str) -> Option<Self> {
+        variable(name).map(Self)
     }
 
     /// The text itself.
@@ -225,7 +234,7 @@ impl Config {
                 return Err(ConfigError::NotText(name));
             }
         }
-        dotenv::load()?;
+        dotenv::load(&SECRETS)?;
         let mut command = Self::command();
         // As with the secrets, an empty variable is one that is not set.
         for (flag, name) in
@@ -239,7 +248,7 @@ impl Config {
         Self::from_arg_matches(&matches).or_else(|wrong| wrong.exit())
     }
 
-    /// What operator calls must bring.
+    /// The token that operator calls must bring.
     #[must_use]
     pub fn operator_token(&self) -> Option<Secret> {
         Secret::from_environment(OPERATOR_TOKEN)
@@ -251,45 +260,26 @@ impl Config {
         Secret::from_environment(BUYER_JWT_SECRET)
     }
 
-    /// Where to listen, if at all.
+    /// The address to listen on, if it is to listen.
     #[must_use]
     pub fn address(&self) -> Option<SocketAddr> {
         match self.command {
             Command::Serve | Command::Api => {
                 Some(self.listen.unwrap_or_else(|| SocketAddr::from(([127, 0, 0, 1], 5000))))
             }
-            _ => self.listen,
+            Command::Worker | Command::Audit | Command::DeadLetters | Command::Redrive => {
+                self.listen
+            }
         }
     }
 
     /// The queue's name or URL, and the table's name.
     #[must_use]
     pub fn queue_and_table(&self) -> Option<(String, String)> {
-        let named = |name| std::env::var(name).ok().filter(|value| !value.is_empty());
-        Some((named(QUEUE)?, named(TABLE)?))
+        Some((variable(QUEUE)?, variable(TABLE)?))
     }
 
-    /// Where Redis is, if there is one.
-    ///
-    /// # Errors
-    /// When the port is none.
-    pub fn redis(&self) -> Result<Option<RedisSettings>, InvalidInput> {
-        if let Some(url) = Secret::from_environment(REDIS_URL) {
-            return Ok(Some(RedisSettings::url(url.reveal())));
-        }
-        let named = |name| std::env::var(name).ok().filter(|value| !value.is_empty());
-        let Some(host) = named(REDIS_HOST) else { return Ok(None) };
-        let port = named(REDIS_PORT).map(|port| {
-            let wrong = |_| InvalidInput::new(REDIS_PORT, format!("must be a port, was {port:?}"));
-            port.parse::<u16>().map_err(wrong)
-        });
-        let password = Secret::from_environment(REDIS_PASSWORD);
-        let password = password.as_ref().map(Secret::reveal);
-        let server = RedisSettings::server(host).maybe_port(port.transpose()?);
-        Ok(Some(server.maybe_password(password).build()))
-    }
-
-    /// Which backend to use.
+    /// The backend to use.
     #[must_use]
     pub fn backend(&self) -> BackendKind {
         match self.backend {
@@ -304,15 +294,9 @@ impl Config {
 #[derive(Debug, thiserror::Error)]
 #[non_exhaustive]
 pub enum ConfigError {
-    /// `.env` can't be read.
-    #[error("can't read .env: {0}")]
-    Unreadable(std::io::Error),
-    /// `.env` can't be understood. The line is not shown: it may be a secret's.
-    #[error("can't understand .env{}", .0.map(|line| format!(", line {line}")).unwrap_or_default())]
-    Malformed(Option<usize>),
-    /// What stands in `.env` is not what would be used.
-    #[error("{0} in .env would not be used as it stands there; write it in single quotes")]
-    Changed(&'static str),
+    /// `.env` can't be used.
+    #[error(transparent)]
+    Dotenv(#[from] DotenvError),
     /// A secret is not UTF-8.
     #[error("{0} is not UTF-8 text")]
     NotText(&'static str),

@@ -3,38 +3,52 @@
 
 use std::io;
 
-use crate::setup::config::{ConfigError, SECRETS};
+/// Why `.env` can't be used.
+#[derive(Debug, thiserror::Error)]
+#[non_exhaustive]
+pub enum DotenvError {
+    /// It can't be read.
+    #[error("can't read .env: {0}")]
+    Unreadable(io::Error),
+    /// It can't be understood. The line is not shown: it may be a secret's.
+    #[error("can't understand .env{}", .0.map(|line| format!(", line {line}")).unwrap_or_default())]
+    Malformed(Option<usize>),
+    /// A secret would be read as something else than is written.
+    #[error("{0} in .env would not be used as it stands there; write it in single quotes")]
+    Changed(&'static str),
+}
 
 /// Takes the variables of `.env` in the working directory, if there is one,
-/// into the environment; those that are set there already stay.
-pub(crate) fn load() -> Result<(), ConfigError> {
+/// into the environment; those that are set there already stay. Of `secrets`
+/// each must be read as it is written.
+pub(crate) fn load(secrets: &[&'static str]) -> Result<(), DotenvError> {
     let text = match std::fs::read_to_string(".env") {
         Ok(text) => text,
         Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(()),
-        Err(error) => return Err(ConfigError::Unreadable(error)),
+        Err(error) => return Err(DotenvError::Unreadable(error)),
     };
     let text = text.trim_start_matches('\u{feff}');
-    check(text)?;
+    check(text, secrets)?;
     dotenvy::from_read(text.as_bytes()).map_err(|wrong| explain(text, &wrong))
 }
 
 /// Whether each secret is read as it is written.
-fn check(text: &str) -> Result<(), ConfigError> {
+fn check(text: &str, secrets: &[&'static str]) -> Result<(), DotenvError> {
     let read = dotenvy::from_read_iter(text.as_bytes()).collect::<Result<Vec<_>, _>>();
     let read = read.map_err(|wrong| explain(text, &wrong))?;
-    for name in SECRETS {
+    for &name in secrets {
         let mut written = text.lines().filter_map(|line| value_of(name, line));
         let mut read = read.iter().filter(|(key, _)| key == name);
         let same =
             read.all(|(_, value)| written.next().is_some_and(|line| is_written(value, line)));
         if !same || written.next().is_some() {
-            return Err(ConfigError::Changed(name));
+            return Err(DotenvError::Changed(name));
         }
     }
     Ok(())
 }
 
-/// What stands after `name=`, if that is what the line is about.
+/// The text after `name=`, if the line sets that variable.
 fn value_of<'l>(name: &str, line: &'l str) -> Option<&'l str> {
     let line = line.trim_start();
     let line = line.strip_prefix("export ").unwrap_or(line);
@@ -58,21 +72,25 @@ fn is_written(value: &str, written: &str) -> bool {
     })
 }
 
-/// Where it went wrong, without a word of what stands there.
-fn explain(text: &str, wrong: &dotenvy::Error) -> ConfigError {
-    let dotenvy::Error::LineParse(line, _) = wrong else { return ConfigError::Malformed(None) };
+/// Names the line that is wrong, without a word of what stands there.
+fn explain(text: &str, wrong: &dotenvy::Error) -> DotenvError {
+    let dotenvy::Error::LineParse(line, _) = wrong else { return DotenvError::Malformed(None) };
     // It may be the part of the line after the equals sign.
     let first = line.lines().next().unwrap_or_default();
     let mut lines = text.lines().zip(1..).filter(|(known, _)| known.ends_with(first));
     match (lines.next(), lines.next()) {
-        (Some((_, number)), None) => ConfigError::Malformed(Some(number)),
-        _ => ConfigError::Malformed(None),
+        (Some((_, number)), None) => DotenvError::Malformed(Some(number)),
+        _ => DotenvError::Malformed(None),
     }
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    fn check(text: &str) -> Result<(), DotenvError> {
+        super::check(text, &["FLUX_OPERATOR_TOKEN", "FLUX_BUYER_JWT_SECRET"])
+    }
 
     #[test]
     fn a_secret_is_what_its_line_says_or_an_error() {

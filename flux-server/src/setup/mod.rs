@@ -1,8 +1,10 @@
-//! What a start needs: flags, environment, the items to begin with, and the
+//! A start's needs: flags, environment, the items to begin with, and the
 //! backend.
 
 pub mod admin;
+#[cfg(feature = "aws")]
+mod aws;
 pub mod backend;
 pub mod catalog;
 pub mod config;
-mod dotenv;
+pub mod dotenv;

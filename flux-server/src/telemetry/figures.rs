@@ -8,8 +8,8 @@ use tokio::time::{MissedTickBehavior, interval, timeout};
 use tracing::debug;
 
 use super::TelemetryError;
+use super::http::Http;
 use super::text::Text;
-use crate::app::App;
 
 /// Upper bounds of times, in seconds. An order may wait for half a minute.
 const SECONDS: [f64; 17] = [
@@ -19,7 +19,7 @@ const SECONDS: [f64; 17] = [
 /// Upper bounds of orders in a batch.
 const ORDERS: [f64; 13] =
     [1.0, 2.0, 4.0, 8.0, 16.0, 32.0, 64.0, 128.0, 256.0, 512.0, 1024.0, 2048.0, 4096.0];
-/// How often samples are put into their buckets; until then each takes memory.
+/// Period in which samples are put into their buckets; until then each takes memory.
 const UPKEEP_EVERY: Duration = Duration::from_secs(1);
 /// Items whose units are told; each has series of its own.
 const ITEMS_MAX: usize = 100;
@@ -86,25 +86,21 @@ impl Figures {
         }
     }
 
-    /// All figures as Prometheus reads them. What a backend does not tell in
-    /// time is left out. Cancel-safe.
-    pub async fn render(&self, app: &App) -> String {
+    /// Renders all figures as Prometheus reads them, with `in_flight` requests
+    /// being answered. What a backend does not tell in time is left out.
+    /// Cancel-safe.
+    pub async fn render(&self, flux: &Flux, http: &Http, in_flight: usize) -> String {
         let mut text = Text(self.recorded.render());
         text.one(
             "flux_http_connections",
             "gauge",
             "Connections that are open.",
-            app.http.connections(),
+            http.connections(),
         );
-        text.one(
-            "flux_http_requests_in_flight",
-            "gauge",
-            "Requests being answered.",
-            app.requests(),
-        );
+        text.one("flux_http_requests_in_flight", "gauge", "Requests being answered.", in_flight);
         let looked = async {
-            queue(&mut text, &app.flux).await?;
-            items(&mut text, &app.flux).await
+            queue(&mut text, flux).await?;
+            items(&mut text, flux).await
         };
         match timeout(LOOK_WITHIN, looked).await {
             Ok(Ok(())) => {}

@@ -1,8 +1,8 @@
 //! Requests by route and status, and how long they took; connections. All
 //! handles are made once, so that a request looks nothing up.
 
-use std::sync::OnceLock;
 use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::{Arc, OnceLock};
 use std::time::Instant;
 
 use http::StatusCode;
@@ -14,7 +14,7 @@ const STATUSES: [u16; 21] = [
     500, 503,
 ];
 
-/// What is counted of HTTP.
+/// Counters of requests and connections.
 #[derive(Debug)]
 pub struct Http {
     routes: Vec<Route>,
@@ -30,7 +30,7 @@ struct Route {
 
 /// A connection while it is open.
 #[derive(Debug)]
-pub struct Open<'h>(&'h Http);
+pub struct Open(Arc<Http>);
 
 /// A request while it is being answered.
 #[derive(Debug)]
@@ -41,7 +41,7 @@ pub struct Answering<'h> {
 
 impl Http {
     /// Counters for routes of these names, which are then known by their
-    /// place, and for requests that are to none.
+    /// index, and for requests that are to none.
     #[must_use]
     pub fn new(names: impl IntoIterator<Item = &'static str>) -> Self {
         let route = |name| Route {
@@ -54,7 +54,8 @@ impl Http {
     }
 
     /// Counts a connection until it is dropped.
-    pub fn open(&self) -> Open<'_> {
+    #[must_use]
+    pub fn open(self: Arc<Self>) -> Open {
         self.connections.fetch_add(1, Ordering::Relaxed);
         Open(self)
     }
@@ -72,26 +73,26 @@ impl Http {
 }
 
 impl Answering<'_> {
-    /// The answer is there. `route` is the place of its name, `None` when the
+    /// The answer is there. `route` is the index of its name, `None` when the
     /// request was to none.
     pub fn answered(self, route: Option<usize>, status: StatusCode) {
         let none = self.http.routes.len() - 1;
-        let route = &self.http.routes[route.map_or(none, |place| place.min(none))];
+        let route = &self.http.routes[route.map_or(none, |index| index.min(none))];
         let seconds = route.seconds.get_or_init(
             || metrics::histogram!("flux_http_request_seconds", "route" => route.name),
         );
         seconds.record(self.started.elapsed());
         let status = status.as_u16();
-        let place = STATUSES.iter().position(|known| *known == status).unwrap_or(STATUSES.len());
-        let requests = route.requests[place].get_or_init(|| {
-            let status = STATUSES.get(place).map_or("other".into(), u16::to_string);
+        let index = STATUSES.iter().position(|known| *known == status).unwrap_or(STATUSES.len());
+        let requests = route.requests[index].get_or_init(|| {
+            let status = STATUSES.get(index).map_or("other".into(), u16::to_string);
             metrics::counter!("flux_http_requests_total", "route" => route.name, "status" => status)
         });
         requests.increment(1);
     }
 }
 
-impl Drop for Open<'_> {
+impl Drop for Open {
     fn drop(&mut self) {
         self.0.connections.fetch_sub(1, Ordering::Relaxed);
     }

@@ -1,5 +1,5 @@
-//! What the server tells of itself: a log, figures for Prometheus, and traces
-//! where someone collects them.
+//! Telemetry: a log, figures for Prometheus, and traces where someone collects
+//! them.
 //!
 //! | part | file |
 //! |---|---|

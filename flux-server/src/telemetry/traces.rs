@@ -20,7 +20,7 @@ use tracing_subscriber::registry::LookupSpan;
 use super::TelemetryError;
 use super::collector::Collector;
 
-/// Where spans go, if the environment names a place.
+/// The exporter of spans, if the environment names a collector.
 pub(super) fn provider() -> Result<Option<SdkTracerProvider>, TelemetryError> {
     let endpoint = std::env::var("OTEL_EXPORTER_OTLP_ENDPOINT").unwrap_or_default();
     if endpoint.is_empty() {

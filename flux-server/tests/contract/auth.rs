@@ -93,9 +93,9 @@ fn authorization_is_judged_before_the_body_and_before_existence() {
         call.bearer("wrong").body("{").send().problem(403, "forbidden");
     }
     // The answer does not wait for a body, however large it says it is.
-    let mut wire = server.connect();
-    wire.send("PUT /v1/items/t HTTP/1.1\r\nHost: t\r\nContent-Length: 99999999\r\n\r\n");
-    unauthorized(wire.checked("PUT", "/v1/items/t"));
+    let mut connection = server.connect();
+    connection.send("PUT /v1/items/t HTTP/1.1\r\nHost: t\r\nContent-Length: 99999999\r\n\r\n");
+    unauthorized(connection.checked("PUT", "/v1/items/t"));
     // Nor does it depend on what a query asks.
     unauthorized(server.get("/v1/orders?limit=nonsense"));
 }
@@ -113,9 +113,9 @@ fn without_a_token_operator_calls_are_for_loopback_and_it_says_so() {
             call.header(name, value).send().problem(403, "forbidden");
         }
     }
-    let mut wire = server.connect();
-    wire.send("GET /v1/orders HTTP/1.1\r\nHost: evil.example\r\n\r\n");
-    wire.checked("GET", "/v1/orders").problem(403, "forbidden");
+    let mut connection = server.connect();
+    connection.send("GET /v1/orders HTTP/1.1\r\nHost: evil.example\r\n\r\n");
+    connection.checked("GET", "/v1/orders").problem(403, "forbidden");
     let says_so = |log: &str| log.contains("FLUX_OPERATOR_TOKEN is not set: operator calls are");
     assert!(says_so(&server.log()), "{}", server.log());
     assert!(!says_so(&guarded().log()));

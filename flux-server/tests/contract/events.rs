@@ -4,11 +4,11 @@ use std::time::{Duration, Instant};
 
 use serde_json::{Value, json};
 
-use crate::harness::{Server, Wire, matches};
+use crate::harness::{Connection, Server, matches};
 
 /// A stream of one item, past its head.
 struct Stream {
-    wire: Wire,
+    connection: Connection,
     text: Vec<u8>,
 }
 
@@ -22,14 +22,15 @@ impl Stream {
     #[track_caller]
     fn open(server: &Server, query: &str) -> Self {
         let path = format!("/v1/events{query}");
-        let mut wire = server.connect();
-        wire.send(format!("GET {path} HTTP/1.1\r\nHost: t\r\nAccept: text/event-stream\r\n\r\n"));
-        let mut head = wire.head().expect("a head").is(200);
+        let mut connection = server.connect();
+        connection
+            .send(format!("GET {path} HTTP/1.1\r\nHost: t\r\nAccept: text/event-stream\r\n\r\n"));
+        let mut head = connection.head().expect("a head").is(200);
         head.call = format!("GET {path}");
         crate::harness::check("GET", &path, &head);
         assert!(head.header("content-type").starts_with("text/event-stream"));
         assert!(head.header("cache-control").contains("no-"), "a cache must not keep it");
-        Self { wire, text: Vec::new() }
+        Self { connection, text: Vec::new() }
     }
 
     /// The next event or comment; `None` once the stream has ended as it should.
@@ -40,7 +41,7 @@ impl Stream {
                 let block: Vec<u8> = self.text.drain(..at + 2).collect();
                 return Some(said(&String::from_utf8(block).expect("UTF-8")));
             }
-            match self.wire.chunk() {
+            match self.connection.chunk() {
                 Some(chunk) => self.text.extend(chunk),
                 None => {
                     assert!(self.text.is_empty(), "ends within an event");

@@ -1,5 +1,5 @@
 //! What HTTP itself asks of every answer: paths, methods, request ids, HEAD,
-//! framing, CORS.
+//! length, CORS.
 
 use serde_json::json;
 
@@ -31,9 +31,10 @@ fn an_unknown_path_is_404_for_every_method() {
     ];
     for path in paths {
         for method in ["GET", "POST", "PUT", "DELETE", "PATCH"] {
-            let mut wire = server.connect();
-            wire.send(format!("{method} {path} HTTP/1.1\r\nHost: t\r\nContent-Length: 0\r\n\r\n"));
-            let mut answer = wire.answer(method).expect("an answer");
+            let mut connection = server.connect();
+            connection
+                .send(format!("{method} {path} HTTP/1.1\r\nHost: t\r\nContent-Length: 0\r\n\r\n"));
+            let mut answer = connection.answer(method).expect("an answer");
             answer.call = format!("{method} {path}");
             let answer = answer.problem(404, "not-found");
             answer.header("x-request-id");
@@ -103,11 +104,11 @@ fn head_answers_as_get_does_without_the_body() {
         assert_eq!(head.header("content-type"), get.header("content-type"), "{path}");
     }
     // An event stream has a head too, and then nothing.
-    let mut wire = server.connect();
-    wire.send("HEAD /v1/events?item_id=t HTTP/1.1\r\nHost: t\r\nConnection: close\r\n\r\n");
-    let head = wire.checked("HEAD", "/v1/events?item_id=t").is(200);
+    let mut connection = server.connect();
+    connection.send("HEAD /v1/events?item_id=t HTTP/1.1\r\nHost: t\r\nConnection: close\r\n\r\n");
+    let head = connection.checked("HEAD", "/v1/events?item_id=t").is(200);
     assert!(head.header("content-type").starts_with("text/event-stream"));
-    assert!(wire.is_closed());
+    assert!(connection.is_closed());
 }
 
 #[test]
@@ -152,7 +153,7 @@ fn a_request_that_cannot_be_framed_is_400_and_the_connection_closed() {
     let body = r#"{"buyer_id":"a","item_id":"t"}"#;
     let length = format!("Content-Length: {}\r\n", body.len());
     let chunked = format!("{:x}\r\n{body}\r\n0\r\n\r\n", body.len());
-    let framings = [
+    let lengths = [
         (format!("{length}Transfer-Encoding: chunked\r\n"), chunked.as_str()),
         (format!("Transfer-Encoding: chunked\r\n{length}"), chunked.as_str()),
         ("Transfer-Encoding: chunked\r\nContent-Length: 0\r\n".to_owned(), chunked.as_str()),
@@ -164,15 +165,15 @@ fn a_request_that_cannot_be_framed_is_400_and_the_connection_closed() {
         ("Content-Length: five\r\n".to_owned(), body),
         ("Content-Length: 99999999999999999999999\r\n".to_owned(), body),
     ];
-    for (framing, body) in framings {
-        let mut wire = server.connect();
-        wire.send(format!(
-            "POST /v1/orders HTTP/1.1\r\nHost: t\r\nContent-Type: application/json\r\n{framing}\r\n{body}"
+    for (length, body) in lengths {
+        let mut connection = server.connect();
+        connection.send(format!(
+            "POST /v1/orders HTTP/1.1\r\nHost: t\r\nContent-Type: application/json\r\n{length}\r\n{body}"
         ));
-        let answer = wire.answer("POST").unwrap_or_else(|| panic!("{framing:?}: no answer"));
-        assert_eq!(answer.status, 400, "{framing:?}: {}", answer.text());
+        let answer = connection.answer("POST").unwrap_or_else(|| panic!("{length:?}: no answer"));
+        assert_eq!(answer.status, 400, "{length:?}: {}", answer.text());
         answer.problem(400, "invalid-request");
-        assert!(wire.is_closed(), "{framing:?}: still open");
+        assert!(connection.is_closed(), "{length:?}: still open");
     }
     assert_eq!(server.item("t")["available"], 5);
 }
@@ -192,12 +193,12 @@ fn a_head_that_is_not_http_is_400_and_the_connection_closed() {
         b"\x16\x03\x01\x02\x00\x01\x00\x01\xfc\x03\x03\r\n\r\n",
     ];
     for head in heads {
-        let mut wire = server.connect();
-        wire.send(head);
+        let mut connection = server.connect();
+        connection.send(head);
         let shown = String::from_utf8_lossy(head);
-        let answer = wire.answer("GET").unwrap_or_else(|| panic!("{shown:?}: no answer"));
+        let answer = connection.answer("GET").unwrap_or_else(|| panic!("{shown:?}: no answer"));
         assert!(matches!(answer.status, 400 | 505), "{shown:?}: {}", answer.status);
-        assert!(wire.is_closed(), "{shown:?}: still open");
+        assert!(connection.is_closed(), "{shown:?}: still open");
     }
     server.get("/v1/items/t").is(200);
 }
@@ -205,40 +206,40 @@ fn a_head_that_is_not_http_is_400_and_the_connection_closed() {
 #[test]
 fn the_target_may_be_absolute_and_requests_may_be_pipelined() {
     let server = Server::start(&["--item", "t=5", "--item", "u=6"]);
-    let item = |wire: &mut crate::harness::Wire| {
-        wire.answer("GET").expect("an answer").is(200).field("item_id")
+    let item = |connection: &mut crate::harness::Connection| {
+        connection.answer("GET").expect("an answer").is(200).field("item_id")
     };
-    let mut wire = server.connect();
-    wire.send("GET http://shop.example/v1/items/t HTTP/1.1\r\nHost: shop.example\r\n\r\n");
-    assert_eq!(item(&mut wire), "t");
+    let mut connection = server.connect();
+    connection.send("GET http://shop.example/v1/items/t HTTP/1.1\r\nHost: shop.example\r\n\r\n");
+    assert_eq!(item(&mut connection), "t");
     let body = r#"{"buyer_id":"a","item_id":"t"}"#;
-    wire.send(format!(
+    connection.send(format!(
         "GET /v1/items/u HTTP/1.1\r\nHost: t\r\n\r\n\
          POST /v1/orders HTTP/1.1\r\nHost: t\r\nPrefer: wait=10\r\nContent-Type: application/json\r\n\
          Content-Length: {}\r\n\r\n{body}GET /v1/items/t HTTP/1.1\r\nHost: t\r\n\r\n",
         body.len()
     ));
-    assert_eq!(item(&mut wire), "u");
-    wire.checked("POST", "/v1/orders").is(201);
-    assert_eq!(wire.checked("GET", "/v1/items/t").is(200).json()["available"], 4);
-    wire.send("GET /v1/items/t HTTP/1.0\r\n\r\n");
-    wire.answer("GET").expect("an answer").is(200);
-    assert!(wire.is_closed(), "HTTP/1.0 does not keep a connection");
+    assert_eq!(item(&mut connection), "u");
+    connection.checked("POST", "/v1/orders").is(201);
+    assert_eq!(connection.checked("GET", "/v1/items/t").is(200).json()["available"], 4);
+    connection.send("GET /v1/items/t HTTP/1.0\r\n\r\n");
+    connection.answer("GET").expect("an answer").is(200);
+    assert!(connection.is_closed(), "HTTP/1.0 does not keep a connection");
 }
 
 #[test]
 fn a_body_is_asked_for_where_the_client_waits_to_be_asked() {
     let server = Server::start(&["--item", "t=5"]);
     let body = r#"{"buyer_id":"a","item_id":"t"}"#;
-    let mut wire = server.connect();
-    wire.send(format!(
+    let mut connection = server.connect();
+    connection.send(format!(
         "POST /v1/orders HTTP/1.1\r\nHost: t\r\nPrefer: wait=10\r\nExpect: 100-continue\r\n\
          Content-Type: application/json\r\nContent-Length: {}\r\n\r\n",
         body.len()
     ));
-    assert_eq!(wire.head().expect("an interim answer").status, 100);
-    wire.send(body);
-    wire.checked("POST", "/v1/orders").is(201);
+    assert_eq!(connection.head().expect("an interim answer").status, 100);
+    connection.send(body);
+    connection.checked("POST", "/v1/orders").is(201);
 }
 
 #[test]

@@ -140,14 +140,14 @@ fn a_long_inventory_comes_in_pieces_to_a_few_at_a_time() {
     }
     let ask = "GET /inventory HTTP/1.1\r\nHost: t\r\n\r\n";
     let mut slow: Vec<_> = (0..4).map(|_| server.connect()).collect();
-    for wire in &mut slow {
-        wire.send(ask);
-        wire.head().expect("a head").is(200);
+    for connection in &mut slow {
+        connection.send(ask);
+        connection.head().expect("a head").is(200);
     }
     server.get("/inventory").problem(503, "unavailable");
-    let mut wire = slow.pop().expect("one of them");
+    let mut connection = slow.pop().expect("one of them");
     let mut whole = Vec::new();
-    while let Some(piece) = wire.chunk() {
+    while let Some(piece) = connection.chunk() {
         assert!(piece.len() <= 65 * 1024, "{}", piece.len());
         whole.extend(piece);
     }

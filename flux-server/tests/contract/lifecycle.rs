@@ -213,8 +213,8 @@ fn calls_that_need_no_body_take_none() {
     {
         let id = server.held(&json!({"buyer_id": "ann", "item_id": "t"}));
         let path = format!("/v1/orders/{id}/release");
-        let mut wire = server.connect();
-        wire.send(format!("POST {path} HTTP/1.1\r\nHost: t\r\n{head}\r\n"));
-        wire.checked("POST", &path).is(200);
+        let mut connection = server.connect();
+        connection.send(format!("POST {path} HTTP/1.1\r\nHost: t\r\n{head}\r\n"));
+        connection.checked("POST", &path).is(200);
     }
 }

@@ -57,23 +57,23 @@ fn a_body_in_chunks_has_the_same_limit() {
     let head = "POST /v1/orders HTTP/1.1\r\nHost: t\r\nPrefer: wait=10\r\n\
         Content-Type: application/json\r\nTransfer-Encoding: chunked\r\n\r\n";
     for (length, status) in [(ORDER_BODY_MAX, 201), (ORDER_BODY_MAX + 1, 413)] {
-        let mut wire = server.connect();
-        wire.send(head);
+        let mut connection = server.connect();
+        connection.send(head);
         for chunk in padded(&order, length).chunks(5000) {
-            wire.send(format!("{:x}\r\n", chunk.len()));
-            wire.send(chunk);
-            wire.send("\r\n");
+            connection.send(format!("{:x}\r\n", chunk.len()));
+            connection.send(chunk);
+            connection.send("\r\n");
         }
-        wire.send("0\r\n\r\n");
-        wire.checked("POST", "/v1/orders").is(status);
+        connection.send("0\r\n\r\n");
+        connection.checked("POST", "/v1/orders").is(status);
     }
     // One that never ends is answered all the same.
-    let mut wire = server.connect();
-    wire.send(head);
-    wire.send(format!("{ORDER_BODY_MAX:x}\r\n"));
-    wire.send(padded(&order, ORDER_BODY_MAX));
-    wire.send("\r\n10\r\n                \r\n");
-    wire.checked("POST", "/v1/orders").problem(413, "body-too-large");
+    let mut connection = server.connect();
+    connection.send(head);
+    connection.send(format!("{ORDER_BODY_MAX:x}\r\n"));
+    connection.send(padded(&order, ORDER_BODY_MAX));
+    connection.send("\r\n10\r\n                \r\n");
+    connection.checked("POST", "/v1/orders").problem(413, "body-too-large");
 }
 
 #[test]
@@ -86,12 +86,12 @@ fn a_body_that_says_it_is_too_large_is_not_waited_for() {
         ("POST", "/v1/orders", usize::MAX / 2),
     ] {
         for expect in ["", "Expect: 100-continue\r\n"] {
-            let mut wire = server.connect();
+            let mut connection = server.connect();
             let head = format!("{method} {path} HTTP/1.1\r\nHost: localhost\r\n{expect}");
-            wire.send(format!(
+            connection.send(format!(
                 "{head}Content-Type: application/json\r\nContent-Length: {length}\r\n\r\n"
             ));
-            wire.checked(method, path).problem(413, "body-too-large");
+            connection.checked(method, path).problem(413, "body-too-large");
         }
     }
 }
@@ -118,10 +118,10 @@ fn a_header_block_is_at_most_16_kib() {
         .raw(format!("GET /v1/items/t HTTP/1.1\r\nHost: t\r\n{lines}\r\n"))
         .problem(431, "header-too-large");
     // One line that never ends.
-    let mut wire = server.connect();
-    wire.send("GET /v1/items/t HTTP/1.1\r\nHost: t\r\nx-long: ");
-    wire.send("v".repeat(100 * 1024));
-    wire.answer("GET").expect("an answer").problem(431, "header-too-large");
+    let mut connection = server.connect();
+    connection.send("GET /v1/items/t HTTP/1.1\r\nHost: t\r\nx-long: ");
+    connection.send("v".repeat(100 * 1024));
+    connection.answer("GET").expect("an answer").problem(431, "header-too-large");
 }
 
 #[test]
@@ -136,9 +136,9 @@ fn a_uri_is_at_most_8_kib() {
     get(12 * 1024).problem(414, "uri-too-long");
     get(200 * 1024).problem(414, "uri-too-long");
     // A request line that never ends.
-    let mut wire = server.connect();
-    wire.send(format!("GET /{}", "x".repeat(100 * 1024)));
-    wire.answer("GET").expect("an answer").problem(414, "uri-too-long");
+    let mut connection = server.connect();
+    connection.send(format!("GET /{}", "x".repeat(100 * 1024)));
+    connection.answer("GET").expect("an answer").problem(414, "uri-too-long");
     // Both at their limits at once.
     let uri = format!("/v1/items/t?q={}", "x".repeat(8 * 1024 - 14));
     let value = "v".repeat(15 * 1024);

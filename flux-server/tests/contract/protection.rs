@@ -64,13 +64,13 @@ fn who_hangs_up_and_asks_again_has_one_order() {
     for n in 0..20 {
         let order = json!({"order_id": new_id(), "buyer_id": format!("b{n}"), "item_id": "t"});
         let body = order.to_string();
-        let mut wire = server.connect();
-        wire.send(format!(
+        let mut connection = server.connect();
+        connection.send(format!(
             "POST /v1/orders HTTP/1.1\r\nHost: t\r\nPrefer: wait=10\r\n\
              Content-Type: application/json\r\nContent-Length: {}\r\n\r\n{body}",
             body.len()
         ));
-        drop(wire);
+        drop(connection);
         server.order(&order).is(201);
     }
     let item = server.item("t");
@@ -80,43 +80,43 @@ fn who_hangs_up_and_asks_again_has_one_order() {
 #[test]
 fn a_slow_body_is_408_and_a_slow_head_ends_the_connection() {
     let server = Server::start(&["--item", "t=5", "--body-timeout", "1", "--head-timeout", "1"]);
-    let mut wire = server.connect();
-    wire.send(
+    let mut connection = server.connect();
+    connection.send(
         "POST /v1/orders HTTP/1.1\r\nHost: t\r\nContent-Type: application/json\r\n\
          Content-Length: 30\r\n\r\n{",
     );
-    wire.checked("POST", "/v1/orders").problem(408, "request-timeout");
-    assert!(wire.is_closed());
-    let mut wire = server.connect();
-    wire.send("GET /v1/items/t HTTP/1.1\r\nHo");
-    wire.answer("GET").expect("an answer").problem(408, "request-timeout");
-    assert!(wire.is_closed());
+    connection.checked("POST", "/v1/orders").problem(408, "request-timeout");
+    assert!(connection.is_closed());
+    let mut connection = server.connect();
+    connection.send("GET /v1/items/t HTTP/1.1\r\nHo");
+    connection.answer("GET").expect("an answer").problem(408, "request-timeout");
+    assert!(connection.is_closed());
 }
 
 #[test]
 fn who_is_done_sending_is_answered() {
     let server = Server::start(&["--item", "t=5"]);
     let body = r#"{"buyer_id":"a","item_id":"t"}"#;
-    for framing in [
+    for length in [
         format!("Content-Length: {}\r\n\r\n{body}", body.len()),
         format!("Transfer-Encoding: chunked\r\n\r\n{:x}\r\n{body}\r\n0\r\n\r\n", body.len()),
     ] {
-        let mut wire = server.connect();
-        wire.send(format!(
+        let mut connection = server.connect();
+        connection.send(format!(
             "POST /v1/orders HTTP/1.1\r\nHost: t\r\nPrefer: wait=10\r\n\
-             Content-Type: application/json\r\n{framing}"
+             Content-Type: application/json\r\n{length}"
         ));
-        wire.finish();
-        wire.checked("POST", "/v1/orders").is(201);
-        assert!(wire.is_closed());
+        connection.finish();
+        connection.checked("POST", "/v1/orders").is(201);
+        assert!(connection.is_closed());
     }
     // A stream goes on until nobody listens.
-    let mut wire = server.connect();
-    wire.send("GET /v1/events?item_id=t HTTP/1.1\r\nHost: t\r\n\r\n");
-    wire.finish();
-    wire.head().expect("a head").is(200);
+    let mut connection = server.connect();
+    connection.send("GET /v1/events?item_id=t HTTP/1.1\r\nHost: t\r\n\r\n");
+    connection.finish();
+    connection.head().expect("a head").is(200);
     let mut available = |units: &str| {
-        let event = wire.chunk().expect("an event");
+        let event = connection.chunk().expect("an event");
         let event = String::from_utf8(event).expect("text");
         assert!(event.contains(&format!("\"available\":{units},")), "{event}");
     };
@@ -144,15 +144,15 @@ fn a_connection_ends_when_its_client_is_gone() {
         // Two of its pulses, one a second.
         "GET /pulse HTTP/1.1\r\nHost: t\r\n\r\n".to_owned(),
     ] {
-        let mut wire = server.connect();
-        wire.send(wait);
+        let mut connection = server.connect();
+        connection.send(wait);
         let open = || {
             let text = server.get("/metrics").text();
             let line = text.lines().find_map(|line| line.strip_prefix("flux_http_connections "));
             line.expect("the figure").parse::<u64>().expect("a number")
         };
         until("it is served", Duration::from_secs(5), || (open() == 2).then_some(()));
-        drop(wire);
+        drop(connection);
         until("it is ended", Duration::from_secs(10), || (open() == 1).then_some(()));
     }
 }
@@ -161,14 +161,14 @@ fn a_connection_ends_when_its_client_is_gone() {
 fn a_body_that_ends_early_orders_nothing() {
     let server = Server::start(&["--item", "t=1000"]);
     let body = r#"{"buyer_id":"a","item_id":"t"}"#;
-    let mut wire = server.connect();
-    wire.send(format!(
+    let mut connection = server.connect();
+    connection.send(format!(
         "POST /v1/orders HTTP/1.1\r\nHost: t\r\nContent-Type: application/json\r\n\
          Content-Length: {}\r\n\r\n{body}",
         body.len() + 1
     ));
-    wire.finish();
-    if let Some(answer) = wire.answer("POST") {
+    connection.finish();
+    if let Some(answer) = connection.answer("POST") {
         assert_eq!(answer.status, 400);
     }
     assert_eq!(server.get("/v1/orders").is(200).json()["orders"], json!([]));
@@ -186,19 +186,19 @@ fn one_connection_too_many_is_503() {
     let server = Server::start(&["--item", "t=5", "--connections-max", "2"]);
     let get = "GET /v1/items/t HTTP/1.1\r\nHost: t\r\n\r\n";
     let mut kept = [server.connect(), server.connect()];
-    for wire in &mut kept {
-        wire.send(get);
-        wire.checked("GET", "/v1/items/t").is(200);
+    for connection in &mut kept {
+        connection.send(get);
+        connection.checked("GET", "/v1/items/t").is(200);
     }
-    let mut wire = server.connect();
-    wire.send(get);
-    unavailable(&wire.answer("GET").expect("an answer"));
-    assert!(wire.is_closed());
+    let mut connection = server.connect();
+    connection.send(get);
+    unavailable(&connection.answer("GET").expect("an answer"));
+    assert!(connection.is_closed());
     drop(kept);
     until("room again", Duration::from_secs(5), || {
-        let mut wire = server.connect();
-        wire.send(get);
-        (wire.answer("GET")?.status == 200).then_some(())
+        let mut connection = server.connect();
+        connection.send(get);
+        (connection.answer("GET")?.status == 200).then_some(())
     });
 }
 
@@ -206,20 +206,20 @@ fn one_connection_too_many_is_503() {
 fn one_stream_too_many_is_503() {
     let server = Server::start(&["--item", "t=5", "--streams-max", "1"]);
     let path = "/v1/events?item_id=t";
-    let mut wire = server.connect();
-    wire.send(format!("GET {path} HTTP/1.1\r\nHost: t\r\n\r\n"));
-    wire.head().expect("a head").is(200);
+    let mut connection = server.connect();
+    connection.send(format!("GET {path} HTTP/1.1\r\nHost: t\r\n\r\n"));
+    connection.head().expect("a head").is(200);
     unavailable(&server.get(path));
     unavailable(&server.get("/pulse"));
-    drop(wire);
+    drop(connection);
     let mut capacity = 5;
     until("room again", Duration::from_secs(30), || {
         // That nobody listens is found out when there is something to say.
         capacity += 1;
         server.put("/v1/items/t", &json!({"capacity": capacity})).is(200);
-        let mut wire = server.connect();
-        wire.send(format!("GET {path} HTTP/1.1\r\nHost: t\r\n\r\n"));
-        (wire.head()?.status == 200).then_some(())
+        let mut connection = server.connect();
+        connection.send(format!("GET {path} HTTP/1.1\r\nHost: t\r\n\r\n"));
+        (connection.head()?.status == 200).then_some(())
     });
 }
 
@@ -227,18 +227,18 @@ fn one_stream_too_many_is_503() {
 fn one_request_too_many_is_503() {
     let server = Server::start(&["--item", "t=5", "--requests-max", "1"]);
     let body = r#"{"buyer_id":"a","item_id":"t"}"#;
-    let mut wire = server.connect();
-    wire.send(format!(
+    let mut connection = server.connect();
+    connection.send(format!(
         "POST /v1/orders HTTP/1.1\r\nHost: t\r\nPrefer: wait=10\r\nExpect: 100-continue\r\n\
          Content-Type: application/json\r\nContent-Length: {}\r\n\r\n",
         body.len()
     ));
-    assert_eq!(wire.head().expect("an interim answer").status, 100);
+    assert_eq!(connection.head().expect("an interim answer").status, 100);
     unavailable(&server.get("/v1/items/t"));
     // Health is asked all the more then.
     server.get("/healthz").is(200);
     server.get("/readyz").is(200);
-    wire.send(body);
-    wire.checked("POST", "/v1/orders").is(201);
+    connection.send(body);
+    connection.checked("POST", "/v1/orders").is(201);
     server.get("/v1/items/t").is(200);
 }

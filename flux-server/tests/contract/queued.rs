@@ -94,15 +94,15 @@ fn a_queued_order_is_neither_held_nor_confirmed() {
 fn a_long_wait_ends_when_the_server_stops() {
     let mut server = undecided();
     let path = server.post("/v1/orders", &order()).is(202).header("location").to_owned();
-    let mut wire = server.connect();
-    wire.send(format!("GET {path} HTTP/1.1\r\nHost: t\r\nPrefer: wait=30\r\n\r\n"));
+    let mut connection = server.connect();
+    connection.send(format!("GET {path} HTTP/1.1\r\nHost: t\r\nPrefer: wait=30\r\n\r\n"));
     // What came later has been answered, so this one's head has been read.
     let mut other = server.connect();
     other.send("GET /healthz HTTP/1.1\r\nHost: t\r\n\r\n");
     other.answer("GET").expect("an answer").is(200);
     let started = Instant::now();
     server.signal("TERM");
-    assert_eq!(wire.checked("GET", &path).is(200).json()["status"], "queued");
+    assert_eq!(connection.checked("GET", &path).is(200).json()["status"], "queued");
     assert!(started.elapsed() < Duration::from_secs(10), "{:?}", started.elapsed());
     assert!(server.end().success());
 }

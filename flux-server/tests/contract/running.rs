@@ -202,14 +202,14 @@ fn each_signal_stops_it_with_exit_code_0() {
 fn what_is_in_flight_is_answered_before_it_stops() {
     let mut server = Server::start(&["--item", "t=5"]);
     let body = r#"{"buyer_id":"a","item_id":"t"}"#;
-    let mut wire = server.connect();
-    wire.send(format!(
+    let mut connection = server.connect();
+    connection.send(format!(
         "POST /v1/orders HTTP/1.1\r\nHost: t\r\nPrefer: wait=10\r\nExpect: 100-continue\r\n\
          Content-Type: application/json\r\nContent-Length: {}\r\n\r\n",
         body.len()
     ));
     // Asked for its body, its head has been read.
-    assert_eq!(wire.head().expect("an interim answer").status, 100);
+    assert_eq!(connection.head().expect("an interim answer").status, 100);
     server.signal("TERM");
     until("no new connection is accepted", Duration::from_secs(5), || {
         std::net::TcpStream::connect(server.address()).is_err().then_some(())
@@ -218,8 +218,8 @@ fn what_is_in_flight_is_answered_before_it_stops() {
     server.signal("INT");
     server.signal("TERM");
     assert!(server.is_running());
-    wire.send(body);
-    let answer = wire.checked("POST", "/v1/orders");
+    connection.send(body);
+    let answer = connection.checked("POST", "/v1/orders");
     assert!(matches!(answer.status, 201 | 503), "{}", answer.text());
     assert!(server.end().success(), "{}", server.log());
     let accepted = answer.status == 201;
@@ -230,12 +230,12 @@ fn what_is_in_flight_is_answered_before_it_stops() {
 #[test]
 fn it_does_not_wait_longer_than_the_drain() {
     let mut server = Server::start(&["--item", "t=5", "--drain", "1"]);
-    let mut wire = server.connect();
-    wire.send(
+    let mut connection = server.connect();
+    connection.send(
         "POST /v1/orders HTTP/1.1\r\nHost: t\r\nExpect: 100-continue\r\n\
          Content-Type: application/json\r\nContent-Length: 30\r\n\r\n",
     );
-    assert_eq!(wire.head().expect("an interim answer").status, 100);
+    assert_eq!(connection.head().expect("an interim answer").status, 100);
     let started = Instant::now();
     server.signal("TERM");
     assert!(server.end().success(), "{}", server.log());
@@ -245,31 +245,31 @@ fn it_does_not_wait_longer_than_the_drain() {
 #[test]
 fn while_it_stops_it_is_alive_but_not_ready() {
     let mut server = Server::start(&["--item", "t=5"]);
-    let mut wires: Vec<_> = (0..60).map(|_| server.connect()).collect();
+    let mut connections: Vec<_> = (0..60).map(|_| server.connect()).collect();
     let ask = "GET /healthz HTTP/1.1\r\nHost: t\r\n\r\n";
-    for wire in &mut wires {
-        wire.send(ask);
-        wire.checked("GET", "/healthz").is(200);
+    for connection in &mut connections {
+        connection.send(ask);
+        connection.checked("GET", "/healthz").is(200);
     }
     server.signal("TERM");
-    let mut wires = wires.into_iter();
-    let said = wires.find_map(|mut wire| {
-        wire.send("GET /readyz HTTP/1.1\r\nHost: t\r\n\r\n");
-        let answer = wire.checked("GET", "/readyz");
+    let mut connections = connections.into_iter();
+    let said = connections.find_map(|mut connection| {
+        connection.send("GET /readyz HTTP/1.1\r\nHost: t\r\n\r\n");
+        let answer = connection.checked("GET", "/readyz");
         (answer.status == 503).then_some(answer)
     });
     said.expect("it is not ready any more").problem(503, "unavailable");
-    let mut wire = wires.next().expect("enough connections");
-    wire.send(ask);
-    wire.checked("GET", "/healthz").is(200);
+    let mut connection = connections.next().expect("enough connections");
+    connection.send(ask);
+    connection.checked("GET", "/healthz").is(200);
     let body = r#"{"buyer_id":"a","item_id":"t"}"#;
-    let mut wire = wires.next().expect("enough connections");
-    wire.send(format!(
+    let mut connection = connections.next().expect("enough connections");
+    connection.send(format!(
         "POST /v1/orders HTTP/1.1\r\nHost: t\r\nContent-Type: application/json\r\n\
          Content-Length: {}\r\n\r\n{body}",
         body.len()
     ));
-    wire.checked("POST", "/v1/orders").problem(503, "unavailable");
+    connection.checked("POST", "/v1/orders").problem(503, "unavailable");
     assert!(server.end().success(), "{}", server.log());
     let server = server.crash().start();
     assert_eq!(server.item("t")["available"], 5);

@@ -145,9 +145,9 @@ fn a_token_is_judged_before_the_body_and_before_existence() {
     unauthorized(server.act("/v1/orders/not-an-id/release"));
     unauthorized(server.call("POST", "/v1/orders").body("{").send());
     unauthorized(server.call("POST", "/buy").body("{").send());
-    let mut wire = server.connect();
-    wire.send("POST /v1/orders HTTP/1.1\r\nHost: t\r\nContent-Length: 99999999\r\n\r\n");
-    unauthorized(wire.checked("POST", "/v1/orders"));
+    let mut connection = server.connect();
+    connection.send("POST /v1/orders HTTP/1.1\r\nHost: t\r\nContent-Length: 99999999\r\n\r\n");
+    unauthorized(connection.checked("POST", "/v1/orders"));
     let call = server.call("GET", &unknown).bearer(&token("ann"));
     call.send().problem(404, "not-found");
     let call = server.call("POST", "/v1/orders").bearer(&token("ann"));

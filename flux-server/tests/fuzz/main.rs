@@ -17,10 +17,11 @@ use std::time::Duration;
 use bytes::Bytes;
 use clap::Parser as _;
 use flux_core::{Backend, Flux, ItemSpec};
+use flux_server::api::route::Route;
 use flux_server::app::App;
-use flux_server::conn::server;
+use flux_server::serve;
 use flux_server::setup::config::{Config, LogFormat};
-use flux_server::telemetry::{Figures, Telemetry};
+use flux_server::telemetry::{Figures, Http, Telemetry};
 use harness::{Answer, check};
 use http::{HeaderMap, HeaderName, HeaderValue};
 use inputs::{Asked, TOKENS, apply, asked, changes, pieces, sound_requests};
@@ -79,7 +80,7 @@ impl Shop {
             }
             let args = "flux-server --head-timeout 0.05 --body-timeout 0.05 --idle-timeout 0.1";
             let config = Config::parse_from(args.split(' '));
-            Arc::new(App::new(flux, &config, figures()))
+            Arc::new(App::new(flux, &config, figures(), Http::new(Route::ALL.map(Route::name))))
         });
         Self { runtime, app, served: 0, seen: BTreeMap::new() }
     }
@@ -121,7 +122,7 @@ impl Shop {
                 drop(hears);
             };
             let peer = IpAddr::V4(Ipv4Addr::LOCALHOST);
-            let serving = tokio::time::timeout(ENDS_WITHIN, server::connection(app, socket, peer));
+            let serving = tokio::time::timeout(ENDS_WITHIN, serve::connection(app, socket, peer));
             let (ended, ()) = tokio::join!(serving, client);
             ended.expect("a connection ends when the client is gone");
             heard

@@ -8,5 +8,5 @@ mod server;
 
 pub(crate) use call::{Answer, Call};
 pub(crate) use document::{DOCUMENT, check, matches};
-pub(crate) use raw::Wire;
+pub(crate) use raw::Connection;
 pub(crate) use server::{Server, Setup, until};

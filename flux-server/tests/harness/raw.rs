@@ -14,29 +14,29 @@ use super::server::Server;
 const PATIENCE: Duration = Duration::from_secs(60);
 
 /// One connection, with what was read of it and not yet taken.
-pub(crate) struct Wire {
+pub(crate) struct Connection {
     stream: TcpStream,
     read: Vec<u8>,
 }
 
 impl Server {
-    pub(crate) fn connect(&self) -> Wire {
+    pub(crate) fn connect(&self) -> Connection {
         let stream = TcpStream::connect(self.address()).expect("the server accepts");
         stream.set_read_timeout(Some(PATIENCE)).expect("a time-out");
         stream.set_nodelay(true).expect("an option");
-        Wire { stream, read: Vec::new() }
+        Connection { stream, read: Vec::new() }
     }
 
     /// Sends these bytes on a fresh connection and reads one answer.
     #[track_caller]
     pub(crate) fn raw(&self, bytes: impl AsRef<[u8]>) -> Answer {
-        let mut wire = self.connect();
-        wire.send(bytes);
-        wire.answer("GET").expect("an answer")
+        let mut connection = self.connect();
+        connection.send(bytes);
+        connection.answer("GET").expect("an answer")
     }
 }
 
-impl Wire {
+impl Connection {
     pub(crate) fn send(&mut self, bytes: impl AsRef<[u8]>) {
         // A server that has answered may close before it has read everything.
         let _ = self.stream.write_all(bytes.as_ref());

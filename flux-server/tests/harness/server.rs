@@ -112,7 +112,7 @@ impl Setup {
     }
 }
 
-/// With `FLUX_TEST_BACKEND=aws` servers run on the services that
+/// With `FLUX_TEST_BACKEND=aws`, and the feature `aws`, servers run on the services that
 /// `tests/services` starts, each home with a queue and a table of its own.
 fn aws(home: &Path) -> Vec<(String, String)> {
     let variable = |name: &str| std::env::var(name).map(|value| (name.to_owned(), value));

@@ -16,17 +16,17 @@ const POST: &str = "POST /v1/orders HTTP/1.1\r\nHost: flux\r\nContent-Type: appl
 fn a_head_that_takes_too_long_is_408_and_the_connection_closed() {
     let server = Server::start(&["--head-timeout", "0.3"]);
     for begun in ["G", "GET /healthz HTTP/1.1\r\n", "GET /healthz HTTP/1.1\r\nHost: flux\r\n"] {
-        let mut wire = server.connect();
-        wire.send(begun);
-        wire.answer("GET").expect("an answer").is(408);
-        assert!(wire.is_closed());
+        let mut connection = server.connect();
+        connection.send(begun);
+        connection.answer("GET").expect("an answer").is(408);
+        assert!(connection.is_closed());
     }
     // Bytes that keep coming do not help, nor does an earlier request.
-    let mut wire = server.connect();
-    wire.send(GET);
-    wire.answer("GET").expect("an answer").is(200);
+    let mut connection = server.connect();
+    connection.send(GET);
+    connection.answer("GET").expect("an answer").is(200);
     let started = Instant::now();
-    wire.send("GET /healthz HTTP/1.1\r\nX-Slow: ");
+    connection.send("GET /healthz HTTP/1.1\r\nX-Slow: ");
     let drip = thread::scope(|scope| {
         let mut reading = server.connect();
         let dripping = scope.spawn(move || {
@@ -39,7 +39,7 @@ fn a_head_that_takes_too_long_is_408_and_the_connection_closed() {
             });
             reading.answer("GET").map(|answer| answer.status)
         });
-        wire.answer("GET").expect("an answer").is(408);
+        connection.answer("GET").expect("an answer").is(408);
         dripping.join().expect("no panic")
     });
     assert_eq!(drip, Some(408));
@@ -51,23 +51,23 @@ fn a_head_that_takes_too_long_is_408_and_the_connection_closed() {
 #[test]
 fn a_body_that_takes_too_long_is_408() {
     let server = Server::start(&["--item", "ticket=5", "--body-timeout", "0.3"]);
-    let mut wire = server.connect();
-    wire.send(POST);
-    wire.answer("POST").expect("an answer").is(408);
-    assert!(wire.is_closed());
+    let mut connection = server.connect();
+    connection.send(POST);
+    connection.answer("POST").expect("an answer").is(408);
+    assert!(connection.is_closed());
     assert_eq!(server.item("ticket")["available"], 5);
 }
 
 #[test]
 fn an_idle_connection_is_closed_without_a_word() {
     let server = Server::start(&["--idle-timeout", "0.3"]);
-    let mut wire = server.connect();
+    let mut connection = server.connect();
     for _ in 0..2 {
-        wire.send(GET);
-        wire.answer("GET").expect("an answer").is(200);
+        connection.send(GET);
+        connection.answer("GET").expect("an answer").is(200);
     }
     let started = Instant::now();
-    assert!(wire.is_closed());
+    assert!(connection.is_closed());
     assert!(started.elapsed() >= Duration::from_millis(250), "{:?}", started.elapsed());
     assert!(started.elapsed() < Duration::from_secs(5), "{:?}", started.elapsed());
 }

@@ -1,0 +1,444 @@
+//! Orders and items as JSON shows them: the shapes of the HTTP contract, for
+//! whoever answers or reads such JSON. They borrow what they show. What a store
+//! keeps has a form of its own, by serde on [`Order`] itself.
+//!
+//! ```
+//! use flux_core::views::OrderView;
+//! use flux_core::{Order, OrderId, OrderRequest, Timestamp};
+//!
+//! let request = OrderRequest::units("ann", "ticket_1", 2)?;
+//! let id: OrderId = "018f2b6c-1c3e-4b5a-8d7e-9f0a1b2c3d4e".parse()?;
+//! let placed_at: Timestamp = "2026-11-23T10:00:00Z".parse()?;
+//! let order = Order::queued(id, request.buyer, request.lines, placed_at);
+//!
+//! let json = serde_json::to_value(OrderView::from(&order))?;
+//! assert_eq!(json["lines"], serde_json::json!([{"item_id": "ticket_1", "quantity": 2}]));
+//! assert_eq!(json["status"], "queued");
+//! assert_eq!(json["placed_at"], "2026-11-23T10:00:00.000Z");
+//!
+//! let read: OrderView = serde_json::from_value(json)?;
+//! assert_eq!(Order::try_from(read)?, order);
+//! # Ok::<(), Box<dyn std::error::Error>>(())
+//! ```
+
+use std::borrow::Cow;
+use std::sync::Arc;
+
+use serde::{Deserialize, Serialize};
+
+use crate::protocol::{
+    Ask, BuyerCap, BuyerId, Capacity, Hall, Hold, HoldTime, InvalidInput, Item, ItemId, ItemKind,
+    ItemSpec, ItemState, Line, Lines, Order, OrderId, OrderState, OrderStatus, PaymentRef,
+    Quantity, Reason, SeatId, Timestamp,
+};
+
+/// An order as it is shown.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[non_exhaustive]
+pub struct OrderView<'o> {
+    /// Its id.
+    pub order_id: OrderId,
+    /// The buyer.
+    pub buyer_id: Cow<'o, BuyerId>,
+    /// Its lines; each is shown as a [`LineView`].
+    #[serde(with = "lines")]
+    pub lines: Cow<'o, Lines>,
+    /// The name of its state.
+    pub status: OrderStatus,
+    /// The reason for which it was rejected.
+    pub reason: Option<Reason>,
+    /// When it was accepted.
+    #[serde(with = "time")]
+    pub placed_at: Timestamp,
+    /// When it was decided.
+    #[serde(with = "optional_time")]
+    pub decided_at: Option<Timestamp>,
+    /// When its hold ends or ended.
+    #[serde(with = "optional_time")]
+    pub hold_expires_at: Option<Timestamp>,
+    /// Its payment.
+    pub payment_ref: Option<Cow<'o, PaymentRef>>,
+}
+
+impl<'o> From<&'o Order> for OrderView<'o> {
+    fn from(order: &'o Order) -> Self {
+        Self {
+            order_id: order.id,
+            buyer_id: Cow::Borrowed(&order.buyer),
+            lines: Cow::Borrowed(&order.lines),
+            status: order.status(),
+            reason: order.reason(),
+            placed_at: order.placed_at,
+            decided_at: order.decided_at(),
+            hold_expires_at: order.hold().map(|hold| hold.expires_at),
+            payment_ref: order.payment_ref().map(Cow::Borrowed),
+        }
+    }
+}
+
+impl TryFrom<OrderView<'_>> for Order {
+    type Error = InvalidInput;
+    /// Refuses fields that don't go with the status.
+    fn try_from(view: OrderView<'_>) -> Result<Self, InvalidInput> {
+        let decided_at = || view.decided_at.ok_or_else(|| missing("decided_at"));
+        let payment = || view.payment_ref.as_deref().cloned().ok_or_else(|| missing("payment_ref"));
+        let hold = || {
+            let expires_at = view.hold_expires_at.ok_or_else(|| missing("hold_expires_at"))?;
+            Ok::<_, InvalidInput>(Hold { decided_at: decided_at()?, expires_at })
+        };
+        let state = match view.status {
+            OrderStatus::Queued => OrderState::Queued,
+            OrderStatus::Held => OrderState::Held(hold()?),
+            OrderStatus::Confirmed => OrderState::Confirmed(hold()?, payment()?),
+            OrderStatus::Released => OrderState::Released(hold()?),
+            OrderStatus::Expired => OrderState::Expired(hold()?),
+            OrderStatus::Cancelled => OrderState::Cancelled(hold()?, payment()?),
+            OrderStatus::Rejected => {
+                OrderState::Rejected(decided_at()?, view.reason.ok_or_else(|| missing("reason"))?)
+            }
+            OrderStatus::RefundDue => OrderState::RefundDue(hold()?, payment()?),
+        };
+        let (buyer, lines) = (view.buyer_id.as_ref().clone(), view.lines.as_ref().clone());
+        let order = Self { state, ..Self::queued(view.order_id, buyer, lines, view.placed_at) };
+        if OrderView::from(&order) != view {
+            let rule = format!("is {}, which does not go with the other fields", view.status);
+            return Err(InvalidInput::new("status", rule));
+        }
+        Ok(order)
+    }
+}
+
+fn missing(field: &'static str) -> InvalidInput {
+    InvalidInput::new(field, "must be given in this status")
+}
+
+/// A line as it is shown: `{"item_id", "quantity"}` or `{"item_id", "seats"}`.
+///
+/// ```
+/// use flux_core::views::LineView;
+/// use flux_core::Line;
+///
+/// let read: LineView = serde_json::from_str(r#"{"item_id":"hall","seats":["A1"]}"#)?;
+/// assert_eq!(Line::try_from(read)?, Line::seats("hall", ["A1"])?);
+/// # Ok::<(), Box<dyn std::error::Error>>(())
+/// ```
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[non_exhaustive]
+pub struct LineView<'l> {
+    /// The item.
+    pub item_id: Cow<'l, ItemId>,
+    /// Units of a pool.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub quantity: Option<Quantity>,
+    /// Seats of a hall.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub seats: Option<Cow<'l, [SeatId]>>,
+}
+
+impl<'l> From<&'l Line> for LineView<'l> {
+    fn from(line: &'l Line) -> Self {
+        let (quantity, seats) = match &line.ask {
+            Ask::Units(quantity) => (Some(*quantity), None),
+            Ask::Seats(seats) => (None, Some(Cow::Borrowed(&seats[..]))),
+        };
+        Self { item_id: Cow::Borrowed(&line.item), quantity, seats }
+    }
+}
+
+impl TryFrom<LineView<'_>> for Line {
+    type Error = InvalidInput;
+    /// Refuses a quantity beside seats, and neither.
+    fn try_from(view: LineView<'_>) -> Result<Self, InvalidInput> {
+        let ask = match (view.quantity, view.seats) {
+            (Some(quantity), None) => Ask::Units(quantity),
+            (None, Some(seats)) => Ask::Seats(seats.into_owned()),
+            (Some(_), Some(_)) => {
+                return Err(InvalidInput::new("seats", "can't stand beside quantity"));
+            }
+            (None, None) => {
+                return Err(InvalidInput::new("quantity", "is missing; or give seats"));
+            }
+        };
+        Ok(Self { item: view.item_id.into_owned(), ask })
+    }
+}
+
+/// An item as it is shown at one moment.
+///
+/// ```
+/// use flux_core::views::ItemView;
+/// use flux_core::{Backend, Flux, ItemSpec, Timestamp};
+///
+/// # #[tokio::main(flavor = "current_thread")]
+/// # async fn main() -> Result<(), Box<dyn std::error::Error>> {
+/// let flux = Flux::builder(Backend::memory()).start();
+/// let spec = ItemSpec::pool("ticket_1", 100)?;
+/// flux.put_item(spec.clone()).await?;
+/// let item = flux.item(&spec.id).await?.expect("it was put");
+///
+/// let json = serde_json::to_value(ItemView::new(&item, Timestamp::now()))?;
+/// assert_eq!((&json["kind"], &json["available"]), (&"pool".into(), &100.into()));
+///
+/// let read: ItemView = serde_json::from_value(json)?;
+/// assert_eq!(read.into_item(None)?, item);
+/// # Ok(())
+/// # }
+/// ```
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[non_exhaustive]
+pub struct ItemView<'i> {
+    /// Its id.
+    pub item_id: Cow<'i, ItemId>,
+    /// A name for people.
+    pub name: Option<Cow<'i, str>>,
+    /// A pool or a hall.
+    pub kind: KindView,
+    /// Units in all.
+    pub capacity: u32,
+    /// Units that can be ordered.
+    pub available: u32,
+    /// Units set aside for orders that are not paid yet.
+    pub held: u32,
+    /// Units paid for.
+    pub sold: u32,
+    /// Whether it sells at that moment.
+    pub state: ItemState,
+    /// Seconds a hold lasts unpaid.
+    pub hold_seconds: HoldTime,
+    /// Units that one buyer may hold or own at once.
+    pub max_per_buyer: Option<BuyerCap>,
+    /// When its sale opens.
+    #[serde(with = "optional_time")]
+    pub opens_at: Option<Timestamp>,
+    /// When its sale closes.
+    #[serde(with = "optional_time")]
+    pub closes_at: Option<Timestamp>,
+}
+
+/// The name of an item's kind.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+#[non_exhaustive]
+pub enum KindView {
+    /// Interchangeable units.
+    Pool,
+    /// Named seats.
+    Seats,
+}
+
+impl<'i> ItemView<'i> {
+    /// Shows `item` as it is at `now`.
+    #[must_use]
+    pub fn new(item: &'i Item, now: Timestamp) -> Self {
+        let spec = &item.spec;
+        Self {
+            item_id: Cow::Borrowed(&spec.id),
+            name: spec.name.as_deref().map(Cow::Borrowed),
+            kind: match spec.kind {
+                ItemKind::Pool(_) => KindView::Pool,
+                ItemKind::Seats(_) => KindView::Seats,
+            },
+            capacity: spec.capacity(),
+            available: item.available,
+            held: item.held,
+            sold: item.sold,
+            state: item.state(now),
+            hold_seconds: spec.hold,
+            max_per_buyer: spec.max_per_buyer,
+            opens_at: spec.opens_at,
+            closes_at: spec.closes_at,
+        }
+    }
+
+    /// The item that is shown. The seats of a hall are not part of the view, so
+    /// its names are given: `Some` for a hall, `None` for a pool.
+    ///
+    /// # Errors
+    /// [`InvalidInput`] naming the field that breaks a rule, or that a hall has
+    /// other seats than it shows.
+    pub fn into_item(self, hall: Option<Hall>) -> Result<Item, InvalidInput> {
+        let kind = match (self.kind, hall) {
+            (KindView::Pool, None) => ItemKind::Pool(Capacity::new(self.capacity.into())?),
+            (KindView::Seats, Some(hall)) if hall.names().len() == self.capacity as usize => {
+                ItemKind::Seats(hall)
+            }
+            (KindView::Pool, Some(_)) => {
+                return Err(InvalidInput::new("seats", "can't be given for a pool"));
+            }
+            (KindView::Seats, _) => {
+                return Err(InvalidInput::new("seats", format!("must be {}", self.capacity)));
+            }
+        };
+        let spec = ItemSpec {
+            id: self.item_id.into_owned(),
+            name: self.name.map(Cow::into_owned),
+            kind,
+            hold: self.hold_seconds,
+            max_per_buyer: self.max_per_buyer,
+            opens_at: self.opens_at,
+            closes_at: self.closes_at,
+        };
+        spec.check()?;
+        let (available, held, sold) = (self.available, self.held, self.sold);
+        Ok(Item { spec: Arc::new(spec), available, held, sold })
+    }
+}
+
+/// Lines, each as a [`LineView`].
+mod lines {
+    use serde::{Deserializer, Serializer, de::Error};
+
+    use super::{Cow, Deserialize, Line, LineView, Lines};
+
+    pub(super) fn serialize<S: Serializer>(lines: &Lines, to: S) -> Result<S::Ok, S::Error> {
+        to.collect_seq(lines.iter().map(LineView::from))
+    }
+
+    pub(super) fn deserialize<'de, D: Deserializer<'de>>(
+        from: D,
+    ) -> Result<Cow<'static, Lines>, D::Error> {
+        let views = Vec::<LineView<'_>>::deserialize(from)?;
+        let lines = views.into_iter().map(Line::try_from).collect::<Result<_, _>>();
+        lines.and_then(Lines::new).map(Cow::Owned).map_err(D::Error::custom)
+    }
+}
+
+/// A moment as RFC 3339.
+mod time {
+    use serde::{Deserialize, Deserializer, Serializer, de::Error};
+
+    use super::{Cow, Timestamp};
+
+    pub(super) fn serialize<S: Serializer>(time: &Timestamp, to: S) -> Result<S::Ok, S::Error> {
+        to.collect_str(time)
+    }
+
+    pub(super) fn deserialize<'de, D: Deserializer<'de>>(from: D) -> Result<Timestamp, D::Error> {
+        Cow::<str>::deserialize(from)?.parse().map_err(D::Error::custom)
+    }
+}
+
+/// A moment as RFC 3339, or null.
+mod optional_time {
+    use serde::{Deserialize, Deserializer, Serialize, Serializer};
+
+    use super::{Timestamp, time};
+
+    #[derive(Serialize, Deserialize)]
+    struct Time(#[serde(with = "time")] Timestamp);
+
+    pub(super) fn serialize<S: Serializer>(
+        time: &Option<Timestamp>,
+        to: S,
+    ) -> Result<S::Ok, S::Error> {
+        time.map(Time).serialize(to)
+    }
+
+    pub(super) fn deserialize<'de, D: Deserializer<'de>>(
+        from: D,
+    ) -> Result<Option<Timestamp>, D::Error> {
+        Ok(Option::<Time>::deserialize(from)?.map(|Time(time)| time))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use serde_json::{Value, json};
+
+    use super::*;
+
+    fn order(state: OrderState) -> Order {
+        let id = "018f2b6c-1c3e-4b5a-8d7e-9f0a1b2c3d4e".parse().expect("an id");
+        let lines = vec![
+            Line::units("ticket_1", 2).expect("a line"),
+            Line::seats("hall", ["A1", "A2"]).expect("a line"),
+        ];
+        let lines = Lines::new(lines).expect("lines");
+        let buyer = BuyerId::new("ann").expect("a buyer");
+        Order { state, ..Order::queued(id, buyer, lines, Timestamp::from_millis(1_000)) }
+    }
+
+    fn states() -> Vec<OrderState> {
+        let at = Timestamp::from_millis;
+        let hold = Hold { decided_at: at(2_000), expires_at: at(602_000) };
+        let paid = || PaymentRef::new("p-1").expect("a reference");
+        vec![
+            OrderState::Queued,
+            OrderState::Held(hold),
+            OrderState::Confirmed(hold, paid()),
+            OrderState::Released(hold),
+            OrderState::Expired(hold),
+            OrderState::Cancelled(hold, paid()),
+            OrderState::Rejected(at(2_000), Reason::SeatTaken),
+            OrderState::RefundDue(hold, paid()),
+        ]
+    }
+
+    #[test]
+    fn an_order_in_any_state_is_shown_and_read_back() {
+        for state in states() {
+            let order = order(state);
+            let json = serde_json::to_string(&OrderView::from(&order)).expect("JSON");
+            let read: OrderView<'_> = serde_json::from_str(&json).expect("a view");
+            assert_eq!(Order::try_from(read), Ok(order));
+        }
+    }
+
+    #[test]
+    fn an_order_is_shown_as_the_contract_says() {
+        let states = states();
+        let shown = |state: &OrderState| {
+            serde_json::to_string(&OrderView::from(&order(state.clone()))).expect("JSON")
+        };
+        assert_eq!(
+            shown(&states[2]),
+            concat!(
+                r#"{"order_id":"018f2b6c-1c3e-4b5a-8d7e-9f0a1b2c3d4e","buyer_id":"ann","lines":["#,
+                r#"{"item_id":"ticket_1","quantity":2},{"item_id":"hall","seats":["A1","A2"]}],"#,
+                r#""status":"confirmed","reason":null,"placed_at":"1970-01-01T00:00:01.000Z","#,
+                r#""decided_at":"1970-01-01T00:00:02.000Z","#,
+                r#""hold_expires_at":"1970-01-01T00:10:02.000Z","payment_ref":"p-1"}"#,
+            )
+        );
+        assert!(shown(&states[6]).contains(
+            r#""reason":"seat_taken","placed_at":"1970-01-01T00:00:01.000Z","decided_at":"1970-01-01T00:00:02.000Z","hold_expires_at":null,"payment_ref":null}"#
+        ));
+    }
+
+    #[test]
+    fn fields_that_contradict_each_other_are_refused() {
+        let states = states();
+        let wrong = |state: usize, field: &str, value: Value| {
+            let view = order(states[state].clone());
+            let mut json = serde_json::to_value(OrderView::from(&view)).expect("JSON");
+            json[field] = value;
+            match serde_json::from_value::<OrderView<'_>>(json) {
+                Ok(view) => Order::try_from(view).expect_err(field).to_string(),
+                Err(unreadable) => unreadable.to_string(),
+            }
+        };
+        assert!(wrong(1, "hold_expires_at", Value::Null).starts_with("hold_expires_at: "));
+        assert!(wrong(1, "decided_at", Value::Null).starts_with("decided_at: "));
+        assert!(wrong(1, "payment_ref", json!("p-1")).starts_with("status: "));
+        assert!(wrong(2, "payment_ref", Value::Null).starts_with("payment_ref: "));
+        assert!(wrong(6, "reason", Value::Null).starts_with("reason: "));
+        assert!(wrong(0, "placed_at", json!("yesterday")).starts_with("time: "));
+        let both = json!([{"item_id": "a", "quantity": 1, "seats": ["b"]}]);
+        assert!(wrong(0, "lines", both).starts_with("seats: "));
+        assert!(wrong(0, "lines", json!([{"item_id": "a"}])).starts_with("quantity: "));
+    }
+
+    #[test]
+    fn a_hall_is_read_back_with_its_seats() {
+        let spec = ItemSpec::hall("hall", ["A1", "A2"]).expect("a hall");
+        let ItemKind::Seats(hall) = spec.kind.clone() else { panic!("seats") };
+        let item = Item { spec: Arc::new(spec), available: 1, held: 1, sold: 0 };
+        let view = || ItemView::new(&item, Timestamp::from_millis(0));
+        let json = serde_json::to_value(view()).expect("JSON");
+        assert_eq!((&json["kind"], &json["opens_at"]), (&json!("seats"), &Value::Null));
+        assert_eq!(view().into_item(Some(hall)), Ok(item.clone()));
+        assert_eq!(view().into_item(None).expect_err("no seats").field(), "seats");
+        let smaller = Hall::new(vec![SeatId::new("A1").expect("a seat")]).expect("a hall");
+        assert!(view().into_item(Some(smaller)).is_err());
+    }
+}
