@@ -82,8 +82,9 @@ impl Fault {
     }
 }
 
-/// A layer that breaks calls: by chance, at a rate for each [`Fault`], or by a
-/// script. Clones share their state.
+/// Breaks calls by chance, at a rate for each [`Fault`], or by a script. It goes
+/// around a seam as a layer does, by [`Layered::new`](super::Layered::new) or
+/// [`Backend::layered`](crate::Backend::layered). Clones share their state.
 ///
 /// Whether the nth call of an operation goes wrong, and how, follows from the
 /// seed, the operation, the fault and n alone, so two runs that make the same
