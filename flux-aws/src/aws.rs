@@ -1,4 +1,4 @@
-//! What the clients of DynamoDB and SQS have in common: where they come from,
+//! The common part of the clients of DynamoDB and SQS: where they come from,
 //! how long they wait, and what their failures mean.
 
 use std::time::Duration;
@@ -45,13 +45,13 @@ pub(crate) fn time_outs(call_max: Duration) -> TimeoutConfig {
     TimeoutConfig::builder()
         .connect_timeout(CONNECT_MAX)
         .operation_timeout(call_max)
-        // What is not named here would be kept.
+        // Time-outs not named here would be kept.
         .disable_operation_attempt_timeout()
         .disable_read_timeout()
         .build()
 }
 
-/// What a failed call means. A failure that may have taken effect is
+/// Turns the failure of a call into ours. A failure that may have taken effect is
 /// [`SeamError::Unknown`]; whatever was refused for the moment is
 /// [`SeamError::Unavailable`]; the rest is [`SeamError::Broken`].
 pub(crate) fn failure<E>(service: &'static str, error: SdkError<E, Response>) -> SeamError

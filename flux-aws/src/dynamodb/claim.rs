@@ -1,8 +1,8 @@
 //! Taking items over, and what is remembered of those taken.
 //!
-//! The token is the epoch of an item's first shelf, and minted there; then it
+//! The token is the epoch of an item's first stock row, and minted there; then it
 //! is set on the other stock_rows, unless a later one is there already. So of two
-//! claims at once the later has every shelf in the end.
+//! claims at once the later has every stock row in the end.
 
 use std::collections::HashMap;
 use std::sync::{Arc, MutexGuard, PoisonError};
@@ -26,7 +26,7 @@ const PAUSE: Backoff = Backoff::new(Duration::from_millis(4), Duration::from_mil
 /// Items remembered; past that all are forgotten and read again.
 pub(super) const REMEMBERED_MAX: usize = 10_000;
 
-/// What one process knows of claimed items from one call to the next. Nothing
+/// The memory of one process: claimed items from one call to the next. Nothing
 /// rests on it: every write holds it against the rows.
 pub(super) type Memory = HashMap<ItemId, Known>;
 
@@ -142,7 +142,7 @@ impl DynamoStore {
         self.memory().remove(item);
     }
 
-    /// What is remembered of an item claimed under `token`.
+    /// Looks up an item claimed under `token`.
     pub(super) fn remembered(&self, item: &ItemId, token: FencingToken) -> Option<Known> {
         let memory = self.memory();
         let known = memory.get(item)?;
@@ -162,7 +162,7 @@ impl DynamoStore {
         stripes
     }
 
-    /// Remembers what was written to a shelf, or found there.
+    /// Remembers what was written to a stock row, or found there.
     pub(super) fn remember_stock_row(&self, item: &ItemId, stripe: usize, shelf: StockRow) {
         let mut memory = self.memory();
         let Some(known) = memory.get_mut(item) else { return };
@@ -173,7 +173,7 @@ impl DynamoStore {
         }
     }
 
-    /// The token a shelf's row has.
+    /// The token that a stock row has.
     pub(super) fn token_of(row: &Row) -> Result<FencingToken, SeamError> {
         get_number(row, "epoch").map(FencingToken)
     }

@@ -1,5 +1,5 @@
-//! How many units of each item are held: counted over the index of holds,
-//! since no row of an item tells, lest each payment write it. One count serves
+//! Counts the units held of each item over the index of holds, since no row of an
+//! item tells, lest each payment write it. One count serves
 //! all items and all who ask meanwhile, and for ten times as long as it took.
 
 use std::collections::HashMap;
@@ -30,7 +30,7 @@ type Units = Arc<HashMap<ItemId, u32>>;
 struct Counted {
     units: Units,
     took: Duration,
-    /// How long it serves.
+    /// The end of its service.
     until: Instant,
 }
 

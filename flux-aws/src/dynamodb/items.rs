@@ -50,7 +50,7 @@ impl Items {
         }
     }
 
-    /// The items as their rows are now, each shelf for itself, in order.
+    /// The items as their rows are now, each stock row for itself, in order.
     pub(super) async fn read(&self, items: &[ItemId]) -> Result<Vec<Option<Known>>, SeamError> {
         let heads = items.iter().map(|item| Key::stock_row(item, 0)).collect();
         let mut rows = self.table.get_all(heads).await?;

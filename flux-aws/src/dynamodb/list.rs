@@ -1,6 +1,6 @@
 //! Listings of orders, from the logs of the items they are for. Nothing
-//! scans: a listing reads an item's log, its tail on the shelf, then the next
-//! shelf or item, and last the strays, and may stop anywhere.
+//! scans: a listing reads an item's log, its tail on the stock row, then the next
+//! stock row or item, and last the strays, and may stop anywhere.
 
 use std::collections::HashMap;
 use std::time::Duration;
@@ -24,7 +24,7 @@ const PAUSE: Backoff = Backoff::new(Duration::from_millis(20), Duration::from_mi
 /// Calls made for one page; what was found by then is the page.
 const STEPS_MAX: usize = 20;
 
-/// Where a listing is.
+/// The place of a listing.
 #[derive(Debug, Clone, PartialEq, Eq)]
 enum At {
     /// In the log of a stripe, or past it in its tail: so many orders of it
@@ -104,7 +104,7 @@ fn read_cursor(text: &str) -> Option<At> {
     })
 }
 
-/// Orders that a row of a log or the tail of a shelf names, and how many of
+/// Orders that a row of a log or the tail of a stock row names, and how many of
 /// them were seen before.
 struct Named {
     entries: Vec<Entry>,
@@ -338,7 +338,7 @@ impl DynamoStore {
     }
 }
 
-/// What must be there is not to be seen, yet.
+/// The failure to see an order that must be there, yet.
 fn unseen(what: &str) -> SeamError {
     SeamError::unavailable(SERVICE).with_source(what)
 }

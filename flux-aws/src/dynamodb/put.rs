@@ -21,10 +21,10 @@ use super::table::{GET_MAX, Transacted, Written, values};
 /// Tries of a change while workers write the item's stock.
 const TRIES_MAX: u32 = 20;
 const PAUSE: Backoff = Backoff::new(Duration::from_millis(10), Duration::from_millis(500));
-/// Nobody else claims an item for so long while its buyers are counted; the
+/// An item is closed to claims for so long while its buyers are counted; the
 /// count goes on to say so.
 const COUNTING: Duration = Duration::from_secs(15);
-/// How often it does.
+/// The time between two such renewals.
 const COUNTING_RENEWED: Duration = Duration::from_secs(5);
 /// Seats' names in one row: well under DynamoDB's 400 KB.
 const NAMES_BYTES_MAX: usize = 300_000;

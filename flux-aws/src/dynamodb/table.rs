@@ -45,7 +45,7 @@ pub(super) struct Table {
     pub(super) meter: Meter,
 }
 
-/// What a write under a condition came to.
+/// The outcome of a write under a condition.
 #[derive(Debug)]
 pub(super) enum Written {
     /// It was made; the row as it is now.
@@ -54,12 +54,12 @@ pub(super) enum Written {
     Not(Option<Row>),
 }
 
-/// What a transaction came to.
+/// The outcome of a transaction.
 #[derive(Debug)]
 pub(super) enum Transacted {
     /// All of it was written.
     Applied,
-    /// Nothing was: for each action, why not, if it is at fault.
+    /// None of it was written: for each action the reason, if it is at fault.
     Cancelled(Vec<CancellationReason>),
     /// No try was answered.
     Unknown(SeamError),
@@ -362,7 +362,7 @@ fn judge_reasons(reasons: &[CancellationReason]) -> Judged {
     }
 }
 
-/// What some futures answer, in order, a bounded number of them at once.
+/// Awaits some futures, a bounded number of them at once; their answers in order.
 pub(super) fn in_order<F: Future>(
     futures: impl IntoIterator<Item = F>,
 ) -> impl Stream<Item = F::Output> {

@@ -24,7 +24,7 @@ use super::wire::Wire;
 use crate::batcher::{Batcher, NotBatched};
 
 /// Outcomes a subscriber may fall behind before it loses the oldest.
-const NEWS_KEPT: usize = 1024;
+const OUTCOMES_KEPT: usize = 1024;
 /// Outcomes that may wait for one `PUBLISH`, and that goes in one at most.
 const WAITING_MAX: usize = 1024;
 const BATCH_MAX: usize = 256;
@@ -46,7 +46,7 @@ pub struct RedisBus {
 
 impl RedisBus {
     pub(super) fn new(redis: Redis) -> Self {
-        let here = outcome_channel(NEWS_KEPT);
+        let here = outcome_channel(OUTCOMES_KEPT);
         let wire = Arc::new(Wire::new());
         let channel: Arc<str> = format!("flux:outcomes:{}", redis.prefix).into();
         let mut listener = JoinSet::new();
@@ -117,10 +117,10 @@ impl Ear {
             let ended = match self.subscribe().await {
                 Ok((sink, stream)) => {
                     if failures > 1 {
-                        info!("outcomes of other processes is heard again");
+                        info!("outcomes of other processes are heard again");
                     }
                     failures = 0;
-                    // What was said before is lost, or was never listened for.
+                    // Outcomes from before are lost, or were never listened for.
                     let _ = self.here.send(Arc::new(Outcomes::gap()));
                     self.hear(sink, stream).await
                 }
@@ -131,9 +131,9 @@ impl Ear {
             let answers = self.link.command::<()>("PING", &redis::cmd("PING")).await.is_ok();
             failures += 1;
             if answers && failures == 2 {
-                warn!(error = %ended, "Redis answers, but outcomes of other processes is not heard");
+                warn!(error = %ended, "Redis answers, but outcomes of other processes are not heard");
             } else {
-                debug!(error = %ended, "outcomes of other processes is not heard for now");
+                debug!(error = %ended, "outcomes of other processes are not heard for now");
             }
             sleep(PAUSE.equal_jitter(failures)).await;
         }

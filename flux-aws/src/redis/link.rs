@@ -24,7 +24,7 @@ use crate::bill::Meter;
 pub(super) const CONNECT_MAX: Duration = Duration::from_secs(1);
 /// A command that takes longer is given up.
 pub(super) const COMMAND_MAX: Duration = Duration::from_millis(500);
-/// Redis is left alone so long after one failure, and at most.
+/// Redis is left alone so long after failures, and at most.
 const PAUSE: Backoff = Backoff::new(Duration::from_millis(100), PAUSE_MAX);
 const PAUSE_MAX: Duration = Duration::from_secs(1);
 
@@ -147,7 +147,7 @@ impl Link {
         let _ = self.state.subscribe().wait_for(|state| matches!(state, State::Up(..))).await;
     }
 
-    /// What Redis answered, be it a refusal; an error if nothing.
+    /// The answer of Redis, be it a refusal; an error if there is none.
     async fn send(&self, name: &'static str, command: &Cmd) -> Answer<Result<Value, RedisError>> {
         let (number, mut connection) = self.connection().await?;
         self.meter.redis(name);
@@ -261,7 +261,7 @@ fn is_answer(error: &RedisError) -> bool {
     matches!(error.kind(), AuthenticationFailed | Extension | Server(_) | UnexpectedReturnType)
 }
 
-/// What an answer that is an error means.
+/// Turns an answer that is an error into ours.
 fn refusal(error: RedisError) -> SeamError {
     use ServerErrorKind::{BusyLoading, ClusterDown, MasterDown, ReadOnly, TryAgain};
     let for_the_moment = match error.kind() {

@@ -15,7 +15,7 @@ use uuid::Uuid;
 
 use super::Redis;
 
-/// How often a key is tried that somebody else holds: seldomer as time passes.
+/// Pauses between tries of a key that somebody else holds.
 const PAUSE: Backoff = Backoff::new(Duration::from_millis(5), Duration::from_millis(50));
 /// A lease that lasts longer is cut to this.
 const TTL_MAX: Duration = Duration::from_secs(365 * 24 * 3600);
@@ -42,7 +42,7 @@ for place, key in ipairs(KEYS) do
 end
 return ours";
 
-/// How many are no longer ours; all are renewed, or none.
+/// Renews all keys or none; the number that are no longer ours.
 const RENEW: &str = "
 local lost = 0
 for _, key in ipairs(KEYS) do
@@ -53,7 +53,7 @@ if lost == 0 then
 end
 return lost";
 
-/// How many were no longer ours; those that are, are freed.
+/// Frees the keys that are ours; the number that were not.
 const RELEASE: &str = "
 local lost = 0
 for _, key in ipairs(KEYS) do

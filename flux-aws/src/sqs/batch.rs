@@ -18,12 +18,12 @@ pub(super) const ENTRIES_MAX: usize = 10;
 const CALL_BYTES_MAX: usize = 256 * 1024;
 /// Calls for one piece of work that are on their way at once.
 const CALLS_MAX: usize = 4;
-/// How often an entry is tried that SQS fails within a call that went well.
+/// Tries of an entry that SQS fails within a call that went well.
 const TRIES: u32 = 3;
 /// Pauses between the tries.
 const PAUSE: Backoff = Backoff::new(Duration::from_millis(50), Duration::from_millis(500));
 
-/// Why an entry of a batch was not done.
+/// The failure of one entry of a batch.
 #[derive(Debug, Clone)]
 pub(super) enum EntryError {
     /// SQS holds it against the entry, which will never be done.
@@ -41,10 +41,10 @@ impl From<EntryError> for SeamError {
     }
 }
 
-/// What became of the entries of one piece of work, in order.
+/// The results of the entries of one piece of work, in order.
 pub(super) type Results = Vec<Result<(), EntryError>>;
 
-/// What SQS says became of the entries of one call, by their place in it.
+/// The results of the entries of one call as SQS tells them, by their place in it.
 pub(super) type Replies = Vec<Option<Result<(), BatchResultErrorEntry>>>;
 
 pub(super) fn replies<'r>(

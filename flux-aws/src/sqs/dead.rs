@@ -27,7 +27,7 @@ const LOOKED_AT: std::ops::RangeInclusive<usize> = 100..=1_000;
 /// The rest of a reason is cut off.
 const REASON_BYTES_MAX: usize = 1024;
 
-/// What lies in the dead-letter queue.
+/// A message in the dead-letter queue.
 #[derive(Serialize, Deserialize)]
 struct Letter {
     v: Version,

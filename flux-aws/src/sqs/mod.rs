@@ -5,7 +5,7 @@
 //! idle sender waits for nobody. A body stays below 64 KiB, which is what one
 //! request is billed for.
 //!
-//! What that means for a worker: a pack is deleted when each of its messages is
+//! For a worker that means: a pack is deleted when each of its messages is
 //! settled, and if it is not, all of them come again. A pack of several that
 //! comes for the third time is taken apart, so that a message that breaks its
 //! worker is alone. What can't be read goes to the dead-letter queue as it is,
@@ -61,7 +61,7 @@ use crate::bill::Meter;
 const SERVICE: &str = "SQS";
 /// Calls of `send` that wait for the batch before theirs.
 const SENDERS_MAX: usize = 10_000;
-/// When to come back if more than that wait.
+/// Advice to those who are turned away because more than that wait.
 const RETRY_AFTER: Duration = Duration::from_secs(1);
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]

@@ -17,11 +17,11 @@ use super::queue::{Queue, lock};
 /// SQS waits whole seconds; shorter waits are polls so far apart.
 const SHORT: Duration = Duration::from_millis(100);
 
-/// How far a poll is.
+/// The progress of a poll.
 #[derive(Debug, Clone)]
 enum Phase {
     Away,
-    /// What it brought can be taken; the rest is being seen to.
+    /// Its messages can be taken; those that can't be handed out are being seen to.
     Landed,
     Over(Option<SeamError>),
 }

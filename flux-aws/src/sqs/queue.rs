@@ -26,7 +26,7 @@ const DELAY_MAX: Duration = Duration::from_secs(900);
 const HIDDEN_MAX: Duration = Duration::from_secs(11 * 3600);
 
 pub(super) fn lock<T>(state: &Mutex<T>) -> MutexGuard<'_, T> {
-    // What is behind these locks is whole after each statement.
+    // The state behind these locks is whole after each statement.
     state.lock().unwrap_or_else(PoisonError::into_inner)
 }
 
@@ -47,7 +47,7 @@ pub(super) struct Queue {
     pub(super) depth: Mutex<Depth>,
 }
 
-/// What came and can't be handed out as it is.
+/// An SQS message that can't be handed out as it is.
 #[derive(Debug)]
 pub(super) enum Trouble {
     /// Parts of a body that can't be read, and why; and what could.

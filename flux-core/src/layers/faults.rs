@@ -82,8 +82,9 @@ impl Fault {
     }
 }
 
-/// A layer that breaks calls: by chance, at a rate for each [`Fault`], or by a
-/// script. Clones share their state.
+/// Breaks calls by chance, at a rate for each [`Fault`], or by a script. It goes
+/// around a seam as a layer does, by [`Layered::new`](super::Layered::new) or
+/// [`Backend::layered`](crate::Backend::layered). Clones share their state.
 ///
 /// Whether the nth call of an operation goes wrong, and how, follows from the
 /// seed, the operation, the fault and n alone, so two runs that make the same
@@ -190,7 +191,7 @@ impl Faults {
 }
 
 impl Faults {
-    /// What a bad day brings: each fault now and then.
+    /// A bad day: each fault now and then.
     #[must_use]
     pub fn mild(seed: u64) -> Self {
         Self::builder()
@@ -209,7 +210,7 @@ impl Faults {
             .expect("the rates are in range")
     }
 
-    /// What no service would get away with: about every fourth call fails, and
+    /// A day no service would get away with: about every fourth call fails, and
     /// many more are slow, doubled or out of order.
     #[must_use]
     pub fn harsh(seed: u64) -> Self {
@@ -242,13 +243,13 @@ impl Faults {
         Self::builder().seed(0).script(faults).build()
     }
 
-    /// No more faults from now on: sleepers wake, late commits are forgotten.
+    /// Ends all faults: sleepers wake, late commits are forgotten.
     pub fn stop(&self) {
         self.shared.stopped.store(true, Ordering::SeqCst);
         self.shared.stop.notify_waiters();
     }
 
-    /// How often each fault was done so far; those that were not are left out.
+    /// The number of times each fault was done so far; those that were not are left out.
     #[must_use]
     pub fn injected(&self) -> BTreeMap<Fault, u64> {
         let count = |fault: Fault| self.shared.injected[fault as usize].load(Ordering::Relaxed);

@@ -15,9 +15,8 @@ use crate::seams::{
     Payment, PutOutcome, QueueDepth, Receipt, SeamError,
 };
 
-/// What [`Layered`] asks of the behaviour it puts around a seam: to go around
-/// each call, as every [`Layer`] does, and to change what a call carries, as only
-/// [`Faults`](super::Faults) does.
+/// The behaviour that [`Layered`] puts around a seam. Every [`Layer`] goes around
+/// each call; only [`Faults`](super::Faults) also changes what a call carries.
 pub trait Hooks: Send + Sync + 'static {
     /// See [`Layer::around`].
     fn around<T, F, Fut>(
@@ -165,7 +164,7 @@ impl<S: InventoryStore + ?Sized, L: Hooks> Layered<S, L> {
     async fn let_go_of_late(&self, commits: &[Commit]) -> Result<(), SeamError> {
         let late = self.layer.detain(commits)?;
         if !late.is_empty() {
-            // Whoever made these was told that nobody knows; nobody listens.
+            // The callers of these were told that nobody knows; nobody listens.
             drop(self.inner.commit(&late).await);
         }
         Ok(())

@@ -86,7 +86,7 @@ impl Default for Retry {
 }
 
 impl Shared {
-    /// How long to wait before trying again; `None` to give up.
+    /// The wait before the next try; `None` to give up.
     fn wait(&self, operation: Operation, retried: u32, error: &SeamError) -> Option<Duration> {
         let safe = !error.may_have_applied() || operation.may_repeat();
         if retried >= self.retries || !error.can_retry() || !safe {

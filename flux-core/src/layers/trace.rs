@@ -1,4 +1,4 @@
-//! What each call was and how long it took, in the log and as metrics.
+//! A layer that logs each call and measures how long it took.
 
 use std::error::Error;
 

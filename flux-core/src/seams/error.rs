@@ -48,7 +48,7 @@ pub enum SeamError {
     Overloaded {
         /// Which service.
         service: &'static str,
-        /// When to come back.
+        /// The time after which to come back.
         retry_after: Duration,
     },
     /// The backend can't go on; trying again can't help. A write that met this
@@ -57,7 +57,7 @@ pub enum SeamError {
     Broken {
         /// Which service.
         service: &'static str,
-        /// What is wrong and what to do about it.
+        /// The fault, and what to do about it.
         reason: String,
         /// The service's own error.
         #[source]

@@ -17,7 +17,7 @@ use crate::seams::{ConfirmOutcome, OrderFilter, Payment, PutOutcome, SeamError};
 
 const HALL: [&str; 6] = ["s0", "s1", "s2", "s3", "s4", "s5"];
 
-/// What may be found: what was acknowledged, or anything tried since.
+/// The values that may be found: the one that was acknowledged, or any tried since.
 #[derive(Debug, Clone)]
 struct Known<T> {
     acknowledged: Option<T>,
@@ -47,7 +47,7 @@ impl<T: PartialEq + std::fmt::Debug> Known<T> {
     }
 }
 
-/// Where a message must be; it is named by its order.
+/// The place where a message must be; it is named by its order.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 enum Letter {
     /// In the queue.
@@ -60,7 +60,7 @@ enum Letter {
     Free,
 }
 
-/// What a user of the backend may rely on.
+/// All that a user of the backend may rely on.
 #[derive(Debug, Default)]
 struct Model {
     items: BTreeMap<ItemId, Known<ItemSpec>>,

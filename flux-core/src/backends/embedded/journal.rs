@@ -34,7 +34,7 @@ pub(crate) const DEAD: TableDefinition<'_, u64, &[u8]> = TableDefinition::new("d
 /// Bytes that may wait for the writer; more is refused.
 const GROUP_BYTES_MAX: usize = 64 << 20;
 
-/// What the writer writes at once.
+/// Rows that the writer writes at once.
 #[derive(Debug, Default)]
 pub(crate) struct Group {
     pub(crate) orders: Vec<OrderRows>,
@@ -135,7 +135,7 @@ impl Group {
 struct Progress {
     /// The newest group that is on disk.
     durable: u64,
-    /// Why nothing more will be.
+    /// The failure after which nothing more will be.
     broken: Option<SeamError>,
 }
 
@@ -191,7 +191,7 @@ impl Journal {
         Ok(Self { shared, writer: Some(writer) })
     }
 
-    /// What a read on another thread needs.
+    /// The part that a read on another thread needs.
     pub(crate) fn shared(&self) -> Arc<Shared> {
         self.shared.clone()
     }

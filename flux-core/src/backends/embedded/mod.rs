@@ -1,7 +1,7 @@
 //! The durable backend: one redb file in a directory, no service to start.
 //!
-//! What has been answered is on disk, by a real sync. What is asked meanwhile
-//! goes to the disk together, so the cost of a sync is shared by the crowd.
+//! Every answered write is on disk, by a real sync. Those that come meanwhile go
+//! to the disk together, so the cost of a sync is shared by the crowd.
 //! The file holds definitions, orders and messages; indexes and stock are
 //! derived from it at open. One process has it open at a time.
 //!
@@ -56,7 +56,7 @@ pub(crate) const SERVICE: &str = "embedded store";
 const FILE_NAME: &str = "flux.redb";
 const CACHE_BYTES: usize = 64 << 20;
 
-/// Why a directory can't be opened.
+/// The failure of an open.
 #[derive(Debug, thiserror::Error)]
 #[non_exhaustive]
 pub enum OpenError {
@@ -69,9 +69,9 @@ pub enum OpenError {
     /// It was written by another version of this library.
     #[error("the data is of format {found}, this program reads format {expected}")]
     Version {
-        /// What the file says.
+        /// The version of the file.
         found: u64,
-        /// What this version writes.
+        /// The version this program reads.
         expected: u64,
     },
     /// It is not what was written, or not a store at all.
@@ -79,7 +79,7 @@ pub enum OpenError {
     Damaged {
         /// The file.
         path: PathBuf,
-        /// What is wrong with it.
+        /// The fault and where it is.
         what: String,
     },
     /// The operating system refused.
@@ -87,7 +87,7 @@ pub enum OpenError {
     Io {
         /// The file or directory.
         path: PathBuf,
-        /// What it said.
+        /// The operating system's error.
         #[source]
         source: Box<dyn Error + Send + Sync>,
     },
@@ -146,13 +146,13 @@ impl Embedded {
         /// Memory for pages of the file; 64 MiB.
         #[builder(default = CACHE_BYTES)]
         cache_bytes: usize,
-        /// How long a delivery may go unsettled before it comes again; 30 s.
+        /// Time a delivery may go unsettled before it comes again; 30 s.
         #[builder(default = VISIBILITY)]
         visibility: Duration,
         /// Most messages the queue holds, delivered ones included; 1,000,000.
         #[builder(default = DEPTH_MAX)]
         queue_depth_max: usize,
-        /// What the queue dates messages by; the machine's clock.
+        /// Dates the queue's messages; the machine's clock.
         #[builder(default = Arc::new(SystemClock))]
         clock: Arc<dyn Clock>,
     ) -> Result<Self, OpenError> {

@@ -27,7 +27,7 @@ const THREADS_MAX: usize = 8;
 pub(crate) struct Recovered {
     /// Whether the last open was closed.
     pub(crate) was_closed: bool,
-    /// How many opens found that the one before had not been closed.
+    /// The number of opens that found the one before not closed.
     pub(crate) crashes: u64,
     pub(crate) ledger: Ledger,
     pub(crate) items: usize,
@@ -35,12 +35,12 @@ pub(crate) struct Recovered {
     pub(crate) queue: Durable,
 }
 
-/// Why an open fails.
+/// The reasons for an open to fail.
 #[derive(Debug)]
 pub(crate) enum Failure {
     /// The tables are of another version.
     Version(u64),
-    /// What is there can't be right.
+    /// The contents can't be right.
     Damaged(String),
     /// The database says no.
     Database(redb::Error),
@@ -79,7 +79,7 @@ pub(crate) fn initialise(db: &Database) -> Result<(), Failure> {
     Ok(txn.commit()?)
 }
 
-/// What an open leaves in the file to say that it was.
+/// The numbers of this open, as they stand in the file.
 struct Opened {
     generation: u64,
     crashes: u64,

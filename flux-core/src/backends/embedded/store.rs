@@ -185,7 +185,7 @@ fn scan(
     Ok(page)
 }
 
-/// What each buyer holds or owns of an item, from all orders in the file.
+/// Counts the units of an item that each buyer holds or owns, over all orders in the file.
 fn count_buyers(shared: &Shared, item: &ItemId) -> Result<Buyers, ReadError> {
     let txn = shared.db.begin_read().map_err(redb::Error::from)?;
     let table = txn.open_table(ORDERS).map_err(redb::Error::from)?;
@@ -248,7 +248,9 @@ impl EmbeddedStore {
         let put = move || {
             let mut inner = inner.lock().expect("the ledger does not panic");
             runtime.block_on(journal.durable(journal.last()))?;
-            let owners = count_buyers(&journal.shared(), &spec.id)?;
+            // A panic of redb must not poison the ledger, which is as it was.
+            let count = || count_buyers(&journal.shared(), &spec.id);
+            let owners = catch_unwind(AssertUnwindSafe(count)).map_err(|_| panicked())??;
             Ok(Self::put(&journal, &mut inner, &spec, owners))
         };
         spawn_blocking(put).await.map_err(|error| panicked().with_source(error))?
