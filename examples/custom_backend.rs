@@ -226,7 +226,7 @@ impl InventoryStore for ShelfStore {
         limit: usize,
     ) -> Result<OrderPage, SeamError> {
         let after: Option<OrderId> = match after.map(|cursor| cursor.0.parse()) {
-            Some(Err(_)) => return Err(SeamError::broken("shelves", "not a cursor of ours")),
+            Some(Err(_)) => return Err(SeamError::UnknownCursor { service: "shelves" }),
             after => after.and_then(Result::ok),
         };
         let state = self.state();

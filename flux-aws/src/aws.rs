@@ -1,4 +1,4 @@
-//! What the clients of DynamoDB and SQS have in common: where they come from,
+//! The common part of the clients of DynamoDB and SQS: where they come from,
 //! how long they wait, and what their failures mean.
 
 use std::time::Duration;
@@ -45,13 +45,13 @@ pub(crate) fn time_outs(call_max: Duration) -> TimeoutConfig {
     TimeoutConfig::builder()
         .connect_timeout(CONNECT_MAX)
         .operation_timeout(call_max)
-        // What is not named here would be kept.
+        // Time-outs not named here would be kept.
         .disable_operation_attempt_timeout()
         .disable_read_timeout()
         .build()
 }
 
-/// What a failed call means. A failure that may have taken effect is
+/// Turns the failure of a call into ours. A failure that may have taken effect is
 /// [`SeamError::Unknown`]; whatever was refused for the moment is
 /// [`SeamError::Unavailable`]; the rest is [`SeamError::Broken`].
 pub(crate) fn failure<E>(service: &'static str, error: SdkError<E, Response>) -> SeamError
@@ -60,24 +60,23 @@ where
 {
     let SdkError::ServiceError(answer) = &error else {
         return match error {
-            SdkError::ConstructionFailure(_) => SeamError::Broken {
-                service,
-                reason: "the request could not be built; are region and credentials set?".into(),
-                source: Some(Box::new(error)),
-            },
-            error => SeamError::Unknown { service, source: Some(Box::new(error)) },
+            SdkError::ConstructionFailure(_) => {
+                let reason = "the request could not be built; are region and credentials set?";
+                SeamError::broken(service, reason).with_source(error)
+            }
+            error => SeamError::unknown(service).with_source(error),
         };
     };
     let code = answer.err().code().unwrap_or_default();
     if is_throttle(code) {
-        return SeamError::Unavailable { service, source: Some(Box::new(error)) };
+        return SeamError::unavailable(service).with_source(error);
     }
     if answer.raw().status().as_u16() >= 500 {
-        return SeamError::Unknown { service, source: Some(Box::new(error)) };
+        return SeamError::unknown(service).with_source(error);
     }
     let message = answer.err().message().unwrap_or("no message");
     let reason = format!("{code}: {message}");
-    SeamError::Broken { service, reason, source: Some(Box::new(error)) }
+    SeamError::broken(service, reason).with_source(error)
 }
 
 /// Error codes by which AWS refuses a call for the moment, without effect.

@@ -14,7 +14,7 @@ use crate::dynamodb::DynamoStore;
 use crate::redis::{Redis, RedisSettings};
 use crate::sqs::{self, SqsQueue};
 
-/// Why the services can't be used.
+/// The failure to open the services.
 #[derive(Debug, thiserror::Error)]
 #[non_exhaustive]
 pub enum OpenError {
@@ -136,7 +136,7 @@ fn settings() -> Settings {
     Settings::builder()
         // A sweep is eight queries.
         .sweep_every(Duration::from_secs(1))
-        // What another worker has in hand for the item waits as long.
+        // Another worker's orders for the item wait as long.
         .claim_max(Duration::from_millis(200))
         .build()
 }

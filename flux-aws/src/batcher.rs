@@ -4,7 +4,7 @@
 use tokio::sync::{mpsc, oneshot};
 use tokio::task::JoinSet;
 
-/// Why a call was not made.
+/// The reason that a call was not made.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum NotBatched {
     /// Too many wait already.
@@ -98,25 +98,25 @@ mod tests {
     fn doubling(waiting_max: usize, batch_max: usize) -> (Arc<Batcher<u32, u32>>, Sizes) {
         let sizes = Sizes::default();
         let seen = Arc::clone(&sizes);
-        let gather = Batcher::new(waiting_max, batch_max, 1, move |batch: Vec<u32>| {
+        let batcher = Batcher::new(waiting_max, batch_max, 1, move |batch: Vec<u32>| {
             seen.lock().expect("no panic").push(batch.len());
             async move {
                 tokio::time::sleep(Duration::from_millis(10)).await;
                 batch.into_iter().map(|n| n * 2).collect()
             }
         });
-        (Arc::new(gather), sizes)
+        (Arc::new(batcher), sizes)
     }
 
     #[tokio::test(start_paused = true)]
     async fn what_comes_while_a_batch_is_away_goes_together() {
-        let (gather, sizes) = doubling(100, 8);
+        let (batcher, sizes) = doubling(100, 8);
         let first = tokio::spawn({
-            let gather = Arc::clone(&gather);
-            async move { gather.call(1).await }
+            let batcher = Arc::clone(&batcher);
+            async move { batcher.call(1).await }
         });
         tokio::time::sleep(Duration::from_millis(5)).await;
-        let rest = (2..12).map(|n| gather.call(n));
+        let rest = (2..12).map(|n| batcher.call(n));
         let answers = futures_util::future::join_all(rest).await;
         assert_eq!(first.await.expect("no panic"), Ok(2));
         assert_eq!(answers, (2..12).map(|n| Ok(n * 2)).collect::<Vec<_>>());
@@ -125,8 +125,8 @@ mod tests {
 
     #[tokio::test(start_paused = true)]
     async fn too_many_hear_so_at_once() {
-        let (gather, _) = doubling(2, 1);
-        let calls = (0..20).map(|n| gather.call(n));
+        let (batcher, _) = doubling(2, 1);
+        let calls = (0..20).map(|n| batcher.call(n));
         let answers = futures_util::future::join_all(calls).await;
         assert!(answers.contains(&Err(NotBatched::Full)), "{answers:?}");
         assert!(answers.iter().filter(|answer| answer.is_ok()).count() >= 2, "{answers:?}");
@@ -134,11 +134,11 @@ mod tests {
 
     #[tokio::test]
     async fn a_batch_that_panics_takes_only_its_own_with_it() {
-        let gather = Batcher::new(8, 1, 1, |batch: Vec<u32>| async move {
+        let batcher = Batcher::new(8, 1, 1, |batch: Vec<u32>| async move {
             assert_ne!(batch, [1], "told to");
             batch
         });
-        assert_eq!(gather.call(1).await, Err(NotBatched::Lost));
-        assert_eq!(gather.call(2).await, Ok(2));
+        assert_eq!(batcher.call(1).await, Err(NotBatched::Lost));
+        assert_eq!(batcher.call(2).await, Ok(2));
     }
 }

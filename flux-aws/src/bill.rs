@@ -1,4 +1,4 @@
-//! What a sale costs: every call to SQS, DynamoDB and Redis is counted, by
+//! The cost of a sale: every call to SQS, DynamoDB and Redis is counted, by
 //! type and by what it is billed as.
 //!
 //! Capacity units are those that DynamoDB itself reports with each answer. An
@@ -22,7 +22,7 @@ const SQS_CHUNK_BYTES: usize = 64 * 1024;
 pub struct Meter(Arc<Mutex<Bill>>);
 
 impl Meter {
-    /// What was counted so far.
+    /// The bill so far.
     #[must_use]
     pub fn bill(&self) -> Bill {
         self.lock().clone()
@@ -116,7 +116,7 @@ impl Bill {
         *self.calls.entry(key).or_default() += calls;
     }
 
-    /// What it costs, in US dollars.
+    /// The cost in US dollars.
     #[must_use]
     pub fn dollars(&self, prices: &Prices) -> f64 {
         (self.sqs_requests as f64 * prices.sqs_requests
@@ -149,7 +149,7 @@ impl Add<&Self> for Bill {
 
 impl Sub<&Self> for Bill {
     type Output = Self;
-    /// What was added since `earlier`, a bill of the same meter.
+    /// The part added since `earlier`, a bill of the same meter.
     fn sub(mut self, earlier: &Self) -> Self {
         for (key, calls) in &mut self.calls {
             *calls -= earlier.calls.get(key).copied().unwrap_or(0).min(*calls);

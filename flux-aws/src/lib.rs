@@ -9,8 +9,6 @@ mod batcher;
 pub mod bill;
 #[cfg(feature = "dynamodb")]
 pub mod dynamodb;
-#[cfg(any(feature = "dynamodb", feature = "sqs"))]
-mod pause;
 #[cfg(feature = "redis")]
 pub mod redis;
 #[cfg(feature = "sqs")]

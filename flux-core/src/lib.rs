@@ -1,13 +1,14 @@
 #![doc = include_str!("../README.md")]
 
 pub mod backends;
-mod backoff;
+pub mod backoff;
 pub mod clock;
 #[cfg(feature = "conformance")]
 pub mod conformance;
 pub mod engine;
 pub mod layers;
 pub mod protocol;
+mod random;
 pub mod seams;
 
 pub use backends::Backend;

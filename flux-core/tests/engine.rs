@@ -1,6 +1,8 @@
 //! The engine's calls as an application sees them, on the memory backend and
 //! tokio's paused clock.
 
+mod cannot_write;
+
 use std::collections::HashSet;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
@@ -8,15 +10,16 @@ use std::time::Duration;
 
 use flux_core::backends::memory::{MemoryBus, MemoryStore};
 use flux_core::clock::TokioClock;
-use flux_core::layers::{BrokenLocks, Call, Layer, YesLocks};
-use flux_core::protocol::Commit;
-use flux_core::seams::{CommitMax, OrderFilter, OutcomeBus, Outcomes, SeamError};
+use flux_core::layers::{BrokenLocks, YesLocks};
+use flux_core::seams::{CommitMax, OrderFilter, OutcomeBus, Outcomes};
 use flux_core::{
     Backend, Error, Flux, ItemId, ItemSpec, Line, Order, OrderId, OrderRequest, OrderStatus,
     PaymentRef, Reason, Role, SeatState, Settings, Timestamp,
 };
 use tokio::sync::broadcast::error::RecvError;
 use uuid::Uuid;
+
+use self::cannot_write::CannotWrite;
 
 type Result<T = ()> = std::result::Result<T, Box<dyn std::error::Error>>;
 
@@ -457,33 +460,11 @@ async fn sell_by_small_writes(side_by_side: usize) -> Result {
     assert_sound(&flux).await
 }
 
-/// A store that can't write one order, or for a while nothing at all.
-#[derive(Clone)]
-struct CannotWrite {
-    order: OrderId,
-    outage: Arc<AtomicBool>,
-}
-
-impl Layer for CannotWrite {
-    async fn around<T, F, Fut>(&self, _call: Call, run: F) -> std::result::Result<T, SeamError>
-    where
-        T: Send,
-        F: Fn() -> Fut + Send + Sync,
-        Fut: Future<Output = std::result::Result<T, SeamError>> + Send,
-    {
-        run().await
-    }
-
-    fn detain(&self, commits: &[Commit]) -> std::result::Result<Vec<Commit>, SeamError> {
-        let mut ids = commits.iter().flat_map(|commit| &commit.writes).map(|w| w.order.id);
-        let refused = self.outage.load(Ordering::Relaxed) || ids.any(|id| id == self.order);
-        if refused { Err(SeamError::unavailable("the store")) } else { Ok(Vec::new()) }
-    }
-}
-
-fn cannot_write(order: OrderId) -> (Flux, CannotWrite) {
-    let layer = CannotWrite { order, outage: Arc::default() };
-    (engine(&Backend::memory().layered(layer.clone())), layer)
+fn cannot_write(order: OrderId) -> (Flux, Arc<AtomicBool>) {
+    let (mut backend, outage) = (Backend::memory(), Arc::<AtomicBool>::default());
+    backend.store =
+        Arc::new(CannotWrite { store: backend.store, order, outage: Arc::clone(&outage) });
+    (engine(&backend), outage)
 }
 
 #[tokio::test(start_paused = true)]
@@ -509,9 +490,9 @@ async fn a_poison_message_is_given_up_with_its_reason_and_the_rest_goes_on() -> 
 
 #[tokio::test(start_paused = true)]
 async fn an_outage_gives_no_order_up() -> Result {
-    let (flux, layer) = cannot_write(id(0));
+    let (flux, outage) = cannot_write(id(0));
     flux.put_item(ItemSpec::pool("a", 100)?).await?;
-    layer.outage.store(true, Ordering::Relaxed);
+    outage.store(true, Ordering::Relaxed);
     for n in 1..50 {
         flux.submit(one("ann").with_id(id(n))).await?;
     }
@@ -519,7 +500,7 @@ async fn an_outage_gives_no_order_up() -> Result {
     let asked = flux.place(one("bob").with_id(id(90))).await;
     assert!(matches!(asked, Err(Error::OutcomePending(_))), "{asked:?}");
     tokio::time::sleep(Duration::from_secs(3_600)).await;
-    layer.outage.store(false, Ordering::Relaxed);
+    outage.store(false, Ordering::Relaxed);
     for n in 1..50 {
         let order = flux.wait(id(n), Duration::from_secs(120)).await?;
         assert_eq!(order.status(), OrderStatus::Held);

@@ -310,6 +310,7 @@ struct Blind(Arc<dyn OrderQueue>);
 
 type Sent<T = ()> = std::result::Result<T, SeamError>;
 
+#[deny(clippy::missing_trait_methods)]
 #[async_trait]
 impl OrderQueue for Blind {
     async fn send(&self, messages: &[Message]) -> Sent {

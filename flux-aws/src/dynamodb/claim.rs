@@ -1,13 +1,14 @@
 //! Taking items over, and what is remembered of those taken.
 //!
-//! The token is the epoch of an item's first shelf, and minted there; then it
+//! The token is the epoch of an item's first stock row, and minted there; then it
 //! is set on the other stock_rows, unless a later one is there already. So of two
-//! claims at once the later has every shelf in the end.
+//! claims at once the later has every stock row in the end.
 
 use std::collections::HashMap;
 use std::sync::{Arc, MutexGuard, PoisonError};
 use std::time::Duration;
 
+use flux_core::backoff::Backoff;
 use flux_core::protocol::{Claim, FencingToken};
 use flux_core::seams::SeamError;
 use flux_core::{ItemId, ItemSpec, Timestamp};
@@ -18,14 +19,14 @@ use super::DynamoStore;
 use super::rows::{Key, Row, SERVICE, get_number, number};
 use super::stock_row::{Known, StockRow};
 use super::table::{Written, in_order};
-use crate::pause::jittered;
 
 /// Tries of a claim that a later one overtakes.
 const CLAIM_TRIES: u32 = 12;
+const PAUSE: Backoff = Backoff::new(Duration::from_millis(4), Duration::from_millis(500));
 /// Items remembered; past that all are forgotten and read again.
 pub(super) const REMEMBERED_MAX: usize = 10_000;
 
-/// What one process knows of claimed items from one call to the next. Nothing
+/// The memory of one process: claimed items from one call to the next. Nothing
 /// rests on it: every write holds it against the rows.
 pub(super) type Memory = HashMap<ItemId, Known>;
 
@@ -59,7 +60,7 @@ impl DynamoStore {
     ) -> Result<Option<Known>, SeamError> {
         for tries in 0..CLAIM_TRIES {
             if tries > 0 {
-                sleep(jittered(tries, Duration::from_millis(2))).await;
+                sleep(PAUSE.full_jitter(tries)).await;
             }
             let head = self.table.update(Key::stock_row(item, 0));
             let head = match counting_until {
@@ -78,9 +79,8 @@ impl DynamoStore {
                 Written::Row(row) => row,
                 Written::Not(None) => return Ok(None),
                 Written::Not(Some(_)) => {
-                    let being_counted = "its buyers are being counted for a new cap";
-                    let source = Some(format!("{item}: {being_counted}").into());
-                    return Err(SeamError::Unavailable { service: SERVICE, source });
+                    let source = format!("{item}: its buyers are being counted for a new cap");
+                    return Err(SeamError::unavailable(SERVICE).with_source(source));
                 }
             };
             let (head, spec) = self.items.head(&row).await?;
@@ -141,7 +141,7 @@ impl DynamoStore {
         self.memory().remove(item);
     }
 
-    /// What is remembered of an item claimed under `token`.
+    /// Looks up an item claimed under `token`.
     pub(super) fn remembered(&self, item: &ItemId, token: FencingToken) -> Option<Known> {
         let memory = self.memory();
         let known = memory.get(item)?;
@@ -161,7 +161,7 @@ impl DynamoStore {
         stripes
     }
 
-    /// Remembers what was written to a shelf, or found there.
+    /// Remembers what was written to a stock row, or found there.
     pub(super) fn remember_stock_row(&self, item: &ItemId, stripe: usize, shelf: StockRow) {
         let mut memory = self.memory();
         let Some(known) = memory.get_mut(item) else { return };
@@ -172,7 +172,7 @@ impl DynamoStore {
         }
     }
 
-    /// The token a shelf's row has.
+    /// The token that a stock row has.
     pub(super) fn token_of(row: &Row) -> Result<FencingToken, SeamError> {
         get_number(row, "epoch").map(FencingToken)
     }

@@ -14,9 +14,9 @@ use super::DynamoStore;
 use super::rows::{DUE_INDEX, Key, SERVICE, get_number, number};
 use super::table::Written;
 
-/// How rows are written; a store that writes otherwise has another.
+/// The version of the rows; a store that writes others has another.
 const FORMAT: u64 = 1;
-/// How long a new table may take.
+/// Time a new table may take.
 const CREATING_MAX: Duration = Duration::from_secs(120);
 
 impl DynamoStore {

@@ -1,5 +1,5 @@
-//! How many units of each item are held: counted over the index of holds,
-//! since no row of an item tells, lest each payment write it. One count serves
+//! Counts the units held of each item over the index of holds, since no row of an
+//! item tells, lest each payment write it. One count serves
 //! all items and all who ask meanwhile, and for ten times as long as it took.
 
 use std::collections::HashMap;
@@ -12,7 +12,7 @@ use futures_util::future::try_join_all;
 use tokio::time::Instant;
 
 use super::rows::{DUE_SHARDS, taken};
-use super::store::{not_batched, same};
+use super::store::not_batched;
 use super::table::Table;
 use crate::batcher::Batcher;
 
@@ -30,7 +30,7 @@ type Units = Arc<HashMap<ItemId, u32>>;
 struct Counted {
     units: Units,
     took: Duration,
-    /// How long it serves.
+    /// The end of its service.
     until: Instant,
 }
 
@@ -55,8 +55,7 @@ impl HeldUnits {
                     Some(units) => Ok(units),
                     None => count_all(&table, &counted).await,
                 };
-                let answer = |()| units.as_ref().map(Arc::clone).map_err(same);
-                callers.into_iter().map(answer).collect()
+                callers.into_iter().map(|()| units.clone()).collect()
             }
         });
         Self { counted, counting }

@@ -11,7 +11,6 @@ use futures_util::TryStreamExt;
 use super::claim::REMEMBERED_MAX;
 use super::rows::{Key, Row, SERVICE, damaged, string, text};
 use super::stock_row::{Head, HeadKind, Known, StockRow};
-use super::store::same;
 use super::table::{Table, in_order, values};
 
 type Specs = HashMap<ItemId, (Arc<Head>, Arc<ItemSpec>)>;
@@ -47,11 +46,11 @@ impl Items {
                 let found = |item| once.binary_search(item).ok().and_then(|at| known[at].clone());
                 items.iter().map(|item| Ok(found(item))).collect()
             }
-            Err(error) => items.iter().map(|_| Err(same(&error))).collect(),
+            Err(error) => items.iter().map(|_| Err(error.clone())).collect(),
         }
     }
 
-    /// The items as their rows are now, each shelf for itself, in order.
+    /// The items as their rows are now, each stock row for itself, in order.
     pub(super) async fn read(&self, items: &[ItemId]) -> Result<Vec<Option<Known>>, SeamError> {
         let heads = items.iter().map(|item| Key::stock_row(item, 0)).collect();
         let mut rows = self.table.get_all(heads).await?;

@@ -1,10 +1,11 @@
 //! Listings of orders, from the logs of the items they are for. Nothing
-//! scans: a listing reads an item's log, its tail on the shelf, then the next
-//! shelf or item, and last the strays, and may stop anywhere.
+//! scans: a listing reads an item's log, its tail on the stock row, then the next
+//! stock row or item, and last the strays, and may stop anywhere.
 
 use std::collections::HashMap;
 use std::time::Duration;
 
+use flux_core::backoff::Backoff;
 use flux_core::seams::{Cursor, OrderFilter, OrderPage, SeamError};
 use flux_core::{BuyerId, ItemId, Order, OrderId};
 use tokio::time::sleep;
@@ -13,18 +14,17 @@ use super::DynamoStore;
 use super::rows::{Entry, Key, Row, SERVICE, damaged, get_number, read_order, string, text};
 use super::stock_row::Head;
 use super::table::{GET_MAX, values};
-use crate::pause::jittered;
 
 /// Rows of a log read in one call.
 const LOG_ROWS: i32 = 20;
 /// Looks at what one transaction wrote, until all of it is to be seen.
 const LOOKS_MAX: u32 = 6;
 /// The first pause between them; it doubles.
-const PAUSE: Duration = Duration::from_millis(10);
+const PAUSE: Backoff = Backoff::new(Duration::from_millis(20), Duration::from_millis(500));
 /// Calls made for one page; what was found by then is the page.
 const STEPS_MAX: usize = 20;
 
-/// Where a listing is.
+/// The place of a listing.
 #[derive(Debug, Clone, PartialEq, Eq)]
 enum At {
     /// In the log of a stripe, or past it in its tail: so many orders of it
@@ -63,8 +63,7 @@ impl Walk {
             None => Self { item: None, at: At::Items(None) },
         };
         let Some(cursor) = after else { return Ok(start) };
-        let at = read_cursor(&cursor.0)
-            .ok_or_else(|| SeamError::broken(SERVICE, "not a cursor of this store"))?;
+        let at = read_cursor(&cursor.0).ok_or(SeamError::UnknownCursor { service: SERVICE })?;
         Ok(Self { at, ..start })
     }
 
@@ -105,7 +104,7 @@ fn read_cursor(text: &str) -> Option<At> {
     })
 }
 
-/// Orders that a row of a log or the tail of a shelf names, and how many of
+/// Orders that a row of a log or the tail of a stock row names, and how many of
 /// them were seen before.
 struct Named {
     entries: Vec<Entry>,
@@ -215,7 +214,7 @@ impl DynamoStore {
                 break;
             }
             if looks > 0 {
-                sleep(jittered(looks, PAUSE)).await;
+                sleep(PAUSE.full_jitter(looks)).await;
             }
             rows.extend(self.table.get_all(unseen).await?);
         }
@@ -237,7 +236,7 @@ impl DynamoStore {
         let (head, shelf) = (Key::stock_row(item, 0), Key::stock_row(item, stripe));
         for looks in 0..LOOKS_MAX {
             if looks > 0 {
-                sleep(jittered(looks, PAUSE)).await;
+                sleep(PAUSE.full_jitter(looks)).await;
             }
             let rows = self.table.get_all(vec![head.clone(), shelf.clone()]).await?;
             let (Some(head), Some(row)) = (rows.get(&head), rows.get(&shelf)) else {
@@ -339,9 +338,9 @@ impl DynamoStore {
     }
 }
 
-/// What must be there is not to be seen, yet.
+/// The failure to see an order that must be there, yet.
 fn unseen(what: &str) -> SeamError {
-    SeamError::Unavailable { service: SERVICE, source: Some(what.into()) }
+    SeamError::unavailable(SERVICE).with_source(what)
 }
 
 #[cfg(test)]

@@ -5,6 +5,7 @@ use std::collections::BTreeMap;
 use std::time::Duration;
 
 use aws_sdk_dynamodb::types::{Put, TransactWriteItem, Update};
+use flux_core::backoff::Backoff;
 use flux_core::protocol::{FencingToken, Stock, revise};
 use flux_core::seams::{PutOutcome, SeamError};
 use flux_core::{BuyerId, Hall, ItemId, ItemKind, ItemSpec, PutItemError};
@@ -16,14 +17,14 @@ use super::list::Walk;
 use super::rows::{Key, Row, SERVICE, number, string};
 use super::stock_row::{Head, HeadKind, Known, StockRow};
 use super::table::{GET_MAX, Transacted, Written, values};
-use crate::pause::jittered;
 
 /// Tries of a change while workers write the item's stock.
 const TRIES_MAX: u32 = 20;
-/// Nobody else claims an item for so long while its buyers are counted; the
+const PAUSE: Backoff = Backoff::new(Duration::from_millis(10), Duration::from_millis(500));
+/// An item is closed to claims for so long while its buyers are counted; the
 /// count goes on to say so.
 const COUNTING: Duration = Duration::from_secs(15);
-/// How often it does.
+/// The time between two such renewals.
 const COUNTING_RENEWED: Duration = Duration::from_secs(5);
 /// Seats' names in one row: well under DynamoDB's 400 KB.
 const NAMES_BYTES_MAX: usize = 300_000;
@@ -33,7 +34,7 @@ impl DynamoStore {
         let mut new_hall = None;
         for tries in 0..TRIES_MAX {
             if tries > 0 {
-                sleep(jittered(tries, Duration::from_millis(5))).await;
+                sleep(PAUSE.full_jitter(tries)).await;
             }
             let outcome = match self.read_item(&spec.id).await? {
                 Some(old) => self.change(&old, spec, &mut new_hall).await?,

@@ -1,4 +1,4 @@
-//! How things are written in the table: the keys and attributes of every kind
+//! The rows of the table: the keys and attributes of every kind
 //! of row. `design.md` tells what each is for.
 
 use std::collections::HashMap;
@@ -45,7 +45,7 @@ impl Key {
         }
     }
 
-    /// What one buyer holds or owns of a capped item, counted since `since`.
+    /// The units of a capped item that one buyer holds or owns, counted since `since`.
     pub(super) fn buyer(item: &ItemId, since: u64, buyer: &BuyerId) -> Self {
         Self::new(format!("buyer {since} {item} {buyer}"), "buyer")
     }
@@ -96,7 +96,7 @@ pub(super) fn bytes(value: Vec<u8>) -> Value {
     Value::B(Blob::new(value))
 }
 
-/// What is written there can't be ours.
+/// The failure to read a row, which can't be ours.
 pub(super) fn damaged(row: &Row, what: &str) -> SeamError {
     let pk = row.get("pk").and_then(|pk| pk.as_s().ok()).map_or("?", String::as_str);
     SeamError::broken(SERVICE, format!("row {pk:?}: {what} is missing or unreadable"))
@@ -169,7 +169,7 @@ fn takes(order: &Order) -> String {
     order.lines.iter().map(line).collect::<Vec<_>>().join(" ")
 }
 
-/// What [`takes`] wrote.
+/// Reads what [`takes`] wrote.
 pub(super) fn taken(row: &Row) -> Result<Vec<(ItemId, u32)>, SeamError> {
     let words: Vec<&str> = text(row, "takes")?.split(' ').collect();
     let pair = |pair: &[&str]| match pair {

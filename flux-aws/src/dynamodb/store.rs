@@ -218,7 +218,7 @@ pub(super) async fn read_together(
 ) -> Vec<Result<Option<Order>, SeamError>> {
     match read_orders(table, ids).await {
         Ok(orders) => orders.into_iter().map(Ok).collect(),
-        Err(error) => ids.iter().map(|_| Err(same(&error))).collect(),
+        Err(error) => ids.iter().map(|_| Err(error.clone())).collect(),
     }
 }
 
@@ -228,17 +228,5 @@ pub(super) fn not_batched(why: NotBatched) -> SeamError {
             SeamError::Overloaded { service: SERVICE, retry_after: Duration::from_secs(1) }
         }
         NotBatched::Lost => SeamError::unavailable(SERVICE),
-    }
-}
-
-/// The same failure again, for another caller.
-pub(super) fn same(error: &SeamError) -> SeamError {
-    match error {
-        SeamError::Broken { service, reason, .. } => SeamError::broken(service, reason.clone()),
-        SeamError::Unknown { service, .. } => SeamError::unknown(service),
-        SeamError::Overloaded { service, retry_after } => {
-            SeamError::Overloaded { service, retry_after: *retry_after }
-        }
-        _ => SeamError::unavailable(SERVICE),
     }
 }

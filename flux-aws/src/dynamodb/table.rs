@@ -14,6 +14,7 @@ use aws_sdk_dynamodb::types::{
     ReturnConsumedCapacity, ReturnValue, ReturnValuesOnConditionCheckFailure, TransactWriteItem,
     WriteRequest,
 };
+use flux_core::backoff::Backoff;
 use flux_core::seams::SeamError;
 use futures_util::{Stream, StreamExt, TryStreamExt, stream};
 use tokio::time::{Instant, sleep};
@@ -22,7 +23,6 @@ use uuid::Uuid;
 use super::rows::{DUE_INDEX, Key, Row, SERVICE, number};
 use crate::aws;
 use crate::bill::Meter;
-use crate::pause::jittered;
 
 /// Keys in one batch read; DynamoDB takes no more.
 pub(super) const GET_MAX: usize = 100;
@@ -33,7 +33,7 @@ const AT_ONCE: usize = 32;
 /// Tries of what DynamoDB refused for the moment, or did not answer.
 const TRIES_MAX: u32 = 6;
 /// The first pause between such tries; it doubles.
-const PAUSE: Duration = Duration::from_millis(10);
+const PAUSE: Backoff = Backoff::new(Duration::from_millis(20), Duration::from_millis(500));
 /// No try begins later than this.
 const TRY_FOR: Duration = Duration::from_secs(4);
 
@@ -45,7 +45,7 @@ pub(super) struct Table {
     pub(super) meter: Meter,
 }
 
-/// What a write under a condition came to.
+/// The outcome of a write under a condition.
 #[derive(Debug)]
 pub(super) enum Written {
     /// It was made; the row as it is now.
@@ -54,12 +54,12 @@ pub(super) enum Written {
     Not(Option<Row>),
 }
 
-/// What a transaction came to.
+/// The outcome of a transaction.
 #[derive(Debug)]
 pub(super) enum Transacted {
     /// All of it was written.
     Applied,
-    /// Nothing was: for each action, why not, if it is at fault.
+    /// None of it was written: for each action the reason, if it is at fault.
     Cancelled(Vec<CancellationReason>),
     /// No try was answered.
     Unknown(SeamError),
@@ -101,7 +101,7 @@ impl Table {
                 return Ok(rows);
             }
             if tries > 0 {
-                sleep(jittered(tries, PAUSE)).await;
+                sleep(PAUSE.full_jitter(tries)).await;
             }
             let keys = KeysAndAttributes::builder().set_keys(Some(left)).consistent_read(true);
             let answer = self
@@ -139,7 +139,7 @@ impl Table {
                 return Ok(());
             }
             if tries > 0 {
-                sleep(jittered(tries, PAUSE)).await;
+                sleep(PAUSE.full_jitter(tries)).await;
             }
             let answer = self
                 .client
@@ -240,7 +240,7 @@ impl Table {
         let mut last: Option<SeamError> = None;
         for tries in 0..TRIES_MAX {
             if tries > 0 {
-                sleep(jittered(tries, PAUSE)).await;
+                sleep(PAUSE.full_jitter(tries)).await;
             }
             let answer = self
                 .client
@@ -309,7 +309,7 @@ impl Table {
                 "there is no table {:?} with an index {:?}; make it with `--create`, or by terraform/",
                 self.name, DUE_INDEX
             );
-            return SeamError::Broken { service: SERVICE, reason, source: Some(Box::new(error)) };
+            return SeamError::broken(SERVICE, reason).with_source(error);
         }
         aws::failure(SERVICE, error)
     }
@@ -362,7 +362,7 @@ fn judge_reasons(reasons: &[CancellationReason]) -> Judged {
     }
 }
 
-/// What some futures answer, in order, a bounded number of them at once.
+/// Awaits some futures, a bounded number of them at once; their answers in order.
 pub(super) fn in_order<F: Future>(
     futures: impl IntoIterator<Item = F>,
 ) -> impl Stream<Item = F::Output> {

@@ -1,4 +1,4 @@
-//! What was accepted and is not decided yet, noted in Redis for all processes:
+//! Notes the orders that were accepted and are not decided in Redis, for all processes:
 //! SQS can't be looked into, and a buyer may ask another process, or the same
 //! after a restart, what became of an order. Best effort, as outcomes are.
 
@@ -110,7 +110,7 @@ async fn note(redis: &Redis, orders: &[&Order]) {
     }
 }
 
-/// What is noted of some orders, for callers who each ask for one.
+/// Looks up the notes of some orders, for callers who each ask for one.
 async fn look(redis: &Redis, ids: &[OrderId]) -> Vec<Option<Order>> {
     let mut get = redis::cmd("MGET");
     for id in ids {
@@ -129,6 +129,7 @@ fn key(redis: &Redis, id: OrderId) -> String {
     format!("flux:accepted:{{{}}}:{id}", redis.prefix)
 }
 
+#[deny(clippy::missing_trait_methods)]
 #[async_trait]
 impl OrderQueue for Accepted {
     async fn send(&self, messages: &[Message]) -> Result<(), SeamError> {
@@ -200,8 +201,8 @@ impl OrderQueue for Accepted {
         self.queue.redrive(max).await
     }
 
-    /// What this process knows, or else what is noted. Without Redis nothing
-    /// is.
+    /// The order as this process knows it, or else as it is noted, which needs
+    /// Redis.
     async fn find(&self, id: OrderId) -> Result<Option<Order>, SeamError> {
         if let Some(order) = self.queue.find(id).await? {
             return Ok(Some(order));

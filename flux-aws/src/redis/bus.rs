@@ -7,6 +7,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use async_trait::async_trait;
+use flux_core::backoff::Backoff;
 use flux_core::seams::{
     OutcomeBus, OutcomeReceiver, OutcomeSender, Outcomes, SeamError, outcome_channel,
 };
@@ -18,19 +19,18 @@ use tokio::time::{sleep, timeout};
 use tracing::{debug, info, warn};
 
 use super::Redis;
-use super::link::{COMMAND_MAX, CONNECT_MAX, Link, SERVICE, pause, timed_out};
+use super::link::{COMMAND_MAX, CONNECT_MAX, Link, SERVICE, timed_out};
 use super::wire::Wire;
 use crate::batcher::{Batcher, NotBatched};
 
 /// Outcomes a subscriber may fall behind before it loses the oldest.
-const NEWS_KEPT: usize = 1024;
+const OUTCOMES_KEPT: usize = 1024;
 /// Outcomes that may wait for one `PUBLISH`, and that goes in one at most.
 const WAITING_MAX: usize = 1024;
 const BATCH_MAX: usize = 256;
 /// After so much silence the connection is asked whether it still stands.
 const SILENCE_MAX: Duration = Duration::from_secs(5);
-const PAUSE_MIN: Duration = Duration::from_millis(50);
-const PAUSE_MAX: Duration = Duration::from_secs(1);
+const PAUSE: Backoff = Backoff::new(Duration::from_millis(50), Duration::from_secs(1));
 
 /// An [`OutcomeBus`] over Redis: see [`Redis::bus`]. Dropping it ends its
 /// tasks and its subscribers' channels.
@@ -46,7 +46,7 @@ pub struct RedisBus {
 
 impl RedisBus {
     pub(super) fn new(redis: Redis) -> Self {
-        let here = outcome_channel(NEWS_KEPT);
+        let here = outcome_channel(OUTCOMES_KEPT);
         let wire = Arc::new(Wire::new());
         let channel: Arc<str> = format!("flux:outcomes:{}", redis.prefix).into();
         let mut listener = JoinSet::new();
@@ -63,7 +63,7 @@ impl RedisBus {
                     (redis.clone(), Arc::clone(&wire), Arc::clone(&channel));
                 async move {
                     let told = tell(&redis.link, &channel, wire.write(&batch)).await;
-                    batch.iter().map(|_| told.as_ref().map_err(alike).copied()).collect()
+                    batch.iter().map(|_| told.clone()).collect()
                 }
             });
         Self { here, elsewhere, _listener: listener }
@@ -101,15 +101,6 @@ async fn tell(link: &Link, channel: &str, messages: Vec<String>) -> Result<(), S
     Ok(())
 }
 
-/// The error of a batch, for each that was in it.
-fn alike(error: &SeamError) -> SeamError {
-    match error {
-        SeamError::Broken { service, reason, .. } => SeamError::broken(service, reason.as_str()),
-        error if error.may_have_applied() => SeamError::unknown(SERVICE),
-        _ => SeamError::unavailable(SERVICE),
-    }
-}
-
 /// Hears what other processes publish.
 struct Ear {
     link: Arc<Link>,
@@ -126,10 +117,10 @@ impl Ear {
             let ended = match self.subscribe().await {
                 Ok((sink, stream)) => {
                     if failures > 1 {
-                        info!("outcomes of other processes is heard again");
+                        info!("outcomes of other processes are heard again");
                     }
                     failures = 0;
-                    // What was said before is lost, or was never listened for.
+                    // Outcomes from before are lost, or were never listened for.
                     let _ = self.here.send(Arc::new(Outcomes::gap()));
                     self.hear(sink, stream).await
                 }
@@ -140,11 +131,11 @@ impl Ear {
             let answers = self.link.command::<()>("PING", &redis::cmd("PING")).await.is_ok();
             failures += 1;
             if answers && failures == 2 {
-                warn!(error = %ended, "Redis answers, but outcomes of other processes is not heard");
+                warn!(error = %ended, "Redis answers, but outcomes of other processes are not heard");
             } else {
-                debug!(error = %ended, "outcomes of other processes is not heard for now");
+                debug!(error = %ended, "outcomes of other processes are not heard for now");
             }
-            sleep(pause(failures, PAUSE_MIN, PAUSE_MAX)).await;
+            sleep(PAUSE.equal_jitter(failures)).await;
         }
     }
 

@@ -1,11 +1,11 @@
 //! The connection that commands go by, and what is known of its health: while
 //! Redis is away a call fails at once, and one task looks whether it is back.
 
-use std::hash::{BuildHasher, RandomState};
 use std::sync::Arc;
 use std::time::Duration;
 
 use flux_core::InvalidInput;
+use flux_core::backoff::Backoff;
 use flux_core::seams::{OrderQueue, SeamError};
 use redis::aio::MultiplexedConnection;
 use redis::{
@@ -24,8 +24,8 @@ use crate::bill::Meter;
 pub(super) const CONNECT_MAX: Duration = Duration::from_secs(1);
 /// A command that takes longer is given up.
 pub(super) const COMMAND_MAX: Duration = Duration::from_millis(500);
-/// Redis is left alone so long after one failure, and at most.
-const PAUSE_MIN: Duration = Duration::from_millis(100);
+/// Redis is left alone so long after failures, and at most.
+const PAUSE: Backoff = Backoff::new(Duration::from_millis(100), PAUSE_MAX);
 const PAUSE_MAX: Duration = Duration::from_secs(1);
 
 /// One Redis; clones share its connection. See the [module](super).
@@ -147,7 +147,7 @@ impl Link {
         let _ = self.state.subscribe().wait_for(|state| matches!(state, State::Up(..))).await;
     }
 
-    /// What Redis answered, be it a refusal; an error if nothing.
+    /// The answer of Redis, be it a refusal; an error if there is none.
     async fn send(&self, name: &'static str, command: &Cmd) -> Answer<Result<Value, RedisError>> {
         let (number, mut connection) = self.connection().await?;
         self.meter.redis(name);
@@ -155,7 +155,7 @@ impl Link {
         match answer.unwrap_or_else(|_| Err(timed_out())) {
             Err(error) if !is_answer(&error) => {
                 self.lose(number, &error);
-                Err(SeamError::Unknown { service: SERVICE, source: Some(Box::new(error)) })
+                Err(SeamError::unknown(SERVICE).with_source(error))
             }
             Err(error) if error.kind() == ErrorKind::Server(ServerErrorKind::ReadOnly) => {
                 // Now a replica; the address may lead to another by now.
@@ -242,7 +242,7 @@ async fn keep(link: Arc<Link>) {
             }
         }
         failures += 1;
-        sleep(pause(failures, PAUSE_MIN, PAUSE_MAX)).await;
+        sleep(PAUSE.equal_jitter(failures)).await;
     }
 }
 
@@ -255,21 +255,13 @@ pub(super) fn timed_out() -> RedisError {
     std::io::Error::from(std::io::ErrorKind::TimedOut).into()
 }
 
-/// Between the half and the whole of `least` doubled with each try after the
-/// first, at most `most`.
-pub(super) fn pause(tries: u32, least: Duration, most: Duration) -> Duration {
-    let longest = least.saturating_mul(1 << tries.saturating_sub(1).min(16)).min(most);
-    let random = (RandomState::new().hash_one(()) >> 11) as f64 / (1u64 << 53) as f64;
-    longest.mul_f64(0.5 + random / 2.0)
-}
-
 /// Whether Redis said so, and not the connection to it.
 fn is_answer(error: &RedisError) -> bool {
     use ErrorKind::{AuthenticationFailed, Extension, Server, UnexpectedReturnType};
     matches!(error.kind(), AuthenticationFailed | Extension | Server(_) | UnexpectedReturnType)
 }
 
-/// What an answer that is an error means.
+/// Turns an answer that is an error into ours.
 fn refusal(error: RedisError) -> SeamError {
     use ServerErrorKind::{BusyLoading, ClusterDown, MasterDown, ReadOnly, TryAgain};
     let for_the_moment = match error.kind() {
@@ -277,8 +269,7 @@ fn refusal(error: RedisError) -> SeamError {
         _ => matches!(error.code(), Some("BUSY" | "OOM" | "NOREPLICAS" | "MISCONF")),
     };
     if for_the_moment {
-        return SeamError::Unavailable { service: SERVICE, source: Some(Box::new(error)) };
+        return SeamError::unavailable(SERVICE).with_source(error);
     }
-    let reason = error.to_string();
-    SeamError::Broken { service: SERVICE, reason, source: Some(Box::new(error)) }
+    SeamError::broken(SERVICE, error.to_string()).with_source(error)
 }

@@ -7,17 +7,16 @@ use std::time::Duration;
 
 use async_trait::async_trait;
 use flux_core::ItemId;
+use flux_core::backoff::Backoff;
 use flux_core::seams::{Lease, LockManager, SeamError};
 use redis::Script;
 use tokio::time::{Instant, sleep};
 use uuid::Uuid;
 
 use super::Redis;
-use super::link::pause;
 
-/// How often a key is tried that somebody else holds: seldomer as time passes.
-const PAUSE_MIN: Duration = Duration::from_millis(5);
-const PAUSE_MAX: Duration = Duration::from_millis(50);
+/// Pauses between tries of a key that somebody else holds.
+const PAUSE: Backoff = Backoff::new(Duration::from_millis(5), Duration::from_millis(50));
 /// A lease that lasts longer is cut to this.
 const TTL_MAX: Duration = Duration::from_secs(365 * 24 * 3600);
 
@@ -43,7 +42,7 @@ for place, key in ipairs(KEYS) do
 end
 return ours";
 
-/// How many are no longer ours; all are renewed, or none.
+/// Renews all keys or none; the number that are no longer ours.
 const RENEW: &str = "
 local lost = 0
 for _, key in ipairs(KEYS) do
@@ -54,7 +53,7 @@ if lost == 0 then
 end
 return lost";
 
-/// How many were no longer ours; those that are, are freed.
+/// Frees the keys that are ours; the number that were not.
 const RELEASE: &str = "
 local lost = 0
 for _, key in ipairs(KEYS) do
@@ -115,7 +114,7 @@ impl LockManager for RedisLocks {
                 return Ok(None);
             }
             tries += 1;
-            sleep(pause(tries, PAUSE_MIN, PAUSE_MAX).min(left)).await;
+            sleep(PAUSE.equal_jitter(tries).min(left)).await;
         }
     }
 

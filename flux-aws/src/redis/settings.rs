@@ -1,4 +1,4 @@
-//! Where Redis is, checked before anything connects.
+//! The address of Redis, checked before anything connects.
 
 use std::fmt;
 
@@ -9,7 +9,7 @@ use redis::{Client, ConnectionAddr, IntoConnectionInfo, ProtocolVersion};
 const PREFIX_BYTES_MAX: usize = 64;
 const PORT: u16 = 6379;
 
-/// Where Redis is, and under which prefix our keys and channels lie. Its
+/// The address of Redis, and the prefix of our keys and channels. Its
 /// `Debug` shows no password.
 #[derive(Clone)]
 pub struct RedisSettings {

@@ -14,7 +14,7 @@ use uuid::Uuid;
 const VERSION: u32 = 1;
 /// Outcomes are cut into messages of about this size.
 const MESSAGE_BYTES: usize = 256 * 1024;
-/// Nothing of ours is larger: one order may be above the size to cut at.
+/// Bound on the size of our messages: one order may be above the size to cut at.
 const MESSAGE_BYTES_MAX: usize = 4 * MESSAGE_BYTES;
 
 #[derive(Serialize)]
@@ -36,7 +36,7 @@ struct Heard {
 #[derive(Debug)]
 pub(super) struct Wire {
     from: Uuid,
-    /// How every message of ours begins.
+    /// The beginning of every message of ours.
     start: String,
 }
 
@@ -72,7 +72,7 @@ impl Wire {
         self.cut(more_orders, more_levels, messages);
     }
 
-    /// What others said; nothing if it was us.
+    /// Reads a message of another process; none if it is our own.
     pub(super) fn read(&self, message: &[u8]) -> Result<Option<Outcomes>, Junk> {
         if message.starts_with(self.start.as_bytes()) {
             return Ok(None);

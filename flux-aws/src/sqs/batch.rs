@@ -1,17 +1,16 @@
 //! Calls that carry many entries: each entry of the reply is checked, and those
 //! that SQS failed are tried again.
 
-use std::sync::Arc;
 use std::time::Duration;
 
 use aws_sdk_sqs::types::BatchResultErrorEntry;
+use flux_core::backoff::Backoff;
 use flux_core::seams::SeamError;
 use futures_util::future::BoxFuture;
 use futures_util::{FutureExt, StreamExt};
 use tracing::debug;
 
 use super::SERVICE;
-use crate::pause::jittered;
 
 /// Entries that one call carries.
 pub(super) const ENTRIES_MAX: usize = 10;
@@ -19,70 +18,33 @@ pub(super) const ENTRIES_MAX: usize = 10;
 const CALL_BYTES_MAX: usize = 256 * 1024;
 /// Calls for one piece of work that are on their way at once.
 const CALLS_MAX: usize = 4;
-/// How often an entry is tried that SQS fails within a call that went well.
+/// Tries of an entry that SQS fails within a call that went well.
 const TRIES: u32 = 3;
-/// Between tries: up to twice that, then four times.
-const PAUSE: Duration = Duration::from_millis(25);
+/// Pauses between the tries.
+const PAUSE: Backoff = Backoff::new(Duration::from_millis(50), Duration::from_millis(500));
 
-/// A failure that several callers hear of.
-pub(super) type Shared = Arc<SeamError>;
-
-#[derive(Debug)]
-struct Source(Shared);
-
-impl std::fmt::Display for Source {
-    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        match std::error::Error::source(&*self.0) {
-            Some(source) => std::fmt::Display::fmt(source, f),
-            None => std::fmt::Display::fmt(&self.0, f),
-        }
-    }
-}
-
-impl std::error::Error for Source {
-    fn source(&self) -> Option<&(dyn std::error::Error + 'static)> {
-        std::error::Error::source(&*self.0)?.source()
-    }
-}
-
-/// The same failure for one of its hearers.
-pub(super) fn told(error: &Shared) -> SeamError {
-    let source: Option<Box<dyn std::error::Error + Send + Sync>> =
-        Some(Box::new(Source(Arc::clone(error))));
-    match &**error {
-        SeamError::Unavailable { service, .. } => SeamError::Unavailable { service, source },
-        SeamError::Overloaded { service, retry_after } => {
-            SeamError::Overloaded { service, retry_after: *retry_after }
-        }
-        SeamError::Broken { service, reason, .. } => {
-            SeamError::Broken { service, reason: reason.clone(), source }
-        }
-        _ => SeamError::Unknown { service: SERVICE, source },
-    }
-}
-
-/// Why an entry of a batch was not done.
+/// The failure of one entry of a batch.
 #[derive(Debug, Clone)]
 pub(super) enum EntryError {
     /// SQS holds it against the entry, which will never be done.
     Refused(String),
     /// Anything else.
-    Failed(Shared),
+    Failed(SeamError),
 }
 
-impl EntryError {
-    pub(super) fn shared(self) -> Shared {
-        match self {
-            Self::Refused(reason) => Arc::new(SeamError::broken(SERVICE, reason)),
-            Self::Failed(error) => error,
+impl From<EntryError> for SeamError {
+    fn from(error: EntryError) -> Self {
+        match error {
+            EntryError::Refused(reason) => Self::broken(SERVICE, reason),
+            EntryError::Failed(error) => error,
         }
     }
 }
 
-/// What became of the entries of one piece of work, in order.
+/// The results of the entries of one piece of work, in order.
 pub(super) type Results = Vec<Result<(), EntryError>>;
 
-/// What SQS says became of the entries of one call, by their place in it.
+/// The results of the entries of one call as SQS tells them, by their place in it.
 pub(super) type Replies = Vec<Option<Result<(), BatchResultErrorEntry>>>;
 
 pub(super) fn replies<'r>(
@@ -130,7 +92,7 @@ where
     T: Clone + Send + Sync,
     F: Fn(Vec<T>) -> BoxFuture<'static, Result<Replies, SeamError>> + Sync,
 {
-    let unknown = || EntryError::Failed(Arc::new(SeamError::unknown(SERVICE)));
+    let unknown = || EntryError::Failed(SeamError::unknown(SERVICE));
     let mut results = vec![Err(unknown()); entries.len()];
     let mut left: Vec<usize> = (0..entries.len()).collect();
     for try_ in 1..=TRIES {
@@ -138,7 +100,7 @@ where
         let replies = match call(asked).await {
             Ok(replies) => replies,
             Err(error) => {
-                let error = EntryError::Failed(Arc::new(error));
+                let error = EntryError::Failed(error);
                 left.iter().for_each(|place| results[*place] = Err(error.clone()));
                 break;
             }
@@ -150,9 +112,8 @@ where
                 Some(Err(fault)) if fault.sender_fault() => Err(EntryError::Refused(said(&fault))),
                 Some(Err(fault)) => {
                     again.push(place);
-                    let source = Some(said(&fault).into());
-                    let error = SeamError::Unavailable { service: SERVICE, source };
-                    Err(EntryError::Failed(Arc::new(error)))
+                    let error = SeamError::unavailable(SERVICE).with_source(said(&fault));
+                    Err(EntryError::Failed(error))
                 }
                 None => Err(unknown()),
             };
@@ -162,7 +123,7 @@ where
             break;
         }
         debug!(entries = left.len(), "SQS failed entries of a batch; trying them again");
-        tokio::time::sleep(jittered(try_, PAUSE)).await;
+        tokio::time::sleep(PAUSE.full_jitter(try_)).await;
     }
     results
 }

@@ -238,14 +238,13 @@ fn is_missing<E: ProvideErrorMetadata>(error: &SdkError<E, Response>) -> bool {
     code.ends_with("NonExistentQueue") || code.ends_with("QueueDoesNotExist")
 }
 
-/// What a failed call on a queue means.
+/// Turns the failure of a call on a queue into ours.
 pub(super) fn failure<E>(queue: &str, error: SdkError<E, Response>) -> SeamError
 where
     E: ProvideErrorMetadata + std::error::Error + Send + Sync + 'static,
 {
     if is_missing(&error) {
-        let reason = missing(queue);
-        return SeamError::Broken { service: SERVICE, reason, source: Some(Box::new(error)) };
+        return SeamError::broken(SERVICE, missing(queue)).with_source(error);
     }
     aws::failure(SERVICE, error)
 }

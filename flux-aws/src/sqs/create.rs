@@ -11,13 +11,13 @@ use super::SERVICE;
 use super::calls::{Calls, failure};
 use crate::bill::Meter;
 
-/// How often SQS delivers before it gives up by itself: a backstop, as the
+/// Deliveries after which SQS gives up by itself: a backstop, as the
 /// worker gives up earlier and says why.
 const RECEIVES_MAX: u32 = 100;
 const RETENTION_SECONDS: u32 = 14 * 24 * 3600;
 const POLL_SECONDS: u32 = 20;
 
-/// How [`create`] makes a queue.
+/// Settings of a queue that [`create`] makes.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct CreateOptions {
     /// After how long an unsettled delivery comes again, in whole seconds.
@@ -37,7 +37,7 @@ impl Default for CreateOptions {
 /// `orders-dead.fifo`.
 ///
 /// # Errors
-/// What SQS answers. After an error some of it may be made; repeating is safe.
+/// The failure of SQS. After an error some of it may be made; repeating is safe.
 pub async fn create(
     client: &Client,
     queue: &str,

@@ -11,7 +11,7 @@ use tokio::time::Instant;
 use tracing::{debug, warn};
 use uuid::Uuid;
 
-use super::batch::{EntryError, told};
+use super::batch::EntryError;
 use super::calls::{Outgoing, Received};
 use super::in_flight::Settle;
 use super::pack::{self, Entry};
@@ -27,7 +27,7 @@ const LOOKED_AT: std::ops::RangeInclusive<usize> = 100..=1_000;
 /// The rest of a reason is cut off.
 const REASON_BYTES_MAX: usize = 1024;
 
-/// What lies in the dead-letter queue.
+/// A message in the dead-letter queue.
 #[derive(Serialize, Deserialize)]
 struct Letter {
     v: Version,
@@ -85,11 +85,11 @@ impl Queue {
         for (receipt, result) in buried.into_iter().zip(self.calls.send(dead, outgoing).await) {
             match result {
                 Ok(()) => settled.push(receipt),
-                Err(error) => first_error = first_error.or(Some(error.shared())),
+                Err(error) => first_error = first_error.or(Some(error.into())),
             }
         }
         let ended = self.settle(settled, Settle::Done).await;
-        first_error.map_or(ended, |error| Err(told(&error)))
+        first_error.map_or(ended, Err)
     }
 
     fn letter(&self, body: String) -> Outgoing {
@@ -107,7 +107,7 @@ impl Queue {
         };
         let results = self.calls.send(dead, parts.into_iter().map(letter).collect()).await;
         let first_error = results.into_iter().find_map(Result::err);
-        first_error.map_or(Ok(()), |error| Err(told(&error.shared())))
+        first_error.map_or(Ok(()), |error| Err(error.into()))
     }
 
     pub(super) async fn dead_letters(&self, max: usize) -> Result<Vec<DeadLetter>, SeamError> {
@@ -143,7 +143,7 @@ impl Queue {
                 moved.push((found.handle, found.letters.len()));
             }
             let failed = self.send_entries(entries, self.packing(), Duration::ZERO).await;
-            let first_error = failed.first().map(|(_, error)| told(error));
+            let first_error = failed.first().map(|(_, error)| error.clone());
             for (place, _) in &failed {
                 moved[*place].1 = 0;
             }

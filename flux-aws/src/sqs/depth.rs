@@ -1,21 +1,17 @@
-//! How much waits, as well as it can be known, and the bound on it. SQS counts
-//! packs, so their usual size here makes messages of them.
+//! An estimate of how much waits, and the bound on it. SQS counts packs, so their
+//! usual size here makes messages of them.
 
 use std::time::Duration;
 
-use aws_sdk_sqs::types::QueueAttributeName;
-use flux_core::seams::{QueueDepth, SeamError};
 use tokio::time::Instant;
-use tracing::debug;
 
-use super::SERVICE;
-use super::queue::{Queue, lock, now};
+use super::in_flight::Counts;
 
 /// The queue's depth is read this often at most, while messages are sent …
-const READ_EVERY: Duration = Duration::from_secs(1);
+pub(super) const READ_EVERY: Duration = Duration::from_secs(1);
 /// … and only when so many were sent since.
 const READ_AFTER: u64 = 100;
-/// How much of the mean size of packs comes from the newest.
+/// The newest pack's share in the mean size of packs.
 const NEWEST: f64 = 1.0 / 16.0;
 
 #[derive(Debug)]
@@ -39,9 +35,9 @@ impl Depth {
         self.pack_messages += (messages as f64 - self.pack_messages) * NEWEST;
     }
 
-    /// Whether it is time to look, ahead of so many messages. Whoever is told
-    /// so does it.
-    fn is_due(&mut self, messages: u64, now: Instant) -> bool {
+    /// Whether it is time to read the depth, ahead of so many messages. Whoever
+    /// is told so does it.
+    pub(super) fn is_due(&mut self, messages: u64, now: Instant) -> bool {
         self.sent_since += messages;
         let in_time = self.read_at.is_none_or(|at| now - at >= READ_EVERY);
         let due = in_time && (self.is_full || self.sent_since >= READ_AFTER);
@@ -50,61 +46,22 @@ impl Depth {
         }
         due
     }
-}
 
-impl Queue {
-    /// Refuses so many messages if the queue was full when it was last read.
-    pub(super) async fn admit(&self, messages: u64) -> Result<(), SeamError> {
-        if lock(&self.load).is_due(messages, Instant::now()) {
-            match self.counts(&self.url).await {
-                Ok((waiting, in_flight)) => {
-                    let (waiting, in_flight, _) = self.messages(waiting, in_flight);
-                    let mut load = lock(&self.load);
-                    load.is_full = waiting + in_flight >= load.messages_max;
-                }
-                Err(error) => debug!(%error, "the depth of the queue could not be read"),
-            }
-        }
-        if lock(&self.load).is_full {
-            return Err(SeamError::Overloaded { service: SERVICE, retry_after: READ_EVERY });
-        }
-        Ok(())
+    /// Turns SQS messages that wait and are in flight into messages of ours; what
+    /// is out here is known exactly.
+    pub(super) fn messages(&self, (waiting, in_flight): (u64, u64), here: Counts) -> (u64, u64) {
+        let messages = |packs: u64| (packs as f64 * self.pack_messages).round() as u64;
+        let elsewhere = in_flight.saturating_sub(here.packs as u64);
+        (messages(waiting) + here.buffered as u64, messages(elsewhere) + here.out as u64)
     }
 
-    pub(super) async fn depth(&self) -> Result<QueueDepth, SeamError> {
-        let (here, dead) = tokio::try_join!(self.counts(&self.url), async {
-            match &self.dead_url {
-                Some(url) => self.counts(url).await,
-                None => Ok((0, 0)),
-            }
-        })?;
-        let (waiting, in_flight, oldest) = self.messages(here.0, here.1);
-        Ok(QueueDepth { waiting, in_flight, dead: dead.0 + dead.1, oldest })
+    /// Takes note of how many messages there are.
+    pub(super) fn read(&mut self, messages: u64) {
+        self.is_full = messages >= self.messages_max;
     }
 
-    /// Messages waiting and in flight, and the age of the oldest out here, if
-    /// so many packs wait and are in flight.
-    fn messages(&self, waiting: u64, in_flight: u64) -> (u64, u64, Duration) {
-        let local = lock(&self.flight).counts(Instant::now());
-        let mean = lock(&self.load).pack_messages;
-        let messages = |packs: u64| (packs as f64 * mean).round() as u64;
-        let elsewhere = in_flight.saturating_sub(local.packs as u64);
-        let oldest = local.oldest.map_or(Duration::ZERO, |oldest| now().since(oldest));
-        let here = (local.buffered as u64, local.out as u64);
-        (messages(waiting) + here.0, messages(elsewhere) + here.1, oldest)
-    }
-
-    /// SQS messages waiting, and in flight.
-    async fn counts(&self, url: &str) -> Result<(u64, u64), SeamError> {
-        use QueueAttributeName as Name;
-        let names = [
-            Name::ApproximateNumberOfMessages,
-            Name::ApproximateNumberOfMessagesDelayed,
-            Name::ApproximateNumberOfMessagesNotVisible,
-        ];
-        let found = self.calls.attributes(url, &names).await?;
-        let [visible, delayed, in_flight] =
-            names.map(|name| found.get(&name).and_then(|n| n.parse().ok()).unwrap_or(0_u64));
-        Ok((visible + delayed, in_flight))
+    /// Whether the queue was full when it was last read.
+    pub(super) fn is_full(&self) -> bool {
+        self.is_full
     }
 }

@@ -1,4 +1,4 @@
-//! What was received and is not settled: packs by number, their messages by
+//! The messages that were received and are not settled: packs by number, their messages by
 //! place. An SQS message is done with when each of its messages is settled.
 
 use std::collections::{BTreeMap, BTreeSet, VecDeque};
@@ -33,35 +33,35 @@ struct Slot {
 struct Pack {
     handle: String,
     sent_at: Timestamp,
-    /// When its visibility time-out runs out.
+    /// The end of its visibility time-out.
     until: Instant,
     slots: Vec<Slot>,
 }
 
-/// What is to be done with a pack all of whose messages are settled.
+/// The end of a pack all of whose messages are settled.
 #[derive(Debug, Clone, PartialEq)]
 pub(super) enum End {
     Delete,
-    /// Nothing of it was done: let it come again after so long.
+    /// None of it was done: it comes again after so long.
     Return(Duration),
     /// Send what was handed back again, with the attempts made, then delete.
     Resend(Vec<(u32, Message)>, Duration),
 }
 
-/// How deliveries are settled.
+/// A way to settle deliveries.
 #[derive(Debug, Clone, Copy)]
 pub(super) enum Settle {
     Done,
     Back(Duration),
 }
 
-/// How much of it is where.
+/// Numbers of packs and messages by where they are.
 #[derive(Debug, Default, Clone, Copy, PartialEq, Eq)]
 pub(super) struct Counts {
     pub(super) packs: usize,
     pub(super) buffered: usize,
     pub(super) out: usize,
-    /// When the oldest pack was sent.
+    /// The time the oldest pack was sent.
     pub(super) oldest: Option<Timestamp>,
 }
 
@@ -167,7 +167,7 @@ impl InFlight {
             match (slot.state, how) {
                 (State::Out, Settle::Done) => {
                     slot.state = State::Done;
-                    // What is done is needed here no more.
+                    // A settled message is needed here no more.
                     let nothing = Message::Expire(slot.message.order_id());
                     done.push(std::mem::replace(&mut slot.message, nothing));
                 }

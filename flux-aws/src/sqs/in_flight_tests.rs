@@ -1,4 +1,4 @@
-//! What becomes of a pack as its messages are settled.
+//! The end of a pack as its messages are settled.
 
 use flux_core::OrderId;
 use uuid::Uuid;

@@ -5,7 +5,7 @@
 //! idle sender waits for nobody. A body stays below 64 KiB, which is what one
 //! request is billed for.
 //!
-//! What that means for a worker: a pack is deleted when each of its messages is
+//! For a worker that means: a pack is deleted when each of its messages is
 //! settled, and if it is not, all of them come again. A pack of several that
 //! comes for the third time is taken apart, so that a message that breaks its
 //! worker is alone. What can't be read goes to the dead-letter queue as it is,
@@ -48,7 +48,7 @@ use uuid::Uuid;
 
 pub use self::create::{CreateOptions, create};
 
-use self::batch::{ENTRIES_MAX, Shared, told};
+use self::batch::ENTRIES_MAX;
 use self::calls::{Calls, missing};
 use self::depth::Depth;
 use self::in_flight::{InFlight, Settle};
@@ -61,7 +61,7 @@ use crate::bill::Meter;
 const SERVICE: &str = "SQS";
 /// Calls of `send` that wait for the batch before theirs.
 const SENDERS_MAX: usize = 10_000;
-/// When to come back if more than that wait.
+/// Advice to those who are turned away because more than that wait.
 const RETRY_AFTER: Duration = Duration::from_secs(1);
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -97,7 +97,7 @@ enum Kind {
 #[derive(Debug)]
 pub struct SqsQueue {
     queue: Arc<Queue>,
-    sender: Batcher<Vec<Entry<()>>, Result<(), Shared>>,
+    sender: Batcher<Vec<Entry<()>>, Result<(), SeamError>>,
     polls: Polls,
 }
 
@@ -152,7 +152,7 @@ impl SqsQueue {
             visibility,
             flight: Mutex::new(InFlight::new(visibility, Uuid::now_v7().as_u128() as u64)),
             sent: Mutex::default(),
-            load: Mutex::new(Depth::new(messages_max)),
+            depth: Mutex::new(Depth::new(messages_max)),
         });
         let sending = Arc::clone(&queue);
         let sender = Batcher::new(SENDERS_MAX, ENTRIES_MAX * PACK_MAX, 1, move |calls| {
@@ -164,7 +164,7 @@ impl SqsQueue {
 
     async fn send_with_others(&self, entries: Vec<Entry<()>>) -> Result<(), SeamError> {
         match self.sender.call(entries).await {
-            Ok(result) => result.map_err(|error| told(&error)),
+            Ok(result) => result,
             Err(NotBatched::Full) => {
                 Err(SeamError::Overloaded { service: SERVICE, retry_after: RETRY_AFTER })
             }

@@ -22,7 +22,7 @@ const MESSAGE_BYTES_MAX: usize = 252 * 1024;
 const HEAD: &str = r#"{"v":1,"m":["#;
 const TAIL: &str = "]}";
 
-/// What a FIFO queue keeps in order: the messages on one item. A message that
+/// The group that a FIFO queue keeps in order: the messages on one item. A message that
 /// names no item goes by its order.
 #[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord)]
 pub(super) enum Group {
@@ -155,7 +155,7 @@ pub(super) fn pack<T>(mut entries: Vec<Entry<T>>, packing: Packing) -> Vec<Pack<
     packs
 }
 
-/// What was in a pack.
+/// The contents of a pack.
 #[derive(Debug, PartialEq)]
 pub(super) struct Opened {
     /// The messages, with how often each was delivered in packs that are gone.
@@ -173,7 +173,7 @@ struct Body<M> {
 /// Reads a pack.
 ///
 /// # Errors
-/// Why nothing of it can be read.
+/// The reason that nothing of it can be read.
 pub(super) fn open(body: &str) -> Result<Opened, String> {
     if let Ok(Body { v: VERSION, m }) = serde_json::from_str::<Body<(u32, Message)>>(body)
         && !m.is_empty()

@@ -1,4 +1,4 @@
-//! What shares a pack, and what is read from one.
+//! Messages that share a pack, and the reading of one.
 
 use flux_core::{BuyerId, Line, Lines, Order, Timestamp};
 use uuid::Uuid;

@@ -11,20 +11,19 @@ use tokio::time::{Instant, sleep_until, timeout_at};
 use tracing::debug;
 
 use super::SERVICE;
-use super::batch::{Shared, told};
 use super::calls::POLL_MAX;
 use super::queue::{Queue, lock};
 
 /// SQS waits whole seconds; shorter waits are polls so far apart.
 const SHORT: Duration = Duration::from_millis(100);
 
-/// How far a poll is.
+/// The progress of a poll.
 #[derive(Debug, Clone)]
 enum Phase {
     Away,
-    /// What it brought can be taken; the rest is being seen to.
+    /// Its messages can be taken; those that can't be handed out are being seen to.
     Landed,
-    Over(Option<Shared>),
+    Over(Option<SeamError>),
 }
 
 #[derive(Debug)]
@@ -77,7 +76,7 @@ impl Polls {
             }
             let over = timeout_at(end, poll.wait_for(|phase| matches!(phase, Phase::Over(_))));
             match over.await.map(|phase| phase.map(|phase| phase.clone())) {
-                Ok(Ok(Phase::Over(Some(error)))) => return Err(told(&error)),
+                Ok(Ok(Phase::Over(Some(error)))) => return Err(error),
                 Ok(Err(_)) => return Err(SeamError::unknown(SERVICE)),
                 Ok(Ok(_)) | Err(_) => {}
             }
@@ -123,7 +122,7 @@ async fn run(queue: Arc<Queue>, wait: Duration, phase: watch::Sender<Phase>) {
             }
             None
         }
-        Err(error) => Some(Arc::new(error)),
+        Err(error) => Some(error),
     };
     phase.send_replace(Phase::Over(over));
 }

@@ -3,15 +3,16 @@
 use std::sync::{Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, SystemTime};
 
+use aws_sdk_sqs::types::QueueAttributeName;
 use flux_core::Timestamp;
 use flux_core::protocol::Message;
-use flux_core::seams::{Receipt, SeamError};
+use flux_core::seams::{QueueDepth, Receipt, SeamError};
 use tokio::time::Instant;
 use tracing::{debug, warn};
 
-use super::batch::{EntryError, Shared, told};
+use super::batch::EntryError;
 use super::calls::{Calls, Outgoing, Received, missing};
-use super::depth::Depth;
+use super::depth::{Depth, READ_EVERY};
 use super::in_flight::{End, InFlight, Settle};
 use super::pack::{self, Entry, Opened, Pack, Packing};
 use super::sent::Sent;
@@ -25,7 +26,7 @@ const DELAY_MAX: Duration = Duration::from_secs(900);
 const HIDDEN_MAX: Duration = Duration::from_secs(11 * 3600);
 
 pub(super) fn lock<T>(state: &Mutex<T>) -> MutexGuard<'_, T> {
-    // What is behind these locks is whole after each statement.
+    // The state behind these locks is whole after each statement.
     state.lock().unwrap_or_else(PoisonError::into_inner)
 }
 
@@ -43,10 +44,10 @@ pub(super) struct Queue {
     pub(super) visibility: Duration,
     pub(super) flight: Mutex<InFlight>,
     pub(super) sent: Mutex<Sent>,
-    pub(super) load: Mutex<Depth>,
+    pub(super) depth: Mutex<Depth>,
 }
 
-/// What came and can't be handed out as it is.
+/// An SQS message that can't be handed out as it is.
 #[derive(Debug)]
 pub(super) enum Trouble {
     /// Parts of a body that can't be read, and why; and what could.
@@ -69,12 +70,12 @@ impl Queue {
         entries: Vec<Entry<T>>,
         packing: Packing,
         delay: Duration,
-    ) -> Vec<(T, Shared)> {
+    ) -> Vec<(T, SeamError)> {
         let packs = pack::pack(entries, packing);
         let mut outgoing = Vec::with_capacity(packs.len());
         let mut tags = Vec::with_capacity(packs.len());
         for Pack { body, group, tags: theirs } in packs {
-            lock(&self.load).saw_pack(theirs.len());
+            lock(&self.depth).saw_pack(theirs.len());
             let (group, delay) = match self.kind {
                 Kind::Standard => (None, delay.min(DELAY_MAX)),
                 // A FIFO queue knows no delay of one message.
@@ -85,8 +86,8 @@ impl Queue {
         }
         let results = self.calls.send(&self.url, outgoing).await;
         let failed = tags.into_iter().zip(results).filter_map(|(tags, result)| {
-            let error = result.err()?.shared();
-            Some(tags.into_iter().map(move |tag| (tag, Shared::clone(&error))))
+            let error = SeamError::from(result.err()?);
+            Some(tags.into_iter().map(move |tag| (tag, error.clone())))
         });
         failed.flatten().collect()
     }
@@ -95,7 +96,7 @@ impl Queue {
     pub(super) async fn send_together(
         &self,
         calls: Vec<Vec<Entry<()>>>,
-    ) -> Vec<Result<(), Shared>> {
+    ) -> Vec<Result<(), SeamError>> {
         let mut results = vec![Ok(()); calls.len()];
         let entries = calls.into_iter().enumerate();
         let entries = entries.flat_map(|(call, all)| all.into_iter().map(move |e| e.tagged(call)));
@@ -115,7 +116,7 @@ impl Queue {
         let entries = messages.iter().map(|(attempts, message)| Entry::new(message, *attempts, ()));
         let entries = entries.collect::<Result<_, _>>()?;
         let failed = self.send_entries(entries, packing, delay).await;
-        failed.first().map_or(Ok(()), |((), error)| Err(told(error)))
+        failed.into_iter().next().map_or(Ok(()), |((), error)| Err(error))
     }
 
     /// Puts what can be handed out where it will be, and answers the rest.
@@ -139,7 +140,7 @@ impl Queue {
                 });
                 continue;
             }
-            lock(&self.load).saw_pack(messages.len());
+            lock(&self.depth).saw_pack(messages.len());
             lock(&self.flight).add(handle, sent_at, receives, messages, now);
         }
         troubles
@@ -237,6 +238,52 @@ impl Queue {
         ignoring_stale(results)
     }
 
+    /// Refuses so many messages if the queue was full when it was last read.
+    pub(super) async fn admit(&self, messages: u64) -> Result<(), SeamError> {
+        if lock(&self.depth).is_due(messages, Instant::now()) {
+            match self.counts(&self.url).await {
+                Ok(packs) => {
+                    let here = lock(&self.flight).counts(Instant::now());
+                    let mut depth = lock(&self.depth);
+                    let (waiting, in_flight) = depth.messages(packs, here);
+                    depth.read(waiting + in_flight);
+                }
+                Err(error) => debug!(%error, "the depth of the queue could not be read"),
+            }
+        }
+        if lock(&self.depth).is_full() {
+            return Err(SeamError::Overloaded { service: SERVICE, retry_after: READ_EVERY });
+        }
+        Ok(())
+    }
+
+    pub(super) async fn depth(&self) -> Result<QueueDepth, SeamError> {
+        let (packs, dead) = tokio::try_join!(self.counts(&self.url), async {
+            match &self.dead_url {
+                Some(url) => self.counts(url).await,
+                None => Ok((0, 0)),
+            }
+        })?;
+        let here = lock(&self.flight).counts(Instant::now());
+        let (waiting, in_flight) = lock(&self.depth).messages(packs, here);
+        let oldest = here.oldest.map_or(Duration::ZERO, |oldest| now().since(oldest));
+        Ok(QueueDepth { waiting, in_flight, dead: dead.0 + dead.1, oldest })
+    }
+
+    /// SQS messages waiting, and in flight.
+    async fn counts(&self, url: &str) -> Result<(u64, u64), SeamError> {
+        use QueueAttributeName as Name;
+        let names = [
+            Name::ApproximateNumberOfMessages,
+            Name::ApproximateNumberOfMessagesDelayed,
+            Name::ApproximateNumberOfMessagesNotVisible,
+        ];
+        let found = self.calls.attributes(url, &names).await?;
+        let [visible, delayed, in_flight] =
+            names.map(|name| found.get(&name).and_then(|n| n.parse().ok()).unwrap_or(0_u64));
+        Ok((visible + delayed, in_flight))
+    }
+
     /// # Errors
     /// [`SeamError::Broken`] when there is no dead-letter queue.
     pub(super) fn dead_url(&self) -> Result<&str, SeamError> {
@@ -257,7 +304,7 @@ pub(super) fn ignoring_stale(
         match result {
             Ok(()) => {}
             Err(EntryError::Refused(reason)) => debug!(reason, "a stale receipt is ignored"),
-            Err(EntryError::Failed(error)) => first_error = first_error.or(Some(told(&error))),
+            Err(EntryError::Failed(error)) => first_error = first_error.or(Some(error)),
         }
     }
     first_error.map_or(Ok(()), Err)

@@ -52,6 +52,7 @@ impl<T> Two<T> {
     }
 }
 
+#[deny(clippy::missing_trait_methods)]
 #[async_trait]
 impl<L: LockManager> LockManager for Two<L> {
     async fn acquire(
@@ -61,6 +62,14 @@ impl<L: LockManager> LockManager for Two<L> {
         wait: Duration,
     ) -> Result<Option<Lease>, SeamError> {
         self.next().acquire(keys, ttl, wait).await
+    }
+
+    async fn acquire_free(
+        &self,
+        keys: &[ItemId],
+        ttl: Duration,
+    ) -> Result<Option<Lease>, SeamError> {
+        self.next().acquire_free(keys, ttl).await
     }
 
     async fn renew(&self, lease: &Lease, ttl: Duration) -> Result<bool, SeamError> {
@@ -73,6 +82,7 @@ impl<L: LockManager> LockManager for Two<L> {
 }
 
 /// Publishes in one process, listens in the other.
+#[deny(clippy::missing_trait_methods)]
 #[async_trait]
 impl<B: OutcomeBus> OutcomeBus for Two<B> {
     async fn publish(&self, outcomes: Arc<Outcomes>) -> Result<(), SeamError> {

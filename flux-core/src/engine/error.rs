@@ -8,7 +8,7 @@ use crate::seams::SeamError;
 /// The reason why a call of [`Flux`](super::Flux) did not do as it says. An
 /// order that was turned down is no error: it is an [`Order`] with a
 /// [`reason`](Order::reason).
-#[derive(Debug, thiserror::Error)]
+#[derive(Debug, Clone, thiserror::Error)]
 #[non_exhaustive]
 pub enum Error {
     /// The input broke a rule; nothing was recorded.

@@ -11,9 +11,10 @@ use bon::bon;
 use tokio::sync::Notify;
 use tokio::time::timeout;
 
-use super::random::Random;
-use super::{Call, Layer, Operation};
+use super::layered::Hooks;
+use super::{Call, Operation};
 use crate::protocol::{Commit, CommitOutcome, InvalidInput};
+use crate::random::Random;
 use crate::seams::{Delivery, SeamError};
 
 /// A way for a call to go wrong.
@@ -189,7 +190,7 @@ impl Faults {
 }
 
 impl Faults {
-    /// What a bad day brings: each fault now and then.
+    /// A bad day: each fault now and then.
     #[must_use]
     pub fn mild(seed: u64) -> Self {
         Self::builder()
@@ -208,7 +209,7 @@ impl Faults {
             .expect("the rates are in range")
     }
 
-    /// What no service would get away with: about every fourth call fails, and
+    /// A day no service would get away with: about every fourth call fails, and
     /// many more are slow, doubled or out of order.
     #[must_use]
     pub fn harsh(seed: u64) -> Self {
@@ -241,13 +242,13 @@ impl Faults {
         Self::builder().seed(0).script(faults).build()
     }
 
-    /// No more faults from now on: sleepers wake, late commits are forgotten.
+    /// Ends all faults: sleepers wake, late commits are forgotten.
     pub fn stop(&self) {
         self.shared.stopped.store(true, Ordering::SeqCst);
         self.shared.stop.notify_waiters();
     }
 
-    /// How often each fault was done so far; those that were not are left out.
+    /// The number of times each fault was done so far; those that were not are left out.
     #[must_use]
     pub fn injected(&self) -> BTreeMap<Fault, u64> {
         let count = |fault: Fault| self.shared.injected[fault as usize].load(Ordering::Relaxed);
@@ -295,7 +296,7 @@ impl fmt::Debug for Faults {
     }
 }
 
-impl Layer for Faults {
+impl Hooks for Faults {
     async fn around<T, F, Fut>(&self, call: Call, run: F) -> Result<T, SeamError>
     where
         T: Send,
@@ -304,9 +305,9 @@ impl Layer for Faults {
     {
         let operation = call.operation;
         let service = operation.service().as_str();
-        let because = |fault| {
+        let injected = |error: SeamError, fault| {
             self.count(fault);
-            Some(format!("injected: {fault:?}").into())
+            Err(error.with_source(format!("injected: {fault:?}")))
         };
         // All are drawn first, so that the nth draw belongs to the nth call.
         let [freeze, delay, error_before, no_answer, duplicate, error_after] = [
@@ -331,10 +332,10 @@ impl Layer for Faults {
         }
         self.sleep(before).await;
         if error_before.is_some() {
-            return Err(SeamError::Unavailable { service, source: because(Fault::ErrorBefore) });
+            return injected(SeamError::unavailable(service), Fault::ErrorBefore);
         }
         if no_answer.is_some() {
-            return Err(SeamError::Unknown { service, source: because(Fault::NoAnswer) });
+            return injected(SeamError::unknown(service), Fault::NoAnswer);
         }
         let mut answer = run().await?;
         if let Some(random) = duplicate {
@@ -348,7 +349,7 @@ impl Layer for Faults {
         }
         self.sleep(after).await;
         if error_after.is_some() {
-            return Err(SeamError::Unknown { service, source: because(Fault::ErrorAfter) });
+            return injected(SeamError::unknown(service), Fault::ErrorAfter);
         }
         Ok(answer)
     }
@@ -399,11 +400,11 @@ impl Layer for Faults {
         }
         self.count(Fault::Late);
         late.extend_from_slice(commits);
-        let source = Some("injected: Late".into());
-        Err(SeamError::Unknown { service: Operation::Commit.service().as_str(), source })
+        let error = SeamError::unknown(Operation::Commit.service().as_str());
+        Err(error.with_source("injected: Late"))
     }
 
-    fn loses_news(&self) -> bool {
+    fn loses_outcomes(&self) -> bool {
         let lost = self.strikes(Operation::Publish, Fault::Lost).is_some();
         if lost {
             self.count(Fault::Lost);

@@ -15,7 +15,55 @@ use crate::seams::{
     Payment, PutOutcome, QueueDepth, Receipt, SeamError,
 };
 
-/// A seam, or several in one, with a [`Layer`] around each call.
+/// The behaviour that [`Layered`] puts around a seam. Every [`Layer`] goes around
+/// each call; only [`Faults`](super::Faults) also changes what a call carries.
+pub trait Hooks: Send + Sync + 'static {
+    /// See [`Layer::around`].
+    fn around<T, F, Fut>(
+        &self,
+        call: Call,
+        run: F,
+    ) -> impl Future<Output = Result<T, SeamError>> + Send
+    where
+        T: Send,
+        F: Fn() -> Fut + Send + Sync,
+        Fut: Future<Output = Result<T, SeamError>> + Send;
+
+    /// Rearranges what a `receive` of up to `max` brought.
+    fn received(&self, _deliveries: &mut Vec<Delivery>, _max: usize) {}
+
+    /// Blurs what a `commit` answered.
+    fn committed(&self, _outcomes: &mut [CommitOutcome]) {}
+
+    /// Keeps a `commit` back, and answers it with an error; or lets it go on,
+    /// behind the earlier commits that it returns.
+    fn detain(&self, _commits: &[Commit]) -> Result<Vec<Commit>, SeamError> {
+        Ok(Vec::new())
+    }
+
+    /// Decides whether the outcomes that are being published get lost.
+    fn loses_outcomes(&self) -> bool {
+        false
+    }
+}
+
+impl<L: Layer> Hooks for L {
+    fn around<T, F, Fut>(
+        &self,
+        call: Call,
+        run: F,
+    ) -> impl Future<Output = Result<T, SeamError>> + Send
+    where
+        T: Send,
+        F: Fn() -> Fut + Send + Sync,
+        Fut: Future<Output = Result<T, SeamError>> + Send,
+    {
+        Layer::around(self, call, run)
+    }
+}
+
+/// A seam, or several in one, with a [`Layer`] or [`Faults`](super::Faults)
+/// around each call.
 #[derive(Debug)]
 pub struct Layered<S: ?Sized, L> {
     inner: Arc<S>,
@@ -30,8 +78,9 @@ impl<S: ?Sized, L> Layered<S, L> {
     }
 }
 
+#[deny(clippy::missing_trait_methods)]
 #[async_trait]
-impl<S: OrderQueue + ?Sized, L: Layer> OrderQueue for Layered<S, L> {
+impl<S: OrderQueue + ?Sized, L: Hooks> OrderQueue for Layered<S, L> {
     async fn send(&self, messages: &[Message]) -> Result<(), SeamError> {
         self.layer.around(Operation::Send.into(), || self.inner.send(messages)).await
     }
@@ -80,8 +129,9 @@ impl<S: OrderQueue + ?Sized, L: Layer> OrderQueue for Layered<S, L> {
     }
 }
 
+#[deny(clippy::missing_trait_methods)]
 #[async_trait]
-impl<S: LockManager + ?Sized, L: Layer> LockManager for Layered<S, L> {
+impl<S: LockManager + ?Sized, L: Hooks> LockManager for Layered<S, L> {
     async fn acquire(
         &self,
         keys: &[ItemId],
@@ -110,19 +160,20 @@ impl<S: LockManager + ?Sized, L: Layer> LockManager for Layered<S, L> {
     }
 }
 
-impl<S: InventoryStore + ?Sized, L: Layer> Layered<S, L> {
+impl<S: InventoryStore + ?Sized, L: Hooks> Layered<S, L> {
     async fn let_go_of_late(&self, commits: &[Commit]) -> Result<(), SeamError> {
         let late = self.layer.detain(commits)?;
         if !late.is_empty() {
-            // Whoever made these was told that nobody knows; nobody listens.
+            // The callers of these were told that nobody knows; nobody listens.
             drop(self.inner.commit(&late).await);
         }
         Ok(())
     }
 }
 
+#[deny(clippy::missing_trait_methods)]
 #[async_trait]
-impl<S: InventoryStore + ?Sized, L: Layer> InventoryStore for Layered<S, L> {
+impl<S: InventoryStore + ?Sized, L: Hooks> InventoryStore for Layered<S, L> {
     async fn put_item(&self, spec: &ItemSpec) -> Result<PutOutcome, SeamError> {
         self.layer.around(Operation::PutItem.into(), || self.inner.put_item(spec)).await
     }
@@ -194,10 +245,11 @@ impl<S: InventoryStore + ?Sized, L: Layer> InventoryStore for Layered<S, L> {
     }
 }
 
+#[deny(clippy::missing_trait_methods)]
 #[async_trait]
-impl<S: OutcomeBus + ?Sized, L: Layer> OutcomeBus for Layered<S, L> {
+impl<S: OutcomeBus + ?Sized, L: Hooks> OutcomeBus for Layered<S, L> {
     async fn publish(&self, outcomes: Arc<Outcomes>) -> Result<(), SeamError> {
-        if self.layer.loses_news() {
+        if self.layer.loses_outcomes() {
             return Ok(());
         }
         let call = Operation::Publish.into();

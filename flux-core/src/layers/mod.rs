@@ -31,7 +31,6 @@ mod faults;
 mod layered;
 mod locks;
 mod operation;
-mod random;
 mod retry;
 #[cfg(test)]
 mod testing;
@@ -48,14 +47,11 @@ pub use retry::Retry;
 pub use time_limit::TimeLimit;
 pub use trace::Trace;
 
+use self::layered::Hooks;
 use crate::backends::Backend;
-use crate::protocol::{Commit, CommitOutcome};
-use crate::seams::{Delivery, SeamError};
+use crate::seams::SeamError;
 
 /// Behaviour around the calls of a seam.
-///
-/// [`around`](Self::around) is the one method to write. The others are for
-/// layers that change what a call carries; they do nothing unless overridden.
 pub trait Layer: Send + Sync + 'static {
     /// Answers a call, by `run`ning it once, several times or not at all.
     /// `run` borrows what the call was given, so a repeat copies nothing.
@@ -70,33 +66,13 @@ pub trait Layer: Send + Sync + 'static {
         T: Send,
         F: Fn() -> Fut + Send + Sync,
         Fut: Future<Output = Result<T, SeamError>> + Send;
-
-    /// Sees, and may rearrange, what a `receive` of up to `max` brought.
-    fn received(&self, _deliveries: &mut Vec<Delivery>, _max: usize) {}
-
-    /// Sees, and may blur, what a `commit` answered.
-    fn committed(&self, _outcomes: &mut [CommitOutcome]) {}
-
-    /// Sees a `commit` before it is made. Answers the call at once with an
-    /// error, or lets it go on and says which earlier commits reach the store
-    /// ahead of it.
-    ///
-    /// # Errors
-    /// What the caller of `commit` shall get in place of an answer.
-    fn detain(&self, _commits: &[Commit]) -> Result<Vec<Commit>, SeamError> {
-        Ok(Vec::new())
-    }
-
-    /// Whether the outcomes now being published shall be lost.
-    fn loses_news(&self) -> bool {
-        false
-    }
 }
 
 impl Backend {
-    /// Puts `layer` around all four seams; its clones share their state.
+    /// Puts `layer`, a [`Layer`] or [`Faults`], around all four seams; its clones
+    /// share their state.
     #[must_use]
-    pub fn layered<L: Layer + Clone>(self, layer: L) -> Self {
+    pub fn layered<L: Hooks + Clone>(self, layer: L) -> Self {
         Self {
             queue: Arc::new(Layered::new(self.queue, layer.clone())),
             locks: Arc::new(Layered::new(self.locks, layer.clone())),

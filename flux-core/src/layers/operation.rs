@@ -148,7 +148,7 @@ impl fmt::Display for Operation {
 pub struct Call {
     /// Which method.
     pub operation: Operation,
-    /// How long the caller lets it wait for something to come
+    /// The time the caller lets it wait for something to come
     /// (`receive`, `acquire`); zero for all others.
     pub wait: Duration,
 }

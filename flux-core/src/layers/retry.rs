@@ -9,8 +9,9 @@ use metrics::counter;
 use tokio::time::sleep;
 use tracing::debug;
 
-use super::random::Random;
 use super::{Call, Layer, Operation, Service};
+use crate::backoff::Backoff;
+use crate::random::Random;
 use crate::seams::SeamError;
 
 /// Repeats a call that failed with an error that [can be retried]. What may
@@ -19,11 +20,10 @@ use crate::seams::SeamError;
 /// Three bounds keep a sick service from being finished off by its callers:
 ///
 /// - a number of retries for each call;
-/// - a wait before each: exponential back-off with full jitter, a random part
-///   of a ceiling that doubles (Brooker, "Exponential Backoff and Jitter",
-///   AWS Architecture Blog, 2015). A service that is overloaded and says when
-///   to come back is given that long on top; if it asks for more than
-///   `backoff_max`, the caller hears of it at once;
+/// - a wait before each: [exponential back-off](crate::backoff) with full jitter.
+///   A service that is overloaded and says when to come back is given that
+///   long on top; if it asks for more than `backoff_max`, the caller hears of
+///   it at once;
 /// - a budget for each service, drawn on by all calls of all clones: each
 ///   retry takes one from it, each success puts back a tenth. While most calls
 ///   fail there are no retries, only first attempts. (The idea is that of
@@ -42,7 +42,7 @@ pub struct Retry {
 #[derive(Debug)]
 struct Shared {
     retries: u32,
-    backoff_first: Duration,
+    backoff: Backoff,
     backoff_max: Duration,
     budgets: [Budget; Service::COUNT],
     jitter: Random,
@@ -70,7 +70,7 @@ impl Retry {
     ) -> Self {
         let shared = Shared {
             retries,
-            backoff_first,
+            backoff: Backoff::new(backoff_first, backoff_max),
             backoff_max,
             budgets: std::array::from_fn(|_| Budget::of(budget)),
             jitter: seed.map_or_else(Random::from_system, Random::seeded),
@@ -86,7 +86,7 @@ impl Default for Retry {
 }
 
 impl Shared {
-    /// How long to wait before trying again; `None` to give up.
+    /// The wait before the next try; `None` to give up.
     fn wait(&self, operation: Operation, retried: u32, error: &SeamError) -> Option<Duration> {
         let safe = !error.may_have_applied() || operation.may_repeat();
         if retried >= self.retries || !error.can_retry() || !safe {
@@ -99,8 +99,7 @@ impl Shared {
         if asked > self.backoff_max || !self.budget(operation).withdraw() {
             return None;
         }
-        let doubled = self.backoff_first.saturating_mul(2_u32.saturating_pow(retried));
-        Some(asked + self.jitter.duration(doubled.min(self.backoff_max)))
+        Some(asked + self.jitter.duration(self.backoff.ceiling(retried + 1)))
     }
 
     fn budget(&self, operation: Operation) -> &Budget {
@@ -144,9 +143,11 @@ impl Layer for Retry {
 fn doubtful(operation: Operation, error: SeamError) -> SeamError {
     match error {
         SeamError::Unavailable { .. } | SeamError::Overloaded { .. } => {
-            SeamError::Unknown { service: operation.service().as_str(), source: Some(error.into()) }
+            SeamError::unknown(operation.service().as_str()).with_source(error)
         }
-        SeamError::Unknown { .. } | SeamError::Broken { .. } => error,
+        SeamError::Unknown { .. } | SeamError::Broken { .. } | SeamError::UnknownCursor { .. } => {
+            error
+        }
     }
 }
 

@@ -21,7 +21,7 @@ use crate::seams::{
     Payment, PutOutcome, QueueDepth, Receipt, SeamError, outcome_channel,
 };
 
-/// How one call goes.
+/// The course of one call.
 pub(super) enum Step {
     Fail(SeamError),
     After(Duration),
@@ -68,7 +68,7 @@ impl Fake {
         Self::answering(errors.into_iter().map(Step::Fail))
     }
 
-    /// What it was asked, in order.
+    /// The calls it got, in order.
     pub(super) fn calls(&self) -> Vec<Operation> {
         self.calls.lock().expect("no panic").clone()
     }

@@ -36,12 +36,12 @@ impl Layer for TimeLimit {
         let limit = self.limit.saturating_add(call.wait);
         timeout(limit, run()).await.unwrap_or_else(|_| {
             let service = call.operation.service().as_str();
-            let source = Some(format!("{} took longer than {limit:?}", call.operation).into());
-            Err(if call.operation.is_read() {
-                SeamError::Unavailable { service, source }
+            let error = if call.operation.is_read() {
+                SeamError::unavailable(service)
             } else {
-                SeamError::Unknown { service, source }
-            })
+                SeamError::unknown(service)
+            };
+            Err(error.with_source(format!("{} took longer than {limit:?}", call.operation)))
         })
     }
 }

@@ -1,4 +1,4 @@
-//! What each call was and how long it took, in the log and as metrics.
+//! A layer that logs each call and measures how long it took.
 
 use std::error::Error;
 
@@ -16,7 +16,7 @@ use crate::seams::SeamError;
 /// | metric | labels | what |
 /// |---|---|---|
 /// | `flux_seam_seconds` | `service`, `operation` | histogram of all calls |
-/// | `flux_seam_errors_total` | `service`, `operation`, `error` | failed calls: `unavailable`, `unknown`, `overloaded`, `broken` |
+/// | `flux_seam_errors_total` | `service`, `operation`, `error` | failed calls: `unavailable`, `unknown`, `overloaded`, `broken`, `unknown_cursor` |
 #[derive(Debug, Clone, Copy, Default)]
 pub struct Trace;
 
@@ -60,6 +60,7 @@ fn kind(error: &SeamError) -> &'static str {
         SeamError::Unknown { .. } => "unknown",
         SeamError::Overloaded { .. } => "overloaded",
         SeamError::Broken { .. } => "broken",
+        SeamError::UnknownCursor { .. } => "unknown_cursor",
     }
 }
 

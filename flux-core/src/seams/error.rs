@@ -1,21 +1,36 @@
-//! What any seam may answer instead of doing its work.
+//! The one error of all four seams.
 
 use std::error::Error;
+use std::ops::Deref;
+use std::sync::Arc;
 use std::time::Duration;
-
-type Source = Box<dyn Error + Send + Sync>;
 
 /// A seam's failure. Two questions decide what a caller does next:
 /// [`can_retry`](Self::can_retry) and [`may_have_applied`](Self::may_have_applied).
-#[derive(Debug, thiserror::Error)]
+/// Clones share the source, so everybody whom one failure concerns gets all of it.
+///
+/// ```
+/// use std::error::Error;
+/// use std::io;
+/// use flux_core::seams::SeamError;
+///
+/// let full = io::Error::from(io::ErrorKind::StorageFull);
+/// let error = SeamError::broken("store", "a write failed; make room").with_source(full);
+/// assert_eq!(error.to_string(), "store is broken: a write failed; make room");
+/// assert!(error.may_have_applied() && !error.can_retry());
+///
+/// let source = error.source().and_then(|source| source.downcast_ref::<io::Error>());
+/// assert_eq!(source.map(io::Error::kind), Some(io::ErrorKind::StorageFull));
+/// ```
+#[derive(Debug, Clone, thiserror::Error)]
 #[non_exhaustive]
 pub enum SeamError {
-    /// The service is away or throttles. Nothing took effect.
+    /// The service is away or throttles; nothing took effect.
     #[error("{service} is unavailable; nothing was changed")]
     Unavailable {
         /// Which service.
         service: &'static str,
-        /// What it said.
+        /// The service's own error.
         #[source]
         source: Option<Source>,
     },
@@ -24,16 +39,16 @@ pub enum SeamError {
     Unknown {
         /// Which service.
         service: &'static str,
-        /// What it said.
+        /// The service's own error.
         #[source]
         source: Option<Source>,
     },
-    /// A bound was reached. Nothing took effect.
+    /// A bound was reached; nothing took effect.
     #[error("{service} is full; try again in {retry_after:?}")]
     Overloaded {
         /// Which service.
         service: &'static str,
-        /// When to come back.
+        /// The time after which to come back.
         retry_after: Duration,
     },
     /// The backend can't go on; trying again can't help. A write that met this
@@ -42,12 +57,32 @@ pub enum SeamError {
     Broken {
         /// Which service.
         service: &'static str,
-        /// What is wrong and what to do about it.
+        /// The fault, and what to do about it.
         reason: String,
-        /// What it said.
+        /// The service's own error.
         #[source]
         source: Option<Source>,
     },
+    /// A listing was asked to go on from a cursor that this store did not make.
+    /// Trying again can't help; nothing took effect.
+    #[error("{service} did not make this cursor; list from the start")]
+    UnknownCursor {
+        /// Which service.
+        service: &'static str,
+    },
+}
+
+/// The error behind a [`SeamError`], shared by its clones. It derefs to that
+/// error and is none itself, so that a chain of sources shows it once.
+#[derive(Debug, Clone)]
+pub struct Source(Arc<dyn Error + Send + Sync>);
+
+impl Deref for Source {
+    type Target = dyn Error + Send + Sync;
+
+    fn deref(&self) -> &Self::Target {
+        &*self.0
+    }
 }
 
 impl SeamError {
@@ -68,10 +103,23 @@ impl SeamError {
         Self::Broken { service, reason: reason.into(), source: None }
     }
 
+    /// The same failure with the error that caused it. [`SeamError::Overloaded`] and
+    /// [`SeamError::UnknownCursor`] say all there is to say, and stay as they are.
+    #[must_use]
+    pub fn with_source(mut self, error: impl Into<Box<dyn Error + Send + Sync>>) -> Self {
+        match &mut self {
+            Self::Unavailable { source, .. }
+            | Self::Unknown { source, .. }
+            | Self::Broken { source, .. } => *source = Some(Source(error.into().into())),
+            Self::Overloaded { .. } | Self::UnknownCursor { .. } => {}
+        }
+        self
+    }
+
     /// Whether the same call may succeed later.
     #[must_use]
     pub fn can_retry(&self) -> bool {
-        !matches!(self, Self::Broken { .. })
+        !matches!(self, Self::Broken { .. } | Self::UnknownCursor { .. })
     }
 
     /// Whether the call may have taken effect although it failed.

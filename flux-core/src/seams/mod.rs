@@ -19,7 +19,7 @@ mod store;
 pub use bus::{
     Availability, OutcomeBus, OutcomeReceiver, OutcomeSender, Outcomes, outcome_channel,
 };
-pub use error::SeamError;
+pub use error::{SeamError, Source};
 pub use lock::{Lease, LockManager};
 pub use queue::{DeadLetter, Delivery, OrderQueue, QueueDepth, Receipt};
 pub use store::{

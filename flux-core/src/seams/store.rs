@@ -218,7 +218,7 @@ pub trait InventoryStore: Send + Sync + 'static {
     /// Lists orders, at most `limit` for each call, with bounded work.
     ///
     /// # Errors
-    /// [`SeamError::Broken`] for a cursor this store did not make.
+    /// [`SeamError::UnknownCursor`] for a cursor this store did not make.
     async fn list_orders(
         &self,
         filter: &OrderFilter,

@@ -161,11 +161,7 @@ pub(crate) async fn list<B>(call: Call<B>) -> Result<Answer, Problem> {
     let listed = call.app.flux.orders(&filter, after.as_ref(), query.limit()?).await;
     let page = listed.map_err(|error| match error {
         // It passed our own check, and is still not one of this store.
-        Error::Backend(SeamError::Broken { reason, .. })
-            if after.is_some() && reason.contains("cursor") =>
-        {
-            cursor::wrong().into()
-        }
+        Error::Backend(SeamError::UnknownCursor { .. }) => cursor::wrong().into(),
         error => Problem::from(error),
     })?;
     let page = Page {

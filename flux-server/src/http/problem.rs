@@ -295,7 +295,7 @@ pub(crate) fn note(error: &SeamError) {
     static NOTED: AtomicU64 = AtomicU64::new(0);
     static START: LazyLock<Instant> = LazyLock::new(Instant::now);
     if is_first_in(START.elapsed().as_secs() + 1, &NOTED) {
-        tracing::warn!(%error, "a backend failed");
+        tracing::warn!(error = error as &dyn std::error::Error, "a backend failed");
     }
 }
 

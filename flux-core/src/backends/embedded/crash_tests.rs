@@ -17,7 +17,7 @@ use crate::seams::{ConfirmOutcome, OrderFilter, Payment, PutOutcome, SeamError};
 
 const HALL: [&str; 6] = ["s0", "s1", "s2", "s3", "s4", "s5"];
 
-/// What may be found: what was acknowledged, or anything tried since.
+/// The values that may be found: the one that was acknowledged, or any tried since.
 #[derive(Debug, Clone)]
 struct Known<T> {
     acknowledged: Option<T>,
@@ -47,7 +47,7 @@ impl<T: PartialEq + std::fmt::Debug> Known<T> {
     }
 }
 
-/// Where a message must be; it is named by its order.
+/// The place where a message must be; it is named by its order.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 enum Letter {
     /// In the queue.
@@ -60,7 +60,7 @@ enum Letter {
     Free,
 }
 
-/// What a user of the backend may rely on.
+/// All that a user of the backend may rely on.
 #[derive(Debug, Default)]
 struct Model {
     items: BTreeMap<ItemId, Known<ItemSpec>>,
@@ -444,6 +444,25 @@ async fn a_disk_that_can_only_be_read_is_refused() {
     disk.fail_after(0, Fault::Fails(ErrorKind::ReadOnlyFilesystem));
     let error = open(&disk).expect_err("nothing can be written");
     assert!(matches!(error, OpenError::Io { .. }), "{error:?}");
+}
+
+#[tokio::test]
+async fn a_full_disk_is_named_once_and_kept_as_the_source_up_to_the_caller_of_the_engine() {
+    let disk = Disk::default();
+    let flux = crate::Flux::builder(open(&disk).expect("opens")).start();
+    flux.put_item(ItemSpec::pool("a", 9).expect("pool")).await.expect("put");
+    disk.fail_after(0, Fault::Fails(ErrorKind::StorageFull));
+    for _ in 0..2 {
+        let asked = crate::OrderRequest::units("ann", "a", 1).expect("a request");
+        let error = flux.place(asked).await.expect_err("the disk is full");
+        assert!(matches!(error, crate::Error::Backend(SeamError::Broken { .. })), "{error:?}");
+        let said = error.to_string();
+        assert!(said.starts_with("embedded store is broken: a write failed"), "{said}");
+        assert_eq!(said.matches("broken").count(), 1, "{said}");
+        let mut chain = std::iter::successors(Some(&error as &dyn Error), |&error| error.source());
+        let io = chain.find_map(|error| error.downcast_ref::<io::Error>());
+        assert_eq!(io.map(io::Error::kind), Some(ErrorKind::StorageFull), "{error:?}");
+    }
 }
 
 #[tokio::test]

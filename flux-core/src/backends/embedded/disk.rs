@@ -28,7 +28,7 @@ enum Unsynced {
     SetLen(u64),
 }
 
-/// What goes wrong, and at which of the changes to come.
+/// A way for changes to fail.
 #[derive(Debug, Clone, Copy)]
 pub(crate) enum Fault {
     /// The power goes: this change and all that follow fail.
@@ -108,12 +108,12 @@ impl Disk {
         self.lock().changes_left == Some(0)
     }
 
-    /// What the program last saw.
+    /// The contents as the program last saw them.
     pub(crate) fn live(&self) -> Vec<u8> {
         self.lock().live.clone()
     }
 
-    /// What may be found after the power went.
+    /// Contents that may be found after the power went.
     pub(crate) fn after_power_loss(&self, dice: &mut Dice) -> Vec<u8> {
         let state = self.lock();
         let mut image = state.synced.clone();

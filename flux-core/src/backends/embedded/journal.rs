@@ -4,6 +4,7 @@
 //! Groups become durable in order, so whatever rests on an append that is not
 //! durable yet can't become durable before it.
 
+use std::error::Error;
 use std::ops::Bound;
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::{Arc, Condvar, Mutex, MutexGuard};
@@ -13,7 +14,7 @@ use std::time::{Duration, Instant};
 use redb::{Database, Table, TableDefinition};
 use tokio::sync::watch;
 
-use super::SERVICE;
+use super::{SERVICE, cause};
 use crate::seams::SeamError;
 
 /// Format version, generation, crashes and whether it was closed.
@@ -33,7 +34,7 @@ pub(crate) const DEAD: TableDefinition<'_, u64, &[u8]> = TableDefinition::new("d
 /// Bytes that may wait for the writer; more is refused.
 const GROUP_BYTES_MAX: usize = 64 << 20;
 
-/// What the writer writes at once.
+/// Rows that the writer writes at once.
 #[derive(Debug, Default)]
 pub(crate) struct Group {
     pub(crate) orders: Vec<OrderRows>,
@@ -134,8 +135,8 @@ impl Group {
 struct Progress {
     /// The newest group that is on disk.
     durable: u64,
-    /// Why nothing more will be.
-    broken: Option<Arc<str>>,
+    /// The failure after which nothing more will be.
+    broken: Option<SeamError>,
 }
 
 #[derive(Debug)]
@@ -190,15 +191,15 @@ impl Journal {
         Ok(Self { shared, writer: Some(writer) })
     }
 
-    /// What a read on another thread needs.
+    /// The part that a read on another thread needs.
     pub(crate) fn shared(&self) -> Arc<Shared> {
         self.shared.clone()
     }
 
     /// Whether more may be appended. Ask before changing any state.
     pub(crate) fn ready(&self) -> Result<(), SeamError> {
-        if let Some(reason) = &self.shared.progress.borrow().broken {
-            return Err(SeamError::broken(SERVICE, reason.as_ref()));
+        if let Some(error) = &self.shared.progress.borrow().broken {
+            return Err(error.clone());
         }
         if self.shared.lock().bytes > GROUP_BYTES_MAX {
             let retry_after = Duration::from_millis(100);
@@ -252,9 +253,7 @@ impl Journal {
             .await
             .expect("the sender lives as long as self");
         match &progress.broken {
-            Some(reason) if progress.durable < number => {
-                Err(SeamError::broken(SERVICE, reason.as_ref()))
-            }
+            Some(error) if progress.durable < number => Err(error.clone()),
             _ => Ok(()),
         }
     }
@@ -270,18 +269,20 @@ impl Shared {
             let started = Instant::now();
             let write = || group.write(&self.db, &mut next_seq);
             let written = catch_unwind(AssertUnwindSafe(write));
-            let error = match written {
+            let cause: Option<Box<dyn Error + Send + Sync>> = match written {
                 Ok(Ok(())) => None,
-                Ok(Err(error)) => Some(error.to_string()),
-                Err(_) => Some("the database panicked".to_owned()),
+                Ok(Err(error)) => Some(cause(error)),
+                Err(_) => Some("the database panicked".into()),
             };
-            if let Some(error) = error {
-                let reason = format!(
-                    "a write failed ({error}); nothing more is taken, and the last write may or \
-                     may not count: make room or mend the disk, then reopen"
+            if let Some(cause) = cause {
+                tracing::warn!(
+                    error = &*cause as &dyn Error,
+                    "a write of the embedded store failed"
                 );
-                tracing::warn!(reason, "the embedded store is poisoned");
-                self.progress.send_modify(|progress| progress.broken = Some(reason.into()));
+                let reason = "a write failed, which may or may not count, and nothing more is \
+                              taken: make room or mend the disk, then reopen";
+                let error = SeamError::broken(SERVICE, reason).with_source(cause);
+                self.progress.send_modify(|progress| progress.broken = Some(error));
                 return;
             }
             metrics::histogram!("flux_commit_orders").record(group.orders() as f64);

@@ -1,19 +1,22 @@
 //! The durable backend: one redb file in a directory, no service to start.
 //!
-//! What has been answered is on disk, by a real sync. What is asked meanwhile
-//! goes to the disk together, so the cost of a sync is shared by the crowd.
+//! Every answered write is on disk, by a real sync. Those that come meanwhile go
+//! to the disk together, so the cost of a sync is shared by the crowd.
 //! The file holds definitions, orders and messages; indexes and stock are
 //! derived from it at open. One process has it open at a time.
 //!
-//! When a write fails (a full disk, say) the store is broken: that call and all
-//! later ones answer [`SeamError::Broken`](crate::seams::SeamError::Broken).
-//! Opening it anew recovers everything that was acknowledged.
+//! When a write fails the store is broken: that call and all later ones answer
+//! [`SeamError::Broken`](crate::seams::SeamError::Broken), whose sources end in
+//! the [`io::Error`](std::io::Error) of, say, a full disk. Opening it anew
+//! recovers everything that was acknowledged.
 //!
 //! Metrics: `flux_commit_orders` and `flux_commit_seconds`, histograms of the
 //! orders written at once and of what that took.
 //!
 //! I/O runs in real time on threads of its own, so do not wait for it under a
 //! paused tokio clock with a time-out: the clock jumps while the disk works.
+
+#![doc = include_str!("design.md")]
 
 #[cfg(test)]
 mod crash_tests;
@@ -33,7 +36,7 @@ use std::io;
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use bon::bon;
 use redb::{Builder, Database, DatabaseError};
@@ -53,7 +56,7 @@ pub(crate) const SERVICE: &str = "embedded store";
 const FILE_NAME: &str = "flux.redb";
 const CACHE_BYTES: usize = 64 << 20;
 
-/// Why a directory can't be opened.
+/// The failure of an open.
 #[derive(Debug, thiserror::Error)]
 #[non_exhaustive]
 pub enum OpenError {
@@ -66,9 +69,9 @@ pub enum OpenError {
     /// It was written by another version of this library.
     #[error("the data is of format {found}, this program reads format {expected}")]
     Version {
-        /// What the file says.
+        /// The version of the file.
         found: u64,
-        /// What this version writes.
+        /// The version this program reads.
         expected: u64,
     },
     /// It is not what was written, or not a store at all.
@@ -76,7 +79,7 @@ pub enum OpenError {
     Damaged {
         /// The file.
         path: PathBuf,
-        /// What is wrong with it.
+        /// The fault and where it is.
         what: String,
     },
     /// The operating system refused.
@@ -84,7 +87,7 @@ pub enum OpenError {
     Io {
         /// The file or directory.
         path: PathBuf,
-        /// What it said.
+        /// The operating system's error.
         #[source]
         source: Box<dyn Error + Send + Sync>,
     },
@@ -143,13 +146,13 @@ impl Embedded {
         /// Memory for pages of the file; 64 MiB.
         #[builder(default = CACHE_BYTES)]
         cache_bytes: usize,
-        /// How long a delivery may go unsettled before it comes again; 30 s.
+        /// Time a delivery may go unsettled before it comes again; 30 s.
         #[builder(default = VISIBILITY)]
         visibility: Duration,
         /// Most messages the queue holds, delivered ones included; 1,000,000.
         #[builder(default = DEPTH_MAX)]
         queue_depth_max: usize,
-        /// What the queue dates messages by; the machine's clock.
+        /// Dates the queue's messages; the machine's clock.
         #[builder(default = Arc::new(SystemClock))]
         clock: Arc<dyn Clock>,
     ) -> Result<Self, OpenError> {
@@ -171,6 +174,7 @@ impl Embedded {
         clock: Arc<dyn Clock>,
         open: impl FnOnce() -> Result<Database, DatabaseError>,
     ) -> Result<Self, OpenError> {
+        let started = Instant::now();
         let opened = catch_unwind(AssertUnwindSafe(|| {
             let db = open()?;
             let recovered = recover(&db, limits)?;
@@ -179,7 +183,11 @@ impl Embedded {
         let (db, recovered) = opened
             .unwrap_or_else(|_| Err(Failure::Damaged("reading it failed badly".to_owned())))
             .map_err(|failure| open_error(path, failure))?;
-        let Recovered { crashes, ledger, orders, queue } = recovered;
+        let Recovered { was_closed, crashes, ledger, items, orders, queue } = recovered;
+        let messages: usize = queue.unsettled.values().sum();
+        let how = if was_closed { "it was closed cleanly" } else { "recovered from a crash" };
+        let (elapsed, file) = (started.elapsed(), path.display());
+        tracing::info!(%file, orders, items, messages, ?elapsed, "embedded store opened: {how}");
         let journal = Journal::start(db, orders).map_err(|error| io_error(path, error))?;
         let journal = Arc::new(journal);
         Ok(Self {
@@ -236,6 +244,14 @@ fn make_dir(path: &Path) -> io::Result<()> {
 fn sync_dir(path: &Path) -> io::Result<()> {
     // Elsewhere a directory can't be opened, nor does it need to be.
     if cfg!(unix) { File::open(path)?.sync_all() } else { Ok(()) }
+}
+
+/// Takes the operating system's error out of redb's, which has it and names no source.
+fn cause(error: redb::Error) -> Box<dyn Error + Send + Sync> {
+    match error {
+        redb::Error::Io(error) => error.into(),
+        error => error.into(),
+    }
 }
 
 fn io_error(path: &Path, source: io::Error) -> OpenError {

@@ -135,7 +135,7 @@ impl OrderQueue for EmbeddedQueue {
         let mut queue = self.waiting.lock();
         let settled = queue.state.ack(receipts);
         let done = queue.settle(settled);
-        // Nobody waits for this: a crash brings them again, which is harmless.
+        // Lazily, as a crash brings them again, which is harmless.
         self.journal.append_lazily(done.len() * 8, |group| group.queue.extend(done));
         Ok(())
     }

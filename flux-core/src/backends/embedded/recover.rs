@@ -1,4 +1,4 @@
-//! From the file to the state it stands for. Stock is not in the file: it
+//! Recovers the state that the file stands for. Stock is not in the file: it
 //! follows from the definitions and the live orders, so it can't disagree.
 
 use std::collections::{BTreeMap, HashMap, HashSet};
@@ -23,22 +23,24 @@ pub(crate) const FORMAT: u64 = 1;
 const COUNTER_BITS: u32 = 40;
 const THREADS_MAX: usize = 8;
 
-/// What an open finds.
+/// The state that a file stands for.
 pub(crate) struct Recovered {
-    /// How many opens found that the one before had not been closed.
+    /// Whether the last open was closed.
+    pub(crate) was_closed: bool,
+    /// The number of opens that found the one before not closed.
     pub(crate) crashes: u64,
     pub(crate) ledger: Ledger,
-    /// How many orders there are.
+    pub(crate) items: usize,
     pub(crate) orders: u64,
     pub(crate) queue: Durable,
 }
 
-/// Why an open fails.
+/// The reasons for an open to fail.
 #[derive(Debug)]
 pub(crate) enum Failure {
     /// The tables are of another version.
     Version(u64),
-    /// What is there can't be right.
+    /// The contents can't be right.
     Damaged(String),
     /// The database says no.
     Database(redb::Error),
@@ -77,14 +79,21 @@ pub(crate) fn initialise(db: &Database) -> Result<(), Failure> {
     Ok(txn.commit()?)
 }
 
+/// The numbers of this open, as they stand in the file.
+struct Opened {
+    generation: u64,
+    crashes: u64,
+    was_closed: bool,
+}
+
 /// Checks that the tables are ours, raises the generation, and counts a crash
-/// unless the last open was closed; both numbers.
-fn next_generation(db: &Database) -> Result<(u64, u64), Failure> {
+/// unless the last open was closed.
+fn next_generation(db: &Database) -> Result<Opened, Failure> {
     let txn = db.begin_write()?;
     if !txn.list_tables()?.any(|table| table.name() == META.name()) {
         return Err(damaged("it is a database, but not one of Flux"));
     }
-    let numbers = {
+    let opened = {
         let mut meta = txn.open_table(META)?;
         let number = |name| Ok::<_, Failure>(meta.get(name)?.map(|number| number.value()));
         let format = number("format")?.ok_or_else(|| damaged("its format is missing"))?;
@@ -93,22 +102,23 @@ fn next_generation(db: &Database) -> Result<(u64, u64), Failure> {
         }
         let last = number("generation")?.ok_or_else(|| damaged("its generation is missing"))?;
         let crashes = number("crashes")?.ok_or_else(|| damaged("its crashes are missing"))?;
-        let crashes = if number(CLEAN)? == Some(1) { crashes } else { crashes + 1 };
+        let was_closed = number(CLEAN)? == Some(1);
+        let crashes = crashes + u64::from(!was_closed);
         meta.insert("generation", last + 1)?;
         meta.insert("crashes", crashes)?;
         meta.insert(CLEAN, 0)?;
-        (last + 1, crashes)
+        Opened { generation: last + 1, crashes, was_closed }
     };
     txn.commit()?;
-    Ok(numbers)
+    Ok(opened)
 }
 
 pub(crate) fn recover(db: &Database, limits: QueueLimits) -> Result<Recovered, Failure> {
-    let (generation, crashes) = next_generation(db)?;
+    let Opened { generation, crashes, was_closed } = next_generation(db)?;
     let first = generation << COUNTER_BITS;
     let queue = recover_queue(db, limits, crashes, first)?;
-    let (ledger, orders) = recover_ledger(db, first)?;
-    Ok(Recovered { crashes, ledger, orders, queue })
+    let (ledger, items, orders) = recover_ledger(db, first)?;
+    Ok(Recovered { was_closed, crashes, ledger, items, orders, queue })
 }
 
 fn recover_queue(
@@ -151,7 +161,7 @@ fn recover_queue(
     Ok(Durable { state, unsettled })
 }
 
-/// What the orders of one item take.
+/// The stock that the orders of one item take.
 #[derive(Default)]
 struct Tally {
     taken: u64,
@@ -160,14 +170,14 @@ struct Tally {
     buyers: Buyers,
 }
 
-/// What one thread saw.
+/// The share of one thread.
 struct Seen {
     tallies: Vec<Tally>,
     index: Dealt<OrderId, Entry>,
     holds: Vec<(Timestamp, OrderId)>,
 }
 
-/// What the threads share.
+/// The input of all threads.
 struct Scan<'a> {
     db: &'a Database,
     specs: &'a [Arc<ItemSpec>],
@@ -235,8 +245,8 @@ impl Scan<'_> {
     }
 }
 
-/// The ledger, and how many orders there are.
-fn recover_ledger(db: &Database, last_token: u64) -> Result<(Ledger, u64), Failure> {
+/// The ledger, and how many items and orders there are.
+fn recover_ledger(db: &Database, last_token: u64) -> Result<(Ledger, usize, u64), Failure> {
     let txn = db.begin_read()?;
     let mut specs = Vec::new();
     let items = txn.open_table(ITEMS)?;
@@ -296,7 +306,8 @@ fn recover_ledger(db: &Database, last_token: u64) -> Result<(Ledger, u64), Failu
         let Tally { held, buyers, .. } = tally;
         restored.push(RestoredItem { spec: spec.clone(), stock, held, buyers });
     }
-    Ok((Ledger::restore(restored, index, holds, next_seq, last_token), next_seq))
+    let ledger = Ledger::restore(restored, index, holds, next_seq, last_token);
+    Ok((ledger, specs.len(), next_seq))
 }
 
 /// The stock that is left when the live orders have theirs.

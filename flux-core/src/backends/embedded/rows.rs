@@ -1,4 +1,4 @@
-//! How things look on disk. A row is a version byte, a CRC-32 of what follows,
+//! The rows of the file. A row is a version byte, a CRC-32 of what follows,
 //! and postcard; names are borrowed from the row, so reading one costs no more
 //! than is asked of it. redb checks its pages only after a crash, hence the CRC.
 
@@ -15,7 +15,7 @@ use crate::seams::DeadLetter;
 const ROW_VERSION: u8 = 1;
 const HEAD_BYTES: usize = 5;
 
-/// Why a row can't be read.
+/// The reasons for a row not to be readable.
 #[derive(Debug, thiserror::Error)]
 pub(crate) enum RowError {
     #[error("its checksum is wrong: the file was damaged")]
@@ -113,7 +113,7 @@ struct DeadRow<'a> {
 /// [`SentRow`], read.
 #[derive(Debug)]
 pub(crate) struct Sent {
-    /// How many crashes there had been when they were sent.
+    /// The number of crashes before they were sent.
     pub(crate) crashes: u64,
     pub(crate) sent_at: Timestamp,
     pub(crate) messages: Vec<Message>,
@@ -180,7 +180,7 @@ impl<'a> OrderRow<'a> {
         }
     }
 
-    /// When the hold ends, while it is one.
+    /// The end of the hold, while it is one.
     pub(crate) fn held_until(&self) -> Option<Timestamp> {
         match self.state {
             StateRow::Held(hold) => Some(self.hold(hold).expires_at),

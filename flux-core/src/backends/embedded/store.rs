@@ -9,11 +9,11 @@ use std::sync::{Arc, Mutex, MutexGuard};
 use async_trait::async_trait;
 use redb::ReadableDatabase;
 use tokio::runtime::Handle;
-use tokio::task::{JoinError, spawn_blocking};
+use tokio::task::spawn_blocking;
 
-use super::SERVICE;
 use super::journal::{Journal, ORDERS, OrderRows, Shared};
 use super::rows::{OrderRow, RowError, item_row, put_order};
+use super::{SERVICE, cause};
 use crate::backends::memory::{SCAN_MAX, cursor_seq};
 use crate::backends::state::ledger::{Buyers, Entry, Ledger};
 use crate::protocol::{
@@ -111,11 +111,13 @@ impl EmbeddedStore {
         read: impl FnOnce(&Shared) -> Result<T, ReadError> + Send + 'static,
     ) -> Result<T, SeamError> {
         let shared = self.journal.shared();
-        Ok(spawn_blocking(move || read(&shared)).await.map_err(|error| panicked(Some(error)))??)
+        Ok(spawn_blocking(move || read(&shared))
+            .await
+            .map_err(|error| panicked().with_source(error))??)
     }
 }
 
-/// Why an order can't be read.
+/// The ways a read of the file fails.
 #[derive(Debug, thiserror::Error)]
 enum ReadError {
     #[error("the file can't be read")]
@@ -128,15 +130,17 @@ enum ReadError {
 
 impl From<ReadError> for SeamError {
     fn from(error: ReadError) -> Self {
-        let reason = format!("{error}; restore the file from a copy");
-        Self::Broken { service: SERVICE, reason, source: Some(error.into()) }
+        let broken = Self::broken(SERVICE, format!("{error}; restore the file from a copy"));
+        broken.with_source(match error {
+            ReadError::Database(error) => cause(error),
+            error => error.into(),
+        })
     }
 }
 
-/// redb panics on some damage.
-fn panicked(error: Option<JoinError>) -> SeamError {
-    let reason = "reading the file failed badly; restore it from a copy".to_owned();
-    SeamError::Broken { service: SERVICE, reason, source: error.map(Into::into) }
+/// The failure of a read that panicked, as redb does on some damage.
+fn panicked() -> SeamError {
+    SeamError::broken(SERVICE, "reading the file failed badly; restore it from a copy")
 }
 
 /// Orders by their sequence numbers.
@@ -181,7 +185,7 @@ fn scan(
     Ok(page)
 }
 
-/// What each buyer holds or owns of an item, from all orders in the file.
+/// Counts the units of an item that each buyer holds or owns, over all orders in the file.
 fn count_buyers(shared: &Shared, item: &ItemId) -> Result<Buyers, ReadError> {
     let txn = shared.db.begin_read().map_err(redb::Error::from)?;
     let table = txn.open_table(ORDERS).map_err(redb::Error::from)?;
@@ -244,10 +248,12 @@ impl EmbeddedStore {
         let put = move || {
             let mut inner = inner.lock().expect("the ledger does not panic");
             runtime.block_on(journal.durable(journal.last()))?;
-            let owners = count_buyers(&journal.shared(), &spec.id)?;
+            // A panic of redb must not poison the ledger, which is as it was.
+            let count = || count_buyers(&journal.shared(), &spec.id);
+            let owners = catch_unwind(AssertUnwindSafe(count)).map_err(|_| panicked())??;
             Ok(Self::put(&journal, &mut inner, &spec, owners))
         };
-        spawn_blocking(put).await.map_err(|error| panicked(Some(error)))?
+        spawn_blocking(put).await.map_err(|error| panicked().with_source(error))?
     }
 }
 
@@ -361,7 +367,7 @@ impl InventoryStore for EmbeddedStore {
         if seqs.len() <= READ_HERE_MAX {
             let shared = self.journal.shared();
             let read = catch_unwind(AssertUnwindSafe(|| read_orders(&shared, &seqs)));
-            return Ok(read.map_err(|_| panicked(None))??);
+            return Ok(read.map_err(|_| panicked())??);
         }
         self.read(move |shared| read_orders(shared, &seqs)).await
     }
@@ -374,7 +380,7 @@ impl InventoryStore for EmbeddedStore {
         limit: usize,
     ) -> Result<OrderPage, SeamError> {
         self.journal.ready()?;
-        let from = after.map(cursor_seq).transpose()?.unwrap_or(0);
+        let from = after.map_or(Ok(0), |cursor| cursor_seq(cursor, SERVICE))?;
         if limit == 0 {
             return Ok(OrderPage::default());
         }

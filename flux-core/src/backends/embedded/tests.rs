@@ -238,5 +238,23 @@ async fn a_cursor_of_another_store_is_refused() {
     let store = open(&dir).store;
     let cursor = crate::seams::Cursor("x".to_owned());
     let error = store.list_orders(&OrderFilter::default(), Some(&cursor), 1).await;
-    assert!(matches!(error, Err(SeamError::Broken { .. })));
+    assert!(matches!(error, Err(SeamError::UnknownCursor { .. })));
+}
+
+#[test]
+fn rows_take_as_many_bytes_as_the_design_page_says() {
+    let at = Timestamp::from_millis(1_790_000_000_000);
+    let lines = crate::Lines::new(vec![units("ticket_1", 2)]).expect("lines");
+    let id = crate::OrderId::from_uuid(uuid::Uuid::from_u128(u128::MAX));
+    let queued = Order::queued(id, crate::BuyerId::new("buyer_0001").expect("a buyer"), lines, at);
+    let hold = crate::Hold {
+        decided_at: Timestamp::from_millis(at.as_millis() + 40),
+        expires_at: Timestamp::from_millis(at.as_millis() + 40 + 600_000),
+    };
+    let mut row = Vec::new();
+    rows::put_order(&queued.with_state(OrderState::Held(hold)), &mut row);
+    assert_eq!(row.len(), 55);
+    let messages = vec![Message::Place(queued); 256];
+    let sent = |count: usize| rows::sent_row(0, at, &messages[..count]).len();
+    assert_eq!((sent(1), (sent(256) - sent(1)) / 255), (60, 47));
 }

@@ -9,7 +9,7 @@ use crate::seams::{
 };
 
 /// Commits a subscriber may fall behind before it loses the oldest.
-const NEWS_KEPT: usize = 1024;
+const OUTCOMES_KEPT: usize = 1024;
 
 /// An [`OutcomeBus`] that reaches this process only.
 #[derive(Debug)]
@@ -19,7 +19,7 @@ pub struct MemoryBus {
 
 impl Default for MemoryBus {
     fn default() -> Self {
-        Self { sender: outcome_channel(NEWS_KEPT) }
+        Self { sender: outcome_channel(OUTCOMES_KEPT) }
     }
 }
 

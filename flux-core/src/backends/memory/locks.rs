@@ -1,8 +1,8 @@
 //! Leases within the process, for several engines or many workers in one.
 
 use std::collections::HashMap;
-use std::sync::Mutex;
 use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::{Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
 use async_trait::async_trait;
@@ -25,13 +25,13 @@ pub struct MemoryLocks {
     owners: AtomicU64,
 }
 
-/// Who holds a key, and until when.
+/// The holder of each key, and the end of the lease.
 type Held = HashMap<ItemId, (String, Instant)>;
 
 #[derive(Debug, Default)]
 struct Leases {
     held: Held,
-    /// How many the last sweep left.
+    /// The number that the last sweep left.
     swept: usize,
 }
 
@@ -47,8 +47,9 @@ impl Leases {
 }
 
 impl MemoryLocks {
-    fn lock(&self) -> std::sync::MutexGuard<'_, Leases> {
-        self.leases.lock().expect("nothing panics under this lock")
+    fn lock(&self) -> MutexGuard<'_, Leases> {
+        // A lease that was half made is in the way until it ends, and no longer.
+        self.leases.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
     /// Leases all keys, or says when the first of those in the way ends.

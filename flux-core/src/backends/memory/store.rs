@@ -102,10 +102,9 @@ impl Inner {
     }
 }
 
-/// Where a cursor points: the sequence number of the first order to look at.
-pub(crate) fn cursor_seq(cursor: &Cursor) -> Result<u64, SeamError> {
-    let wrong = |_| SeamError::broken(SERVICE, "this cursor is of another store; start again");
-    cursor.0.parse().map_err(wrong)
+/// Reads a cursor: the sequence number of the first order to look at.
+pub(crate) fn cursor_seq(cursor: &Cursor, service: &'static str) -> Result<u64, SeamError> {
+    cursor.0.parse().map_err(|_| SeamError::UnknownCursor { service })
 }
 
 #[async_trait]
@@ -164,7 +163,7 @@ impl InventoryStore for MemoryStore {
         after: Option<&Cursor>,
         limit: usize,
     ) -> Result<OrderPage, SeamError> {
-        let from = after.map(cursor_seq).transpose()?.unwrap_or(0);
+        let from = after.map_or(Ok(0), |cursor| cursor_seq(cursor, SERVICE))?;
         if limit == 0 {
             return Ok(OrderPage::default());
         }

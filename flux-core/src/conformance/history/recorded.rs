@@ -9,8 +9,8 @@ use crate::protocol::{
     Claim, Commit, CommitOutcome, Item, ItemId, ItemSpec, Order, OrderId, Stock, Timestamp,
 };
 use crate::seams::{
-    CommitMax, ConfirmOutcome, Cursor, DueHolds, InventoryStore, OrderFilter, OrderPage, Payment,
-    PutOutcome, SeamError,
+    Begun, CommitMax, ConfirmOutcome, Cursor, DueHolds, Durable, InventoryStore, OrderFilter,
+    OrderPage, Payment, PutOutcome, SeamError,
 };
 
 /// Records claims, commits and payments. Put it next to the store, under
@@ -53,6 +53,7 @@ impl<S: InventoryStore + ?Sized> Recorded<S> {
     }
 }
 
+#[deny(clippy::missing_trait_methods)]
 #[async_trait]
 impl<S: InventoryStore + ?Sized> InventoryStore for Recorded<S> {
     async fn put_item(&self, spec: &ItemSpec) -> Result<PutOutcome, SeamError> {
@@ -95,6 +96,11 @@ impl<S: InventoryStore + ?Sized> InventoryStore for Recorded<S> {
             Err(_) => self.end(first, commits.iter().map(|_| Fate::Refused)),
         }
         outcomes
+    }
+
+    /// Waits, so that whatever is noted as applied is durable.
+    async fn begin_commit(&self, commits: &[Commit]) -> Result<Begun, SeamError> {
+        Ok(Begun { outcomes: self.commit(commits).await?, durable: Durable::now() })
     }
 
     async fn confirm(&self, payments: &[Payment]) -> Result<Vec<ConfirmOutcome>, SeamError> {

@@ -31,8 +31,8 @@ pub(crate) enum Answer {
     NotFound(OrderId),
     /// Given up for now; it may have taken effect.
     GivenUp,
-    /// The store is beyond repair.
-    Broken(Arc<str>),
+    /// A backend failed for good.
+    Broken(SeamError),
 }
 
 impl Answer {
@@ -47,7 +47,7 @@ impl Answer {
             Self::Found(order) => Ok((**order).clone()),
             Self::NotFound(id) => Err(Error::NotFound(*id)),
             Self::GivenUp => Err(Error::OutcomePending(asked)),
-            Self::Broken(reason) => Err(Error::Backend(SeamError::broken("the store", &**reason))),
+            Self::Broken(error) => Err(Error::Backend(error.clone())),
         }
     }
 }

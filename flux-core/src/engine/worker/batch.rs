@@ -11,6 +11,7 @@
 //! The answers are told once they are durable: see [`completion`](super::completion).
 
 use std::collections::{BTreeSet, HashMap, HashSet};
+use std::error::Error;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -19,13 +20,16 @@ use tracing::{debug, warn};
 
 use super::leases::HeldLeases;
 use super::transactions::{Fit, Transactions};
-use crate::backoff::jittered;
+use crate::backoff::Backoff;
 use crate::engine::accept::inbox::Answer;
 use crate::engine::core::Core;
 use crate::protocol::{
     CommitOutcome, ItemId, Line, Message, Order, OrderId, OrderStatus, OverCap, Verdict, View,
 };
 use crate::seams::{Availability, Durable, Outcomes, SeamError};
+
+/// Pauses between passes that got nowhere.
+const PAUSE: Backoff = Backoff::new(Duration::from_millis(4), Duration::from_millis(500));
 
 /// A message being worked on.
 #[derive(Debug)]
@@ -118,10 +122,9 @@ impl BatchProcessor {
                     continue;
                 }
                 Ok(Pass::Learned | Pass::Refused) => {}
-                Err(SeamError::Broken { service, reason, .. }) => {
-                    warn!(service, reason, "a backend is broken");
-                    let broken = format!("{service} is broken: {reason}");
-                    give_up(batch, &Answer::Broken(broken.into()));
+                Err(error @ SeamError::Broken { .. }) => {
+                    warn!(error = &error as &dyn Error, "a backend is broken");
+                    give_up(batch, &Answer::Broken(error));
                     break;
                 }
                 Err(error) => {
@@ -134,7 +137,7 @@ impl BatchProcessor {
                 give_up(batch, &Answer::GivenUp);
                 break;
             }
-            tokio::time::sleep(jittered(refusals, Duration::from_millis(2))).await;
+            tokio::time::sleep(PAUSE.full_jitter(refusals)).await;
         }
         self.tidy().await;
         done

@@ -2,6 +2,7 @@
 //! callers, acknowledges its deliveries and publishes its outcomes, while the
 //! worker decides the next one.
 
+use std::error::Error;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
 use std::time::{Duration, Instant};
@@ -15,7 +16,7 @@ use super::decision_metrics::DecisionMetrics;
 use crate::engine::accept::inbox::{Answer, TakenBatch};
 use crate::engine::core::Core;
 use crate::engine::described_metrics::COUNTED;
-use crate::seams::{Outcomes, Receipt, SeamError};
+use crate::seams::{Outcomes, Receipt};
 
 /// Batches that may be decided and not durable.
 const DECIDED_MAX: usize = 4;
@@ -156,8 +157,11 @@ impl DecidedBatch {
             durable = durable.and(written.wait().await);
         }
         if let Err(error) = durable {
-            warn!(%error, "a batch was decided and could not be written down");
-            let broken = Answer::Broken(reason(&error).into());
+            warn!(
+                error = &error as &dyn Error,
+                "a batch was decided and could not be written down"
+            );
+            let broken = Answer::Broken(error);
             self.answers.fill(broken.clone());
             self.delivered.iter_mut().for_each(|(_, answer)| *answer = broken.clone());
             self.done.outcomes.clear();
@@ -170,13 +174,6 @@ impl DecidedBatch {
         let took = self.started.elapsed();
         let Self { delivered, retry_after, metrics, .. } = self;
         Aftermath { delivered, retry_after, outcomes: self.done.outcomes, took, metrics }
-    }
-}
-
-fn reason(error: &SeamError) -> String {
-    match error {
-        SeamError::Broken { reason, .. } => reason.clone(),
-        error => error.to_string(),
     }
 }
 
@@ -228,7 +225,7 @@ mod tests {
     use crate::engine::accept::inbox::Taken;
     use crate::engine::{Error, Role, Settings};
     use crate::protocol::{Message, Order, OrderId};
-    use crate::seams::Durable;
+    use crate::seams::{Durable, SeamError};
 
     fn core() -> Core {
         let clock = Arc::new(SystemClock);

@@ -15,7 +15,7 @@ use tokio::sync::{mpsc, watch};
 use tokio::time::{Instant, MissedTickBehavior, interval, sleep_until};
 use tracing::{debug, warn};
 
-use crate::backoff::{jittered, spread};
+use crate::backoff::{Backoff, spread};
 use crate::engine::accept::inbox::{Answer, ENOUGH, Taken, TakenBatch};
 use crate::engine::core::{Core, from_now, stopped};
 use crate::protocol::Message;
@@ -34,6 +34,8 @@ const EXTEND_EVERY: Duration = Duration::from_secs(10);
 const LINGER_MAX: Duration = Duration::from_micros(300);
 /// A message that came more often is worked on by itself.
 const SUSPECT_AFTER: u32 = 3;
+/// Pauses between receives that fail.
+const PAUSE: Backoff = Backoff::new(Duration::from_millis(100), Duration::from_millis(500));
 /// Longest time deliveries are left alone while the backends fail.
 const PAUSE_MAX: Duration = Duration::from_secs(5);
 /// Least time from one sweep to the next.
@@ -124,7 +126,7 @@ async fn receive(
                 failures += 1;
                 debug!(%error, failures, "nothing could be received");
                 tokio::select! {
-                    () = tokio::time::sleep(jittered(failures, Duration::from_millis(50))) => {}
+                    () = tokio::time::sleep(PAUSE.full_jitter(failures)) => {}
                     () = stopped(&mut stop) => return,
                 }
             }

@@ -28,7 +28,7 @@ fn rates_and_scripts_are_checked() {
     }
 }
 
-/// What a run of mixed calls through `faults` comes to.
+/// The answers to a run of mixed calls through `faults`.
 async fn run(faults: &Faults) -> (Vec<String>, Vec<Operation>) {
     let fake = Fake::answering([]);
     let layered = backend(&fake).layered(faults.clone());
@@ -197,7 +197,7 @@ fn deliveries_are_shuffled_and_listed_twice_but_none_is_lost() {
 }
 
 #[tokio::test]
-async fn lost_news_is_never_published_and_nobody_is_told() {
+async fn lost_outcomes_are_never_published_and_nobody_is_told() {
     let fake = Fake::answering([]);
     let (layered, faults) = scripted(&fake, Operation::Publish, Fault::Lost);
     assert!(layered.bus.publish(Arc::default()).await.is_ok());

@@ -9,44 +9,44 @@ use std::time::Duration;
 const GAMMA: u64 = 0x9E37_79B9_7F4A_7C15;
 
 #[derive(Debug)]
-pub(super) struct Random(AtomicU64);
+pub(crate) struct Random(AtomicU64);
 
 impl Random {
-    pub(super) fn seeded(seed: u64) -> Self {
+    pub(crate) fn seeded(seed: u64) -> Self {
         Self(AtomicU64::new(seed))
     }
 
     /// Seeded by the system, differently each time.
-    pub(super) fn from_system() -> Self {
+    pub(crate) fn from_system() -> Self {
         Self::seeded(RandomState::new().hash_one(0))
     }
 
     /// A stream of its own for each sequence of parts.
-    pub(super) fn derived(seed: u64, parts: [u64; 3]) -> Self {
+    pub(crate) fn derived(seed: u64, parts: [u64; 3]) -> Self {
         Self::seeded(parts.iter().fold(seed, |state, part| mix(state.wrapping_add(GAMMA) ^ part)))
     }
 
-    pub(super) fn next(&self) -> u64 {
+    pub(crate) fn next(&self) -> u64 {
         mix(self.0.fetch_add(GAMMA, Ordering::Relaxed).wrapping_add(GAMMA))
     }
 
     /// At least 0, less than 1.
-    pub(super) fn unit(&self) -> f64 {
+    pub(crate) fn unit(&self) -> f64 {
         (self.next() >> 11) as f64 / (1_u64 << 53) as f64
     }
 
-    pub(super) fn coin(&self) -> bool {
+    pub(crate) fn coin(&self) -> bool {
         self.next() & 1 == 1
     }
 
     /// Less than `bound`, which is at least 1.
-    pub(super) fn below(&self, bound: usize) -> usize {
+    pub(crate) fn below(&self, bound: usize) -> usize {
         // The bias is a matter of bounds near 2^64.
         (self.next() % bound as u64) as usize
     }
 
     /// From zero to `longest`.
-    pub(super) fn duration(&self, longest: Duration) -> Duration {
+    pub(crate) fn duration(&self, longest: Duration) -> Duration {
         longest.mul_f64(self.unit())
     }
 }
