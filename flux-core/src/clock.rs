@@ -9,7 +9,7 @@ use crate::protocol::Timestamp;
 
 /// Tells the time.
 pub trait Clock: fmt::Debug + Send + Sync + 'static {
-    /// Now.
+    /// The present time.
     fn now(&self) -> Timestamp;
 }
 

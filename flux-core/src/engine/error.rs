@@ -5,10 +5,10 @@ use std::time::Duration;
 use crate::protocol::{InvalidInput, ItemId, Order, OrderId, PaymentRef, PutItemError};
 use crate::seams::SeamError;
 
-/// Why a call of [`Flux`](super::Flux) did not do what it says. An order that
-/// was turned down is no error: it is an [`Order`] with a
+/// The reason why a call of [`Flux`](super::Flux) did not do as it says. An
+/// order that was turned down is no error: it is an [`Order`] with a
 /// [`reason`](Order::reason).
-#[derive(Debug, thiserror::Error)]
+#[derive(Debug, Clone, thiserror::Error)]
 #[non_exhaustive]
 pub enum Error {
     /// The input broke a rule; nothing was recorded.

@@ -40,7 +40,7 @@ pub struct OrderRequest {
     pub id: Option<OrderId>,
     /// Who asks.
     pub buyer: BuyerId,
-    /// What for.
+    /// Everything asked for; all of it is had, or none.
     pub lines: Lines,
 }
 
@@ -69,13 +69,13 @@ impl OrderRequest {
     /// example see [`OrderRequest::builder`].
     }))]
     pub fn new(
-        /// The id to decide it under, to be able to repeat the request; one the
-        /// engine makes.
+        /// The id to decide it under, to be able to repeat the request; without
+        /// one the engine makes it.
         id: Option<OrderId>,
-        /// Who asks, a [`BuyerId`]. Required.
+        /// Who asks: a [`BuyerId`].
         #[builder(into)]
         buyer: String,
-        /// What for, 1 to 10 lines that get all or nothing. Required.
+        /// The lines, 1 to 10; they get all or nothing.
         lines: Vec<Line>,
     ) -> Result<Self, InvalidInput> {
         Ok(Self { id, buyer: BuyerId::new(buyer)?, lines: Lines::new(lines)? })

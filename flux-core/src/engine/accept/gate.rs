@@ -1,5 +1,5 @@
-//! The cheap early "sold out": what is known of each item without asking the
-//! store. It may lag behind; only the store decides.
+//! The cheap early "sold out": each item's definition and availability, known
+//! without asking the store. It may lag behind; only the store decides.
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU32, Ordering};
@@ -27,7 +27,7 @@ struct Cell {
     available: AtomicU32,
 }
 
-/// What is left of each item, as far as this process has heard.
+/// The availability of each item, as far as this process has heard.
 #[derive(Debug, Default)]
 pub(crate) struct Gate {
     cells: HashMap<ItemId, Cell, RandomState>,
@@ -78,7 +78,7 @@ impl Gate {
         Ok(())
     }
 
-    /// Learns an item's definition and what is left of it.
+    /// Learns an item's definition and availability.
     pub(crate) fn set(&self, spec: Arc<ItemSpec>, available: u32) {
         let cells = self.cells.pin();
         if cells.len() >= ITEMS_MAX {
@@ -88,7 +88,7 @@ impl Gate {
         cells.insert(id, Cell { spec, learned_at: Instant::now(), available });
     }
 
-    /// Learns what is left of those items the gate knows.
+    /// Learns the availability of those items that the gate knows.
     pub(crate) fn set_availability(&self, availability: &[Availability]) {
         let cells = self.cells.pin();
         for Availability { item, available } in availability {

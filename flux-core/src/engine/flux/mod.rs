@@ -69,7 +69,7 @@ impl Flux {
         /// Bounds and times; those of [`Settings::default`].
         #[builder(default)]
         settings: Settings,
-        /// What orders and holds are dated by; the machine's clock.
+        /// The clock that dates orders and ends holds; the machine's.
         #[builder(default = Arc::new(SystemClock))]
         clock: Arc<dyn Clock>,
         /// Whether this engine decides orders; [`Role::Both`].

@@ -190,7 +190,7 @@ impl BatchProcessor {
             let ids = commit.writes.iter().map(|write| write.order.id);
             match outcome {
                 CommitOutcome::Applied => {
-                    // What was told of their buyers is no longer so.
+                    // The facts about their buyers are no longer true.
                     let claims = &commit.claims;
                     facts.over_cap.retain(|over| claims.iter().all(|(item, _)| *item != over.item));
                     outcomes.availability.extend(items.filter_map(|item| {
