@@ -13,7 +13,7 @@ pub enum ConfirmRuling {
     Write(OrderWrite),
     /// This payment was taken already; the order stands as it is.
     Repeat,
-    /// The hold is over: send a [`Message::LatePayment`].
+    /// The hold is over: send a [`Message::LatePayment`](super::Message::LatePayment).
     Late,
     /// There is nothing to pay for.
     NotHeld,

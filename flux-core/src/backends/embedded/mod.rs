@@ -7,7 +7,7 @@
 //!
 //! When a write fails the store is broken: that call and all later ones answer
 //! [`SeamError::Broken`](crate::seams::SeamError::Broken), whose sources end in
-//! the [`io::Error`](std::io::Error) of, say, a full disk. Opening it anew
+//! the [`std::io::Error`] of, say, a full disk. Opening it anew
 //! recovers everything that was acknowledged.
 //!
 //! Metrics: `flux_commit_orders` and `flux_commit_seconds`, histograms of the
