@@ -21,17 +21,6 @@ const DROPS_PER_LOOK: usize = 16_384;
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) struct Entry(u64);
 
-const STATUSES: [OrderStatus; 8] = [
-    OrderStatus::Queued,
-    OrderStatus::Held,
-    OrderStatus::Confirmed,
-    OrderStatus::Released,
-    OrderStatus::Expired,
-    OrderStatus::Cancelled,
-    OrderStatus::Rejected,
-    OrderStatus::RefundDue,
-];
-
 impl Entry {
     pub(crate) fn new(seq: u64, status: OrderStatus) -> Self {
         debug_assert!(seq < 1 << 56);
@@ -43,7 +32,7 @@ impl Entry {
     }
 
     pub(crate) fn status(self) -> OrderStatus {
-        STATUSES[(self.0 & 0xff) as usize]
+        OrderStatus::ALL[(self.0 & 0xff) as usize]
     }
 }
 

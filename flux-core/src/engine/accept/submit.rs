@@ -6,7 +6,6 @@ use std::time::{Duration, Instant as Stopwatch};
 
 use tokio::time::timeout;
 use tracing::{Instrument, Span, debug, debug_span};
-use uuid::Uuid;
 
 use super::id_guard::IdGuard;
 use crate::engine::core::{Core, is_decided};
@@ -80,7 +79,7 @@ impl Core {
         if let Some(id) = id {
             return self.admit_chosen(Order::queued(id, buyer, lines, now), refusal).await;
         }
-        let id = OrderId::from_uuid(Uuid::now_v7());
+        let id = OrderId::new();
         match refusal {
             None => Ok(Admitted::New(Order::queued(id, buyer, lines, now), None)),
             Some(refusal) => Err(self.refused(refusal)),

@@ -15,7 +15,7 @@ use super::batch::Done;
 use super::decision_metrics::DecisionMetrics;
 use crate::engine::accept::inbox::{Answer, TakenBatch};
 use crate::engine::core::Core;
-use crate::engine::described_metrics::COUNTED;
+use crate::protocol::OrderStatus;
 use crate::seams::{Outcomes, Receipt};
 
 /// Batches that may be decided and not durable.
@@ -201,12 +201,11 @@ async fn acknowledge(core: &Core, delivered: Vec<(Receipt, Answer)>, retry_after
 
 /// Counts orders by the status they came to have.
 pub(crate) fn count(outcomes: &Outcomes) {
-    let mut counts = [0u64; 8];
+    let mut counts = [0u64; OrderStatus::ALL.len()];
     for order in &outcomes.orders {
         counts[order.status() as usize] += 1;
     }
-    for status in COUNTED {
-        let orders = counts[status as usize];
+    for (status, orders) in OrderStatus::ALL.iter().zip(counts) {
         if orders > 0 {
             metrics::counter!("flux_orders_total", "status" => status.as_str()).increment(orders);
         }
