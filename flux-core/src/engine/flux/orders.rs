@@ -160,7 +160,7 @@ impl Flux {
     /// # let flux = Flux::builder(Backend::memory()).start();
     /// # flux.put_item(ItemSpec::pool("ticket", 2)?).await?;
     /// flux.place(OrderRequest::units("ann", "ticket", 1)?).await?;
-    /// let filter = OrderFilter { buyer: Some(BuyerId::new("ann")?), ..OrderFilter::default() };
+    /// let filter = OrderFilter::builder().buyer(BuyerId::new("ann")?).build();
     /// let (mut orders, mut after) = (Vec::new(), None);
     /// loop {
     ///     let page = flux.orders(&filter, after.as_ref(), 100).await?;
