@@ -1,4 +1,4 @@
-//! Tells the recorder what the crate's metrics mean. The table of the README
+//! Descriptions of the crate's metrics for the recorder. The table of the README
 //! names the same ones.
 
 use metrics::Unit;

@@ -127,8 +127,8 @@ impl Flux {
         self.core.wait(id, longest).await
     }
 
-    /// The order as it stands, queued ones included; `None` if there is none
-    /// by this id. Cancel-safe.
+    /// Reads an order as it stands, a queued one too; `None` if there is none by
+    /// this id. Cancel-safe.
     ///
     /// ```
     /// # use flux_core::*;
@@ -185,10 +185,10 @@ impl Flux {
         Ok(self.core.backend.store.list_orders(filter, after, limit).await?)
     }
 
-    /// Hears of every decision and change of availability from now on, until
-    /// the engine has stopped. A receiver that falls behind loses the oldest
-    /// outcomes and is told so. Outcomes are best effort; an order's state in
-    /// the store is the truth.
+    /// Subscribes to every decision and change of availability from this call
+    /// on, until the engine has stopped. A receiver that falls behind loses the
+    /// oldest outcomes and is told so. Outcomes are best effort; an order's
+    /// state in the store is the truth.
     ///
     /// ```
     /// # use flux_core::*;
