@@ -1,4 +1,4 @@
-//! Where time comes from: a seam, so that tests run on tokio's paused clock.
+//! The source of time: a seam, so that tests run on tokio's paused clock.
 
 use std::fmt;
 use std::time::SystemTime;
@@ -32,7 +32,7 @@ pub struct TokioClock {
 }
 
 impl TokioClock {
-    /// A clock that shows `start` now.
+    /// A clock that shows `start` at this call.
     #[must_use]
     pub fn starting_at(start: Timestamp) -> Self {
         Self { start, since: Instant::now() }

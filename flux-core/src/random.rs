@@ -21,7 +21,7 @@ impl Random {
         Self::seeded(RandomState::new().hash_one(0))
     }
 
-    /// A stream of its own for each sequence of parts.
+    /// Derives a stream of its own for each sequence of parts.
     pub(crate) fn derived(seed: u64, parts: [u64; 3]) -> Self {
         Self::seeded(parts.iter().fold(seed, |state, part| mix(state.wrapping_add(GAMMA) ^ part)))
     }
@@ -30,7 +30,7 @@ impl Random {
         mix(self.0.fetch_add(GAMMA, Ordering::Relaxed).wrapping_add(GAMMA))
     }
 
-    /// At least 0, less than 1.
+    /// A number of at least 0 and less than 1.
     pub(crate) fn unit(&self) -> f64 {
         (self.next() >> 11) as f64 / (1_u64 << 53) as f64
     }
@@ -39,13 +39,13 @@ impl Random {
         self.next() & 1 == 1
     }
 
-    /// Less than `bound`, which is at least 1.
+    /// A number less than `bound`, which is at least 1.
     pub(crate) fn below(&self, bound: usize) -> usize {
-        // The bias is a matter of bounds near 2^64.
+        // The bias matters only for bounds near 2^64.
         (self.next() % bound as u64) as usize
     }
 
-    /// From zero to `longest`.
+    /// A time from zero to `longest`.
     pub(crate) fn duration(&self, longest: Duration) -> Duration {
         longest.mul_f64(self.unit())
     }

@@ -47,13 +47,13 @@ pub struct OrderView<'o> {
     pub status: OrderStatus,
     /// The reason for which it was rejected.
     pub reason: Option<Reason>,
-    /// When it was accepted.
+    /// The time it was accepted.
     #[serde(with = "time")]
     pub placed_at: Timestamp,
-    /// When it was decided.
+    /// The time it was decided.
     #[serde(with = "optional_time")]
     pub decided_at: Option<Timestamp>,
-    /// When its hold ends or ended.
+    /// The time its hold ends or ended.
     #[serde(with = "optional_time")]
     pub hold_expires_at: Option<Timestamp>,
     /// Its payment.
@@ -207,10 +207,10 @@ pub struct ItemView<'i> {
     pub hold_seconds: HoldTime,
     /// Units that one buyer may hold or own at once.
     pub max_per_buyer: Option<BuyerCap>,
-    /// When its sale opens.
+    /// The time its sale opens.
     #[serde(with = "optional_time")]
     pub opens_at: Option<Timestamp>,
-    /// When its sale closes.
+    /// The time its sale closes.
     #[serde(with = "optional_time")]
     pub closes_at: Option<Timestamp>,
 }

@@ -23,7 +23,7 @@ fn lock<T>(state: &Mutex<T>) -> MutexGuard<'_, T> {
     state.lock().expect("no call panics")
 }
 
-/// A message that is not settled: seen again from `visible` on.
+/// A message that is not done: delivered again from `visible` on.
 struct Waiting {
     message: Message,
     attempt: u32,

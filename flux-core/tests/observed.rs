@@ -1,4 +1,5 @@
-//! What an application's recorder and subscriber see of orders.
+//! The metrics and spans of orders as an application's recorder and subscriber
+//! see them.
 
 use std::collections::HashMap;
 use std::sync::{Arc, LazyLock, Mutex};

@@ -28,7 +28,7 @@ const SECOND: Duration = Duration::from_secs(1);
 const MINUTE: Duration = Duration::from_secs(60);
 const START: Timestamp = Timestamp::from_millis(1_700_000_000_000);
 
-/// How an order is brought in.
+/// A way to bring an order in.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 enum Way {
     Submit,
@@ -76,7 +76,7 @@ fn assert_reused(answer: &Answer) {
     assert!(matches!(answer, Err(Error::IdReused(reused)) if *reused == id(1)), "{answer:?}");
 }
 
-/// Nobody else gets anywhere under the id.
+/// Checks that nobody else gets anywhere under the id.
 async fn assert_taken(flux: &Flux) {
     for way in WAYS {
         assert_reused(&way.bring(flux, one("bob")).await);
@@ -295,8 +295,8 @@ async fn without_a_worker_what_is_queued_is_asked_for_once() -> Result {
     front.put_item(ItemSpec::pool("a", 5)?).await?;
     let queued = front.submit(one("ann")).await?;
     assert_taken(&front).await;
-    let unsettled = front.place(one("ann")).await;
-    assert!(matches!(unsettled, Err(Error::OutcomePending(_))), "{unsettled:?}");
+    let pending = front.place(one("ann")).await;
+    assert!(matches!(pending, Err(Error::OutcomePending(_))), "{pending:?}");
     assert_eq!(front.depth().await?.waiting, 1);
 
     let _worker = Flux::builder(backend).start();
@@ -348,7 +348,8 @@ impl OrderQueue for Blind {
     }
 }
 
-/// What is left to the store is found out by those who wait for the decision.
+/// A clash that only the store can decide is told to those who wait for the
+/// decision.
 #[tokio::test(start_paused = true)]
 async fn with_a_queue_that_cannot_look_inside_one_engine_still_accepts_one_at_a_time() -> Result {
     let troubles = Troubles::default();

@@ -1,4 +1,4 @@
-//! How orders come in: within a time, and under a known id.
+//! Orders placed within a time, and under a known id.
 
 use std::time::Duration;
 

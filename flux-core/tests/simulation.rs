@@ -225,7 +225,7 @@ impl Sale {
         self.sell_out().await
     }
 
-    /// Nothing is stranded: what is left can be bought, to the last unit.
+    /// Buys all that is left, to the last unit: no stock is stranded.
     async fn sell_out(&self) -> Result {
         let items = self.control.items(None, 10).await?;
         for item in items {

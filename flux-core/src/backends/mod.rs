@@ -1,4 +1,4 @@
-//! Where queue, locks, inventory and outcomes live.
+//! Backends: implementations of the four seams.
 
 #[cfg(feature = "embedded")]
 pub mod embedded;
@@ -13,17 +13,17 @@ use tokio::time::Instant;
 
 use crate::seams::{InventoryStore, LockManager, OrderQueue, OutcomeBus};
 
-/// One of each seam: what an engine runs on. Mix as you like; every engine
-/// that sells the same items must share the queue and the store.
+/// One of each seam, for an engine to run on. Mix as you like; every engine that
+/// sells the same items must share the queue and the store.
 #[derive(Clone)]
 pub struct Backend {
-    /// Between those who accept and those who decide.
+    /// Carries messages from those who accept to those who decide.
     pub queue: Arc<dyn OrderQueue>,
     /// Keeps workers out of each other's way.
     pub locks: Arc<dyn LockManager>,
-    /// The truth.
+    /// Keeps items, stock and orders: the truth.
     pub store: Arc<dyn InventoryStore>,
-    /// Tells those who wait.
+    /// Carries outcomes to those who wait.
     pub bus: Arc<dyn OutcomeBus>,
 }
 

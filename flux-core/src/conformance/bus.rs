@@ -1,4 +1,4 @@
-//! What an outcome bus must do: carry outcomes, as far as the best effort goes.
+//! The promises of an outcome bus: it carries outcomes, with best effort.
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -119,7 +119,7 @@ where
     let (left, slow) = (bus.subscribe(), bus.subscribe());
     let mut stays = [bus.subscribe()];
     drop(left);
-    // One that never listens must not hold up the others.
+    // A subscriber that never listens must not delay the others.
     for n in 1..=200 {
         bus.publish(outcomes(n)).await?;
     }

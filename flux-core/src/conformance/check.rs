@@ -1,4 +1,4 @@
-//! What a check is, how it is run, and the report a runner prints.
+//! Checks, their running, and the report that a runner prints.
 
 use std::fmt;
 use std::pin::Pin;
@@ -8,12 +8,12 @@ use tokio::time::{Instant, sleep, timeout};
 
 use crate::seams::SeamError;
 
-/// A check that takes longer hangs.
+/// The time past which a check counts as hanging.
 const CHECK_TIME_MAX: Duration = Duration::from_secs(600);
-/// How long a number or a listing that may lag is given to catch up.
+/// The time that a number or a listing that may lag is given to catch up.
 pub(super) const PATIENCE: Duration = Duration::from_secs(5);
 
-/// What a backend did that it must not.
+/// A broken promise of a backend, as a sentence.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 #[error("{0}")]
 pub struct Failure(String);
@@ -48,7 +48,7 @@ pub(super) fn same<T: PartialEq + fmt::Debug>(what: &str, is: &T, should_be: &T)
     Ok(())
 }
 
-/// Probes until it holds or patience ends.
+/// Probes until there is success or patience ends.
 pub(super) async fn eventually<F, Fut>(probe: F) -> Checked
 where
     F: Fn() -> Fut,
@@ -68,7 +68,7 @@ type Running = Pin<Box<dyn Future<Output = Checked> + Send>>;
 /// One check of one promise, to be run on a fresh backend `T`.
 #[derive(Debug)]
 pub struct Check<T> {
-    /// What must hold, as a sentence.
+    /// The promise, as a sentence.
     pub name: &'static str,
     /// The guarantee or the method it belongs to: `G1` … `G9`, `reads`, …
     pub guarantee: &'static str,
@@ -80,7 +80,7 @@ impl<T: Send + 'static> Check<T> {
     /// check at its next await.
     ///
     /// # Errors
-    /// What the backend did wrong; a panic and a hang count as such.
+    /// The promise that the backend broke; a panic and a hang count as such.
     pub async fn run(&self, backend: T) -> Result<(), Failure> {
         let mut tasks = tokio::task::JoinSet::new();
         tasks.spawn((self.run)(backend));
@@ -105,18 +105,18 @@ macro_rules! checks {
 }
 pub(super) use checks;
 
-/// What one check came to.
+/// The result of one check.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct CheckResult {
     /// See [`Check::name`].
     pub name: &'static str,
     /// See [`Check::guarantee`].
     pub guarantee: &'static str,
-    /// What went wrong, if anything did.
+    /// The failure, if there was one.
     pub result: Result<(), Failure>,
 }
 
-/// What all checks came to; its `Display` has a line for each.
+/// The results of all checks; its `Display` has a line for each.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct Report {
     /// In the order they ran.

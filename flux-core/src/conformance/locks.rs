@@ -1,4 +1,4 @@
-//! What a lock manager must do to be of use. Nothing rests on it but
+//! The promises of a lock manager, for it to be of use. Nothing rests on it but
 //! throughput, so one that fails here sells no unit twice.
 
 use std::collections::HashMap;
@@ -17,7 +17,7 @@ use crate::seams::{Lease, LockManager};
 const LONG: Duration = Duration::from_secs(60);
 const NONE: Duration = Duration::ZERO;
 
-/// The manager, and how long a lease lasts whose end a check waits for.
+/// The manager, and the time of a lease whose end a check waits for.
 pub(super) type Subject<L> = (Arc<L>, Duration);
 
 pub(super) fn all<L>() -> Vec<Check<Subject<L>>>
@@ -237,7 +237,7 @@ where
     same("renewing what the next holds", &locks.renew(&next, LONG).await?, &true)?;
     locks.release(&next).await?;
     same("renewing a released lease", &locks.renew(&next, LONG).await?, &false)?;
-    // Held by another now, and live: still not ours.
+    // Another has it, and its lease is live: still not ours.
     let lost = take(&*locks, &["c"], ttl, NONE).await?;
     take(&*locks, &["c"], LONG, ttl + PATIENCE).await?;
     same("renewing what another took", &locks.renew(&lost, LONG).await?, &false)?;
@@ -245,7 +245,7 @@ where
     Ok(())
 }
 
-/// Overlapping keys, asked for in any order: no deadlock, no two holders.
+/// Overlapping keys, asked for in any order: no deadlock, no two owners.
 async fn a_crowd_takes_turns<L>((locks, _): Subject<L>) -> Checked
 where
     L: LockManager + ?Sized,

@@ -1,4 +1,4 @@
-//! The suite every backend is held to, and the checker of whole histories.
+//! The suite that every backend must pass, and the checker of whole histories.
 //!
 //! For each seam there is a function that runs every check, each on a fresh
 //! and empty backend, and reports which failed. A backend passes as a type of
@@ -22,8 +22,8 @@
 //! `for check in conformance::store_checks() { … check.run(fresh).await … }`.
 //!
 //! Call it from a tokio runtime with time enabled; several threads find more.
-//! What may lag (the numbers of an item, listings, a queue's depth) is asked
-//! again for up to five seconds. A check that takes ten minutes has failed.
+//! Whatever may lag (the numbers of an item, listings, a queue's depth) is asked
+//! for again for up to five seconds. A check that takes ten minutes has failed.
 //! Under `tokio::time::pause` nothing is waited for, but then the backend must
 //! keep time by tokio's clock and wait for nothing outside the process.
 //!
@@ -109,7 +109,7 @@
 //! | renew does nothing | `a_renewed_lease_lasts` |
 //! | renew is always true, or takes over | `a_lost_lease_is_reported` |
 //! | release frees what is others', or nothing | `only_what_is_ours_is_released` |
-//! | nothing is published, or without levels | `outcomes_arrive_as_they_were_sent` |
+//! | nothing is published, or without availability | `outcomes_arrive_as_they_were_sent` |
 //! | publishing to nobody is an error | `publishing_to_nobody_is_no_error` |
 //!
 //! And every kind of [`history::Fault`] was left out once: the unit test of a
@@ -169,8 +169,8 @@ where
 }
 
 /// Runs every check of a lock manager, each on one from `fresh` that holds no
-/// lease. `ttl` is how long a lease lasts whose end a check waits for; the
-/// checks wait for some ten of them.
+/// lease. `ttl` is the time of a lease whose end a check waits for; the checks
+/// wait for some ten of them.
 ///
 /// A manager that grants everything would fail, and is allowed all the same:
 /// no guarantee rests on locks.

@@ -1,8 +1,9 @@
-//! What an order queue must do: at least once, whatever its workers do.
+//! The promises of an order queue: each message at least once, whatever its
+//! workers do.
 //!
 //! Order is not asked for, since the trait promises none. Nor is a second
-//! delivery ever held against a queue whose time-out may have run out: a check
-//! that was itself too slow to tell starts over.
+//! delivery a failure when the time-out may have run out: a check that was
+//! itself too slow to tell starts over.
 
 use std::collections::{HashMap, HashSet};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
@@ -16,27 +17,28 @@ use super::store::shop::{id, order, payment, seats, units};
 use crate::protocol::{Message, OrderId};
 use crate::seams::{Delivery, OrderQueue, QueueDepth, Receipt, SeamError};
 
-/// What the suite must know of the queues it is given.
+/// The facts that the suite must know of the queues it is given.
 #[derive(Debug, Clone, Copy)]
 pub struct QueueTerms {
-    /// After how long an unsettled delivery comes again. The checks wait for
-    /// it a few times over, so let it be short; under `tokio::time::pause`, and
-    /// with a queue that keeps time by tokio's clock, no real time is spent.
+    /// The time after which a delivery left alone comes again. The checks wait
+    /// for it a few times over, so let it be short; under `tokio::time::pause`,
+    /// and with a queue that keeps time by tokio's clock, no real time is
+    /// spent.
     pub visibility: Duration,
-    /// How many messages fill the queue, at least 500; `None` leaves the check
-    /// of the bound out.
+    /// The number of messages that fill the queue, at least 500; `None` leaves
+    /// the check of the bound out.
     pub bound: Option<usize>,
-    /// What the numbers of [`depth`](OrderQueue::depth) are worth.
+    /// The accuracy of [`depth`](OrderQueue::depth).
     pub counts: Counts,
 }
 
-/// How true a queue's numbers are, once they caught up.
+/// The accuracy of a queue's numbers, once they caught up.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Counts {
-    /// Each message counts.
+    /// Every message counts.
     Exact,
-    /// They tell none from some, but for dead letters, which are counted: a
-    /// queue that packs messages may know only how many packs there are.
+    /// Dead letters count; of other messages the numbers tell only none from
+    /// some, as a queue that packs messages may know just its number of packs.
     Rough,
 }
 
@@ -80,7 +82,7 @@ where
 
 /// Most calls of `receive` a check makes: on a paused clock, a queue that
 /// delivers for ever lets no time pass.
-const ROUNDS_MAX: usize = 10_000;
+const RECEIVES_MAX: usize = 10_000;
 
 fn place(n: u128) -> Message {
     Message::Place(order(n, "ann", &[units("a", 1)]))
@@ -104,11 +106,11 @@ where
     Q: OrderQueue + ?Sized,
 {
     let end = Instant::now() + within;
-    let (mut deliveries, mut seen, mut rounds) = (Vec::new(), HashSet::new(), 0);
+    let (mut deliveries, mut seen, mut receives) = (Vec::new(), HashSet::new(), 0);
     while seen.len() < count {
         let left = end.saturating_duration_since(Instant::now());
-        rounds += 1;
-        let goes_on = !left.is_zero() && rounds <= ROUNDS_MAX;
+        receives += 1;
+        let goes_on = !left.is_zero() && receives <= RECEIVES_MAX;
         ensure!(goes_on, "{} of {count} messages came within {within:?}", seen.len());
         let wait = left.min(Duration::from_secs(1));
         for delivery in queue.receive(100, wait).await? {
@@ -125,10 +127,10 @@ async fn receive_one<Q: OrderQueue + ?Sized>(queue: &Q, within: Duration) -> Che
     Ok(deliveries.remove(0))
 }
 
-/// Nothing comes for so long.
+/// Checks that nothing comes for so long.
 async fn silent<Q: OrderQueue + ?Sized>(queue: &Q, time: Duration) -> Checked {
     let deliveries = queue.receive(10, time).await?;
-    ensure!(deliveries.is_empty(), "delivered though settled: {deliveries:?}");
+    ensure!(deliveries.is_empty(), "delivered though done: {deliveries:?}");
     Ok(())
 }
 
@@ -153,10 +155,10 @@ where
     queue.send(&sent[1..]).await?;
     let mut missing: HashMap<OrderId, &Message> =
         sent.iter().map(|message| (message.order_id(), message)).collect();
-    let (end, mut rounds) = (Instant::now() + PATIENCE, 0);
+    let (end, mut receives) = (Instant::now() + PATIENCE, 0);
     while !missing.is_empty() {
-        rounds += 1;
-        let goes_on = Instant::now() < end && rounds <= ROUNDS_MAX;
+        receives += 1;
+        let goes_on = Instant::now() < end && receives <= RECEIVES_MAX;
         ensure!(goes_on, "{} messages did not come", missing.len());
         let deliveries = queue.receive(30, Duration::from_millis(200)).await?;
         ensure!(deliveries.len() <= 30, "{} messages where 30 were asked for", deliveries.len());
@@ -289,7 +291,7 @@ where
     let mut given = receipts(&deliveries);
     queue.ack(&given).await?;
     given.truncate(3);
-    // Settling twice is no error.
+    // Acknowledging twice is no error.
     queue.ack(&given).await?;
     queue.ack(&[]).await?;
     silent(&*queue, terms.visibility * 2).await
@@ -307,7 +309,7 @@ where
             queue.retry(&receipts(&deliveries?), Duration::ZERO).await?;
         }
     }
-    // Settled as they come: a queue may keep the messages on an item back
+    // Acknowledged as they come: a queue may keep the messages on an item back
     // while an earlier one is out.
     let (mut seen, end) = (HashSet::new(), Instant::now() + again(terms));
     while seen.len() < 20 {
@@ -336,7 +338,7 @@ where
             if worker < 4 {
                 queue.send(&places(worker * share + 1..=(worker + 1) * share)).await?;
             }
-            for _ in 0..ROUNDS_MAX {
+            for _ in 0..RECEIVES_MAX {
                 let deliveries = queue.receive(7, Duration::from_millis(100)).await?;
                 // Every fourth message is given back once, as by a failing worker.
                 let (back, done): (Vec<_>, Vec<_>) = deliveries.into_iter().partition(|delivery| {
@@ -472,12 +474,12 @@ where
         return Ok(());
     }
     for (nth, message) in two.iter().enumerate() {
-        let (end, mut rounds) = (Instant::now() + again(terms) * 2, 0);
-        let (mut handed_back, mut settled) = (false, false);
-        while !settled {
-            rounds += 1;
-            let goes_on = Instant::now() < end && rounds <= ROUNDS_MAX;
-            ensure!(goes_on, "message {nth} under the id was not settled");
+        let (end, mut receives) = (Instant::now() + again(terms) * 2, 0);
+        let (mut handed_back, mut done) = (false, false);
+        while !done {
+            receives += 1;
+            let goes_on = Instant::now() < end && receives <= RECEIVES_MAX;
+            ensure!(goes_on, "message {nth} under the id was not done");
             let found = queue.find(id(1)).await?.map(Message::Place);
             same("the first order under the id", &found.as_ref(), &Some(message))?;
             let deliveries = queue.receive(10, Duration::from_millis(100)).await?;
@@ -492,7 +494,7 @@ where
             }
             queue.ack(&receipts(&these)).await?;
             let left = queue.find(id(1)).await?.map(Message::Place);
-            settled = left.as_ref() != Some(message);
+            done = left.as_ref() != Some(message);
         }
     }
     same("an order that is done", &queue.find(id(1)).await?, &None)
@@ -552,7 +554,7 @@ where
         other => Err(Failure::new(format!("a full queue of {bound} answered {other:?}"))),
     };
     full(queue.send(&more).await)?;
-    // What is worked on is not done: it still counts.
+    // Messages being worked on are not done: they still count.
     let mut deliveries = queue.receive(10, PATIENCE).await?;
     full(queue.send(&more).await)?;
     let first = deliveries.remove(0);

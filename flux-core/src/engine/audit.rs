@@ -13,10 +13,10 @@ use crate::protocol::{
 use crate::seams::{InventoryStore, OrderFilter, SeamError};
 
 const PAGE: usize = 1_000;
-/// A hold that ended longer ago than this should have been given back.
+/// Longest time after its end that a hold may keep its stock.
 const EXPIRY_GRACE: Duration = Duration::from_secs(2);
 
-/// Something the recount found wrong.
+/// A fault that the recount found.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[non_exhaustive]
 #[serde(rename_all = "snake_case")]
@@ -72,7 +72,7 @@ pub enum AuditFault {
     OverCap {
         /// The item.
         item: ItemId,
-        /// Who.
+        /// The buyer.
         buyer: BuyerId,
         /// Units held and owned.
         units: u64,
@@ -124,12 +124,12 @@ pub struct Audit {
     pub orders: HashMap<OrderStatus, u64>,
     /// Rejected orders for each reason.
     pub rejected: HashMap<Reason, u64>,
-    /// Everything that is wrong; empty when all is well.
+    /// The faults; empty when all is well.
     pub faults: Vec<AuditFault>,
 }
 
 impl Audit {
-    /// Whether nothing is wrong.
+    /// Whether no fault was found.
     #[must_use]
     pub fn is_clean(&self) -> bool {
         self.faults.is_empty()

@@ -20,10 +20,10 @@ use crate::clock::Clock;
 use crate::protocol::{Message, Order, OrderId, OrderStatus};
 use crate::seams::Outcomes;
 
-/// A bus that takes longer is left behind.
+/// Longest time that the bus gets to take outcomes.
 const PUBLISH_MAX: Duration = Duration::from_secs(1);
-/// The first and the longest time between two looks at an order that is waited
-/// for, as the bus may lose its outcome.
+/// The first and the longest time between two looks at an order that a call
+/// waits for: the bus may lose its outcome.
 const LOOK_EVERY: [Duration; 2] = [Duration::from_millis(100), Duration::from_secs(2)];
 
 #[derive(Debug)]
@@ -37,7 +37,8 @@ pub(super) struct Core {
     pub(super) inbox: Inbox,
     pub(super) waiters: Waiters,
     pub(super) queued_spans: QueuedSpans,
-    /// Kept, because looking it up costs as much as the gate's answer.
+    /// The counter of orders refused at the gate; kept, because looking it up
+    /// costs as much as the gate's answer.
     pub(super) turned_away: metrics::Counter,
 }
 
@@ -68,8 +69,8 @@ impl Core {
         self.role == Role::Both
     }
 
-    /// Tells whoever listens. Best effort: those who wait look for themselves
-    /// now and then.
+    /// Publishes outcomes, best effort: calls that wait look at the store now and
+    /// then.
     pub(super) async fn publish(&self, outcomes: Arc<Outcomes>) {
         let published = timeout(PUBLISH_MAX, self.backend.bus.publish(outcomes)).await;
         if !matches!(published, Ok(Ok(()))) {
@@ -103,8 +104,8 @@ impl Core {
         self.until(id, &waiting, longest, is_decided).await?.ok_or(Error::NotFound(id))
     }
 
-    /// Has a worker rule, here or elsewhere, and returns the order once
-    /// `ruled` says it did. `asking` is the span that asks.
+    /// Hands a message to a worker, here or elsewhere, and returns the order once
+    /// `ruled` says that it was ruled on. `asking` is the span of the request.
     pub(super) async fn rule(
         &self,
         message: Message,
@@ -142,8 +143,8 @@ impl Core {
         }
     }
 
-    /// The order once `done` holds, or as it stands when the wait runs out;
-    /// at once `None` if there is no such order and the queue would know.
+    /// The order once it is `done`, or as it stands when the wait runs out;
+    /// `None` at once if there is no such order and the queue would know.
     async fn until(
         &self,
         id: OrderId,
@@ -185,7 +186,8 @@ pub(super) fn is_decided(order: &Order) -> bool {
     order.status() != OrderStatus::Queued
 }
 
-/// Completes when told to stop, or when nobody is left to tell. Cancel-safe.
+/// Completes when the engine is told to stop, or when no handle to it is left.
+/// Cancel-safe.
 pub(super) async fn stopped(stop: &mut watch::Receiver<bool>) {
     let _ = stop.wait_for(|stop| *stop).await;
 }

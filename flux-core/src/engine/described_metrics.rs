@@ -1,4 +1,4 @@
-//! Tells the recorder what the crate's metrics mean. The table of the README
+//! Descriptions of the crate's metrics for the recorder. The table of the README
 //! names the same ones.
 
 use metrics::Unit;
@@ -38,16 +38,6 @@ const HISTOGRAMS: [(&str, Unit, &str); 7] = [
     ("flux_commit_seconds", Unit::Seconds, "How long a write of the store took."),
     ("flux_seam_seconds", Unit::Seconds, "How long a call of a backend took."),
 ];
-/// The label values of `flux_orders_total`.
-pub(super) const COUNTED: [OrderStatus; 7] = [
-    OrderStatus::Held,
-    OrderStatus::Confirmed,
-    OrderStatus::Released,
-    OrderStatus::Expired,
-    OrderStatus::Cancelled,
-    OrderStatus::Rejected,
-    OrderStatus::RefundDue,
-];
 
 /// Describes the metrics to the recorder; one that knows them already loses
 /// nothing by it. Begins the series whose labels are known, as one that begins
@@ -65,7 +55,8 @@ pub(super) fn describe() {
             drop(metrics::histogram!(name));
         }
     }
-    for status in COUNTED {
+    // An order is counted from its decision on.
+    for status in OrderStatus::ALL.iter().filter(|status| **status != OrderStatus::Queued) {
         metrics::counter!("flux_orders_total", "status" => status.as_str()).increment(0);
     }
 }

@@ -1,4 +1,4 @@
-//! Tells an application why it didn't get what it asked for.
+//! The error of the calls: why an application didn't get what it asked for.
 
 use std::time::Duration;
 
@@ -17,8 +17,8 @@ pub enum Error {
     /// No such item; nothing was recorded.
     #[error("no item is called {0}")]
     UnknownItem(ItemId),
-    /// The gate: nothing is left, nothing was recorded, and the same id may be
-    /// sent again.
+    /// Turned away at the gate: the item is sold out. Nothing was recorded, and
+    /// the same id may be sent again.
     #[error("{0} is sold out")]
     SoldOut(ItemId),
     /// Another order, with other contents, has this id; nothing was changed.
@@ -50,13 +50,14 @@ pub enum Error {
     /// A bound was reached; nothing was accepted.
     #[error("too much is waiting; try again in {retry_after:?}")]
     Overloaded {
-        /// When to come back.
+        /// The time after which to come back.
         retry_after: Duration,
     },
     /// The engine is stopping; nothing was accepted.
     #[error("the engine is shutting down; nothing was accepted")]
     ShuttingDown,
-    /// No decision in time. The call may still take effect; repeating it is safe.
+    /// There was no decision in time. The call may still take effect; repeating
+    /// it is safe.
     #[error("order {0} is not settled yet; ask again, repeating the call is safe")]
     OutcomePending(OrderId),
     /// A backend failed.

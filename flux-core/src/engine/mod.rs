@@ -4,8 +4,8 @@
 //! |---|---|
 //! | the calls | `flux` |
 //! | the state they share with the worker, and waiting for an order | `core` |
-//! | how an order comes in | `accept/submit` |
-//! | one request for each id | `accept/id_guard` |
+//! | bringing an order in | `accept/submit` |
+//! | one request at a time for each id | `accept/id_guard` |
 //! | the early "sold out" | `accept/gate`, kept true by `accept/gate_sync` |
 //! | from callers to the worker, by the batch | `accept/inbox` |
 //! | waking those whose order was decided elsewhere | `accept/waiters` |
@@ -14,9 +14,11 @@
 //! | one batch: lease, claim, decide, commit | `worker/batch` |
 //! | the items a worker has leased | `worker/leases` |
 //! | which orders share an atomic write | `worker/transactions` |
-//! | from decided to told | `worker/completion` |
-//! | how long decisions took, and their spans | `worker/decision_metrics` |
+//! | a batch's completion: durable, answered, acknowledged, published | `worker/completion` |
+//! | the duration of decisions, and their spans | `worker/decision_metrics` |
 //! | the outcomes as an application hears them | `subscription` |
+//! | an order to place, the bounds and times, the errors | `request`, `settings`, `error` |
+//! | what the metrics mean | `described_metrics` |
 //! | the recount | `audit` |
 //!
 //! Imports run one way: `flux`, `worker`, `accept`, `core`; `core` takes the
@@ -42,6 +44,6 @@ pub use request::{OrderRequest, OrderRequestBuilder};
 pub use settings::{Role, Settings, SettingsBuilder};
 pub use subscription::Subscription;
 
-/// When a caller that met a bound should come back: long enough for a full
-/// inbox to be decided.
+/// Time after which a caller that met a bound should come back: enough for a
+/// full inbox to be decided.
 const RETRY_AFTER: Duration = Duration::from_secs(1);

@@ -1,4 +1,4 @@
-//! An application's wish: [`OrderRequest`].
+//! The request for an order: [`OrderRequest`].
 
 use bon::bon;
 use serde::{Deserialize, Serialize};
@@ -38,9 +38,9 @@ pub struct OrderRequest {
     /// The identity to decide it under, if the caller chose one.
     #[serde(default)]
     pub id: Option<OrderId>,
-    /// Who asks.
+    /// The buyer who asks.
     pub buyer: BuyerId,
-    /// Everything asked for; all of it is had, or none.
+    /// The lines asked for: the order gets all of them, or none.
     pub lines: Lines,
 }
 
@@ -72,7 +72,7 @@ impl OrderRequest {
         /// The id to decide it under, to be able to repeat the request; without
         /// one the engine makes it.
         id: Option<OrderId>,
-        /// Who asks: a [`BuyerId`].
+        /// The buyer who asks: a [`BuyerId`].
         #[builder(into)]
         buyer: String,
         /// The lines, 1 to 10; they get all or nothing.

@@ -42,38 +42,39 @@ pub struct Settings {
     /// one.
     #[builder(default = 65_536)]
     pub outcome_waits_max: usize,
-    /// How long a call waits for what a worker elsewhere decides on its order,
+    /// Longest time a call waits for a worker elsewhere to decide its order,
     /// before [`OutcomePending`](super::Error::OutcomePending); 10 s. The
     /// engine's own worker is waited for as long as it takes, except that a
     /// [`release`](super::Flux::release) of an order in the queue waits no
     /// longer than this for the order's decision.
     #[builder(default = Duration::from_secs(10))]
     pub decision_timeout: Duration,
-    /// How long a lease on an item lasts unless it is renewed; 5 s.
+    /// The time a lease on an item lasts unless it is renewed; 5 s.
     #[builder(default = Duration::from_secs(5))]
     pub lease_ttl: Duration,
-    /// How long a worker with nothing else to do waits for the lease of an item
-    /// that another worker has; 3 s. After that it claims the item without a
+    /// Longest time a worker with nothing else to do waits for the lease of an
+    /// item that another worker has; 3 s. After that it claims the item without a
     /// lease, and the other's next write is refused. Keep it longer than
     /// [`claim_max`](Self::claim_max): a worker that is well hands its items
     /// over by then, and taking them from it throws its work away.
     #[builder(default = Duration::from_secs(3))]
     pub lease_wait: Duration,
-    /// How long a worker keeps an item before others get their chance; 2 s.
+    /// Longest time a worker keeps an item before others get their chance; 2 s.
     #[builder(default = Duration::from_secs(2))]
     pub claim_max: Duration,
-    /// How long a worker keeps its items when there is nothing to do, at most
-    /// 5 s; 100 ms.
+    /// Longest time a worker keeps its items when there is nothing to do, at
+    /// most 5 s; 100 ms.
     #[builder(default = Duration::from_millis(100))]
     pub idle_max: Duration,
-    /// How often ended holds are looked for; 250 ms. Their stock is back on
-    /// sale at most that much and one commit later.
+    /// The time from one search for ended holds to the next; 250 ms. Their stock
+    /// is back on sale at most that much and one commit later.
     #[builder(default = Duration::from_millis(250))]
     pub sweep_every: Duration,
-    /// How often a worker looks for ended holds that did nothing for a minute
-    /// and saw no hold in the store; 60 s. A worker wakes for the holds it made
-    /// itself, so this delays only those that another worker made since the
-    /// last look, and died: their stock may come back that much later.
+    /// The time from one search for ended holds to the next, for a worker that
+    /// did nothing for a minute and saw no hold in the store; 60 s. A worker
+    /// wakes for the holds it made itself, so this delays only those that
+    /// another worker made since the last look, and died: their stock may come
+    /// back that much later.
     #[builder(default = Duration::from_secs(60))]
     pub idle_sweep_every: Duration,
     /// Tries of one message before it goes back to the queue, or its caller is
@@ -89,7 +90,7 @@ pub struct Settings {
 }
 
 impl Settings {
-    /// A bound of zero would let nothing through; it counts as one.
+    /// Raises bounds of zero, which would let nothing through, to one.
     pub(super) fn within_reason(mut self) -> Self {
         for bound in [&mut self.batch_max, &mut self.calls_max, &mut self.outcome_waits_max] {
             *bound = (*bound).max(1);

@@ -20,24 +20,24 @@ use crate::seams::{Delivery, SeamError};
 /// A way for a call to go wrong.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord)]
 pub enum Fault {
-    /// Not made, and says so: [`SeamError::Unavailable`].
+    /// The call is not made, and fails with [`SeamError::Unavailable`].
     ErrorBefore,
-    /// Not made, but nobody knows: [`SeamError::Unknown`].
+    /// The call is not made, and fails with [`SeamError::Unknown`].
     NoAnswer,
-    /// Made, but nobody knows: [`SeamError::Unknown`].
+    /// The call is made, and fails with [`SeamError::Unknown`].
     ErrorAfter,
     /// A short sleep, before or after the call.
     Delay,
     /// A sleep longer than leases and visibility, before the call.
     Freeze,
-    /// Made twice, as by a client library that repeats on its own; the answer
-    /// is the first or, when both went well, the second.
+    /// The call is made twice, as by a client library that repeats on its own;
+    /// the answer is the first or, when both went well, the second.
     Duplicate,
-    /// `receive`: in another order.
+    /// `receive`: the deliveries come in another order.
     Reorder,
     /// `receive`: one of the deliveries is listed twice.
     Redeliver,
-    /// `publish`: silently dropped.
+    /// `publish`: the outcomes are silently dropped.
     Lost,
     /// `commit`: made, but of some of the commits nobody knows what became:
     /// [`CommitOutcome::Unknown`].
@@ -124,7 +124,7 @@ impl Faults {
     /// does not [fit](Fault::fits) its operation.
     #[builder]
     pub fn new(
-        /// Another seed, other faults.
+        /// Seeds the choice of the calls that go wrong.
         seed: u64,
         #[builder(default)] error_before: f64,
         #[builder(default)] no_answer: f64,
@@ -191,7 +191,7 @@ impl Faults {
 }
 
 impl Faults {
-    /// A bad day: each fault now and then.
+    /// The rates of a bad day: each fault now and then.
     #[must_use]
     pub fn mild(seed: u64) -> Self {
         Self::builder()
@@ -210,8 +210,8 @@ impl Faults {
             .expect("the rates are in range")
     }
 
-    /// A day no service would get away with: about every fourth call fails, and
-    /// many more are slow, doubled or out of order.
+    /// The rates of a day no service would get away with: about every fourth call
+    /// fails, and many more are slow, doubled or out of order.
     #[must_use]
     pub fn harsh(seed: u64) -> Self {
         Self::builder()
@@ -249,7 +249,7 @@ impl Faults {
         self.shared.stop.notify_waiters();
     }
 
-    /// The number of times each fault was done so far; those that were not are left out.
+    /// Counts the faults done so far; those that were not done are left out.
     #[must_use]
     pub fn injected(&self) -> BTreeMap<Fault, u64> {
         let count = |fault: Fault| self.shared.injected[fault as usize].load(Ordering::Relaxed);

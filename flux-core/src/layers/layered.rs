@@ -29,10 +29,10 @@ pub trait Hooks: Send + Sync + 'static {
         F: Fn() -> Fut + Send + Sync,
         Fut: Future<Output = Result<T, SeamError>> + Send;
 
-    /// Rearranges what a `receive` of up to `max` brought.
+    /// Rearranges the deliveries of a `receive` of up to `max`.
     fn received(&self, _deliveries: &mut Vec<Delivery>, _max: usize) {}
 
-    /// Blurs what a `commit` answered.
+    /// Blurs the outcomes of a `commit`.
     fn committed(&self, _outcomes: &mut [CommitOutcome]) {}
 
     /// Keeps a `commit` back, and answers it with an error; or lets it go on,
@@ -164,7 +164,7 @@ impl<S: InventoryStore + ?Sized, L: Hooks> Layered<S, L> {
     async fn let_go_of_late(&self, commits: &[Commit]) -> Result<(), SeamError> {
         let late = self.layer.detain(commits)?;
         if !late.is_empty() {
-            // The callers of these were told that nobody knows; nobody listens.
+            // Their callers were told that the outcome is unknown.
             drop(self.inner.commit(&late).await);
         }
         Ok(())

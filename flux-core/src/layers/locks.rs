@@ -8,7 +8,7 @@ use async_trait::async_trait;
 use crate::protocol::ItemId;
 use crate::seams::{Lease, LockManager, SeamError};
 
-/// Grants everybody everything, at once.
+/// A lock manager that grants everybody everything, at once.
 #[derive(Debug, Clone, Copy, Default)]
 pub struct YesLocks;
 
@@ -34,7 +34,7 @@ impl LockManager for YesLocks {
     }
 }
 
-/// Is never there.
+/// A lock manager that is never there.
 #[derive(Debug, Clone, Copy, Default)]
 pub struct BrokenLocks;
 

@@ -1,6 +1,7 @@
-//! Behaviour over the seams: what every backend needs and none should write
-//! itself. A [`Layer`] goes around each call; [`Layered`] puts one, or [`Faults`],
-//! around any of the four seams, and [`Backend::layered`] around all at once.
+//! Layers: behaviour around the seams that every backend needs and none should
+//! write itself. A [`Layer`] goes around each call; [`Layered`] puts one, or
+//! [`Faults`], around any of the four seams, and [`Backend::layered`] around
+//! all at once.
 //!
 //! | from the backend outwards | what it does |
 //! |---|---|

@@ -1,4 +1,4 @@
-//! The calls of the seams by name, and what a layer must know of each.
+//! The calls of the seams by name, with the facts that a layer must know of each.
 
 use std::fmt;
 use std::time::Duration;
@@ -122,7 +122,7 @@ impl Operation {
     /// Whether it may be made again although it may have taken effect.
     ///
     /// Not so for a commit, which would find its own orders decided and call
-    /// that a conflict: the worker settles it by claiming again. Nor for
+    /// that a conflict: the worker finds out by claiming again. Nor for
     /// `put_item`, which could undo a later change; `redrive`, which would
     /// miscount; and `acquire` and `acquire_free`, which would find a lease of
     /// their own in the way.
@@ -146,7 +146,7 @@ impl fmt::Display for Operation {
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 #[non_exhaustive]
 pub struct Call {
-    /// Which method.
+    /// The method.
     pub operation: Operation,
     /// The time the caller lets it wait for something to come
     /// (`receive`, `acquire`); zero for all others.

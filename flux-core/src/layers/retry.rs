@@ -59,7 +59,7 @@ impl Retry {
         /// The ceiling of the wait before a call's first retry.
         #[builder(default = Duration::from_millis(25))]
         backoff_first: Duration,
-        /// The ceiling never grows past this.
+        /// The bound of the ceiling.
         #[builder(default = Duration::from_millis(500))]
         backoff_max: Duration,
         /// Retries of all calls of one service, until successes earn more.
@@ -139,7 +139,7 @@ impl Layer for Retry {
     }
 }
 
-/// The last attempt may have changed nothing; an earlier one may have.
+/// The error to hand on when an earlier attempt may have taken effect.
 fn doubtful(operation: Operation, error: SeamError) -> SeamError {
     match error {
         SeamError::Unavailable { .. } | SeamError::Overloaded { .. } => {

@@ -1,5 +1,5 @@
-//! A backend of straw for the tests of the layers: it says what it is told to
-//! say and remembers what it was asked.
+//! A fake backend for the tests of the layers: it answers as it is told and
+//! remembers its calls.
 
 use std::collections::VecDeque;
 use std::future::pending;
@@ -28,7 +28,7 @@ pub(super) enum Step {
     Never,
 }
 
-/// Answers well once its steps are used up.
+/// A backend whose calls take the steps it was given, and then succeed.
 pub(super) struct Fake {
     steps: Mutex<VecDeque<Step>>,
     calls: Mutex<Vec<Operation>>,
@@ -207,7 +207,7 @@ impl InventoryStore for Fake {
 impl OutcomeBus for Fake {
     async fn publish(&self, outcomes: Arc<Outcomes>) -> Result<(), SeamError> {
         self.step(Operation::Publish).await?;
-        // Nobody need listen.
+        // Sending fails without a subscriber, which is fine.
         drop(self.outcomes.send(outcomes));
         Ok(())
     }

@@ -1,4 +1,4 @@
-//! No call may take for ever: a connection that died without a word must not
+//! A time limit for each call: a connection that died without a word must not
 //! take the worker with it.
 
 use std::time::Duration;
@@ -19,7 +19,7 @@ pub struct TimeLimit {
 }
 
 impl TimeLimit {
-    /// A limit for each call.
+    /// Limits each call to this time.
     #[must_use]
     pub fn new(limit: Duration) -> Self {
         Self { limit }

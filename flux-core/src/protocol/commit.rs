@@ -1,4 +1,4 @@
-//! One atomic write, and the rule that every store holds it against: [`judge`].
+//! One atomic write, and the rule by which every store judges it: [`judge`].
 //!
 //! A commit names the orders it changes, what each must still be for the write
 //! to count, and the claims it rests on. What it does to the stock follows from
@@ -13,22 +13,23 @@ use super::item::ItemSpec;
 use super::order::{Line, Order, OrderStatus};
 use super::stock::Stock;
 
-/// Minted by the store each time an item is claimed, ever larger. A commit
-/// carries the token of its claim, and is refused once a later claim was made:
-/// a worker that slept through the end of its lease can't write (Kleppmann,
-/// "How to do distributed locking", 2016, calls it a fencing token).
+/// A number that the store mints each time an item is claimed, ever larger. A
+/// commit carries the token of its claim, and is refused once a later claim was
+/// made: a worker that slept through the end of its lease can't write
+/// (Kleppmann, "How to do distributed locking", 2016, calls it a fencing
+/// token).
 #[derive(
     Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Default, Serialize, Deserialize,
 )]
 #[serde(transparent)]
 pub struct FencingToken(pub u64);
 
-/// What an order must be in the store for a write to it to count.
+/// The condition of a write: its order's state in the store.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
 pub enum Expect {
-    /// Not there: nobody has decided this id.
+    /// Absent: the id is not decided.
     Absent,
-    /// In this state.
+    /// Present, in this state.
     Status(OrderStatus),
 }
 
@@ -46,7 +47,7 @@ impl Expect {
     }
 }
 
-/// What a write does to the stock of its order's lines.
+/// The effect of a write on the stock of its order's lines.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Effect {
     /// The units are taken.
@@ -62,12 +63,12 @@ pub enum Effect {
 pub struct OrderWrite {
     /// The order as it shall be.
     pub order: Order,
-    /// What it must be now.
+    /// The state that the order must be in for the write to count.
     pub expect: Expect,
 }
 
 impl OrderWrite {
-    /// What this does to the stock.
+    /// The effect on the stock.
     #[must_use]
     pub fn effect(&self) -> Effect {
         let owned = matches!(self.expect, Expect::Status(status) if status.owns_stock());
@@ -93,21 +94,22 @@ pub struct Commit {
 pub struct OverCap {
     /// The capped item.
     pub item: ItemId,
-    /// Who.
+    /// The buyer.
     pub buyer: BuyerId,
     /// Units of the item the buyer holds or owns already.
     pub live: u32,
 }
 
-/// What became of a [`Commit`].
+/// The outcome of a [`Commit`].
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum CommitOutcome {
     /// Every write took effect.
     Applied,
-    /// Somebody claimed one of the items after us; nothing took effect. Drop
-    /// what is known of these items and claim again.
+    /// Another worker claimed these items since; nothing took effect. Forget what
+    /// is known of them and claim again.
     Fenced(Vec<ItemId>),
-    /// Nothing took effect; decide again without these.
+    /// Orders or buyers are not as expected; nothing took effect. Decide again
+    /// without these.
     Conflict {
         /// Orders that are not what was expected; read them.
         moved: Vec<OrderId>,
@@ -125,14 +127,14 @@ pub struct ItemNow<'s> {
     pub token: FencingToken,
     /// Its definition.
     pub spec: &'s ItemSpec,
-    /// What is left of it.
+    /// Its stock.
     pub stock: &'s Stock,
 }
 
-/// Why a commit is refused as a whole.
+/// The reason to refuse a commit, as a whole.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Refusal {
-    /// These items are claimed by somebody else, or by nobody.
+    /// The claims of these items are not the newest, or missing.
     Fenced(Vec<ItemId>),
     /// The orders or the buyers are not what the worker took them for.
     Conflict {
@@ -141,8 +143,8 @@ pub enum Refusal {
         /// Buyers over their cap.
         over_cap: Vec<OverCap>,
     },
-    /// More is asked of these items than is available. A worker that decided
-    /// under its claims never asks for it.
+    /// More is taken of these items than is available. A commit decided under its
+    /// claims never does that.
     Overtaken(Vec<ItemId>),
 }
 
@@ -175,16 +177,16 @@ impl Gain {
     }
 }
 
-/// What a commit does when it is applied.
+/// The effects of a commit that is applied.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct Changes<'c> {
-    /// What is left of each claimed item, sorted by item.
+    /// The new stock of each claimed item, sorted by item.
     pub stocks: Vec<(&'c ItemId, Stock)>,
-    /// What buyers of capped items gain.
+    /// The gains of buyers of capped items.
     pub gains: BTreeMap<(&'c ItemId, &'c BuyerId), Gain>,
 }
 
-/// Judges a commit: what it does, or why nothing of it takes effect. Every
+/// Judges a commit: returns its effects, or the reason to refuse it. Every
 /// refusal of every store is decided here, from what the store has at one
 /// moment: the claimed items (`now`), whether an order `is_expected`, asked for
 /// each write in order, and the units of an item that a buyer holds or owns
@@ -222,7 +224,7 @@ pub fn judge<'c, 's>(
     Ok(Changes { stocks, gains: draft.gains })
 }
 
-/// What a commit would leave of the items it claims.
+/// The stock of the claimed items as the commit would leave it.
 struct Draft<'c, 's> {
     /// Sorted by item.
     claimed: Vec<(&'c ItemId, &'s ItemSpec, Stock)>,

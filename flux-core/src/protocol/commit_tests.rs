@@ -5,7 +5,7 @@ use std::collections::{HashMap, HashSet};
 use super::*;
 use crate::protocol::{Hold, Lines, OrderState, Timestamp};
 
-/// What a store has: items with their tokens and stock, orders, buyers.
+/// The contents of a store: items with their tokens and stock, orders, buyers.
 #[derive(Default)]
 struct Store {
     items: HashMap<ItemId, (FencingToken, ItemSpec, Stock)>,

@@ -18,20 +18,20 @@ use super::stock::Stock;
 /// and the token that fences everybody who claimed it before.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Claim {
-    /// Goes with every commit.
+    /// The token to send with every commit.
     pub token: FencingToken,
     /// The definition.
     pub spec: Arc<ItemSpec>,
-    /// What is left.
+    /// The stock.
     pub stock: Stock,
 }
 
-/// What a message comes to.
+/// The decision on a message.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Verdict {
     /// Write this.
     Write(OrderWrite),
-    /// The order is past that, or was never there: nothing to write.
+    /// Write nothing: the order is past that, or was never there.
     Nothing,
 }
 
@@ -39,12 +39,12 @@ pub enum Verdict {
 #[derive(Debug, Default)]
 pub struct View {
     claims: HashMap<ItemId, Claim, RandomState>,
-    /// At least so many units of a capped item are live for the buyer.
+    /// The least number of units of a capped item that the buyer holds or owns.
     live: HashMap<(ItemId, BuyerId), u32, RandomState>,
 }
 
 impl View {
-    /// Learns of a claim, in place of an older one.
+    /// Adds a claim, or replaces the item's older one.
     pub fn insert(&mut self, claim: Claim) {
         self.claims.insert(claim.spec.id.clone(), claim);
     }
@@ -54,13 +54,13 @@ impl View {
         self.claims.remove(item)
     }
 
-    /// What is known of an item.
+    /// The claim of an item, if there is one.
     #[must_use]
     pub fn get(&self, item: &ItemId) -> Option<&Claim> {
         self.claims.get(item)
     }
 
-    /// Learns what a commit's refusal told of a buyer.
+    /// Adds what a commit's refusal told of a buyer.
     pub fn learn(&mut self, over: OverCap) {
         let live = self.live.entry((over.item, over.buyer)).or_default();
         *live = over.live.max(*live);
@@ -134,7 +134,7 @@ impl View {
                 self.give_back(order);
                 Some(OrderState::Cancelled(*hold, payment.clone()))
             }
-            // Nobody has ended the hold yet, so the units are still its own.
+            // The hold is not given back yet, so the units are still its own.
             (Message::LatePayment(_, payment), OrderState::Held(hold)) => {
                 Some(OrderState::Confirmed(*hold, payment.clone()))
             }

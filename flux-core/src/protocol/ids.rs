@@ -125,7 +125,7 @@ name! {
     ItemId, "item_id"
 }
 name! {
-    /// The name of who orders, as the application knows its users. Caps count by
+    /// The name of a buyer, as the application knows its users. Caps count by
     /// it, and only its owner may repeat an order.
     ///
     /// ```
@@ -184,8 +184,9 @@ pub struct OrderId(Uuid);
 const KEY_SPACE: Uuid = Uuid::from_bytes(*b"flux-idempotency");
 
 impl OrderId {
-    /// A fresh UUIDv7 (RFC 9562 §5.7): later ids sort after earlier ones. For
-    /// callers, who make an id before they order; no rule of the protocol does.
+    /// Makes a fresh UUIDv7 (RFC 9562 §5.7): later ids sort after earlier ones.
+    /// For callers, who make an id before they order; no rule of the protocol
+    /// calls it.
     #[expect(clippy::new_without_default, reason = "a default is the same each time")]
     #[must_use]
     pub fn new() -> Self {

@@ -1,4 +1,4 @@
-//! What is on sale: its definition, its numbers, and how a definition may change.
+//! Items: the definition of something on sale, and its numbers.
 
 use std::collections::HashMap;
 use std::sync::Arc;
@@ -47,7 +47,7 @@ pub enum ItemKind {
 #[serde(try_from = "Vec<SeatId>", into = "Vec<SeatId>")]
 pub struct Hall {
     names: Vec<SeatId>,
-    places: HashMap<SeatId, u32>,
+    indices: HashMap<SeatId, u32>,
 }
 
 impl Hall {
@@ -62,14 +62,14 @@ impl Hall {
                 format!("must be 1 to {SEATS_PER_HALL_MAX}, were {}", names.len()),
             ));
         }
-        let mut places = HashMap::with_capacity(names.len());
-        for (place, name) in names.iter().enumerate() {
-            // The length check above keeps every place within 32 bits.
-            if places.insert(name.clone(), place as u32).is_some() {
+        let mut indices = HashMap::with_capacity(names.len());
+        for (index, name) in names.iter().enumerate() {
+            // The length check above keeps every index within 32 bits.
+            if indices.insert(name.clone(), index as u32).is_some() {
                 return Err(InvalidInput::new("seats", format!("names {name} twice")));
             }
         }
-        Ok(Self { names, places })
+        Ok(Self { names, indices })
     }
 
     /// The seats in the order given.
@@ -78,10 +78,10 @@ impl Hall {
         &self.names
     }
 
-    /// Where `seat` stands in [`names`](Self::names), if it is in the hall.
+    /// The index of `seat` in [`names`](Self::names), if it is in the hall.
     #[must_use]
     pub fn index_of(&self, seat: &SeatId) -> Option<u32> {
-        self.places.get(seat).copied()
+        self.indices.get(seat).copied()
     }
 }
 
@@ -370,11 +370,11 @@ pub enum PutItemError {
 #[serde(rename_all = "snake_case")]
 #[non_exhaustive]
 pub enum ItemState {
-    /// It opens later.
+    /// The sale opens later.
     Scheduled,
-    /// It sells.
+    /// The sale is open.
     Open,
-    /// Nothing is available.
+    /// No unit is available.
     SoldOut,
     /// Its closing time has passed.
     Closed,
@@ -385,8 +385,7 @@ words! {
     Scheduled = "scheduled", Open = "open", SoldOut = "sold_out" or Closed = "closed"
 }
 
-/// An item and where its units are. At rest
-/// `available + held + sold = capacity`.
+/// An item and its numbers. At rest `available + held + sold = capacity`.
 ///
 /// ```
 /// use flux_core::{Item, ItemSpec, ItemState, Timestamp};
@@ -402,7 +401,7 @@ words! {
 /// ```
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, bon::Builder)]
 #[builder(builder_type(doc {
-    /// Builds an [`Item`]: how a store shows what it has. Made by [`Item::builder`].
+    /// Builds an [`Item`], for a store to answer with. Made by [`Item::builder`].
 }))]
 #[non_exhaustive]
 pub struct Item {
@@ -418,8 +417,8 @@ pub struct Item {
 }
 
 impl Item {
-    /// The state of its sale at `now`. Nothing left is
-    /// [`SoldOut`](ItemState::SoldOut) whatever the clock says.
+    /// The state of its sale at `now`: [`SoldOut`](ItemState::SoldOut) when no
+    /// unit is available, whatever the clock says.
     #[must_use]
     pub fn state(&self, now: Timestamp) -> ItemState {
         if self.available == 0 {

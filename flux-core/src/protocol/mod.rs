@@ -4,13 +4,14 @@
 //!
 //! | rule | where |
 //! |---|---|
-//! | what a name, a quantity, a capacity may be | `ids`, `limits` |
-//! | what is on sale | `item` |
-//! | where each unit is, and how a definition may change | `stock` |
-//! | what an order is and which states it goes through | `order` |
+//! | the ranges of names, quantities and capacities | `ids`, `limits` |
+//! | the definition of an item, and its numbers | `item` |
+//! | the units that are left, and how a definition may change | `stock` |
+//! | an order and the states it goes through | `order` |
+//! | the messages of the queue | `message` |
 //! | who gets what, and what a late payment gets | `decide` |
-//! | what money does to an order | `payment` |
-//! | what one atomic write does, or why it is refused | `commit` |
+//! | the ruling on a payment | `payment` |
+//! | the effects of one atomic write, or its refusal | `commit` |
 //!
 //! # The doors of G1 to G9
 //!

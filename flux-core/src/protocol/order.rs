@@ -412,8 +412,7 @@ impl Order {
     }
 
     /// An estimate of its bytes when written down: names, seats, and a fixed
-    /// share for the rest. A store bounds it
-    /// for what it writes at once.
+    /// share for the rest. A store may bound the sum of a commit's.
     #[must_use]
     pub fn weight(&self) -> usize {
         let line = |line: &Line| {

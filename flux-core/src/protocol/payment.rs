@@ -1,12 +1,12 @@
-//! What money does to an order, by the order alone. Money that came too late is
-//! ruled on with the stock, in `decide`.
+//! The ruling on a payment, by the order alone. Money that came too late is ruled
+//! on with the stock, in `decide`.
 
 use super::commit::{Expect, OrderWrite};
 use super::ids::PaymentRef;
 use super::limits::Timestamp;
 use super::order::{Order, OrderState, OrderStatus};
 
-/// What a payment does to an order.
+/// The ruling on a payment.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum ConfirmRuling {
     /// The hold is live: write this.
@@ -15,12 +15,12 @@ pub enum ConfirmRuling {
     Repeat,
     /// The hold is over: send a [`Message::LatePayment`](super::Message::LatePayment).
     Late,
-    /// There is nothing to pay for.
+    /// The order is in no state to be paid for.
     NotHeld,
 }
 
 /// Rules on a payment that arrives at `now`. It touches no stock, so it needs
-/// no claim: the write's own condition settles a race with the expiry.
+/// no claim: the write's own condition decides a race with the expiry.
 #[must_use]
 pub fn confirm(order: &Order, payment: &PaymentRef, now: Timestamp) -> ConfirmRuling {
     // G9: money in time is a ticket; late money is ruled on with the stock.

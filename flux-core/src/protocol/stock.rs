@@ -1,19 +1,19 @@
-//! Which units of an item can still be ordered.
+//! The stock of an item: the units that can still be ordered.
 
 use serde::{Deserialize, Serialize};
 
 use super::item::{ItemKind, ItemSpec, PutItemError};
 use super::order::{Ask, Reason};
 
-/// What is left of an item.
+/// The units of an item that are left.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub enum Stock {
-    /// So many units of a pool.
+    /// A number of units of a pool.
     Pool {
         /// Units that can be ordered.
         available: u32,
     },
-    /// The free places of a hall.
+    /// The seats of a hall, taken or free.
     Seats(SeatMap),
 }
 
@@ -36,7 +36,7 @@ impl Stock {
         }
     }
 
-    /// Takes what `ask` wants, or nothing and says why not.
+    /// Takes all that `ask` wants, or nothing and says why.
     ///
     /// # Errors
     /// The [`Reason`] to turn the order down with.
@@ -64,7 +64,7 @@ impl Stock {
     /// Gives back what [`take`](Self::take) took for `ask`. Seats that are free
     /// already, and units past the capacity, are not given back twice.
     pub fn give_back(&mut self, spec: &ItemSpec, ask: &Ask) {
-        // G8: what nobody holds any more is available again, once.
+        // G8: what is given back is available again, once.
         match (self, &spec.kind, ask) {
             (Self::Pool { available }, ItemKind::Pool(capacity), Ask::Units(quantity)) => {
                 *available = available.saturating_add(quantity.get()).min(capacity.get());
@@ -80,8 +80,8 @@ impl Stock {
     }
 }
 
-/// The stock of `spec` when it replaces `old`, of which `stock` is left: what
-/// is taken stays taken.
+/// Revises a definition: returns the stock of `spec` when it replaces `old`, of
+/// which `stock` is left. Units and seats that are taken stay taken.
 ///
 /// # Errors
 /// [`PutItemError`] when what is taken would not fit, or `spec` breaks a rule.
@@ -115,13 +115,13 @@ pub struct SeatMap {
 }
 
 impl SeatMap {
-    /// A hall of `seats` places, none taken.
+    /// The map of a hall of `seats` seats, none taken.
     #[must_use]
     pub fn all_free(seats: u32) -> Self {
         Self { taken: vec![0; (seats as usize).div_ceil(64)], free: seats }
     }
 
-    /// The map of a hall of `seats` places from what
+    /// Reads the map of a hall of `seats` seats from what
     /// [`to_bytes`](Self::to_bytes) made; `None` when it is of another size.
     #[must_use]
     pub fn from_bytes(seats: u32, bytes: &[u8]) -> Option<Self> {
@@ -138,7 +138,8 @@ impl SeatMap {
         (!past_the_end).then_some(Self { taken, free })
     }
 
-    /// One bit for each seat, eight bytes for each 64 of them, lowest first.
+    /// Writes one bit for each seat, eight bytes for each 64 of them, lowest
+    /// first.
     #[must_use]
     pub fn to_bytes(&self) -> Vec<u8> {
         self.taken.iter().flat_map(|word| word.to_le_bytes()).collect()

@@ -6,8 +6,8 @@
 macro_rules! words {
     ($name:ident, $field:literal: $($member:ident = $word:literal),* or $last:ident = $last_word:literal) => {
         impl $name {
-            /// Every member, in the order of declaration. As the enum may grow,
-            /// a table that must have a row for each is held against this.
+            /// Every member, in the order of declaration. As the enum may grow, a
+            /// table that must have a row for each is compared with this.
             pub const ALL: &'static [Self] = &[$(Self::$member,)* Self::$last];
 
             /// The word used in JSON and metrics.

@@ -1,4 +1,4 @@
-//! The way of outcomes from those who decide to those who wait.
+//! The bus that carries outcomes from those who decide to those who wait.
 
 use std::sync::Arc;
 
@@ -28,7 +28,7 @@ pub struct Availability {
 }
 
 impl Availability {
-    /// So many units of `item` can be ordered.
+    /// Says that `available` units of `item` can be ordered.
     #[must_use]
     pub fn new(item: ItemId, available: u32) -> Self {
         Self { item, available }

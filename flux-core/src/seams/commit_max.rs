@@ -2,7 +2,7 @@
 
 use crate::protocol::{ItemId, Order};
 
-/// The most that one [`Commit`](crate::protocol::Commit) may hold.
+/// The bounds of one [`Commit`](crate::protocol::Commit).
 ///
 /// ```
 /// use flux_core::seams::CommitMax;
@@ -24,8 +24,8 @@ pub struct CommitMax {
     /// Most bytes of its orders, by [`Order::weight`].
     #[builder(default = usize::MAX)]
     pub bytes: usize,
-    /// Most commits of one call that may carry the same claim. With 1, what is
-    /// decided on an item goes into one commit, and the rest waits for the next
+    /// Most commits of one call that may carry the same claim. With 1, the
+    /// decisions on an item go into one commit, and the rest waits for the next
     /// call. With more, decisions on an item may be split over so many, if no
     /// order among them has another item. The store then applies these
     /// commits at once, in no order, and may apply one and refuse another: the
@@ -62,10 +62,10 @@ impl std::ops::Add for Weight {
 }
 
 impl CommitMax {
-    /// One commit holds whatever there is to write.
+    /// No bounds: one commit takes whatever there is to write.
     pub const UNLIMITED: Self = Self { parts: usize::MAX, bytes: usize::MAX, side_by_side: 1 };
 
-    /// Whether one commit holds decisions of this weight on so many items, each
+    /// Whether one commit takes decisions of this weight on so many items, each
     /// of which counts as two parts more: its stock and its log.
     #[must_use]
     pub fn fits(&self, decisions: Weight, items: usize) -> bool {

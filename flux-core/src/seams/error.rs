@@ -28,7 +28,7 @@ pub enum SeamError {
     /// The service is away or throttles; nothing took effect.
     #[error("{service} is unavailable; nothing was changed")]
     Unavailable {
-        /// Which service.
+        /// The service's name.
         service: &'static str,
         /// The service's own error.
         #[source]
@@ -37,7 +37,7 @@ pub enum SeamError {
     /// No answer, or one that came too late: it may have taken effect.
     #[error("{service} gave no answer; the call may or may not have taken effect")]
     Unknown {
-        /// Which service.
+        /// The service's name.
         service: &'static str,
         /// The service's own error.
         #[source]
@@ -46,7 +46,7 @@ pub enum SeamError {
     /// A bound was reached; nothing took effect.
     #[error("{service} is full; try again in {retry_after:?}")]
     Overloaded {
-        /// Which service.
+        /// The service's name.
         service: &'static str,
         /// The time after which to come back.
         retry_after: Duration,
@@ -55,7 +55,7 @@ pub enum SeamError {
     /// may have taken effect.
     #[error("{service} is broken: {reason}")]
     Broken {
-        /// Which service.
+        /// The service's name.
         service: &'static str,
         /// The fault, and what to do about it.
         reason: String,
@@ -67,7 +67,7 @@ pub enum SeamError {
     /// Trying again can't help; nothing took effect.
     #[error("{service} did not make this cursor; list from the start")]
     UnknownCursor {
-        /// Which service.
+        /// The service's name.
         service: &'static str,
     },
 }

@@ -22,7 +22,7 @@ use crate::protocol::ItemId;
 pub struct Lease {
     /// The keys, sorted.
     pub keys: Vec<ItemId>,
-    /// The name of the holder; random, so that nobody else's lease is ever
+    /// The name of the owner; random, so that nobody else's lease is ever
     /// released.
     pub owner: String,
 }
@@ -50,7 +50,7 @@ impl Lease {
 /// let keys = [ItemId::new("hall")?];
 /// let ttl = Duration::from_secs(5);
 ///
-/// let lease = locks.acquire(&keys, ttl, Duration::ZERO).await?.expect("nobody holds it");
+/// let lease = locks.acquire(&keys, ttl, Duration::ZERO).await?.expect("it is free");
 /// assert_eq!(locks.acquire(&keys, ttl, Duration::ZERO).await?, None);
 /// assert!(locks.renew(&lease, ttl).await?);
 /// locks.release(&lease).await?;
@@ -60,7 +60,7 @@ impl Lease {
 #[async_trait]
 pub trait LockManager: Send + Sync + 'static {
     /// Leases all `keys` for `ttl`, or none of them, waiting up to `wait`
-    /// while somebody else holds one. `None` when the wait ran out. A key
+    /// while another owner has one. `None` when the wait ran out. A key
     /// given twice counts once.
     async fn acquire(
         &self,
@@ -69,8 +69,8 @@ pub trait LockManager: Send + Sync + 'static {
         wait: Duration,
     ) -> Result<Option<Lease>, SeamError>;
 
-    /// Leases those of `keys` that nobody holds, without waiting. `None` when
-    /// somebody holds each of them. By default it is all of them or none.
+    /// Leases those of `keys` that are free, without waiting. `None` when none
+    /// is. By default it leases all of them or none.
     async fn acquire_free(
         &self,
         keys: &[ItemId],
@@ -83,6 +83,6 @@ pub trait LockManager: Send + Sync + 'static {
     /// any key of it; the others stay leased until their time.
     async fn renew(&self, lease: &Lease, ttl: Duration) -> Result<bool, SeamError>;
 
-    /// Frees the keys that the lease's owner still holds, and only those.
+    /// Frees the keys that the lease's owner still has, and only those.
     async fn release(&self, lease: &Lease) -> Result<(), SeamError>;
 }

@@ -10,8 +10,8 @@
 //! Unless a method says otherwise its future may be dropped at any point: the
 //! call then either took effect or did not, as after [`SeamError::Unknown`].
 //!
-//! Where a page says what a method does, that is what an implementor promises;
-//! the `conformance` suite (a feature of this crate) checks it.
+//! The page of a method is an implementor's promise; the `conformance` suite (a
+//! feature of this crate) checks it.
 //!
 //! The structs that seams exchange may get more fields: make them by their
 //! constructors and builders, read their fields.

@@ -8,7 +8,7 @@ use serde::{Deserialize, Serialize};
 use super::SeamError;
 use crate::protocol::{Message, Order, OrderId, Timestamp};
 
-/// Stands for one delivery of one message; opaque to everybody but the queue
+/// The name of one delivery of one message; opaque to everybody but the queue
 /// that made it.
 #[derive(Debug, Clone, PartialEq, Eq, Hash)]
 pub struct Receipt(pub String);
@@ -88,16 +88,17 @@ impl DeadLetter {
 }))]
 #[non_exhaustive]
 pub struct QueueDepth {
-    /// Messages nobody works on, delayed ones included.
+    /// Messages that wait to be delivered, delayed ones included.
     #[builder(default)]
     pub waiting: u64,
-    /// Messages delivered and not settled.
+    /// Messages being worked on: delivered, and neither acknowledged nor handed
+    /// back.
     #[builder(default)]
     pub in_flight: u64,
     /// Messages given up.
     #[builder(default)]
     pub dead: u64,
-    /// Age of the oldest message not settled.
+    /// Age of the oldest message that waits or is being worked on.
     #[builder(default)]
     pub oldest: Duration,
 }
@@ -105,9 +106,9 @@ pub struct QueueDepth {
 /// At-least-once delivery of [`Message`]s.
 ///
 /// A message may come twice, late and out of order; it may not be lost. A
-/// delivery that is neither settled ([`ack`](Self::ack), [`retry`](Self::retry),
-/// [`bury`](Self::bury)) nor [extended](Self::extend) within the queue's
-/// visibility time-out is delivered again.
+/// delivery that is neither [acknowledged](Self::ack), [handed
+/// back](Self::retry), [given up](Self::bury) nor [extended](Self::extend)
+/// within the queue's visibility time-out is delivered again.
 ///
 /// ```
 /// # use std::time::Duration;
@@ -141,7 +142,8 @@ pub trait OrderQueue: Send + Sync + 'static {
     /// is delivered again after the visibility time-out at the latest.
     async fn receive(&self, max: usize, wait: Duration) -> Result<Vec<Delivery>, SeamError>;
 
-    /// Settles deliveries: their messages are done. A stale receipt is ignored.
+    /// Acknowledges deliveries: their messages are done. A stale receipt is
+    /// ignored.
     async fn ack(&self, receipts: &[Receipt]) -> Result<(), SeamError>;
 
     /// Hands deliveries back, to come again after `delay`. A stale receipt is

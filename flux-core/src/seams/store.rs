@@ -109,7 +109,7 @@ impl OrderFilter {
     }
 }
 
-/// The place where a listing goes on; opaque to everybody but the store that
+/// The point where a listing goes on; opaque to everybody but the store that
 /// made it. It may be kept and sent: it stays good as long as the store does.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(transparent)]
@@ -141,7 +141,7 @@ impl OrderPage {
     }
 }
 
-/// Holds that ended.
+/// The holds that ended, and the time to ask again.
 ///
 /// ```
 /// use flux_core::seams::DueHolds;
@@ -208,13 +208,13 @@ type Written = Pin<Box<dyn Future<Output = Result<(), SeamError>> + Send>>;
 pub struct Durable(Option<Written>);
 
 impl Durable {
-    /// For what is durable already.
+    /// Completes at once: the write is durable already.
     #[must_use]
     pub fn now() -> Self {
         Self(None)
     }
 
-    /// For what is durable once `written` completes with `Ok`.
+    /// Completes with `written`: the write is durable once that is `Ok`.
     pub fn after(written: impl Future<Output = Result<(), SeamError>> + Send + 'static) -> Self {
         Self(Some(Box::pin(written)))
     }
@@ -241,11 +241,11 @@ impl fmt::Debug for Durable {
 
 /// Items, stock and orders; every guarantee rests on this trait's promises.
 ///
-/// What a method's `Ok` tells is durable, whoever made it so: a state that a
-/// crash could undo is never shown. (The numbers of [`Item`] are the one
+/// An `Ok` tells only of what is durable, whoever wrote it: a state that a crash
+/// could undo is never shown. (The numbers of [`Item`] are the one
 /// exception; they may run ahead or lag.)
 ///
-/// A worker's use of it: claim, decide, commit.
+/// A worker uses it in three steps: claim, decide, commit.
 ///
 /// ```
 /// use flux_core::protocol::{Commit, CommitOutcome, Message, Verdict, View};
@@ -314,7 +314,7 @@ pub trait InventoryStore: Send + Sync + 'static {
     /// still on its way, and read the orders.
     async fn commit(&self, commits: &[Commit]) -> Result<Vec<CommitOutcome>, SeamError>;
 
-    /// The most that one commit may hold. A larger one may be refused as
+    /// The bounds of one commit. A larger one may be refused as
     /// [`SeamError::Broken`]; a commit of a single order must always fit.
     fn commit_max(&self) -> CommitMax {
         CommitMax::UNLIMITED
@@ -356,7 +356,7 @@ pub trait InventoryStore: Send + Sync + 'static {
     /// Reads items: for each id, in order, the item or `None`.
     async fn items(&self, ids: &[ItemId]) -> Result<Vec<Option<Item>>, SeamError>;
 
-    /// Reads how many units of items are left: for each id, in order, the number
+    /// Reads the units of items that are left: for each id, in order, the number
     /// or `None`. It may lag: it only spares orders the way to a sold-out item.
     async fn availability(&self, ids: &[ItemId]) -> Result<Vec<Option<u32>>, SeamError> {
         let items = self.items(ids).await?.into_iter();

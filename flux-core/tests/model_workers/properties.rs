@@ -83,12 +83,12 @@ fn met(world: &World, status: OrderStatus) -> bool {
 }
 
 impl Scene {
-    /// Holds `rule` against each item's units taken by orders, units left as
+    /// Whether `rule` is true of each item's units taken by orders, units left as
     /// its row says, and capacity.
     fn counts(&self, world: &World, rule: impl Fn(u32, u32, u32) -> bool) -> bool {
         world.store.rows.iter().enumerate().all(|(item, row)| {
             let spec = &self.items[item][row.version];
-            rule(taken(world, &spec.id), row.shelf.0.available(), spec.capacity())
+            rule(taken(world, &spec.id), row.stock.0.available(), spec.capacity())
         })
     }
 }
@@ -104,7 +104,7 @@ fn taken(world: &World, item: &ItemId) -> u32 {
 fn one_owner(scene: &Scene, world: &World) -> bool {
     world.store.rows.iter().enumerate().all(|(item, row)| {
         let spec = &scene.items[item][row.version];
-        let (ItemKind::Seats(hall), Stock::Seats(map)) = (&spec.kind, &row.shelf.0) else {
+        let (ItemKind::Seats(hall), Stock::Seats(map)) = (&spec.kind, &row.stock.0) else {
             return true;
         };
         hall.names().iter().zip(0..).all(|(seat, place)| {
@@ -125,7 +125,7 @@ fn all_or_nothing(scene: &Scene, world: &World) -> bool {
     let mut live = orders.filter(|order| order.0.status().owns_stock());
     let is_full = |item: usize| {
         let row = &world.store.rows[item];
-        row.shelf.0.available() == scene.items[item][row.version].capacity()
+        row.stock.0.available() == scene.items[item][row.version].capacity()
     };
     live.all(|order| order.0.lines.iter().all(|line| !is_full(item_number(&line.item))))
 }

@@ -1,4 +1,4 @@
-//! What is fixed in a run of the model: the items, the orders, who pays and
+//! The fixed part of a run of the model: the items, the orders, who pays and
 //! who changes his mind, and the fault put into it, if any.
 
 use std::sync::Arc;
@@ -29,7 +29,7 @@ pub(crate) enum Fault {
     AckFirst,
     /// The worker keeps its view when it can't tell whether a commit applied.
     KeepsView,
-    /// Nobody looks for holds that ended.
+    /// The workers don't look for holds that ended.
     NoSweep,
 }
 
@@ -50,9 +50,9 @@ pub(crate) struct Scene {
     pub(crate) orders: Vec<Order>,
     /// Orders that are paid for, and by what payment.
     pub(crate) payments: Vec<(usize, PaymentRef)>,
-    /// What buyers ask for once they can.
+    /// The follow-ups that buyers ask for once they can.
     pub(crate) follow_ups: Vec<Task>,
-    /// How often the clock moves on; a hold lasts one tick.
+    /// The number of times the clock moves on; a hold lasts one tick.
     pub(crate) ticks: u8,
     /// Most messages a worker takes at once.
     pub(crate) batch_max: usize,

@@ -56,22 +56,22 @@ impl Wire {
 }
 
 fn hash_order<H: Hasher>(order: &Order, hasher: &mut H) {
-    // What an order asks for never changes.
+    // The lines of an order never change.
     let hold = order.hold().map(|hold| (hold.decided_at, hold.expires_at));
     (order.id, order.status(), hold, order.decided_at(), order.reason(), order.payment_ref())
         .hash(hasher);
 }
 
-/// What is left of an item.
+/// The stock of an item.
 #[derive(Clone, Debug, PartialEq)]
-pub(crate) struct Shelf(pub Stock);
+pub(crate) struct StockRow(pub Stock);
 
-impl Hash for Shelf {
+impl Hash for StockRow {
     fn hash<H: Hasher>(&self, hasher: &mut H) {
         self.0.available().hash(hasher);
         if let Stock::Seats(map) = &self.0 {
             // A hall in a model is small; its map is one word.
-            (0..8).for_each(|place| map.is_taken(place).hash(hasher));
+            (0..8).for_each(|seat| map.is_taken(seat).hash(hasher));
         }
     }
 }
@@ -79,12 +79,12 @@ impl Hash for Shelf {
 #[derive(Clone, Debug, PartialEq, Hash)]
 pub(crate) struct Row {
     pub(crate) newest: FencingToken,
-    /// Which of the item's definitions holds.
+    /// The index of the item's present definition.
     pub(crate) version: usize,
-    pub(crate) shelf: Shelf,
+    pub(crate) stock: StockRow,
 }
 
-/// What must never have happened.
+/// The events that must never happen, if they did.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Hash)]
 pub(crate) struct Broken {
     pub(crate) decision_changed: bool,
@@ -106,7 +106,7 @@ impl Store {
         let row = |specs: &Vec<Arc<_>>| Row {
             newest: NEWEST,
             version: 0,
-            shelf: Shelf(Stock::full(&specs[0])),
+            stock: StockRow(Stock::full(&specs[0])),
         };
         Self {
             rows: scene.items.iter().map(row).collect(),
@@ -124,12 +124,12 @@ impl Store {
         self.rows[item].clone()
     }
 
-    /// Puts the item's next definition in place, if it fits.
+    /// Puts the item's next definition, if it fits.
     pub(crate) fn put_next(&mut self, scene: &Scene, item: usize) {
         let row = &mut self.rows[item];
         let [old, new] = [row.version, row.version + 1].map(|n| &scene.items[item][n]);
-        let Ok(stock) = revise(old, &row.shelf.0, new) else { return };
-        row.shelf = Shelf(stock);
+        let Ok(stock) = revise(old, &row.stock.0, new) else { return };
+        row.stock = StockRow(stock);
         row.version += 1;
         if scene.fault != Fault::QuietRevision {
             row.newest.0 += 1;
@@ -231,7 +231,7 @@ impl Store {
         for line in write.order.lines.iter() {
             let item = item_number(&line.item);
             let spec = &scene.items[item][self.rows[item].version];
-            let stock = &mut self.rows[item].shelf.0;
+            let stock = &mut self.rows[item].stock.0;
             match write.effect() {
                 Effect::Takes if stock.take(spec, &line.ask).is_err() => return false,
                 Effect::GivesBack => stock.give_back(spec, &line.ask),
@@ -242,7 +242,7 @@ impl Store {
         true
     }
 
-    /// A refusal for want of stock must be true when it is written.
+    /// Judges a refusal for want of stock, which must be true when it is written.
     fn judge_refusal(&mut self, scene: &Scene, order: &Order) {
         let refused = match &order.state {
             OrderState::Rejected(_, reason) => {
@@ -255,7 +255,7 @@ impl Store {
         let mut fits = |line: &flux_core::Line| {
             let item = item_number(&line.item);
             let spec = &scene.items[item][rows[item].version];
-            rows[item].shelf.0.take(spec, &line.ask).is_ok()
+            rows[item].stock.0.take(spec, &line.ask).is_ok()
         };
         self.broken.false_refusal |= refused && order.lines.iter().all(&mut fits);
     }
@@ -271,7 +271,7 @@ impl Store {
         *place = Some(Known(Arc::new(order.clone())));
     }
 
-    /// What [`Fault::NotAtomic`] does: item by item, as far as each goes.
+    /// Commits as [`Fault::NotAtomic`] does: item by item, as far as each goes.
     fn commit_in_parts(&mut self, scene: &Scene, commit: &Commit) -> CommitOutcome {
         let mut missed = Vec::new();
         for write in &commit.writes {
@@ -286,7 +286,7 @@ impl Store {
                 }
                 let item = item_number(&line.item);
                 let spec = &scene.items[item][self.rows[item].version];
-                let stock = &mut self.rows[item].shelf.0;
+                let stock = &mut self.rows[item].stock.0;
                 match write.effect() {
                     Effect::Takes => drop(stock.take(spec, &line.ask)),
                     Effect::GivesBack => stock.give_back(spec, &line.ask),

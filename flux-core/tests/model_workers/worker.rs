@@ -7,26 +7,26 @@ use flux_core::{BuyerId, ItemId, Order};
 use std::sync::Arc;
 
 use super::scene::{Fault, Scene, Task, item_number, order_number};
-use super::store::{Known, Shelf, Store, Wire};
+use super::store::{Known, StockRow, Store, Wire};
 
 #[derive(Clone, Debug, PartialEq, Hash)]
 pub(crate) struct Grip {
     pub(crate) token: FencingToken,
     version: usize,
-    shelf: Shelf,
+    stock: StockRow,
 }
 
 #[derive(Clone, Debug, PartialEq, Eq, Hash)]
-pub(crate) struct Job {
+pub(crate) struct Work {
     pub(crate) task: Task,
     answered: bool,
 }
 
-/// A commit whose answer is awaited, and whose jobs its writes are.
+/// A commit whose answer is awaited, and the work that its writes are for.
 #[derive(Clone, Debug, PartialEq, Hash)]
 pub(crate) struct Sent {
     pub(crate) wire: Wire,
-    places: Vec<usize>,
+    positions: Vec<usize>,
 }
 
 #[derive(Clone, Debug, Default, PartialEq, Hash)]
@@ -34,7 +34,7 @@ pub(crate) struct Worker {
     /// The claimed items as the worker believes them to be, kept from batch to
     /// batch.
     pub(crate) view: Vec<Option<Grip>>,
-    pub(crate) jobs: Vec<Job>,
+    pub(crate) batch: Vec<Work>,
     /// For each order: not read, or what was found.
     facts: Vec<Option<Option<Known>>>,
     doubtful: Vec<bool>,
@@ -50,11 +50,11 @@ impl Worker {
     }
 
     pub(crate) fn is_idle(&self) -> bool {
-        self.jobs.is_empty()
+        self.batch.is_empty()
     }
 
     pub(crate) fn is_done(&self) -> bool {
-        self.jobs.iter().all(|job| job.answered)
+        self.batch.iter().all(|work| work.answered)
     }
 
     /// Whether an order's fate is in doubt that the store has written.
@@ -64,12 +64,12 @@ impl Worker {
     }
 
     pub(crate) fn take(&mut self, tasks: &[Task]) {
-        self.jobs = tasks.iter().map(|task| Job { task: *task, answered: false }).collect();
+        self.batch = tasks.iter().map(|task| Work { task: *task, answered: false }).collect();
     }
 
     /// Ends the batch, keeping the view.
     pub(crate) fn drop_batch(&mut self, scene: &Scene) {
-        self.jobs.clear();
+        self.batch.clear();
         self.forget_batch(scene);
     }
 
@@ -90,7 +90,8 @@ impl Worker {
         self.sent.iter_mut().for_each(|sent| sent.wire.renew_tokens(renew));
     }
 
-    /// The next step of a batch that has unanswered jobs and awaits nothing.
+    /// Takes the next step of a batch that has unanswered work and awaits
+    /// nothing.
     pub(crate) fn step(&mut self, scene: &Scene, store: &mut Store, tick: u8) {
         let unread = self.unread(scene);
         if !unread.is_empty() {
@@ -113,18 +114,18 @@ impl Worker {
 
     /// Orders that follow-ups are about and nobody has looked at.
     fn unread(&self, scene: &Scene) -> Vec<usize> {
-        let follow_up = |job: &&Job| !job.answered && !matches!(job.task, Task::Place(_));
-        let orders = self.jobs.iter().filter(follow_up).map(|job| scene.order_of(job.task));
+        let follow_up = |work: &&Work| !work.answered && !matches!(work.task, Task::Place(_));
+        let orders = self.batch.iter().filter(follow_up).map(|work| scene.order_of(work.task));
         orders.filter(|order| self.facts[*order].is_none()).collect()
     }
 
     fn missing(&self, scene: &Scene) -> Vec<usize> {
-        let known = |job: &&Job| {
-            let order = scene.order_of(job.task);
-            let placed = matches!(job.task, Task::Place(_));
-            !job.answered && (placed || matches!(self.facts[order], Some(Some(_))))
+        let known = |work: &&Work| {
+            let order = scene.order_of(work.task);
+            let placed = matches!(work.task, Task::Place(_));
+            !work.answered && (placed || matches!(self.facts[order], Some(Some(_))))
         };
-        let orders = self.jobs.iter().filter(known).map(|job| scene.order_of(job.task));
+        let orders = self.batch.iter().filter(known).map(|work| scene.order_of(work.task));
         let mut items: Vec<usize> = orders.flat_map(|order| scene.items_of(order)).collect();
         items.retain(|item| self.view[*item].is_none());
         items.sort_unstable();
@@ -138,17 +139,17 @@ impl Worker {
 
     fn claim(&mut self, store: &mut Store, item: usize) {
         let row = store.claim(item);
-        self.view[item] = Some(Grip { token: row.newest, version: row.version, shelf: row.shelf });
+        self.view[item] = Some(Grip { token: row.newest, version: row.version, stock: row.stock });
     }
 
     fn decide(&mut self, scene: &Scene, tick: u8) {
         let mut view = self.to_view(scene);
         let mut commit = Commit::default();
-        let mut places = Vec::new();
-        for place in 0..self.jobs.len() {
-            let task = self.jobs[place].task;
+        let mut positions = Vec::new();
+        for index in 0..self.batch.len() {
+            let task = self.batch[index].task;
             let order = scene.order_of(task);
-            if self.jobs[place].answered {
+            if self.batch[index].answered {
                 continue;
             }
             if commit.writes.iter().any(|write| order_number(write.order.id) == order) {
@@ -161,14 +162,14 @@ impl Worker {
             match view.decide(&scene.message(task), found, scene.time(tick)) {
                 Verdict::Write(write) => {
                     commit.writes.push(write);
-                    places.push(place);
+                    positions.push(index);
                 }
-                Verdict::Nothing => self.jobs[place].answered = true,
+                Verdict::Nothing => self.batch[index].answered = true,
             }
         }
         for (grip, specs) in self.view.iter_mut().zip(&scene.items) {
             if let (Some(grip), Some(claim)) = (grip, view.get(&specs[0].id)) {
-                grip.shelf = Shelf(claim.stock.clone());
+                grip.stock = StockRow(claim.stock.clone());
             }
         }
         if commit.writes.is_empty() {
@@ -183,14 +184,14 @@ impl Worker {
                 commit.claims.push((id.clone(), claim.token));
             }
         }
-        self.sent = Some(Sent { wire: Wire(Arc::new(commit)), places });
+        self.sent = Some(Sent { wire: Wire(Arc::new(commit)), positions });
     }
 
     fn to_view(&self, scene: &Scene) -> View {
         let mut view = View::default();
         for (grip, specs) in self.view.iter().zip(&scene.items) {
             let Some(grip) = grip else { continue };
-            let (spec, stock) = (Arc::clone(&specs[grip.version]), grip.shelf.0.clone());
+            let (spec, stock) = (Arc::clone(&specs[grip.version]), grip.stock.0.clone());
             view.insert(Claim { token: grip.token, spec, stock });
         }
         for (item, buyer, live) in self.over_cap.iter().cloned() {
@@ -205,11 +206,11 @@ impl Worker {
         let commit = sent.wire.0;
         match outcome {
             CommitOutcome::Applied => {
-                for (write, place) in commit.writes.iter().zip(sent.places) {
+                for (write, index) in commit.writes.iter().zip(sent.positions) {
                     if let Some(fact) = &mut self.facts[order_number(write.order.id)] {
                         *fact = Some(Known(Arc::new(write.order.clone())));
                     }
-                    self.jobs[place].answered = true;
+                    self.batch[index].answered = true;
                 }
                 return self.clean_if_done(scene);
             }
@@ -241,7 +242,7 @@ impl Worker {
         commit.claims.iter().for_each(|(item, _)| self.view[item_number(item)] = None);
     }
 
-    /// What was learned for a batch is of no use after it.
+    /// Forgets the facts of a batch once it is done: they are of no use after it.
     fn clean_if_done(&mut self, scene: &Scene) {
         if self.is_done() {
             self.forget_batch(scene);

@@ -87,7 +87,7 @@ impl World {
             .map_or(ConfirmRuling::NotHeld, |order| confirm(order, payment, scene.time(self.tick)))
     }
 
-    /// Nothing is under way and nobody has reason to try again.
+    /// Whether nothing is under way and nobody has reason to try again.
     pub(crate) fn is_at_rest(&self, scene: &Scene) -> bool {
         let settled = |payment| {
             matches!(self.ruling(scene, payment), ConfirmRuling::Repeat | ConfirmRuling::NotHeld)
@@ -168,7 +168,7 @@ impl World {
                 workers[at].change(|worker| worker.hear(scene, CommitOutcome::Unknown));
             }
             Action::Ack(at) => {
-                let done = |task: &Task| workers[at].jobs.iter().any(|job| job.task == *task);
+                let done = |task: &Task| workers[at].batch.iter().any(|work| work.task == *task);
                 queue.change(|queue| queue.retain(|task| !done(task)));
                 workers[at].change(|worker| worker.drop_batch(scene));
             }

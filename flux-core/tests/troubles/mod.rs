@@ -7,7 +7,7 @@ use std::time::Duration;
 use flux_core::layers::{Call, Layer, Operation};
 use flux_core::seams::SeamError;
 
-/// What some operations do instead of working at once.
+/// The trouble that an operation is in.
 #[derive(Debug, Clone, Copy)]
 pub(crate) enum Trouble {
     /// Works after so long.

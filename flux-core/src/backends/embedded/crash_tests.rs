@@ -39,7 +39,7 @@ impl<T: PartialEq + std::fmt::Debug> Known<T> {
         assert!(expected, "{what:?}: found {found:?}, known {self:?}");
     }
 
-    fn settle(&mut self, result: bool) {
+    fn answered(&mut self, result: bool) {
         if result {
             self.acknowledged = self.tried.pop();
             self.tried.clear();
@@ -47,7 +47,7 @@ impl<T: PartialEq + std::fmt::Debug> Known<T> {
     }
 }
 
-/// The place where a message must be; it is named by its order.
+/// The state in which a message must be found; it is named by its order.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 enum Letter {
     /// In the queue.
@@ -149,7 +149,7 @@ impl Model {
         if let PutOutcome::Refused(_) = put {
             known.tried.pop();
         } else {
-            known.settle(true);
+            known.answered(true);
         }
         Ok(())
     }
@@ -180,7 +180,7 @@ impl Model {
         for write in &commit.writes {
             let known = self.orders.get_mut(&write.order.id).expect("just put there");
             if outcome == CommitOutcome::Applied {
-                known.settle(true);
+                known.answered(true);
             } else {
                 assert!(
                     matches!(&outcome, CommitOutcome::Conflict { moved, .. } if moved.is_empty())
@@ -258,7 +258,7 @@ impl Model {
         Ok(())
     }
 
-    /// Holds what a reopened backend shows against what is known.
+    /// Compares what a reopened backend shows with what is known.
     async fn check(&mut self, backend: &Backend) {
         let found = self.check_orders(backend).await;
         self.check_items(backend, &found).await;

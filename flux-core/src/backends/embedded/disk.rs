@@ -44,11 +44,11 @@ struct State {
     unsynced: Vec<Unsynced>,
     changes_left: Option<u64>,
     fault: Option<Fault>,
-    /// Syncs do not end for now.
+    /// Whether syncs wait for the disk to be unstuck.
     stuck: bool,
 }
 
-/// See the module. Clones are the same disk.
+/// A disk that loses power and fills up. Clones are the same disk.
 #[derive(Debug, Clone, Default)]
 pub(crate) struct Disk(Arc<(Mutex<State>, Condvar)>);
 

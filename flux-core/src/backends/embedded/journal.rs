@@ -31,7 +31,7 @@ pub(crate) const QUEUE: TableDefinition<'_, u64, &[u8]> = TableDefinition::new("
 /// not in the queue any more, even if its row still is.
 pub(crate) const DEAD: TableDefinition<'_, u64, &[u8]> = TableDefinition::new("dead");
 
-/// Bytes that may wait for the writer; more is refused.
+/// Most bytes that may wait for the writer; more is refused.
 const GROUP_BYTES_MAX: usize = 64 << 20;
 
 /// Rows that the writer writes at once.
@@ -54,7 +54,7 @@ pub(crate) struct OrderRows {
 }
 
 impl OrderRows {
-    /// Rows to write.
+    /// The number of rows to write.
     pub(crate) fn count(&self) -> usize {
         self.ends.iter().filter(|(seq, _)| seq.is_some()).count()
     }
@@ -135,7 +135,7 @@ impl Group {
 struct Progress {
     /// The newest group that is on disk.
     durable: u64,
-    /// The failure after which nothing more will be.
+    /// The failure after which nothing more becomes durable.
     broken: Option<SeamError>,
 }
 
@@ -144,10 +144,11 @@ struct Open {
     group: Group,
     number: u64,
     bytes: usize,
-    /// Somebody waits for the open group, or it grew large.
+    /// Whether a caller waits for the open group, or it grew large.
     urgent: bool,
     closing: bool,
-    /// It closes because a thread unwinds, which a message may be the cause of.
+    /// Whether it closes because a thread unwinds, which a message may be the
+    /// cause of.
     unwinding: bool,
 }
 
@@ -159,8 +160,8 @@ pub(crate) struct Shared {
     progress: watch::Sender<Progress>,
 }
 
-/// See the module. Dropping it writes what is left, and then that nothing is,
-/// and joins the writer.
+/// The journal and its writer. Dropping it writes what is left, marks the file
+/// as closed, and joins the writer.
 #[derive(Debug)]
 pub(crate) struct Journal {
     shared: Arc<Shared>,
@@ -168,7 +169,7 @@ pub(crate) struct Journal {
 }
 
 impl Journal {
-    /// `next_seq` is the number of the next new order.
+    /// Starts the writer; `next_seq` is the number of the next new order.
     pub(crate) fn start(db: Database, next_seq: u64) -> std::io::Result<Self> {
         let open = Open {
             group: Group::default(),
@@ -208,14 +209,14 @@ impl Journal {
         Ok(())
     }
 
-    /// Appends to the open group, and tells its number. Call it under the lock
+    /// Appends to the open group, and returns its number. Call it under the lock
     /// of the state it mirrors, so that both change in the same order.
     pub(crate) fn append(&self, bytes: usize, change: impl FnOnce(&mut Group)) -> u64 {
         self.add(bytes, true, change)
     }
 
-    /// Appends what nobody waits for: it goes with the next group that somebody
-    /// does wait for.
+    /// Appends a change that nobody waits for: it goes with the next group that
+    /// a caller waits for.
     pub(crate) fn append_lazily(&self, bytes: usize, change: impl FnOnce(&mut Group)) {
         self.add(bytes, false, change);
     }
@@ -231,7 +232,7 @@ impl Journal {
         open.number
     }
 
-    /// The newest group anything somebody waits for was appended to.
+    /// The newest group to which a change was appended that callers wait for.
     pub(crate) fn last(&self) -> u64 {
         let open = self.shared.lock();
         if open.urgent { open.number } else { open.number - 1 }
@@ -242,7 +243,7 @@ impl Journal {
         self.shared.progress.borrow().durable
     }
 
-    /// Waits until a group is on disk. Cancel safe.
+    /// Waits until a group is on disk. Cancel-safe.
     ///
     /// # Errors
     /// [`SeamError::Broken`] if it won't ever be, as far as is known.
@@ -298,7 +299,7 @@ impl Shared {
         }
     }
 
-    /// Waits for work; `None` when all is written and nobody is left.
+    /// Waits for work; `None` when all is written and the journal is dropped.
     fn next_group(&self) -> Option<(u64, Group)> {
         let mut open = self.lock();
         while !open.urgent && !open.closing {
@@ -315,8 +316,8 @@ impl Shared {
     }
 }
 
-/// Writes that all is written: the process may die from now on and that is no
-/// crash. It is a transaction of its own, so a crash before its end is one.
+/// Marks the file as closed: from then on the death of the process is no crash.
+/// A transaction of its own, so that a crash before its end counts as one.
 fn mark_clean(db: &Database) -> Result<(), redb::Error> {
     let txn = db.begin_write()?;
     txn.open_table(META)?.insert(CLEAN, 1)?;

@@ -1,9 +1,9 @@
 //! The durable backend: one redb file in a directory, no service to start.
 //!
-//! Every answered write is on disk, by a real sync. Those that come meanwhile go
-//! to the disk together, so the cost of a sync is shared by the crowd.
-//! The file holds definitions, orders and messages; indexes and stock are
-//! derived from it at open. One process has it open at a time.
+//! Every answered write is on disk, by a real sync. Those that come meanwhile
+//! go to the disk together, so the cost of a sync is shared by the crowd. The
+//! file has definitions, orders and messages; indexes and stock are derived
+//! from it at open. One process has it open at a time.
 //!
 //! When a write fails the store is broken: that call and all later ones answer
 //! [`SeamError::Broken`](crate::seams::SeamError::Broken), whose sources end in
@@ -11,7 +11,7 @@
 //! recovers everything that was acknowledged.
 //!
 //! Metrics: `flux_commit_orders` and `flux_commit_seconds`, histograms of the
-//! orders written at once and of what that took.
+//! orders written at once and of the time that took.
 //!
 //! I/O runs in real time on threads of its own, so do not wait for it under a
 //! paused tokio clock with a time-out: the clock jumps while the disk works.
@@ -66,7 +66,7 @@ pub enum OpenError {
         /// The file.
         path: PathBuf,
     },
-    /// It was written by another version of this library.
+    /// The file was written by another version of this library.
     #[error("the data is of format {found}, this program reads format {expected}")]
     Version {
         /// The version of the file.
@@ -74,7 +74,7 @@ pub enum OpenError {
         /// The version this program reads.
         expected: u64,
     },
-    /// It is not what was written, or not a store at all.
+    /// The contents are not what was written, or not a store at all.
     #[error("{} is damaged, or no store of Flux: {what}; restore it from a copy", path.display())]
     Damaged {
         /// The file.
@@ -146,10 +146,10 @@ impl Embedded {
         /// Memory for pages of the file; 64 MiB.
         #[builder(default = CACHE_BYTES)]
         cache_bytes: usize,
-        /// Time a delivery may go unsettled before it comes again; 30 s.
+        /// Time for a delivery to be acknowledged before it comes again; 30 s.
         #[builder(default = VISIBILITY)]
         visibility: Duration,
-        /// Most messages the queue holds, delivered ones included; 1,000,000.
+        /// Most messages in the queue, delivered ones included; 1,000,000.
         #[builder(default = DEPTH_MAX)]
         queue_depth_max: usize,
         /// Dates the queue's messages; the machine's clock.
@@ -184,7 +184,7 @@ impl Embedded {
             .unwrap_or_else(|_| Err(Failure::Damaged("reading it failed badly".to_owned())))
             .map_err(|failure| open_error(path, failure))?;
         let Recovered { was_closed, crashes, ledger, items, orders, queue } = recovered;
-        let messages: usize = queue.unsettled.values().sum();
+        let messages: usize = queue.not_done.values().sum();
         let how = if was_closed { "it was closed cleanly" } else { "recovered from a crash" };
         let (elapsed, file) = (started.elapsed(), path.display());
         tracing::info!(%file, orders, items, messages, ?elapsed, "embedded store opened: {how}");
@@ -218,7 +218,8 @@ fn create(dir: &Path, file: &Path) -> Result<(), OpenError> {
         initialise(&db)?;
         Ok(db.close()?)
     });
-    // A link, unlike a rename, can't replace what another process made meanwhile.
+    // A link, unlike a rename, can't replace the file that another process made
+    // meanwhile.
     let linked = created.map_err(|failure| open_error(&draft, failure)).and_then(|()| {
         match std::fs::hard_link(&draft, file) {
             Err(error) if error.kind() != io::ErrorKind::AlreadyExists => {

@@ -15,15 +15,16 @@ use crate::clock::Clock;
 use crate::protocol::{Message, Order, OrderId};
 use crate::seams::{DeadLetter, Delivery, OrderQueue, QueueDepth, Receipt, SeamError};
 
-/// Messages that share a row.
+/// Most messages that share a row.
 const ROW_MESSAGES_MAX: usize = 256;
 
-/// The queue and what of it is on disk.
+/// The queue, and its rows on disk.
 #[derive(Debug)]
 pub(crate) struct Durable {
     pub(crate) state: QueueState,
-    /// By the first message of a row, how many of its messages are not settled.
-    pub(crate) unsettled: BTreeMap<u64, usize>,
+    /// The number of messages of each row that are not done, by its first
+    /// message.
+    pub(crate) not_done: BTreeMap<u64, usize>,
 }
 
 impl AsMut<QueueState> for Durable {
@@ -33,16 +34,16 @@ impl AsMut<QueueState> for Durable {
 }
 
 impl Durable {
-    /// Settles messages; the rows that are done with.
-    fn settle(&mut self, seqs: impl IntoIterator<Item = u64>) -> Vec<(u64, Option<Vec<u8>>)> {
+    /// Marks messages as done, and removes the rows without any other.
+    fn finish(&mut self, seqs: impl IntoIterator<Item = u64>) -> Vec<(u64, Option<Vec<u8>>)> {
         let mut done = Vec::new();
         for seq in seqs {
-            let Some((&first, left)) = self.unsettled.range_mut(..=seq).next_back() else {
+            let Some((&first, left)) = self.not_done.range_mut(..=seq).next_back() else {
                 continue;
             };
             *left -= 1;
             if *left == 0 {
-                self.unsettled.remove(&first);
+                self.not_done.remove(&first);
                 done.push((first, None));
             }
         }
@@ -81,7 +82,7 @@ impl EmbeddedQueue {
         rows.map(|chunk| (chunk.len(), sent_row(self.crashes, now, chunk))).collect()
     }
 
-    /// Puts messages in the queue and in the open group, and tells its number.
+    /// Puts messages in the queue and in the open group, and returns its number.
     fn enqueue(
         &self,
         queue: &mut Durable,
@@ -93,7 +94,7 @@ impl EmbeddedQueue {
         queue.state.send(messages, self.clock.now());
         let bytes = rows.iter().map(|(_, row)| row.len()).sum();
         for (count, _) in &rows {
-            queue.unsettled.insert(first, *count);
+            queue.not_done.insert(first, *count);
             first += *count as u64;
         }
         self.journal.append(bytes, |group| {
@@ -133,8 +134,8 @@ impl OrderQueue for EmbeddedQueue {
 
     async fn ack(&self, receipts: &[Receipt]) -> Result<(), SeamError> {
         let mut queue = self.waiting.lock();
-        let settled = queue.state.ack(receipts);
-        let done = queue.settle(settled);
+        let acked = queue.state.ack(receipts);
+        let done = queue.finish(acked);
         // Lazily, as a crash brings them again, which is harmless.
         self.journal.append_lazily(done.len() * 8, |group| group.queue.extend(done));
         Ok(())
@@ -160,7 +161,7 @@ impl OrderQueue for EmbeddedQueue {
             if buried.is_empty() {
                 return Ok(());
             }
-            let done = queue.settle(buried.iter().map(|(seq, _)| *seq));
+            let done = queue.finish(buried.iter().map(|(seq, _)| *seq));
             let dead: Vec<_> =
                 buried.iter().map(|(seq, letter)| (*seq, Some(dead_row(letter)))).collect();
             let bytes = dead.iter().flat_map(|(_, row)| row).map(Vec::len).sum();

@@ -1,5 +1,5 @@
-//! Recovers the state that the file stands for. Stock is not in the file: it
-//! follows from the definitions and the live orders, so it can't disagree.
+//! Recovery of the state from the file. Stock is not in the file: it follows from
+//! the definitions and the live orders, so it can't disagree.
 
 use std::collections::{BTreeMap, HashMap, HashSet};
 use std::ops::Range;
@@ -35,14 +35,14 @@ pub(crate) struct Recovered {
     pub(crate) queue: Durable,
 }
 
-/// The reasons for an open to fail.
+/// The reason why an open fails.
 #[derive(Debug)]
 pub(crate) enum Failure {
     /// The tables are of another version.
     Version(u64),
     /// The contents can't be right.
     Damaged(String),
-    /// The database says no.
+    /// The database failed.
     Database(redb::Error),
 }
 
@@ -138,7 +138,7 @@ fn recover_queue(
         dead.insert(seq);
         state.restore_dead(seq, letter);
     }
-    let mut unsettled = BTreeMap::new();
+    let mut not_done = BTreeMap::new();
     for row in txn.open_table(QUEUE)?.iter()? {
         let (first, row) = row?;
         let first = first.value();
@@ -156,9 +156,9 @@ fn recover_queue(
                 left += 1;
             }
         }
-        unsettled.insert(first, left);
+        not_done.insert(first, left);
     }
-    Ok(Durable { state, unsettled })
+    Ok(Durable { state, not_done })
 }
 
 /// The stock that the orders of one item take.
@@ -170,7 +170,7 @@ struct Tally {
     buyers: Buyers,
 }
 
-/// The share of one thread.
+/// The orders that one thread has read.
 struct Seen {
     tallies: Vec<Tally>,
     index: Dealt<OrderId, Entry>,

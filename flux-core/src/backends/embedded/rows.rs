@@ -15,7 +15,7 @@ use crate::seams::DeadLetter;
 const ROW_VERSION: u8 = 1;
 const HEAD_BYTES: usize = 5;
 
-/// The reasons for a row not to be readable.
+/// The reason why a row can't be read.
 #[derive(Debug, thiserror::Error)]
 pub(crate) enum RowError {
     #[error("its checksum is wrong: the file was damaged")]
@@ -28,8 +28,8 @@ pub(crate) enum RowError {
     Invalid(#[from] InvalidInput),
 }
 
-/// Milliseconds after another time; orders are decided soon after they are
-/// placed, so it packs into a byte or two where a time takes six.
+/// Milliseconds after another time. Orders are decided soon after they are
+/// placed, so this packs into a byte or two where a time takes six.
 #[derive(Debug, Clone, Copy, Serialize, Deserialize)]
 struct After(i64);
 
@@ -180,7 +180,7 @@ impl<'a> OrderRow<'a> {
         }
     }
 
-    /// The end of the hold, while it is one.
+    /// The end of the hold of an order that is held.
     pub(crate) fn held_until(&self) -> Option<Timestamp> {
         match self.state {
             StateRow::Held(hold) => Some(self.hold(hold).expires_at),
@@ -310,7 +310,7 @@ pub(crate) fn read_dead(row: &[u8]) -> Result<DeadLetter, RowError> {
     Ok(DeadLetter { message: message.message()?, reason: reason.to_owned(), buried_at })
 }
 
-/// Lets postcard append to a buffer that already holds rows.
+/// Lets postcard append to a buffer that has rows already.
 struct Tail<'a>(&'a mut Vec<u8>);
 
 impl Flavor for Tail<'_> {

@@ -25,8 +25,8 @@ use crate::seams::{
     Payment, PutOutcome, SeamError,
 };
 
-/// Orders read on the caller's own thread: a hop to another costs more than
-/// they do, as what is asked for is nearly always in the cache.
+/// Most orders read on the caller's own thread: a hop to another costs more than
+/// they do, as they are nearly always in the cache.
 const READ_HERE_MAX: usize = 32;
 
 /// An [`InventoryStore`] on disk, in the file of its
@@ -94,7 +94,7 @@ impl EmbeddedStore {
         self.inner.lock().expect("the ledger does not panic")
     }
 
-    /// Looks at the ledger, and waits until the definitions seen are durable.
+    /// Reads from the ledger, and waits until the definitions seen are durable.
     async fn look<T>(&self, look: impl FnOnce(&mut Ledger) -> T) -> Result<T, SeamError> {
         self.journal.ready()?;
         let (seen, put_in) = {
@@ -105,7 +105,7 @@ impl EmbeddedStore {
         Ok(seen)
     }
 
-    /// Does something with the file, on a thread that may block.
+    /// Reads from the file, on a thread that may block.
     async fn read<T: Send + 'static>(
         &self,
         read: impl FnOnce(&Shared) -> Result<T, ReadError> + Send + 'static,
@@ -117,7 +117,7 @@ impl EmbeddedStore {
     }
 }
 
-/// The ways a read of the file fails.
+/// The reason why a read of the file fails.
 #[derive(Debug, thiserror::Error)]
 enum ReadError {
     #[error("the file can't be read")]
@@ -143,7 +143,7 @@ fn panicked() -> SeamError {
     SeamError::broken(SERVICE, "reading the file failed badly; restore it from a copy")
 }
 
-/// Orders by their sequence numbers.
+/// Reads orders by their sequence numbers.
 fn read_orders(shared: &Shared, seqs: &[Option<u64>]) -> Result<Vec<Option<Order>>, ReadError> {
     let txn = shared.db.begin_read().map_err(redb::Error::from)?;
     let table = txn.open_table(ORDERS).map_err(redb::Error::from)?;
@@ -159,7 +159,7 @@ fn parse(seq: u64, row: &[u8]) -> Result<Order, ReadError> {
     order.map_err(|error| ReadError::Row(seq, error))
 }
 
-/// Up to `limit` orders from `from` on that the filter means.
+/// Reads up to `limit` orders from `from` on that the filter selects.
 fn scan(
     shared: &Shared,
     filter: &OrderFilter,
@@ -259,8 +259,8 @@ impl EmbeddedStore {
 
 #[async_trait]
 impl InventoryStore for EmbeddedStore {
-    /// A cap that comes after buyers did counts them by reading every order,
-    /// about a second for three million, while commits wait.
+    /// Puts an item. A cap that comes after buyers did counts them by reading
+    /// every order, about a second for three million, while commits wait.
     async fn put_item(&self, spec: &ItemSpec) -> Result<PutOutcome, SeamError> {
         self.journal.ready()?;
         let spec = Arc::new(spec.clone());
@@ -326,7 +326,7 @@ impl InventoryStore for EmbeddedStore {
         let mut outcomes: Vec<Option<ConfirmOutcome>> = vec![None; payments.len()];
         let mut group = 0;
         // An order that changed between the read and the write is read again.
-        // It is held only once in its life, so the second look settles it.
+        // It is held only once in its life, so the second look is the last.
         while outcomes.contains(&None) {
             let open: Vec<usize> =
                 (0..payments.len()).filter(|&at| outcomes[at].is_none()).collect();
@@ -372,7 +372,7 @@ impl InventoryStore for EmbeddedStore {
         self.read(move |shared| read_orders(shared, &seqs)).await
     }
 
-    /// A limit of 0 gets an empty last page.
+    /// Lists a page; a limit of 0 gets an empty last one.
     async fn list_orders(
         &self,
         filter: &OrderFilter,

@@ -1,4 +1,4 @@
-//! The embedded backend by itself; the conformance suite holds it to the rest.
+//! The embedded backend by itself; the conformance suite tests the rest.
 
 use std::time::Duration;
 
@@ -168,7 +168,7 @@ async fn messages_outlive_the_process() {
 
     let queue = open(&dir).queue;
     let got = queue.receive(9, Duration::ZERO).await.expect("receive");
-    assert_eq!(got.len(), 1, "the row of the settled messages is gone");
+    assert_eq!(got.len(), 1, "the row of the acknowledged messages is gone");
     assert_eq!((&got[0].message, got[0].attempt), (&messages[1], 1));
     assert!(queue.dead_letters(9).await.expect("dead").is_empty());
 }

@@ -1,4 +1,4 @@
-//! Outcomes told within the process.
+//! The outcome bus within the process.
 
 use std::sync::Arc;
 

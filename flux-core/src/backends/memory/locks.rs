@@ -13,7 +13,7 @@ use crate::backends::until;
 use crate::protocol::ItemId;
 use crate::seams::{Lease, LockManager, SeamError};
 
-/// Leases below which no ended ones are looked for.
+/// The number of leases below which no ended ones are looked for.
 const SWEEP_MIN: usize = 64;
 
 /// A [`LockManager`] for this process only. Its time is tokio's.
@@ -25,13 +25,13 @@ pub struct MemoryLocks {
     owners: AtomicU64,
 }
 
-/// The holder of each key, and the end of the lease.
-type Held = HashMap<ItemId, (String, Instant)>;
+/// The owner of each key, and the end of the lease.
+type Leased = HashMap<ItemId, (String, Instant)>;
 
 #[derive(Debug, Default)]
 struct Leases {
-    held: Held,
-    /// The number that the last sweep left.
+    leased: Leased,
+    /// The number of leases that the last sweep left.
     swept: usize,
 }
 
@@ -39,16 +39,16 @@ impl Leases {
     /// Drops leases that ended unreleased once there may be as many of them as
     /// live ones, so that each costs about one look.
     fn sweep(&mut self, now: Instant) {
-        if self.held.len() > SWEEP_MIN.max(self.swept * 2) {
-            self.held.retain(|_, (_, until)| *until > now);
-            self.swept = self.held.len();
+        if self.leased.len() > SWEEP_MIN.max(self.swept * 2) {
+            self.leased.retain(|_, (_, until)| *until > now);
+            self.swept = self.leased.len();
         }
     }
 }
 
 impl MemoryLocks {
     fn lock(&self) -> MutexGuard<'_, Leases> {
-        // A lease that was half made is in the way until it ends, and no longer.
+        // A half-made lease is in the way until it ends, and no longer.
         self.leases.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
@@ -57,20 +57,20 @@ impl MemoryLocks {
         let now = Instant::now();
         let mut leases = self.lock();
         leases.sweep(now);
-        let held = &mut leases.held;
-        let taken = |key| held.get(key).map(|&(_, until)| until).filter(|until| *until > now);
+        let leased = &mut leases.leased;
+        let taken = |key| leased.get(key).map(|&(_, until)| until).filter(|until| *until > now);
         if let Some(first_end) = keys.iter().filter_map(taken).min() {
             return Err(first_end);
         }
         for key in keys {
-            held.insert(key.clone(), (owner.to_owned(), until(now, ttl)));
+            leased.insert(key.clone(), (owner.to_owned(), until(now, ttl)));
         }
         Ok(())
     }
 }
 
-fn is_ours(held: &Held, key: &ItemId, lease: &Lease, now: Instant) -> bool {
-    held.get(key).is_some_and(|(owner, until)| *owner == lease.owner && *until > now)
+fn is_ours(leased: &Leased, key: &ItemId, lease: &Lease, now: Instant) -> bool {
+    leased.get(key).is_some_and(|(owner, until)| *owner == lease.owner && *until > now)
 }
 
 #[async_trait]
@@ -116,12 +116,12 @@ impl LockManager for MemoryLocks {
 
     async fn renew(&self, lease: &Lease, ttl: Duration) -> Result<bool, SeamError> {
         let now = Instant::now();
-        let held = &mut self.lock().held;
-        if !lease.keys.iter().all(|key| is_ours(held, key, lease, now)) {
+        let leased = &mut self.lock().leased;
+        if !lease.keys.iter().all(|key| is_ours(leased, key, lease, now)) {
             return Ok(false);
         }
         for key in &lease.keys {
-            held.insert(key.clone(), (lease.owner.clone(), until(now, ttl)));
+            leased.insert(key.clone(), (lease.owner.clone(), until(now, ttl)));
         }
         Ok(true)
     }
@@ -129,10 +129,10 @@ impl LockManager for MemoryLocks {
     async fn release(&self, lease: &Lease) -> Result<(), SeamError> {
         let now = Instant::now();
         {
-            let held = &mut self.lock().held;
+            let leased = &mut self.lock().leased;
             for key in &lease.keys {
-                if is_ours(held, key, lease, now) {
-                    held.remove(key);
+                if is_ours(leased, key, lease, now) {
+                    leased.remove(key);
                 }
             }
         }
@@ -157,7 +157,7 @@ mod tests {
             let lease = locks.acquire(&[key(n)], ttl, Duration::ZERO).await.expect("ok");
             assert!(lease.is_some());
             tokio::time::advance(ttl * 2).await;
-            assert!(locks.lock().held.len() <= 202);
+            assert!(locks.lock().leased.len() <= 202);
         }
         let lease = locks.acquire(&live[..1], ttl, Duration::ZERO).await.expect("ok");
         assert_eq!(lease, None, "a live lease stays");

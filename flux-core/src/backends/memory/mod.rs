@@ -1,5 +1,5 @@
-//! Everything in this process's memory, and gone with it: the reference that
-//! other backends are compared with, and the quickest thing to test on.
+//! The backend in this process's memory, and gone with it: the reference that
+//! other backends are compared with, and the quickest to test on.
 
 mod bus;
 mod locks;
@@ -24,9 +24,9 @@ use super::Backend;
 use super::state::queue::QueueLimits;
 use crate::clock::{Clock, SystemClock};
 
-/// How long a delivery may go unsettled, unless told otherwise.
+/// Time for a delivery to be acknowledged, unless told otherwise.
 pub(crate) const VISIBILITY: Duration = Duration::from_secs(30);
-/// How many messages a queue holds, unless told otherwise.
+/// Most messages in a queue, unless told otherwise.
 pub(crate) const DEPTH_MAX: usize = 1_000_000;
 
 #[bon]
@@ -52,13 +52,13 @@ impl Backend {
     /// All four seams in memory.
     #[builder(start_fn = memory_with, finish_fn = build)]
     pub fn new_memory(
-        /// How long a delivery may go unsettled before it comes again; 30 s.
+        /// Time for a delivery to be acknowledged before it comes again; 30 s.
         #[builder(default = VISIBILITY)]
         visibility: Duration,
-        /// Most messages the queue holds, delivered ones included; 1,000,000.
+        /// Most messages in the queue, delivered ones included; 1,000,000.
         #[builder(default = DEPTH_MAX)]
         queue_depth_max: usize,
-        /// What the queue dates messages by; the machine's clock.
+        /// Dates the queue's messages; the machine's clock.
         #[builder(default = Arc::new(SystemClock))]
         clock: Arc<dyn Clock>,
     ) -> Self {

@@ -17,7 +17,7 @@ use crate::seams::{
 };
 
 pub(crate) const SERVICE: &str = "store";
-/// Orders a listing looks at in one call.
+/// Most orders that a listing looks at in one call.
 pub(crate) const SCAN_MAX: usize = 10_000;
 
 /// An [`InventoryStore`] in memory.
@@ -36,7 +36,7 @@ impl Default for MemoryStore {
 #[derive(Debug, Default)]
 struct Inner {
     ledger: Ledger,
-    /// By sequence number.
+    /// The orders, by sequence number.
     orders: Vec<Order>,
 }
 
@@ -110,8 +110,8 @@ pub(crate) fn cursor_seq(cursor: &Cursor, service: &'static str) -> Result<u64, 
 
 #[async_trait]
 impl InventoryStore for MemoryStore {
-    /// A cap that comes after buyers did counts them by looking at every order,
-    /// while all else waits.
+    /// Puts an item. A cap that comes after buyers did counts them by looking at
+    /// every order, while all else waits.
     async fn put_item(&self, spec: &ItemSpec) -> Result<PutOutcome, SeamError> {
         let mut inner = self.lock();
         let inner = &mut *inner;
@@ -156,7 +156,7 @@ impl InventoryStore for MemoryStore {
         Ok(ids.iter().map(|id| inner.order(*id).cloned()).collect())
     }
 
-    /// A limit of 0 gets an empty last page.
+    /// Lists a page; a limit of 0 gets an empty last one.
     async fn list_orders(
         &self,
         filter: &OrderFilter,

@@ -1,4 +1,4 @@
-//! The memory backend by itself; the conformance suite holds it to the rest.
+//! The memory backend by itself; the conformance suite tests the rest.
 
 use std::time::Duration;
 
@@ -97,7 +97,7 @@ async fn every_waiting_receiver_hears_of_a_timer_another_one_set() {
     tokio::task::yield_now().await;
     backend.queue.send(&[place(1)]).await.expect("send");
     let (one, two) = (waiting.await.expect("joined"), taker.await.expect("joined"));
-    assert_eq!(one.len() + two.len(), 2, "taken once and, unsettled, once more");
+    assert_eq!(one.len() + two.len(), 2, "taken once and, not acknowledged, once more");
 }
 
 #[tokio::test]

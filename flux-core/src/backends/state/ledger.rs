@@ -1,6 +1,6 @@
-//! The state machine of an inventory store, without a disk: which tokens are
-//! the newest, what is left of each item, where each order stands. The memory
-//! store and the embedded store both run it, each behind one lock.
+//! The state machine of an inventory store, without a disk: the newest token and
+//! the stock of each item, the status of each order. The memory store and the
+//! embedded store both run it, each behind one lock.
 
 use std::collections::hash_map::Entry::{Occupied, Vacant};
 use std::collections::{BTreeMap, BTreeSet, HashMap};
@@ -14,23 +14,12 @@ use crate::protocol::{
 };
 use crate::seams::PutOutcome;
 
-/// Ended holds dropped in one go, so that a caller can let go of its lock.
+/// Most ended holds dropped in one go, so that a caller can let go of its lock.
 const DROPS_PER_LOOK: usize = 16_384;
 
-/// An order's place in the store and its status, in eight bytes.
+/// An order's sequence number and its status, in eight bytes.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) struct Entry(u64);
-
-const STATUSES: [OrderStatus; 8] = [
-    OrderStatus::Queued,
-    OrderStatus::Held,
-    OrderStatus::Confirmed,
-    OrderStatus::Released,
-    OrderStatus::Expired,
-    OrderStatus::Cancelled,
-    OrderStatus::Rejected,
-    OrderStatus::RefundDue,
-];
 
 impl Entry {
     pub(crate) fn new(seq: u64, status: OrderStatus) -> Self {
@@ -43,11 +32,11 @@ impl Entry {
     }
 
     pub(crate) fn status(self) -> OrderStatus {
-        STATUSES[(self.0 & 0xff) as usize]
+        OrderStatus::ALL[(self.0 & 0xff) as usize]
     }
 }
 
-/// How many units of an item each buyer holds or owns.
+/// The units of an item that each buyer holds or owns.
 pub(crate) type Buyers = HashMap<BuyerId, u32, foldhash::fast::RandomState>;
 
 /// One item.
@@ -74,7 +63,7 @@ impl ItemEntry {
         }
     }
 
-    /// What a commit is judged by.
+    /// The item as a commit is judged by it.
     fn now(&self) -> ItemNow<'_> {
         ItemNow { token: self.token, spec: &self.spec, stock: &self.stock }
     }
@@ -121,15 +110,15 @@ pub(crate) struct RestoredItem {
 
 type Items = HashMap<ItemId, ItemEntry, foldhash::fast::RandomState>;
 
-/// See the module.
+/// The state of an inventory store.
 #[derive(Debug, Default)]
 pub(crate) struct Ledger {
     items: Items,
     /// The items in order, for listing.
     ids: BTreeSet<ItemId>,
     index: Sharded<OrderId, Entry>,
-    /// By the end of the hold. An order that is not held any more stays until
-    /// its time, and is dropped when met.
+    /// Orders by the end of their holds. One that is not held any more stays
+    /// until its time, and is dropped when met.
     holds: BTreeMap<Timestamp, Vec<OrderId>>,
     next_seq: u64,
     last_token: u64,
@@ -174,8 +163,8 @@ impl Ledger {
     }
 
     /// As [`InventoryStore::put_item`](crate::seams::InventoryStore::put_item).
-    /// `owners` tells what each buyer holds or owns of the item, and is asked
-    /// only when [`put_counts_buyers`](Self::put_counts_buyers).
+    /// `owners` are the units that each buyer holds or owns, and count only when
+    /// [`put_counts_buyers`](Self::put_counts_buyers).
     pub(crate) fn put_item(&mut self, spec: &Arc<ItemSpec>, owners: Buyers) -> PutOutcome {
         let Some(entry) = self.items.get_mut(&spec.id) else {
             if let Err(invalid) = spec.check() {
@@ -211,7 +200,7 @@ impl Ledger {
         Some(Claim { token: entry.token, spec: entry.spec.clone(), stock: entry.stock.clone() })
     }
 
-    /// Applies the commit as a whole and says where each order is kept, or
+    /// Applies the commit as a whole and returns its orders' sequence numbers, or
     /// changes nothing and says why.
     pub(crate) fn commit(&mut self, commit: &Commit) -> Result<Vec<u64>, CommitOutcome> {
         let Self { items, index, next_seq, .. } = self;
@@ -276,13 +265,13 @@ impl Ledger {
         }
     }
 
-    /// Where the next new order is kept.
+    /// The sequence number of the next new order.
     #[cfg(feature = "embedded")]
     pub(crate) fn next_seq(&self) -> u64 {
         self.next_seq
     }
 
-    /// Where an order is kept and its status.
+    /// An order's sequence number and its status.
     pub(crate) fn entry(&self, id: OrderId) -> Option<Entry> {
         self.index.get(&id).copied()
     }
@@ -317,7 +306,7 @@ impl Ledger {
         due.len() >= limit || dropped < DROPS_PER_LOOK
     }
 
-    /// No hold that lasts past `now` ends before this.
+    /// The earliest time past `now` at which a hold may end.
     pub(crate) fn next_hold_end(&self, now: Timestamp) -> Option<Timestamp> {
         let later = (Bound::Excluded(now), Bound::Unbounded);
         self.holds.range(later).next().map(|(end, _)| *end)
@@ -374,7 +363,7 @@ fn swap(
     }
 }
 
-/// Counts what each buyer holds or owns of `item`.
+/// Counts the units of `item` that each buyer holds or owns.
 pub(crate) fn count_buyers<'a>(orders: impl Iterator<Item = &'a Order>, item: &ItemId) -> Buyers {
     let mut buyers = Buyers::default();
     for order in orders.filter(|order| order.status().owns_stock()) {

@@ -1,5 +1,5 @@
-//! The state machine of a queue, shared by the memory queue and the embedded
-//! one: what waits, what is delayed, what is being worked on and until when.
+//! The state machine of a queue, shared by the memory queue and the embedded one:
+//! the messages that wait, are delayed or being worked on, and until when.
 
 use std::collections::{BTreeMap, BTreeSet, HashMap, VecDeque};
 use std::sync::{Mutex, MutexGuard};
@@ -13,15 +13,15 @@ use crate::protocol::{Message, Order, OrderId, Timestamp};
 use crate::seams::{DeadLetter, Delivery, QueueDepth, Receipt, SeamError};
 
 pub(crate) const SERVICE: &str = "queue";
-/// Dead letters kept. One more is refused, and its delivery comes back.
+/// Most dead letters kept. One more is refused, and its delivery comes back.
 const DEAD_MAX: usize = 100_000;
 
 /// The bounds of a queue.
 #[derive(Debug, Clone, Copy)]
 pub(crate) struct QueueLimits {
-    /// How long a delivery may go unsettled.
+    /// Time for a delivery to be acknowledged before it comes again.
     pub(crate) visibility: Duration,
-    /// Most messages not settled.
+    /// Most messages in the queue, delivered ones included.
     pub(crate) depth_max: usize,
 }
 
@@ -40,19 +40,19 @@ struct Entry {
     state: EntryState,
 }
 
-/// See the module. A message is named by its sequence number.
+/// The messages of a queue, each named by its sequence number.
 #[derive(Debug)]
 pub(crate) struct QueueState {
     limits: QueueLimits,
     next_seq: u64,
     entries: BTreeMap<u64, Entry>,
     ready: VecDeque<u64>,
-    /// When a delayed message is due or a delivery times out.
+    /// The moments at which a delayed message is due or a delivery times out.
     timers: BTreeSet<(Instant, u64)>,
     in_flight: u64,
     /// The first message of each order.
     placed: HashMap<OrderId, u64>,
-    /// Its others, where there are any.
+    /// The later messages of an order, where there are any.
     placed_again: BTreeSet<(OrderId, u64)>,
     dead: VecDeque<(u64, DeadLetter)>,
 }
@@ -149,7 +149,7 @@ impl QueueState {
         }
     }
 
-    /// When [`receive`](Self::receive) may have more to give by itself.
+    /// The next moment at which a message becomes ready by itself.
     fn next_timer(&self) -> Option<Instant> {
         self.timers.first().map(|&(due, _)| due)
     }
@@ -195,7 +195,7 @@ impl QueueState {
         }
     }
 
-    /// Settles deliveries; the numbers of their messages.
+    /// Acknowledges deliveries; returns the numbers of their messages.
     pub(crate) fn ack(&mut self, receipts: &[Receipt]) -> Vec<u64> {
         receipts.iter().filter_map(|receipt| Some(self.remove(receipt)?.0)).collect()
     }
@@ -237,8 +237,8 @@ impl QueueState {
         Ok(())
     }
 
-    /// Gives messages up; the dead letters this made, each under the number of
-    /// its message.
+    /// Gives messages up; returns the dead letters, each under the number of its
+    /// message.
     pub(crate) fn bury(
         &mut self,
         receipts: &[(Receipt, String)],
@@ -316,7 +316,7 @@ impl<S: AsMut<QueueState>> Waiting<S> {
         self.state.lock().expect("the queue's state machine does not panic")
     }
 
-    /// Says that messages or timers came.
+    /// Wakes a receiver: messages or timers came.
     pub(crate) fn wake_one(&self) {
         self.arrived.notify_one();
     }

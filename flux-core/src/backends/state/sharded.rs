@@ -27,7 +27,7 @@ fn shard_of<K: Hash>(chooser: &RandomState, key: &K) -> usize {
 }
 
 impl<K: Hash + Eq, V> Sharded<K, V> {
-    /// The map that holds `key`, if any does.
+    /// The shard of `key`.
     pub(crate) fn shard_mut(&mut self, key: &K) -> &mut HashMap<K, V, RandomState> {
         &mut self.shards[shard_of(&self.chooser, key)]
     }

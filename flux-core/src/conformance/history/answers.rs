@@ -1,5 +1,5 @@
-//! What clients were told against what is stored: one decision for an id, with
-//! the contents that were asked, and nothing lost.
+//! Comparison of the answers to clients with the stored orders: one decision for
+//! an id, with the contents that were asked, and no order lost.
 
 use std::collections::{HashMap, HashSet};
 
@@ -11,7 +11,7 @@ pub(super) fn check(log: &Log, end: &EndState) -> Vec<Fault> {
     let stored = end.by_id();
     let mut asked: HashMap<OrderId, Vec<&Order>> = HashMap::new();
     let mut turned_away: HashMap<OrderId, usize> = HashMap::new();
-    let mut shown: Vec<&Order> = log.settled.iter().collect();
+    let mut shown: Vec<&Order> = log.confirmed.iter().collect();
     for event in &log.events {
         match event {
             Event::Asked(order) => asked.entry(order.id).or_default().push(order),

@@ -1,4 +1,4 @@
-//! What the store shows at rest, recounted from its orders alone.
+//! The end of a test: the store at rest, recounted from its orders alone.
 
 use std::collections::{BTreeMap, HashMap, HashSet};
 use std::fmt;
@@ -13,7 +13,7 @@ use crate::seams::{InventoryStore, OrderFilter, SeamError};
 
 const PAGE: usize = 1_000;
 
-/// Where the units of an item are.
+/// The numbers of an item.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
 pub struct Numbers {
     /// Units that can be ordered.
@@ -41,16 +41,17 @@ pub enum Demand {
     CoversStock,
 }
 
-/// Everything a store shows at rest, and what is asked of it.
+/// The contents of a store at rest, and the rules to judge them by.
 #[derive(Debug, Clone, Default)]
 pub struct EndState {
     /// Every order.
     pub orders: Vec<Order>,
     /// Every item.
     pub items: Vec<Item>,
-    /// When that was read.
+    /// The time at which they were read.
     pub now: Timestamp,
-    /// How long after its end a hold may still be there; endless by default.
+    /// Longest time after its end that a hold may still be there; endless by
+    /// default.
     pub grace: Option<Duration>,
     /// Whether everything had to be sold.
     pub demand: Demand,
@@ -238,7 +239,7 @@ impl EndState {
     }
 }
 
-/// Who owns what at the end.
+/// The units and seats that orders own at the end.
 struct Tally<'a> {
     items: HashMap<&'a ItemId, &'a Item>,
     live: BTreeMap<(&'a ItemId, &'a BuyerId), u32>,

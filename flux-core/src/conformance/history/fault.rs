@@ -1,4 +1,4 @@
-//! What can be wrong with a history, each under the guarantee it breaks.
+//! The faults of a history, each under the guarantee it breaks.
 
 use super::end::Numbers;
 use crate::protocol::{BuyerId, FencingToken, ItemId, OrderId, OrderStatus, SeatId};
@@ -32,9 +32,9 @@ pub enum Fault {
     NotConserved {
         /// The item.
         item: ItemId,
-        /// What the item shows.
+        /// The numbers that the item shows.
         shown: Numbers,
-        /// What its orders come to.
+        /// The numbers by its orders.
         counted: Numbers,
     },
     /// The writes that were applied do not lead to what is stored.
@@ -42,9 +42,9 @@ pub enum Fault {
     Unaccounted {
         /// The order.
         order: OrderId,
-        /// Where the writes left it.
+        /// The status that the writes left it in.
         written: Option<OrderStatus>,
-        /// What the store shows.
+        /// The status in the store.
         stored: Option<OrderStatus>,
     },
     /// An order was decided more than once, or is listed more than once.
@@ -58,9 +58,9 @@ pub enum Fault {
     AnswerChanged {
         /// The order.
         order: OrderId,
-        /// What a client was shown.
+        /// The status that a client was shown.
         answered: OrderStatus,
-        /// What the store shows.
+        /// The status in the store.
         stored: OrderStatus,
     },
     /// An order is not what was asked, or was never asked.
@@ -74,7 +74,7 @@ pub enum Fault {
     DecidedAfterTurnedAway {
         /// The order.
         order: OrderId,
-        /// What the store shows.
+        /// The status in the store.
         stored: OrderStatus,
     },
     /// An order took a step that its state does not allow.
@@ -92,7 +92,7 @@ pub enum Fault {
     Lost {
         /// The order.
         order: OrderId,
-        /// What a client was shown.
+        /// The status that a client was shown.
         answered: OrderStatus,
     },
     /// An order is stored without a decision.

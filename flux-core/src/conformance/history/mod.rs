@@ -1,10 +1,10 @@
-//! What happened in a test, and whether it may have.
+//! The history of a test, and the judgement whether it may have happened.
 //!
 //! A [`History`] is written from two sides: a test tells it what it asked and
 //! was answered, and a [`Recorded`] store what reached the truth. At rest,
-//! [`History::check`] holds both against what the store then shows. The token
-//! of its claim says where a write stands among the others of its item, so the
-//! replay is exact even where replies were lost, late or swapped.
+//! [`History::check`] compares both with the store. The token of its claim
+//! tells the turn of a write among the others of its item, so the replay is
+//! exact even where replies were lost, late or swapped.
 //!
 //! ```no_run
 //! use std::sync::Arc;
@@ -44,8 +44,8 @@ use serde::{Deserialize, Serialize};
 
 use crate::protocol::{Commit, FencingToken, ItemId, Order, OrderId, OrderState};
 
-/// What a client did or saw. A process under test can hand these to its parent
-/// through a pipe and be killed.
+/// An action of a client, or an answer to it. A process under test can hand
+/// these to its parent through a pipe and be killed.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub enum Event {
     /// This was sent; once for each attempt.
@@ -58,7 +58,7 @@ pub enum Event {
     Failed(OrderId),
 }
 
-/// What is known of a commit's fate.
+/// The fate of a commit, as far as it is known.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 enum Fate {
     Applied,
@@ -97,8 +97,8 @@ struct Log {
     events: Vec<Event>,
     grants: Vec<Grant>,
     writes: Vec<Write>,
-    /// Orders as confirm settled them.
-    settled: Vec<Order>,
+    /// Orders as `confirm` answered them.
+    confirmed: Vec<Order>,
 }
 
 impl Log {
@@ -126,7 +126,7 @@ impl History {
         self.log.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    /// Adds what a client did or saw.
+    /// Adds an event.
     pub fn record(&self, event: Event) {
         self.log().events.push(event);
     }
@@ -151,13 +151,13 @@ impl History {
         self.record(Event::Failed(order));
     }
 
-    /// The store was closed or crashed, and opened again: claims may be gone,
-    /// and tokens start over.
+    /// Notes that the store was closed or crashed, and opened again: claims may
+    /// be gone, and tokens start over.
     pub fn restarted(&self) {
         self.log().life += 1;
     }
 
-    /// What clients did and saw so far.
+    /// The events so far.
     #[must_use]
     pub fn events(&self) -> Vec<Event> {
         self.log().events.clone()

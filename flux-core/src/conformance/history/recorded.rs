@@ -105,7 +105,7 @@ impl<S: InventoryStore + ?Sized> InventoryStore for Recorded<S> {
 
     async fn confirm(&self, payments: &[Payment]) -> Result<Vec<ConfirmOutcome>, SeamError> {
         let outcomes = self.store.confirm(payments).await?;
-        self.history.log().settled.extend(outcomes.iter().filter_map(|outcome| match outcome {
+        self.history.log().confirmed.extend(outcomes.iter().filter_map(|outcome| match outcome {
             ConfirmOutcome::Settled(order) => Some(order.clone()),
             _ => None,
         }));

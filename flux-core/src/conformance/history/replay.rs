@@ -1,4 +1,4 @@
-//! What was written, replayed item by item in the order of the tokens.
+//! A replay of the writes, item by item in the order of the tokens.
 
 use std::collections::{BTreeMap, HashMap, HashSet};
 
@@ -8,7 +8,7 @@ use crate::protocol::{
     SeatId,
 };
 
-/// Where a claim or a write stands among those of its item.
+/// The turn of a claim or a write among those of its item.
 type Turn = (u32, FencingToken);
 
 pub(super) fn check(log: &Log, end: &EndState) -> Vec<Fault> {
@@ -73,7 +73,8 @@ fn applied<'a>(log: &'a Log, stored: &HashMap<OrderId, &Order>) -> Vec<&'a Write
     applied
 }
 
-/// Each token is larger than every one that was given before it was asked for.
+/// Finds tokens that are not larger than every one given before they were asked
+/// for.
 fn tokens(item: &ItemId, grants: &[&Grant]) -> Vec<Fault> {
     let (mut by_begin, mut by_end) = (grants.to_vec(), grants.to_vec());
     by_begin.sort_by_key(|grant| (grant.life, grant.began));
@@ -98,7 +99,7 @@ fn token_of(write: &Write, item: &ItemId) -> Option<FencingToken> {
     write.commit.claims.iter().find(|(claimed, _)| claimed == item).map(|(_, token)| *token)
 }
 
-/// No write began after a later claim was answered.
+/// Finds writes that began after a later claim was answered.
 fn stale(item: &ItemId, grants: &[&Grant], applied: &[&Write]) -> Vec<Fault> {
     let mut by_end: Vec<(u32, u64, FencingToken)> =
         grants.iter().map(|grant| (grant.life, grant.ended, grant.token)).collect();
@@ -121,7 +122,7 @@ fn stale(item: &ItemId, grants: &[&Grant], applied: &[&Write]) -> Vec<Fault> {
     faults
 }
 
-/// Nobody moved stock under a claim that was not theirs.
+/// Finds stock that moved without a claim of its item.
 fn unclaimed(applied: &[&Write], grants: &BTreeMap<&ItemId, Vec<&Grant>>) -> Vec<Fault> {
     let given: HashSet<(&ItemId, Turn)> =
         grants.values().flatten().map(|grant| (&grant.item, (grant.life, grant.token))).collect();
@@ -140,7 +141,7 @@ fn unclaimed(applied: &[&Write], grants: &BTreeMap<&ItemId, Vec<&Grant>>) -> Vec
     faults
 }
 
-/// What is taken of one item.
+/// The units and seats of one item that are taken.
 #[derive(Default)]
 struct Ledger<'a> {
     taken: i64,
@@ -148,8 +149,8 @@ struct Ledger<'a> {
     seats: HashMap<&'a SeatId, i64>,
 }
 
-/// The item's capacity and caps, after every commit. Commits under one token
-/// that overlapped may have come in either order; they count as one.
+/// Checks the item's capacity and caps after every commit. Commits under one
+/// token that overlapped may have come in either order; they count as one.
 fn stock(item: &ItemId, grants: &[&Grant], applied: &[&Write]) -> Vec<Fault> {
     let terms: HashMap<Turn, &Grant> =
         grants.iter().map(|grant| ((grant.life, grant.token), *grant)).collect();
@@ -218,7 +219,7 @@ fn stock(item: &ItemId, grants: &[&Grant], applied: &[&Write]) -> Vec<Fault> {
     faults
 }
 
-/// Each order went one way, once, and is stored where it ended.
+/// Checks that each order went one way, once, and is stored as it ended.
 fn orders(applied: &[&Write], stored: &HashMap<OrderId, &Order>) -> Vec<Fault> {
     let mut writes: BTreeMap<OrderId, Vec<&OrderWrite>> = BTreeMap::new();
     for write in applied.iter().flat_map(|write| &write.commit.writes) {

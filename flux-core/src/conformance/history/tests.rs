@@ -386,7 +386,7 @@ fn a_payment_and_an_expiry_that_both_won() {
     let story = Story::of(&[pool("a", 9)]);
     let (paid, over) = (confirmed(&one(1), "p1"), expired(&one(1)));
     story.ask(&[&one(1)]).grant("a", 1).apply(A1, &[place(&one(1))]);
-    story.history.log().settled.push(paid.clone());
+    story.history.log().confirmed.push(paid.clone());
     story.apply(A1, &[turn(&one(1), &over)]);
     let faults = story.faults(&[&over]);
     assert!(matches!(faults[..], [Fault::AnswerChanged { .. }]), "{faults:?}");
@@ -448,7 +448,7 @@ fn every_fault_begins_with_its_guarantee() {
     assert_eq!(shown, ["G1:", "G4:", "G8:"]);
 }
 
-/// As a child process would tell its parent.
+/// Events as a child process sends them to its parent.
 #[cfg(feature = "embedded")]
 #[test]
 fn events_travel_as_bytes() {

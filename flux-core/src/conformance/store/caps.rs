@@ -106,7 +106,7 @@ where
     shop.apply(&[&a], &[turn(&third, &cancelled(&third, "p3"))]).await?;
     shop.apply(&[&a], &[late]).await?;
     full(94).await?;
-    // What one commit gives back, the same commit may take again.
+    // Units that a commit gives back may be taken again by the same commit.
     let paid = confirmed(&second, "p2");
     shop.apply(&[&a], &[turn(&paid, &cancelled(&paid, "p2")), place(&fourth)]).await?;
     full(95).await?;

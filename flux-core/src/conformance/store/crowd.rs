@@ -44,7 +44,8 @@ fn wish(n: u128) -> Order {
     }
 }
 
-/// When a message is worked on: the ends of holds lie in the future of orders.
+/// The time at which a message is worked on: the ends of holds lie in the future
+/// of orders.
 fn now_of(message: &Message) -> Timestamp {
     match message {
         Message::Expire(_) | Message::LatePayment(..) => after(HOLD),

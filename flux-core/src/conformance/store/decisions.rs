@@ -41,7 +41,7 @@ where
     shop.numbers("b", (9, 0, 0)).await
 }
 
-/// The claims do not keep these writers apart: they hold different items.
+/// Writers whose claims do not keep them apart, as they are of different items.
 pub(super) async fn an_id_is_decided_once_over_different_items<S>(store: Arc<S>) -> Checked
 where
     S: InventoryStore + ?Sized,

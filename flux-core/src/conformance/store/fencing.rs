@@ -1,4 +1,4 @@
-//! G7: a worker that lost its item can't write it.
+//! G7: a worker whose claim is not the newest can't write.
 
 use std::collections::HashSet;
 use std::sync::Arc;

@@ -1,7 +1,7 @@
-//! What an inventory store must do: everything that G1 to G9 rest on.
+//! The promises of an inventory store: everything that G1 to G9 rest on.
 //!
-//! Where a commit breaks several rules at once the trait does not say which is
-//! answered, so each check breaks one, or asks only that nothing was written.
+//! The trait does not say which rule is answered when a commit breaks several at
+//! once, so each check breaks one, or asks only that nothing was written.
 
 mod caps;
 mod crowd;

@@ -95,7 +95,7 @@ where
     shop.numbers("a", (18, 0, 2)).await
 }
 
-/// Of a payment and the end of the hold, the order's own condition lets one win.
+/// A payment against the end of its hold: the order's own condition lets one win.
 pub(super) async fn a_payment_and_the_end_of_its_hold_race<S>(store: Arc<S>) -> Checked
 where
     S: InventoryStore + ?Sized,

@@ -1,4 +1,4 @@
-//! What is written can be read, one by one, in lists and page by page.
+//! Reads of the written: one by one, in lists and page by page.
 
 use std::collections::BTreeSet;
 use std::sync::Arc;
@@ -12,7 +12,7 @@ use crate::conformance::check::{Checked, Failure, ensure, eventually, same};
 use crate::protocol::{ItemId, ItemSpec, Order, OrderId, OrderStatus, Stock};
 use crate::seams::{Cursor, InventoryStore, OrderFilter, PutOutcome, SeamError};
 
-/// No listing takes more pages than this.
+/// Most pages that a listing may take.
 const PAGES_MAX: usize = 1_000;
 
 pub(super) async fn a_definition_reads_as_it_was_put<S>(store: Arc<S>) -> Checked

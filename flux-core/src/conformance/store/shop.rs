@@ -12,9 +12,9 @@ use crate::protocol::{
 };
 use crate::seams::{ConfirmOutcome, InventoryStore, Payment, PutOutcome};
 
-/// When the checks' orders are placed and decided.
+/// The time at which the checks' orders are placed and decided.
 pub(crate) const T0: Timestamp = Timestamp::from_millis(1_700_000_000_000);
-/// How long their holds last.
+/// The time their holds last.
 pub(crate) const HOLD: Duration = Duration::from_secs(600);
 
 pub(crate) fn after(time: Duration) -> Timestamp {
@@ -214,7 +214,7 @@ impl<S: InventoryStore + ?Sized> Shop<S> {
         Ok(outcomes.remove(0))
     }
 
-    /// Pays a live hold, and gives the order as it then stands.
+    /// Pays a live hold, and returns the order as it then stands.
     pub(crate) async fn pay(&self, order: &Order, by: &str) -> Checked<Order> {
         let paid = confirmed(order, by);
         let outcome = self.confirm(order, by, T0).await?;
@@ -228,7 +228,7 @@ impl<S: InventoryStore + ?Sized> Shop<S> {
         Ok(found.remove(0))
     }
 
-    /// Every order reads as given.
+    /// Checks that every order reads as given.
     pub(crate) async fn stored(&self, orders: &[&Order]) -> Checked {
         for order in orders {
             same("the stored order", &self.find(order.id).await?.as_ref(), &Some(order))?;
@@ -236,7 +236,7 @@ impl<S: InventoryStore + ?Sized> Shop<S> {
         Ok(())
     }
 
-    /// None of the orders is there.
+    /// Checks that none of the orders is there.
     pub(crate) async fn absent(&self, orders: &[&Order]) -> Checked {
         for order in orders {
             same("an order that was refused", &self.find(order.id).await?, &None)?;
@@ -249,7 +249,7 @@ impl<S: InventoryStore + ?Sized> Shop<S> {
         found.ok_or_else(|| Failure::new(format!("stock did not find {name}")))
     }
 
-    /// The units of an item are `(available, held, sold)`: in its stock at
+    /// Checks that an item's units are `(available, held, sold)`: in its stock at
     /// once, in its numbers as soon as they have caught up.
     pub(crate) async fn numbers(&self, name: &str, numbers: (u32, u32, u32)) -> Checked {
         let (spec, stock) = self.stock(name).await?;
@@ -265,7 +265,8 @@ impl<S: InventoryStore + ?Sized> Shop<S> {
         .await
     }
 
-    /// Exactly these seats of a hall are taken, as read and as claimed.
+    /// Checks that exactly these seats of a hall are taken, as read and as
+    /// claimed.
     pub(crate) async fn taken(&self, name: &str, taken: &[&str]) -> Checked {
         let claim = self.claim(name).await?;
         let (spec, stock) = self.stock(name).await?;

@@ -12,12 +12,12 @@ use crate::engine::error::Error;
 use crate::protocol::{Ask, InvalidInput, ItemId, ItemKind, ItemSpec, Line};
 use crate::seams::{Availability, InventoryStore, SeamError};
 
-/// Most items the gate remembers; past that it forgets all and learns again.
+/// Most items that the gate remembers; past that it forgets all and learns again.
 const ITEMS_MAX: usize = 100_000;
-/// Shut items read again in one call.
+/// Most shut items read again in one call.
 const REFRESH_AT_ONCE: usize = 1_000;
-/// A definition older than this is read again before a buyer is told that a
-/// seat doesn't exist.
+/// The age past which a definition is read again before a buyer is told that
+/// a seat doesn't exist.
 const SPEC_AGE_MAX: Duration = Duration::from_secs(1);
 
 #[derive(Debug)]

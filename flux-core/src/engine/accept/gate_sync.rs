@@ -11,10 +11,10 @@ use tracing::debug;
 
 use crate::engine::core::{Core, stopped};
 
-/// How often shut items are read again.
+/// The time from one reading of the shut items to the next.
 const REFRESH_EVERY: Duration = Duration::from_millis(500);
 
-/// Hears the outcomes until told to stop.
+/// Tells gate and waiters of each outcome, until told to stop.
 pub(crate) async fn listen(core: Arc<Core>, mut stop: watch::Receiver<bool>) {
     let mut receiver = core.backend.bus.subscribe();
     loop {
@@ -34,7 +34,7 @@ pub(crate) async fn listen(core: Arc<Core>, mut stop: watch::Receiver<bool>) {
     }
 }
 
-/// Keeps the gate from staying shut, until told to stop.
+/// Reads shut items again, until told to stop.
 pub(crate) async fn refresh(core: Arc<Core>, mut stop: watch::Receiver<bool>) {
     let mut again = interval(REFRESH_EVERY);
     again.set_missed_tick_behavior(MissedTickBehavior::Delay);

@@ -1,12 +1,12 @@
-//! One request for each id while it is brought in. Whether an id is taken and
-//! taking it are two steps, on the store and the queue; in between, and while
-//! the worker has an order that is not decided, a guard stands for the id, and
-//! nobody brings in another order under it.
+//! Guards of order ids: one request at a time for each id. Looking whether an
+//! id is taken and taking it are two steps, on the store and the queue; in
+//! between, and while the worker has an order that is not decided, a guard
+//! stands for the id, and nobody brings in another order under it.
 //!
-//! Only ids that callers chose are guarded: nobody else knows one the engine
-//! made before the call that made it is over. A guard ends with the last call
-//! or batch of the [inbox](super::inbox) that has it, so there are never more
-//! than calls and messages of the inbox: a call that is dropped leaves its
+//! Only ids that callers chose are guarded: an id that the engine made is
+//! known to nobody else before the call is over. A guard ends with the last
+//! call or batch of the [inbox](super::inbox) that has it, so there are never
+//! more guards than calls and messages of the inbox. A dropped call leaves its
 //! message there, undecided and in no queue, and its guard with the batch.
 
 use std::collections::HashMap;
@@ -31,7 +31,8 @@ pub(crate) struct IdGuard {
 }
 
 impl GuardedIds {
-    /// The guard of `order`'s id: for this order, unless another call's has it.
+    /// The guard of `order`'s id: another call's if there is one, else a new one
+    /// for this order.
     pub(crate) fn take(self: &Arc<Self>, order: &Order) -> Arc<IdGuard> {
         let mut orders = self.lock();
         if let Some(guard) = orders.get(&order.id).and_then(Weak::upgrade) {
@@ -49,14 +50,14 @@ impl GuardedIds {
 
     /// Locks the map. Nobody may drop an [`IdGuard`] meanwhile.
     fn lock(&self) -> MutexGuard<'_, HashMap<OrderId, Weak<IdGuard>, RandomState>> {
-        // Nothing in here panics half-way through a change.
+        // Each change of the map is one call, so it is whole whoever panicked.
         self.orders.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
 
 impl IdGuard {
-    /// The order as the first who asked for it has it: repeats are brought in
-    /// as this one, so it doesn't matter which of them is decided.
+    /// The order of the first request under the id. Repeats are brought in as
+    /// this one, so it doesn't matter which of them is decided.
     pub(crate) fn order(&self) -> &Order {
         &self.order
     }
@@ -65,7 +66,8 @@ impl IdGuard {
 impl Drop for IdGuard {
     fn drop(&mut self) {
         let mut orders = self.among.lock();
-        // Another may have taken the id since the last of these let go.
+        // A new guard may have taken the id since the last clone of this one
+        // went.
         if orders.get(&self.order.id).is_some_and(|guard| std::ptr::eq(guard.as_ptr(), self)) {
             orders.remove(&self.order.id);
         }

@@ -6,7 +6,7 @@
 use std::collections::VecDeque;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError};
-// For the metrics, whatever tokio's clock is told.
+// Measures for the metrics in real time, also while tokio's clock is paused.
 use std::time::Instant as Stopwatch;
 
 use tokio::sync::Notify;
@@ -17,7 +17,8 @@ use crate::engine::error::Error;
 use crate::protocol::{Message, Order, OrderId};
 use crate::seams::{Outcomes, SeamError};
 
-/// So many orders share a write that more would hardly make it cheaper.
+/// Messages in the inbox past which waiting for more saves hardly anything: so
+/// many share a write that more would not make it much cheaper.
 pub(crate) const ENOUGH: usize = 128;
 
 /// The result of one message.
@@ -52,7 +53,7 @@ impl Answer {
     }
 }
 
-/// Where the callers of one batch wait.
+/// The answers to one batch, and the callers who wait for them.
 #[derive(Debug, Default)]
 struct Batch {
     answers: OnceLock<Vec<Answer>>,
@@ -78,7 +79,8 @@ struct Waiting {
 #[derive(Debug)]
 pub(crate) struct Inbox {
     waiting: Mutex<Waiting>,
-    /// Changed under the lock, read by those who only look without it.
+    /// Whether it takes nothing more. Changed under the lock; read without it by
+    /// those who only look.
     closed: AtomicBool,
     filled: Notify,
     batch_max: usize,
@@ -89,7 +91,7 @@ pub(crate) struct Inbox {
 #[derive(Debug)]
 pub(crate) struct Taken {
     pub(crate) messages: Vec<Message>,
-    /// When each was handed in.
+    /// The moment each message was handed in.
     pub(crate) asked: Vec<Stopwatch>,
     /// The spans of those who asked, where spans are on, by message.
     pub(crate) spans: Vec<(usize, Span)>,
@@ -183,7 +185,7 @@ impl Inbox {
         Some(Taken { messages, asked, spans, callers: TakenBatch { batch, _guards: guards } })
     }
 
-    /// How many messages wait.
+    /// The number of messages that wait.
     pub(crate) fn len(&self) -> usize {
         self.lock().messages
     }
@@ -221,7 +223,7 @@ impl Inbox {
     }
 
     fn lock(&self) -> MutexGuard<'_, Waiting> {
-        // Nothing in here panics half-way through a change.
+        // Each change is whole before anything can panic.
         self.waiting.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }

@@ -1,4 +1,4 @@
-//! How orders come in, up to the worker.
+//! The way of an order in, up to the worker.
 
 pub(super) mod gate;
 pub(super) mod gate_sync;

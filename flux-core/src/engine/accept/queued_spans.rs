@@ -1,6 +1,6 @@
-//! From the span of a request to that of its decision, which is made by
-//! another task: one trace for both. Nothing here is touched while spans are
-//! off.
+//! The spans of requests whose orders are in the queue, so that a decision,
+//! made by another task, joins the trace of its request. Costs nothing while
+//! spans are off.
 
 use std::collections::{HashMap, VecDeque};
 use std::sync::atomic::{AtomicUsize, Ordering};
@@ -14,14 +14,15 @@ use crate::protocol::OrderId;
 /// Most orders in the queue whose spans are remembered; a span waits for its
 /// children, so these are kept open.
 const SPANS_MAX: usize = 8_192;
-/// An order that another worker took never comes for its span.
+/// Longest time a span is remembered: an order that another worker took never
+/// comes for it.
 const SPAN_AGE_MAX: Duration = Duration::from_secs(60);
 
 /// The spans of those who queued orders that this process may decide.
 #[derive(Debug, Default)]
 pub(crate) struct QueuedSpans {
     left: Mutex<Left>,
-    /// As many as there are spans.
+    /// The number of spans, read without the lock.
     len: AtomicUsize,
 }
 
@@ -33,7 +34,8 @@ struct Left {
 }
 
 impl QueuedSpans {
-    /// Remembers who queues the order, if spans are on and there is room.
+    /// Remembers the span of the request that queues the order, if spans are on
+    /// and there is room.
     pub(crate) fn leave(&self, id: OrderId, span: &Span) {
         if span.is_disabled() {
             return;
@@ -55,7 +57,7 @@ impl QueuedSpans {
         self.len.store(left.spans.len(), Ordering::Release);
     }
 
-    /// The span of who queued the order, once.
+    /// Takes out the span of the request that queued the order.
     pub(crate) fn pick_up(&self, id: OrderId) -> Option<Span> {
         if self.len.load(Ordering::Acquire) == 0 {
             return None;

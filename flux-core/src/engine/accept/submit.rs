@@ -1,12 +1,11 @@
-//! How an order comes in: past the gate, to the durable queue or straight to
-//! the worker.
+//! Brings an order in: past the gate, to the durable queue or straight to the
+//! worker.
 
 use std::sync::Arc;
 use std::time::{Duration, Instant as Stopwatch};
 
 use tokio::time::timeout;
 use tracing::{Instrument, Span, debug, debug_span};
-use uuid::Uuid;
 
 use super::id_guard::IdGuard;
 use crate::engine::core::{Core, is_decided};
@@ -80,16 +79,15 @@ impl Core {
         if let Some(id) = id {
             return self.admit_chosen(Order::queued(id, buyer, lines, now), refusal).await;
         }
-        let id = OrderId::from_uuid(Uuid::now_v7());
+        let id = OrderId::new();
         match refusal {
             None => Ok(Admitted::New(Order::queued(id, buyer, lines, now), None)),
             Some(refusal) => Err(self.refused(refusal)),
         }
     }
 
-    /// Admits an order under an id of the caller's own: as the order that has
-    /// the id already, if it is a repeat of that. The gate's present view
-    /// doesn't change a known order.
+    /// Admits an order under an id of the caller's own. A repeat is answered
+    /// with the order that has the id, whatever the gate says by then.
     async fn admit_chosen(&self, order: Order, refusal: Option<Error>) -> Result<Admitted, Error> {
         let guard = match refusal {
             None => Ok(self.guarded_ids.take(&order)),
@@ -99,7 +97,7 @@ impl Core {
             Ok(guard) if order.asks_the_same_as(guard.order()) => {
                 return Ok(Admitted::New(guard.order().clone(), Some(guard)));
             }
-            // The guard's order is the wrong one if this repeats a known order.
+            // The guard is for another order, but this may repeat a known one.
             Ok(_other) => Error::IdReused(order.id),
             Err(refusal) => refusal,
         };
@@ -131,9 +129,9 @@ impl Core {
         deciding.instrument(span.clone()).await
     }
 
-    /// Has an order decided whose id is guarded. If the queue has an order
-    /// under this id, it is that one that is decided: it was accepted, and when
-    /// it was counts.
+    /// Has an order decided whose id is guarded. An order that the queue has
+    /// under this id is decided in its stead: that one was accepted, and its
+    /// time of acceptance counts.
     async fn decide_chosen(
         &self,
         order: Order,
@@ -186,8 +184,8 @@ impl Core {
     }
 
     /// Queues an order that the worker was handed and has not decided in time.
-    /// It may still do so, and decides an id once; so only success and what is
-    /// known of the order may be told.
+    /// The worker may still decide it, so an error would say too much: only an
+    /// acceptance, or the order as it is known, is told.
     async fn enqueue_too(&self, order: Order, guard: Option<Arc<IdGuard>>) -> Result<Order, Error> {
         let guard = guard.unwrap_or_else(|| self.guarded_ids.take(&order));
         let error = match self.enqueue(order.clone(), Some(guard)).await {
@@ -203,9 +201,9 @@ impl Core {
 }
 
 enum Admitted {
-    /// To be brought in, its id guarded if the caller chose it.
+    /// An order to bring in, its id guarded if the caller chose it.
     New(Order, Option<Arc<IdGuard>>),
-    /// A repeat of this one.
+    /// A repeat of this order.
     Decided(Order),
 }
 

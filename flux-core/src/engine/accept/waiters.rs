@@ -15,7 +15,7 @@ struct Waiter {
     callers: usize,
 }
 
-/// A bounded number of callers, each waiting for one order.
+/// The orders that callers wait for; their number is bounded.
 #[derive(Debug)]
 pub(crate) struct Waiters {
     orders: Mutex<HashMap<OrderId, Waiter>>,
@@ -35,7 +35,7 @@ impl Waiters {
         Self { orders: Mutex::default(), max }
     }
 
-    /// Starts waiting; an outcome told from now on is heard.
+    /// Registers a caller who waits for an order.
     pub(crate) fn register(&self, id: OrderId) -> Result<Waiting<'_>, Error> {
         let mut orders = self.lock();
         if orders.len() >= self.max && !orders.contains_key(&id) {

@@ -24,7 +24,7 @@ pub struct Seat {
 #[non_exhaustive]
 #[serde(rename_all = "snake_case")]
 pub enum SeatState {
-    /// Nobody has it.
+    /// No order holds or owns it.
     Free,
     /// An order holds or owns it.
     Taken,
@@ -71,8 +71,8 @@ impl Flux {
         Ok(outcome)
     }
 
-    /// An item and where its units are: available, held or sold. `None` when
-    /// nobody put it.
+    /// Reads an item and its units: available, held and sold. `None` when there
+    /// is no such item.
     ///
     /// ```
     /// # use flux_core::*;
@@ -93,8 +93,8 @@ impl Flux {
         Ok(found.into_iter().flatten().next())
     }
 
-    /// Items by id, those after `after`, at most `limit`. Fewer than `limit`
-    /// means that there are no more.
+    /// Lists items by id, those after `after`, at most `limit`. Fewer than
+    /// `limit` means that there are no more.
     ///
     /// ```
     /// # use flux_core::*;
@@ -116,7 +116,7 @@ impl Flux {
         Ok(self.core.backend.store.list_items(after, limit).await?)
     }
 
-    /// The seats of a hall in the order they were put; `None` for a pool.
+    /// Lists the seats of a hall in the order they were put; `None` for a pool.
     ///
     /// ```
     /// # use flux_core::*;

@@ -1,5 +1,5 @@
-//! The calls an application makes: starting and stopping here, the others by
-//! what they are about.
+//! The calls of an application: starting and stopping in this file, the others
+//! in a file for each subject.
 
 mod follow_ups;
 mod items;
@@ -171,7 +171,7 @@ impl Flux {
     /// ```
     pub async fn shutdown(&self) {
         self.core.inbox.close();
-        // Nobody listening means it has stopped.
+        // Without a listener this does nothing: the tasks are gone already.
         self.running.stop.send_replace(true);
         // A call that is dropped half-way leaves the rest to the next.
         let mut tasks = self.running.tasks.lock().await;

@@ -52,8 +52,8 @@ impl Flux {
         Ok(audit::run(&*self.core.backend.store, self.core.clock.now()).await?)
     }
 
-    /// Up to `max` messages the worker gave up, oldest first, each with why.
-    /// Cancel-safe.
+    /// Reads up to `max` messages that the worker gave up, oldest first, each
+    /// with the reason. Cancel-safe.
     ///
     /// ```
     /// # use flux_core::*;
@@ -73,7 +73,7 @@ impl Flux {
         Ok(self.core.backend.queue.dead_letters(max).await?)
     }
 
-    /// Puts up to `max` dead letters back in the queue and says how many.
+    /// Puts up to `max` dead letters back in the queue and returns their number.
     /// Cancel safety: a dropped call may have put some back; an order is
     /// decided once all the same.
     ///
@@ -93,8 +93,8 @@ impl Flux {
         Ok(self.core.backend.queue.redrive(max).await?)
     }
 
-    /// How many messages wait in the queue and in the inbox of this engine's
-    /// worker, are being worked on, or were given up. Cancel-safe.
+    /// Counts the messages that wait in the queue and in the inbox of this
+    /// engine's worker, are being worked on, or were given up. Cancel-safe.
     ///
     /// ```
     /// # use flux_core::*;

@@ -127,8 +127,8 @@ impl Flux {
         self.core.wait(id, longest).await
     }
 
-    /// The order as it stands, queued ones included; `None` if there is none
-    /// by this id. Cancel-safe.
+    /// Reads an order as it stands, a queued one too; `None` if there is none by
+    /// this id. Cancel-safe.
     ///
     /// ```
     /// # use flux_core::*;
@@ -160,7 +160,7 @@ impl Flux {
     /// # let flux = Flux::builder(Backend::memory()).start();
     /// # flux.put_item(ItemSpec::pool("ticket", 2)?).await?;
     /// flux.place(OrderRequest::units("ann", "ticket", 1)?).await?;
-    /// let filter = OrderFilter { buyer: Some(BuyerId::new("ann")?), ..OrderFilter::default() };
+    /// let filter = OrderFilter::builder().buyer(BuyerId::new("ann")?).build();
     /// let (mut orders, mut after) = (Vec::new(), None);
     /// loop {
     ///     let page = flux.orders(&filter, after.as_ref(), 100).await?;
@@ -185,10 +185,10 @@ impl Flux {
         Ok(self.core.backend.store.list_orders(filter, after, limit).await?)
     }
 
-    /// Hears of every decision and change of availability from now on, until
-    /// the engine has stopped. A receiver that falls behind loses the oldest
-    /// outcomes and is told so. Outcomes are best effort; an order's state in
-    /// the store is the truth.
+    /// Subscribes to every decision and change of availability from this call
+    /// on, until the engine has stopped. A receiver that falls behind loses the
+    /// oldest outcomes and is told so. Outcomes are best effort; an order's
+    /// state in the store is the truth.
     ///
     /// ```
     /// # use flux_core::*;

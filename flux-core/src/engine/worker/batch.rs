@@ -48,19 +48,19 @@ impl Work {
         Self { message, answer: None, looks_first, is_spare: false }
     }
 
-    /// One that each worker finds by itself, as the end of a hold.
+    /// Work that each worker finds by itself, as the end of a hold.
     pub(crate) fn spare(message: Message) -> Self {
         Self { is_spare: true, ..Self::new(message) }
     }
 
-    /// One that was worked on before, so that it may be decided: a look costs
-    /// less than a commit in vain.
+    /// Work that was tried before, so that it may be decided: a look costs less
+    /// than a commit in vain.
     pub(crate) fn again(message: Message) -> Self {
         Self { looks_first: true, ..Self::new(message) }
     }
 }
 
-/// The effect of a batch. Nobody may hear of it before it is durable.
+/// The effect of a batch, to be told once it is durable and not before.
 #[derive(Debug, Default)]
 pub(crate) struct Done {
     pub(crate) durable: Vec<Durable>,
@@ -91,8 +91,8 @@ impl Facts {
         self.orders.get(&id).and_then(Option::as_ref)
     }
 
-    /// The lines whose items must be claimed for a work; none if it is a
-    /// follow-up of no order, or an order that was found decided.
+    /// The lines whose items must be claimed for a piece of work; none for a
+    /// follow-up whose order does not exist, and for an order found decided.
     fn lines<'f>(&'f self, work: &'f Work) -> &'f [Line] {
         match (&work.message, self.order(work.message.order_id())) {
             (Message::Place(order), None) => &order.lines,
@@ -116,7 +116,7 @@ impl BatchProcessor {
         while batch.iter().any(|work| work.answer.is_none()) {
             match self.pass(batch, &mut facts, &mut done).await {
                 Ok(Pass::Progress) => continue,
-                // Each lesson is about one more order, so there can't be more.
+                // Each lesson is about another order, so the batch bounds them.
                 Ok(Pass::Learned) if lessons < batch.len() => {
                     lessons += 1;
                     continue;
@@ -175,7 +175,7 @@ impl BatchProcessor {
             }
             Err(error) if error.may_have_applied() => vec![CommitOutcome::Unknown; commits.len()],
             Err(error) => {
-                // Decided on, not written: the view is ahead of the store.
+                // Decided and not written: the view is ahead of the store.
                 for commit in &commits {
                     self.forget(commit.claims.iter().map(|(item, _)| item));
                 }
@@ -286,7 +286,7 @@ impl BatchProcessor {
         if let Some(first) = open().find(|work| !facts.lines(work).is_empty())
             && open().all(waits)
         {
-            // Of workers that keep nothing while they wait, no two wait for each other.
+            // Workers that keep no items while they wait can't wait for each other.
             self.let_go().await;
             let item_of = |line: &Line| line.item.clone();
             let first: BTreeSet<ItemId> = facts.lines(first).iter().map(item_of).collect();
@@ -303,7 +303,7 @@ impl BatchProcessor {
     }
 
     /// Claims items, and returns those that can't be claimed while others can:
-    /// one that is in trouble holds nobody else up.
+    /// one in trouble delays nobody else.
     async fn claim(&mut self, items: &[ItemId]) -> Result<Vec<ItemId>, SeamError> {
         let store = &self.core.backend.store;
         let error = match store.claim(items).await {
@@ -418,11 +418,11 @@ impl BatchProcessor {
 }
 
 enum Pass {
-    /// Something was decided.
+    /// At least one decision.
     Progress,
-    /// Nothing was, but the next pass knows better.
+    /// No decision, but facts for the next pass.
     Learned,
-    /// Nothing was: others are at it, or the answer was lost.
+    /// No decision: others work on the items, or the answer was lost.
     Refused,
 }
 

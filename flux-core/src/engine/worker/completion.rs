@@ -1,4 +1,4 @@
-//! From decided to told: waits until a batch is durable, then answers its
+//! The completion of batches: waits until a batch is durable, then answers its
 //! callers, acknowledges its deliveries and publishes its outcomes, while the
 //! worker decides the next one.
 
@@ -15,12 +15,12 @@ use super::batch::Done;
 use super::decision_metrics::DecisionMetrics;
 use crate::engine::accept::inbox::{Answer, TakenBatch};
 use crate::engine::core::Core;
-use crate::engine::described_metrics::COUNTED;
+use crate::protocol::OrderStatus;
 use crate::seams::{Outcomes, Receipt};
 
-/// Batches that may be decided and not durable.
+/// Most batches that may be decided and not durable.
 const DECIDED_MAX: usize = 4;
-/// Batches whose deliveries and outcomes may wait for a slow queue or bus.
+/// Most batches whose deliveries and outcomes may wait for a slow queue or bus.
 const TO_TELL_MAX: usize = 64;
 
 /// A batch that is decided.
@@ -30,7 +30,7 @@ pub(crate) struct DecidedBatch {
     pub(crate) callers: Option<TakenBatch>,
     pub(crate) answers: Vec<Answer>,
     pub(crate) delivered: Vec<(Receipt, Answer)>,
-    /// How long a delivery that was given up stays away.
+    /// The time that a delivery stays away whose message was given up for now.
     pub(crate) retry_after: Duration,
     pub(crate) metrics: DecisionMetrics,
 }
@@ -40,7 +40,7 @@ struct Aftermath {
     delivered: Vec<(Receipt, Answer)>,
     retry_after: Duration,
     outcomes: Vec<Arc<Outcomes>>,
-    /// From the first look to the answers.
+    /// The time from the first look to the answers.
     took: Duration,
     metrics: DecisionMetrics,
 }
@@ -52,7 +52,8 @@ struct Progress {
     last_took_nanos: AtomicU64,
 }
 
-/// However the completer ends, the worker does not wait for it.
+/// A batch on its way. Dropped, it counts as completed, so that the worker does
+/// not wait for a completer that is gone.
 struct Completing {
     decided: mpsc::Receiver<DecidedBatch>,
     progress: Arc<Progress>,
@@ -83,8 +84,9 @@ impl Completer {
         Self { hand_over, tasks, progress }
     }
 
-    /// Takes a batch over; waits while too many are not durable. `false` when
-    /// the completer is gone, and with it the batch, whose callers are told so.
+    /// Hands a batch to the completer; waits while too many are not durable.
+    /// `false` when the completer is gone: the batch is given up with it, and its
+    /// callers hear so.
     pub(crate) async fn hand_over(&self, decided: DecidedBatch) -> bool {
         self.progress.decided.fetch_add(1, Ordering::AcqRel);
         let taken = self.hand_over.send(decided).await.is_ok();
@@ -94,14 +96,14 @@ impl Completer {
         taken
     }
 
-    /// Waits until no batch is on its way. Cancel-safe.
+    /// Waits until every batch is completed. Cancel-safe.
     pub(crate) async fn completed(&self) {
         while self.progress.decided.load(Ordering::Acquire) > 0 {
             self.progress.completed.notified().await;
         }
     }
 
-    /// How long the last batch took, from its first look to its answers.
+    /// The time the last batch took, from its first look to its answers.
     pub(crate) fn last_took(&self) -> Duration {
         Duration::from_nanos(self.progress.last_took_nanos.load(Ordering::Relaxed))
     }
@@ -201,12 +203,11 @@ async fn acknowledge(core: &Core, delivered: Vec<(Receipt, Answer)>, retry_after
 
 /// Counts orders by the status they came to have.
 pub(crate) fn count(outcomes: &Outcomes) {
-    let mut counts = [0u64; 8];
+    let mut counts = [0u64; OrderStatus::ALL.len()];
     for order in &outcomes.orders {
         counts[order.status() as usize] += 1;
     }
-    for status in COUNTED {
-        let orders = counts[status as usize];
+    for (status, orders) in OrderStatus::ALL.iter().zip(counts) {
         if orders > 0 {
             metrics::counter!("flux_orders_total", "status" => status.as_str()).increment(orders);
         }

@@ -13,7 +13,7 @@ use crate::protocol::{Message, OrderId, OrderStatus};
 /// The waits and spans of a batch's messages before they are worked on.
 #[derive(Debug, Default)]
 pub(crate) struct PendingMetrics {
-    /// How long each message waited to be taken up. Follow-ups the worker
+    /// The time each message waited to be taken up. Follow-ups that the worker
     /// makes itself come last and have none.
     waited: Vec<Duration>,
     /// The spans of decisions, by message.
@@ -23,13 +23,13 @@ pub(crate) struct PendingMetrics {
 /// The waits and spans of a batch's decisions, to be told once it is durable.
 #[derive(Debug, Default)]
 pub(crate) struct DecisionMetrics {
-    /// How long each order that was decided waited to be taken up.
+    /// The time each decided order waited to be taken up.
     waited: Vec<Duration>,
     deciding: Vec<(Span, Option<OrderStatus>)>,
 }
 
 impl PendingMetrics {
-    /// Of the messages of callers in this process, in their order.
+    /// The waits and spans of callers' messages, in their order.
     pub(crate) fn of_callers(
         taken_up: Instant,
         messages: &[Message],
@@ -92,7 +92,7 @@ impl DecisionMetrics {
         }
     }
 
-    /// Records how long the decisions took: the waits, and `took` from when the
+    /// Records the duration of each decision: its wait, and `took` from when the
     /// batch was taken up.
     pub(crate) fn measure(&self, took: Duration) {
         if self.waited.is_empty() {

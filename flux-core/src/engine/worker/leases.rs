@@ -1,6 +1,6 @@
 //! The items a worker has leased, so that others leave them alone for a while.
-//! Without an answer from the lock manager, or when somebody holds on too long,
-//! it goes on without a lease: the claim in the store decides.
+//! Without an answer from the lock manager, or when somebody keeps a lease too
+//! long, it goes on without one: the claim in the store decides.
 
 use std::collections::HashSet;
 use std::sync::Arc;
@@ -13,17 +13,18 @@ use crate::engine::core::Core;
 use crate::protocol::ItemId;
 use crate::seams::Lease;
 
-/// For so long after it met another worker, a worker makes room for others.
+/// Time after meeting another worker during which a worker makes room for
+/// others.
 const CROWDED_FOR: Duration = Duration::from_secs(10);
-/// How long it leaves items alone that it had its time with: longer than
-/// others take to look whether they are free.
+/// Time for which a worker leaves items alone that it had its turn with: longer
+/// than others take to look whether they are free.
 const CEDED_FOR: Duration = Duration::from_millis(60);
 
 /// Items leased together.
 #[derive(Debug)]
 struct LeasedItems {
     items: HashSet<ItemId>,
-    /// `None` where there is none: see the module.
+    /// `None` where the worker goes on without a lease.
     lease: Option<Lease>,
     since: Instant,
     renewed: Instant,

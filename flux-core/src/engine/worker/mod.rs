@@ -1,5 +1,5 @@
-//! The worker's loop: take a batch of what waits, work on it, hand it over to
-//! be completed.
+//! The worker's loop: takes a batch of the messages that wait, works on it, and
+//! hands it over to be completed.
 
 mod batch;
 pub(super) mod completion;
@@ -24,15 +24,16 @@ use batch::{BatchProcessor, Done, Work};
 use completion::{Completer, DecidedBatch};
 use decision_metrics::PendingMetrics;
 
-/// How long one receive waits for messages: SQS allows no more.
+/// Longest wait of one receive for messages: SQS allows no more.
 const LONG_POLL: Duration = Duration::from_secs(20);
-/// Holds ended in one sweep.
+/// Most holds ended in one sweep.
 const SWEEP_MAX: usize = 1_000;
-/// Visibility is extended this often while a batch takes its time.
+/// The time from one extension of visibility to the next, while a batch takes
+/// its time.
 const EXTEND_EVERY: Duration = Duration::from_secs(10);
 /// Longest wait for a fuller batch.
 const LINGER_MAX: Duration = Duration::from_micros(300);
-/// A message that came more often is worked on by itself.
+/// Deliveries past which a message is worked on by itself.
 const SUSPECT_AFTER: u32 = 3;
 /// Pauses between receives that fail.
 const PAUSE: Backoff = Backoff::new(Duration::from_millis(100), Duration::from_millis(500));
@@ -40,13 +41,13 @@ const PAUSE: Backoff = Backoff::new(Duration::from_millis(100), Duration::from_m
 const PAUSE_MAX: Duration = Duration::from_secs(5);
 /// Least time from one sweep to the next.
 const SWEEP_GAP_MIN: Duration = Duration::from_millis(50);
-/// A worker that did nothing for so long, and knows of no hold, is idle.
+/// Time without work after which a worker that knows of no hold is idle.
 const QUIET_AFTER: Duration = Duration::from_secs(60);
 
 /// Works until `stop` says so or its sender is gone, then finishes what waits
 /// in the inbox and hands deliveries back.
 pub(crate) async fn work(core: Arc<Core>, mut stop: watch::Receiver<bool>) {
-    // However this ends, nobody is left waiting for a worker that is gone.
+    // However this ends, no caller is left waiting for a worker that is gone.
     let _abandon = Abandon(Arc::clone(&core));
     let (hand_over, mut delivered) = mpsc::channel(1);
     let receiver = tokio::spawn(receive(Arc::clone(&core), hand_over, stop.clone()));
@@ -141,9 +142,9 @@ struct Worker {
     next_sweep: Instant,
     busy_at: Instant,
     holds_items: bool,
-    /// How many callers the last batch had.
+    /// The number of callers that the last batch had.
     last_asked: usize,
-    /// Batches in a row that the backends failed.
+    /// The number of batches in a row that the backends failed.
     failures: u32,
     failed_at: Option<Instant>,
     pause_until: Instant,
@@ -153,7 +154,7 @@ struct Worker {
 /// the worker itself found to do.
 struct PendingBatch {
     batch: Vec<Work>,
-    /// How many of them callers wait for.
+    /// The number of messages that callers wait for.
     asked: usize,
     callers: Option<TakenBatch>,
     receipts: Vec<Receipt>,
@@ -185,7 +186,7 @@ impl Worker {
     }
 
     /// Works on one batch of the inbox, the deliveries, and the holds that
-    /// ended. `false` when nobody is there to complete it.
+    /// ended. `false` when the completer is gone.
     async fn next_batch(&mut self, deliveries: Vec<Delivery>) -> bool {
         self.linger().await;
         let started = Stopwatch::now();
@@ -246,8 +247,8 @@ impl Worker {
         metrics.add(id, waited, self.core.queued_spans.pick_up(id).as_ref());
     }
 
-    /// When it lets go of its items if there is nothing more to do: at once, if
-    /// others want them.
+    /// The moment to let go of the items if there is nothing more to do: at once,
+    /// if others want them.
     fn idle_at(&self) -> Instant {
         if self.processor.is_crowded() {
             return self.busy_at;
@@ -283,9 +284,9 @@ impl Worker {
     }
 
     /// Works on a message that came several times, by itself, lest it spoil
-    /// the batch of others. If it came too often and fails while others do
-    /// well, it is given up: then it is the message. It is not even tried if it
-    /// came ten times too often and nothing ever failed here: it may be what
+    /// the batch of others. A message that came too often and fails while others
+    /// do well is given up: the fault is its own. One that came ten times too
+    /// often, while nothing ever failed here, is not even tried: it may be what
     /// ends the process each time.
     async fn try_alone(&mut self, suspect: Delivery) -> bool {
         let Delivery { message, receipt, attempt } = suspect;
@@ -326,11 +327,10 @@ impl Worker {
         true
     }
 
-    /// While the last batch is on its way to the disk, this one may as well
-    /// grow. After that, under load, it gives the callers of the last batch
-    /// about one write's time to come back: one write for all of them is
-    /// cheaper than two. An idle worker, or one with few callers, goes on at
-    /// once.
+    /// Waits for a fuller batch: while the last one is on its way to the disk,
+    /// and after that, under load, for about one write's time, in which the
+    /// callers of the last batch come back. One write for all of them is cheaper
+    /// than two. An idle worker, or one with few callers, goes on at once.
     async fn linger(&self) {
         tokio::select! {
             () = self.completer.completed() => {}
@@ -394,7 +394,7 @@ impl Worker {
     }
 }
 
-/// How long to leave a message alone that failed so many times.
+/// Time to leave a message alone that failed so many times.
 fn pause_after(failures: u32) -> Duration {
     Duration::from_millis(100).saturating_mul(1 << failures.min(10)).min(Duration::from_secs(30))
 }

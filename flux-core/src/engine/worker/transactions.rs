@@ -1,8 +1,8 @@
 //! Sorts decisions into atomic writes: orders that share an item, directly or
 //! by way of another order, belong together, as far as the store takes that
-//! much at once. What one item is asked for beyond that may go beside it in
-//! further writes, if the store takes them and each gets what it asks for: to
-//! turn an order down rests on all that was taken before.
+//! much at once. Further orders on one item may go into writes beside the first,
+//! if the store takes them and each order gets what it asks for: turning one
+//! down rests on all that was taken before it.
 
 use std::collections::HashMap;
 
@@ -16,8 +16,8 @@ use crate::seams::{CommitMax, Weight};
 #[derive(Debug)]
 pub(crate) struct Transactions {
     max: CommitMax,
-    /// Each with one of its items, which of its writes it is in, and where in
-    /// the batch its work is.
+    /// The decisions, each with one of its items, the number of the write it is
+    /// in, and the index of its work in the batch.
     writes: Vec<(OrderWrite, usize, usize, usize)>,
     numbers: HashMap<ItemId, usize, RandomState>,
     items: Vec<ItemSet>,
@@ -30,11 +30,11 @@ struct ItemSet {
     id: ItemId,
     /// Itself, at the root of its set.
     parent: usize,
-    /// At the root: what the last write of the set holds.
+    /// At the root: the weight of the set's last write.
     load: Weight,
-    /// At the root: how many items the set has.
+    /// At the root: the number of items in the set.
     items: usize,
-    /// At the root: how many writes go beside the first.
+    /// At the root: the number of writes that go beside the first.
     beside: usize,
     /// At the root: whether the set takes no more.
     closed: bool,
@@ -43,15 +43,15 @@ struct ItemSet {
 /// Whether there is room for one more order.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum Fit {
-    /// Whatever is decided on it.
+    /// Room, whatever is decided on it.
     Whatever,
-    /// Only if it gets what it asks for: then it goes beside others.
+    /// Room beside the first write, if the order gets what it asks for.
     SeparateTransaction,
-    /// Not in this pass.
+    /// No room in this pass.
     No,
 }
 
-/// One atomic write, and where in the batch the work of each of its writes is.
+/// One atomic write, and the index in the batch of each of its decisions' work.
 #[derive(Debug, Default)]
 pub(crate) struct Transaction {
     pub(crate) commit: Commit,
@@ -93,7 +93,7 @@ impl Transactions {
                 (false, _) if items == 1 && beside + 1 < self.max.side_by_side => {
                     return Fit::SeparateTransaction;
                 }
-                // Nothing is smaller than one order.
+                // A write can't be made smaller than one order.
                 (false, 0) if roots.iter().all(|root| self.items[*root].load.parts == 0) => {
                     return Fit::Whatever;
                 }
@@ -119,8 +119,8 @@ impl Transactions {
         roots
     }
 
-    /// Adds the decision on an order that had room; `position` is that of its
-    /// work in the batch.
+    /// Adds the decision on an order that had room; `position` is the index of
+    /// its work in the batch.
     pub(crate) fn add(&mut self, write: OrderWrite, position: usize, view: &View) {
         let mut root = None;
         for line in write.order.lines.iter() {
@@ -141,8 +141,8 @@ impl Transactions {
         self.writes.push((write, root, set.beside, position));
     }
 
-    /// The atomic writes. Claims are those of the view; an item nobody could
-    /// claim has none, and nothing was decided on it but that it is unknown.
+    /// The atomic writes, with the claims of the view. An item that could not be
+    /// claimed has none: all that was decided on it is that it is unknown.
     pub(crate) fn into_commits(mut self, view: &View) -> Vec<Transaction> {
         let mut transactions: Vec<Transaction> = Vec::new();
         let mut first_of_root = vec![usize::MAX; self.items.len()];
