@@ -1,11 +1,14 @@
 //! The metrics and spans of orders as an application's recorder and subscriber
 //! see them.
 
+mod cannot_write;
+
 use std::collections::HashMap;
+use std::sync::atomic::AtomicBool;
 use std::sync::{Arc, LazyLock, Mutex};
 use std::time::Duration;
 
-use flux_core::{Backend, Flux, ItemSpec, OrderRequest};
+use flux_core::{Backend, Error, Flux, ItemSpec, OrderId, OrderRequest};
 use metrics::{
     Counter, Gauge, Histogram, HistogramFn, Key, KeyName, Metadata, Recorder, SharedString, Unit,
 };
@@ -14,6 +17,8 @@ use tracing::span::{Attributes, Record};
 use tracing::{Instrument, Subscriber, info_span};
 use tracing_subscriber::layer::{Context, SubscriberExt};
 use tracing_subscriber::registry::LookupSpan;
+
+use self::cannot_write::CannotWrite;
 
 type Result<T = ()> = std::result::Result<T, Box<dyn std::error::Error>>;
 
@@ -154,5 +159,22 @@ async fn one_trace_leads_from_the_request_to_the_decision() -> Result {
     }
     let told: String = ended.iter().flat_map(|(_, fields)| fields.values().cloned()).collect();
     assert!(!told.contains("ann") && !told.contains("bob"), "{told}");
+    Ok(())
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_decision_that_was_never_written_is_no_decision_in_its_span() -> Result {
+    let spans = spans();
+    let backend = Backend::memory();
+    let (order, outage) = (OrderId::new(), Arc::new(AtomicBool::new(false)));
+    let store = Arc::new(CannotWrite { store: backend.store, order, outage });
+    let flux = Flux::builder(Backend { store, ..backend }).start();
+    flux.put_item(ItemSpec::pool("a", 1)?).await?;
+    let placed = flux.place(one("eve").with_id(order)).instrument(info_span!("failing")).await;
+    assert!(matches!(placed, Err(Error::OutcomePending(id)) if id == order), "{placed:?}");
+    flux.shutdown().await;
+    let ended = spans.0.lock().expect("no panic").clone();
+    let (_, fields) = ended.iter().find(|(p, _)| p == "failing/place/decide").expect("it ended");
+    assert_eq!(fields["status"], "unsettled");
     Ok(())
 }

@@ -228,7 +228,11 @@ impl DynamoStore {
         let mut tokens: HashMap<&ItemId, Option<FencingToken>> = HashMap::new();
         let mut unexpected: HashSet<OrderId> = HashSet::new();
         let mut live: HashMap<(&ItemId, &BuyerId), u32> = HashMap::new();
+        let mut stripes: HashMap<&ItemId, usize> = HashMap::new();
         for (target, reason) in targets.iter().zip(reasons) {
+            if let Target::StockRow(item, stripe) = target {
+                stripes.insert(item, *stripe);
+            }
             if reason.code() != Some("ConditionalCheckFailed") {
                 continue;
             }
@@ -241,8 +245,12 @@ impl DynamoStore {
                 }
                 Target::StockRow(item, stripe) => {
                     let found = reason.item.as_ref();
-                    tokens.insert(item, found.map(Self::token_of).transpose()?);
-                    if let (Some(row), Some(known)) = (found, of(known, item)) {
+                    let token = found.map(Self::token_of).transpose()?;
+                    tokens.insert(item, token);
+                    // Under a later claim it may be of another definition.
+                    if let (Some(row), Some(known)) = (found, of(known, item))
+                        && token == Some(known.now(*stripe).token)
+                    {
                         self.remember_stock_row(item, *stripe, StockRow::read(row, &known.spec)?);
                     }
                 }
@@ -250,7 +258,7 @@ impl DynamoStore {
             }
         }
         let now = |item: &ItemId| {
-            let now = of(known, item)?.now(0);
+            let now = of(known, item)?.now(stripes.get(item).copied().unwrap_or(0));
             let token = tokens.get(item).copied().unwrap_or(Some(now.token))?;
             Some(ItemNow { token, ..now })
         };

@@ -3,6 +3,7 @@
 
 mod claim;
 mod commit;
+mod conditions;
 mod create;
 mod draft;
 mod held;

@@ -48,7 +48,7 @@ impl RedisBus {
     pub(super) fn new(redis: Redis) -> Self {
         let here = outcome_channel(OUTCOMES_KEPT);
         let wire = Arc::new(Wire::new());
-        let channel: Arc<str> = format!("flux:outcomes:{}", redis.prefix).into();
+        let channel: Arc<str> = format!("flux:news:{}", redis.prefix).into();
         let mut listener = JoinSet::new();
         let ear = Ear {
             link: Arc::clone(&redis.link),

@@ -393,3 +393,24 @@ async fn an_old_token_is_fenced_where_no_stock_moves() {
     assert_eq!(outcomes, [CommitOutcome::Fenced(vec![item("a")])]);
     assert_eq!(other.orders(&[id(1)]).await.expect("read"), [Some(placed)]);
 }
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 4)]
+async fn a_hall_that_changed_under_a_claim_fences() {
+    let hall = |seats: u32| {
+        flux_core::ItemSpec::hall("h", (0..seats).map(|seat| format!("s{seat}"))).expect("a hall")
+    };
+    for (before, after) in [(64, 65), (100, 50), (100, 200)] {
+        let (client, table, meter) = (client().await, table_name(), Meter::default());
+        let old = store(&client, &table, 1, &meter).await;
+        old.create_table().await.expect("made");
+        old.put_item(&hall(before)).await.expect("put");
+        let claimed = claim(&old, "h").await;
+        // Another process replaces the definition; this one knows the old seats.
+        let other = store(&client, &table, 1, &meter).await;
+        other.put_item(&hall(after)).await.expect("put");
+        let seat = flux_core::Line::seats("h", ["s0"]).expect("a line");
+        let write = new(&held(&order(1, "ann", &[seat])));
+        let outcomes = old.commit(&[commit(&[&claimed], vec![write])]).await.expect("told");
+        assert_eq!(outcomes, [CommitOutcome::Fenced(vec![item("h")])], "{before} to {after}");
+    }
+}

@@ -106,7 +106,7 @@ async fn junk_is_passed_over() {
     let huge = format!(r#"{{"v":1,"orders":[],"levels":[],"x":"{}"}}"#, "x".repeat(2_000_000));
     for junk in ["", "{}", "hello", r#"{"v":2,"orders":[],"levels":[]}"#, &huge] {
         let mut publish = redis::cmd("PUBLISH");
-        publish.arg(format!("flux:outcomes:{prefix}")).arg(junk);
+        publish.arg(format!("flux:news:{prefix}")).arg(junk);
         let heard: u64 = publish.query_async(&mut stranger).await.expect("published");
         assert_eq!(heard, 2, "the channel is where two listen");
     }

@@ -12,6 +12,7 @@ use super::item::ItemSpec;
 use super::limits::Timestamp;
 use super::message::Message;
 use super::order::{Hold, Line, Order, OrderState, Reason};
+use super::payment::late;
 use super::stock::Stock;
 
 /// An item taken over in the store: its definition and stock at that moment,
@@ -134,17 +135,7 @@ impl View {
                 self.give_back(order);
                 Some(OrderState::Cancelled(*hold, payment.clone()))
             }
-            // The hold is not given back yet, so the units are still its own.
-            (Message::LatePayment(_, payment), OrderState::Held(hold)) => {
-                Some(OrderState::Confirmed(*hold, payment.clone()))
-            }
-            // G9: a ticket if there is one left, else a refund, and then neither again.
-            (Message::LatePayment(_, payment), OrderState::Expired(hold)) => {
-                Some(match self.take(order) {
-                    Ok(()) => OrderState::Confirmed(*hold, payment.clone()),
-                    Err(_) => OrderState::RefundDue(*hold, payment.clone()),
-                })
-            }
+            (Message::LatePayment(_, payment), _) => late(order, payment, || self.take(order)),
             _ => None,
         }
     }

@@ -10,8 +10,8 @@
 //! | the units that are left, and how a definition may change | `stock` |
 //! | an order and the states it goes through | `order` |
 //! | the messages of the queue | `message` |
-//! | who gets what, and what a late payment gets | `decide` |
-//! | the ruling on a payment | `payment` |
+//! | who gets what | `decide` |
+//! | the rulings on a payment, in time or late | `payment` |
 //! | the effects of one atomic write, or its refusal | `commit` |
 //!
 //! # The doors of G1 to G9
@@ -25,13 +25,13 @@
 //! |---|---|---|
 //! | G1 no oversell | `take` in `protocol/stock.rs`, `judge` in `protocol/commit.rs` | `no_more_is_taken_by_writers_at_once`, `a_seat_has_one_owner` |
 //! | G2 conservation | `line` in `protocol/commit.rs` | `numbers_add_up_through_every_state` |
-//! | G3 one decision | `is_met_by` in `protocol/commit.rs`, `judge` in `protocol/commit.rs`, `swap` in `backends/state/ledger.rs` | `an_id_is_decided_once` |
+//! | G3 one decision | `is_met_by` in `protocol/commit.rs`, `judge` in `protocol/commit.rs`, `swap` in `backends/state/ledger.rs`, `same` in `engine/accept/repeats.rs` | `an_id_is_decided_once` |
 //! | G4 nothing lost | `acknowledge` in `engine/worker/completion.rs` | `a_delivery_left_alone_comes_again` |
 //! | G5 all or nothing | `take` in `protocol/decide.rs`, `judge` in `protocol/commit.rs` | `an_order_takes_all_its_items_or_none`, `a_partly_refused_commit_writes_nothing` |
 //! | G6 limits hold | `live_max` in `protocol/commit.rs`, `judge` in `protocol/commit.rs` | `a_cap_holds_over_commits_at_once` |
 //! | G7 fencing | `of_claims` in `protocol/commit.rs`, `mint` in `backends/state/ledger.rs` | `a_thawed_worker_changes_nothing` |
 //! | G8 no undersell | `give_back` in `protocol/stock.rs`, `refresh_shut` in `engine/accept/gate.rs`, `ended_holds` in `engine/worker/mod.rs` | `stock_comes_back_once`, `due_holds_are_listed_earliest_first` |
-//! | G9 late payment | `confirm` in `protocol/payment.rs`, `follow_up` in `protocol/decide.rs` | `a_payment_and_the_end_of_its_hold_race` |
+//! | G9 late payment | `confirm` in `protocol/payment.rs`, `late` in `protocol/payment.rs` | `a_payment_and_the_end_of_its_hold_race` |
 
 mod commit;
 mod decide;

@@ -42,6 +42,8 @@ struct Board {
     entries: HashMap<ItemId, Entry>,
     all: broadcast::Sender<Bytes>,
     changed: HashSet<ItemId>,
+    /// Set once the engine has stopped, and its outcomes have ended.
+    engine_stopped: bool,
     rest_until: Instant,
     reread_at: Instant,
 }
@@ -70,6 +72,7 @@ impl Board {
             entries: HashMap::new(),
             all: broadcast::channel(UPDATES_KEPT).0,
             changed: HashSet::new(),
+            engine_stopped: false,
             rest_until: Instant::now(),
             reread_at: Instant::now() + REREAD_EVERY,
         }
@@ -85,7 +88,9 @@ impl Board {
                     Some(ask) => self.admit(ask, asks).await,
                     None => return,
                 },
-                outcomes = self.outcomes.recv(), if !resting => self.hear(outcomes),
+                outcomes = self.outcomes.recv(), if !resting && !self.engine_stopped => {
+                    self.hear(outcomes);
+                }
                 () = sleep_until(self.rest_until), if resting => {}
                 () = sleep_until(self.reread_at), if !resting => {}
             }
@@ -113,7 +118,7 @@ impl Board {
             Ok(outcomes) => self.note(&outcomes),
             // What was lost is found by reading everything.
             Err(RecvError::Lagged(_)) => self.reread_at = Instant::now(),
-            Err(RecvError::Closed) => {}
+            Err(RecvError::Closed) => self.engine_stopped = true,
         }
     }
 

@@ -5,5 +5,6 @@ pub(super) mod gate_sync;
 pub(super) mod id_guard;
 pub(super) mod inbox;
 pub(super) mod queued_spans;
+mod repeats;
 mod submit;
 pub(super) mod waiters;

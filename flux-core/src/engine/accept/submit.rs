@@ -8,6 +8,7 @@ use tokio::time::timeout;
 use tracing::{Instrument, Span, debug, debug_span};
 
 use super::id_guard::IdGuard;
+use super::repeats::{Admitted, same};
 use crate::engine::core::{Core, is_decided};
 use crate::engine::error::Error;
 use crate::engine::request::OrderRequest;
@@ -86,31 +87,7 @@ impl Core {
         }
     }
 
-    /// Admits an order under an id of the caller's own. A repeat is answered
-    /// with the order that has the id, whatever the gate says by then.
-    async fn admit_chosen(&self, order: Order, refusal: Option<Error>) -> Result<Admitted, Error> {
-        let guard = match refusal {
-            None => Ok(self.guarded_ids.take(&order)),
-            Some(refusal) => self.guarded_ids.get(order.id).ok_or(refusal),
-        };
-        let refusal = match guard {
-            Ok(guard) if order.asks_the_same_as(guard.order()) => {
-                return Ok(Admitted::New(guard.order().clone(), Some(guard)));
-            }
-            // The guard is for another order, but this may repeat a known one.
-            Ok(_other) => Error::IdReused(order.id),
-            Err(refusal) => refusal,
-        };
-        let Some(known) = self.order(order.id).await? else { return Err(self.refused(refusal)) };
-        let known = same(&order, known)?;
-        if is_decided(&known) {
-            return Ok(Admitted::Decided(known));
-        }
-        let guard = self.guarded_ids.take(&known);
-        Ok(Admitted::New(known, Some(guard)))
-    }
-
-    fn refused(&self, refusal: Error) -> Error {
+    pub(super) fn refused(&self, refusal: Error) -> Error {
         if matches!(refusal, Error::SoldOut(_)) {
             self.turned_away.increment(1);
         }
@@ -198,15 +175,4 @@ impl Core {
             _ => Err(Error::OutcomePending(order.id)),
         }
     }
-}
-
-enum Admitted {
-    /// An order to bring in, its id guarded if the caller chose it.
-    New(Order, Option<Arc<IdGuard>>),
-    /// A repeat of this order.
-    Decided(Order),
-}
-
-fn same(asked: &Order, known: Order) -> Result<Order, Error> {
-    if asked.asks_the_same_as(&known) { Ok(known) } else { Err(Error::IdReused(asked.id)) }
 }

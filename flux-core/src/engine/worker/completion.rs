@@ -16,7 +16,7 @@ use super::decision_metrics::DecisionMetrics;
 use crate::engine::accept::inbox::{Answer, TakenBatch};
 use crate::engine::core::Core;
 use crate::protocol::OrderStatus;
-use crate::seams::{Outcomes, Receipt};
+use crate::seams::{Outcomes, Receipt, SeamError};
 
 /// Most batches that may be decided and not durable.
 const DECIDED_MAX: usize = 4;
@@ -163,6 +163,11 @@ impl DecidedBatch {
                 error = &error as &dyn Error,
                 "a batch was decided and could not be written down"
             );
+            // Decided and perhaps on disk, whatever the store calls it.
+            let error = match error.may_have_applied() {
+                true => error,
+                false => SeamError::unknown("the store").with_source(error),
+            };
             let broken = Answer::Broken(error);
             self.answers.fill(broken.clone());
             self.delivered.iter_mut().for_each(|(_, answer)| *answer = broken.clone());
@@ -227,7 +232,7 @@ mod tests {
     use crate::engine::accept::inbox::Taken;
     use crate::engine::{Error, Role, Settings};
     use crate::protocol::{Message, Order, OrderId};
-    use crate::seams::{Durable, SeamError};
+    use crate::seams::Durable;
 
     fn core() -> Core {
         let clock = Arc::new(SystemClock);

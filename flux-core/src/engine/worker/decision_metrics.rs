@@ -88,7 +88,7 @@ impl DecisionMetrics {
     /// Ends the spans.
     pub(crate) fn end(&mut self) {
         for (span, status) in self.deciding.drain(..) {
-            span.record("status", status.map_or("decided", OrderStatus::as_str));
+            span.record("status", status.map_or("unsettled", OrderStatus::as_str));
         }
     }
 

@@ -1,0 +1,93 @@
+//! The rule's conditions in DynamoDB's words: each row of a commit's transaction
+//! under the condition that makes the whole of it fail.
+
+use aws_sdk_dynamodb::types::{
+    ConditionCheck, Put, ReturnValuesOnConditionCheckFailure as OnFailure, TransactWriteItem,
+    Update,
+};
+use flux_core::ItemId;
+use flux_core::protocol::{Expect, Gain, OrderWrite};
+
+use super::rows::{Key, number, order_row, string};
+use super::stock_row::StockRow;
+use super::table::values;
+
+/// Writes an order if it is what was expected: of two commits that decide it, one
+/// fails.
+pub(super) fn write_order(table: &str, write: &OrderWrite) -> TransactWriteItem {
+    let put = Put::builder().table_name(table).set_item(Some(order_row(&write.order)));
+    // G3: `Expect::is_met_by`, as a condition.
+    let put = match write.expect {
+        Expect::Absent => put.condition_expression("attribute_not_exists(pk)"),
+        Expect::Status(status) => put
+            .condition_expression("#status = :status")
+            .expression_attribute_names("#status", "status")
+            .expression_attribute_values(":status", string(status)),
+    };
+    let put = put.build().expect("table and row are set");
+    TransactWriteItem::builder().put(put).build()
+}
+
+/// Writes a stock row if it is as it was, or only holds its token against it if
+/// nothing changes.
+pub(super) fn write_stock_row(
+    table: &str,
+    item: &ItemId,
+    stripe: usize,
+    before: &StockRow,
+    after: &StockRow,
+) -> TransactWriteItem {
+    // G7: the claim's token is in the condition, so a later claim makes it fail.
+    // G1: so is the revision that the stock was judged by.
+    let key = Key::stock_row(item, stripe).into_row();
+    if before == after {
+        let check = ConditionCheck::builder()
+            .table_name(table)
+            .set_key(Some(key))
+            .condition_expression("epoch = :epoch")
+            .expression_attribute_values(":epoch", number(before.token.0))
+            .return_values_on_condition_check_failure(OnFailure::AllOld);
+        let check = check.build().expect("table, key and condition are set");
+        return TransactWriteItem::builder().condition_check(check).build();
+    }
+    let mut set = Vec::new();
+    let mut named = values([
+        (":was_epoch", number(before.token.0)),
+        (":was_revision", number(before.revision)),
+    ]);
+    let was = before.attributes();
+    for (name, value) in after.attributes() {
+        if !was.contains(&(name, value.clone())) {
+            set.push(format!("{name} = :{name}"));
+            named.insert(format!(":{name}"), value);
+        }
+    }
+    let update = Update::builder()
+        .table_name(table)
+        .set_key(Some(key))
+        .update_expression(format!("SET {}", set.join(", ")))
+        .condition_expression("epoch = :was_epoch AND revision = :was_revision")
+        .set_expression_attribute_values(Some(named))
+        .return_values_on_condition_check_failure(OnFailure::AllOld);
+    let update = update.build().expect("table, key and expression are set");
+    TransactWriteItem::builder().update(update).build()
+}
+
+/// Adds to what a buyer holds or owns, as far as the cap allows.
+pub(super) fn write_buyer(table: &str, key: Key, gain: Gain) -> TransactWriteItem {
+    let update = Update::builder()
+        .table_name(table)
+        .set_key(Some(key.into_row()))
+        .update_expression("ADD live :gain")
+        .expression_attribute_values(":gain", number(gain.units))
+        .return_values_on_condition_check_failure(OnFailure::AllOld);
+    // G6: a row that is not there stands for a buyer with nothing.
+    let update = match gain.live_max() {
+        None => update,
+        Some(live_max) => update
+            .condition_expression("attribute_not_exists(live) OR live <= :live_max")
+            .expression_attribute_values(":live_max", number(live_max)),
+    };
+    let update = update.build().expect("table, key and expression are set");
+    TransactWriteItem::builder().update(update).build()
+}
