@@ -26,7 +26,7 @@ pub(super) struct StockChange {
     pub(super) after: StockRow,
 }
 
-/// What an action of the transaction is about.
+/// The row that an action of the transaction writes or checks.
 #[derive(Debug, Clone)]
 pub(super) enum Target {
     Order(OrderId),
@@ -35,7 +35,7 @@ pub(super) enum Target {
     Log,
 }
 
-/// See the module.
+/// A transaction in the making; see the module.
 #[derive(Debug)]
 pub(super) struct Draft<'c> {
     commit: &'c Commit,
@@ -45,10 +45,10 @@ pub(super) struct Draft<'c> {
 }
 
 impl<'c> Draft<'c> {
-    /// `stripe` is the one to keep to; `None` chooses the fullest.
+    /// Drafts a commit. `stripe` is the one to keep to; `None` chooses the fullest.
     ///
     /// # Errors
-    /// What the rule refuses whatever the orders and the buyers' rows are.
+    /// The rule's refusal, if it stands whatever the orders and the buyers' rows are.
     pub(super) fn new(
         commit: &'c Commit,
         known: &[Known],
@@ -83,7 +83,7 @@ impl<'c> Draft<'c> {
         Ok(draft)
     }
 
-    /// Names new orders on the stock rows of their items, or as strays where
+    /// Enters new orders in the tails of their items' stock rows, or as strays where
     /// nobody could claim one. One of these is an order's home.
     fn name_orders(&mut self) {
         let mut strays: BTreeMap<&ItemId, Vec<Entry>> = BTreeMap::new();
@@ -157,7 +157,7 @@ impl<'c> Draft<'c> {
     }
 }
 
-/// Writes a stock row if it is as it was, or only holds its token against it if
+/// Writes a stock row if it is as it was, or only checks its token if
 /// nothing changes.
 fn write_stock_row(
     table: &str,
@@ -221,7 +221,7 @@ fn write_buyer(table: &str, key: Key, gain: Gain) -> TransactWriteItem {
     TransactWriteItem::builder().update(update).build()
 }
 
-/// Tells an order that was named before: DynamoDB takes one action on a row.
+/// A filter that passes each order once: DynamoDB takes one action on a row.
 pub(super) fn named_once<'c>() -> impl FnMut(&'c OrderWrite) -> bool {
     let mut named = HashSet::new();
     move |write| named.insert(write.order.id)
