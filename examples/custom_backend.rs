@@ -21,7 +21,7 @@ use flux_core::seams::{
 };
 use flux_core::{BuyerId, Item, ItemId, ItemSpec, Order, OrderId, OrderStatus, Timestamp};
 
-/// Everything under one lock, so that each call happens at one moment.
+/// A store under one lock, so that each call happens at one moment.
 #[derive(Default)]
 pub(crate) struct MapStore {
     state: Mutex<State>,
@@ -38,7 +38,7 @@ struct State {
 struct StockRow {
     spec: Arc<ItemSpec>,
     stock: Stock,
-    /// Of the newest claim, or of the change of definition that fenced it.
+    /// The token of the newest claim, or of the change of definition that fenced it.
     token: FencingToken,
 }
 

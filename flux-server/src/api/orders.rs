@@ -64,7 +64,7 @@ where
     Ok(answer)
 }
 
-/// As `place_within` does where the deciding is done elsewhere; but a server
+/// Places an order that is decided elsewhere, as `place_within` does; but a server
 /// that stops does not wait for it.
 async fn accept(app: &App, request: OrderRequest, longest: Duration) -> Result<Order, Error> {
     let accepted = app.flux.submit(request).await?;
