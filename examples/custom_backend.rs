@@ -30,7 +30,7 @@ pub(crate) struct MapStore {
 #[derive(Default)]
 struct State {
     last_token: u64,
-    stock_rows: BTreeMap<ItemId, StockRow>,
+    rows: BTreeMap<ItemId, StockRow>,
     orders: BTreeMap<OrderId, Order>,
 }
 
@@ -61,7 +61,7 @@ impl State {
     }
 
     fn item(&self, id: &ItemId) -> Option<Item> {
-        let row = self.stock_rows.get(id)?;
+        let row = self.rows.get(id)?;
         let item = Item::builder()
             .spec(row.spec.clone())
             .available(row.stock.available())
@@ -80,8 +80,8 @@ impl State {
 
     fn commit(&mut self, commit: &Commit) -> CommitOutcome {
         match self.judge(commit) {
-            Ok(stock_rows) => {
-                self.stock_rows.extend(stock_rows);
+            Ok(rows) => {
+                self.rows.extend(rows);
                 let orders = commit.writes.iter().map(|write| write.order.clone());
                 self.orders.extend(orders.map(|order| (order.id, order)));
                 CommitOutcome::Applied
@@ -92,11 +92,11 @@ impl State {
 
     /// The stock rows as the commit would leave them, or why it may not.
     fn judge(&self, commit: &Commit) -> Result<HashMap<ItemId, StockRow>, CommitOutcome> {
-        let (mut stock_rows, mut fenced) = (HashMap::new(), Vec::new());
+        let (mut rows, mut fenced) = (HashMap::new(), Vec::new());
         for (item, token) in &commit.claims {
-            match self.stock_rows.get(item) {
+            match self.rows.get(item) {
                 Some(row) if row.token == *token => {
-                    stock_rows.insert(item.clone(), row.clone());
+                    rows.insert(item.clone(), row.clone());
                 }
                 _ => fenced.push(item.clone()),
             }
@@ -119,8 +119,7 @@ impl State {
         for write in &commit.writes {
             for line in write.order.lines.iter().filter(|_| write.effect() != Effect::None) {
                 let refusal = || CommitOutcome::Fenced(vec![line.item.clone()]);
-                let StockRow { spec, stock, .. } =
-                    stock_rows.get_mut(&line.item).ok_or_else(refusal)?;
+                let StockRow { spec, stock, .. } = rows.get_mut(&line.item).ok_or_else(refusal)?;
                 match write.effect() {
                     Effect::Takes => stock.take(spec, &line.ask).map_err(|_| refusal())?,
                     Effect::GivesBack => stock.give_back(spec, &line.ask),
@@ -128,7 +127,7 @@ impl State {
                 }
             }
         }
-        Ok(stock_rows)
+        Ok(rows)
     }
 
     /// The buyers who would come to own more of a capped item than its cap.
@@ -145,7 +144,7 @@ impl State {
             }
         }
         let over = |((item, buyer), change): ((&ItemId, &BuyerId), i64)| {
-            let cap = self.stock_rows.get(item)?.spec.max_per_buyer?.get();
+            let cap = self.rows.get(item)?.spec.max_per_buyer?.get();
             let owns = |order: &Order| order.buyer == *buyer && order.status().owns_stock();
             let live = self.units(item, owns);
             let breaks = change > 0 && i64::from(live) + change > i64::from(cap);
@@ -181,7 +180,7 @@ impl InventoryStore for MapStore {
         if let Err(invalid) = spec.check() {
             return Ok(PutOutcome::Refused(invalid.into()));
         }
-        let (stock, outcome) = match state.stock_rows.get(&spec.id) {
+        let (stock, outcome) = match state.rows.get(&spec.id) {
             None => (Stock::full(spec), PutOutcome::Created),
             Some(row) if *row.spec == *spec => return Ok(PutOutcome::Unchanged),
             Some(row) => match revise(&row.spec, &row.stock, spec) {
@@ -190,7 +189,7 @@ impl InventoryStore for MapStore {
             },
         };
         let row = StockRow { spec: Arc::new(spec.clone()), stock, token: state.next_token() };
-        state.stock_rows.insert(spec.id.clone(), row);
+        state.rows.insert(spec.id.clone(), row);
         Ok(outcome)
     }
 
@@ -198,7 +197,7 @@ impl InventoryStore for MapStore {
         let mut state = self.state();
         let mut claim = |item| {
             let token = state.next_token();
-            let row = state.stock_rows.get_mut(item)?;
+            let row = state.rows.get_mut(item)?;
             row.token = token;
             Some(Claim { token, spec: row.spec.clone(), stock: row.stock.clone() })
         };
@@ -260,13 +259,13 @@ impl InventoryStore for MapStore {
         limit: usize,
     ) -> Result<Vec<Item>, SeamError> {
         let state = self.state();
-        let rest = state.stock_rows.keys().filter(|id| after.is_none_or(|after| *id > after));
+        let rest = state.rows.keys().filter(|id| after.is_none_or(|after| *id > after));
         Ok(rest.take(limit).filter_map(|id| state.item(id)).collect())
     }
 
     async fn stock(&self, item: &ItemId) -> Result<Option<(Arc<ItemSpec>, Stock)>, SeamError> {
         let state = self.state();
-        Ok(state.stock_rows.get(item).map(|row| (row.spec.clone(), row.stock.clone())))
+        Ok(state.rows.get(item).map(|row| (row.spec.clone(), row.stock.clone())))
     }
 }
 

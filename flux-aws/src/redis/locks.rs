@@ -130,10 +130,8 @@ impl LockManager for RedisLocks {
         let script = (&self.acquire_free, ACQUIRE_FREE);
         let ours: Vec<usize> = self.redis.link.script(script, &names, &[&owner, &ttl]).await?;
         // The numbers count from one, and grow.
-        let keys: Vec<ItemId> = ours
-            .into_iter()
-            .filter_map(|number| keys.get(number.wrapping_sub(1)).cloned())
-            .collect();
+        let keys: Vec<ItemId> =
+            ours.into_iter().filter_map(|at| keys.get(at.wrapping_sub(1)).cloned()).collect();
         Ok((!keys.is_empty()).then(|| Lease::new(keys, owner)))
     }
 

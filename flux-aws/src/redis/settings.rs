@@ -13,12 +13,12 @@ const PORT: u16 = 6379;
 /// `Debug` shows no password.
 #[derive(Clone)]
 pub struct RedisSettings {
-    address: Address,
+    node: Node,
     prefix: String,
 }
 
 #[derive(Clone)]
-enum Address {
+enum Node {
     Url(String),
     Client(Box<Client>),
     Server { host: String, port: u16, user: Option<String>, password: Option<String>, tls: bool },
@@ -31,14 +31,14 @@ impl RedisSettings {
     /// `SSL_CERT_FILE` names another authority.
     #[must_use]
     pub fn url(url: impl Into<String>) -> Self {
-        Self::at(Address::Url(url.into()))
+        Self::at(Node::Url(url.into()))
     }
 
     /// A ready-made client, with certificates of its own for example. Its
     /// address and login are used, over connections of ours.
     #[must_use]
     pub fn client(client: Client) -> Self {
-        Self::at(Address::Client(Box::new(client)))
+        Self::at(Node::Client(Box::new(client)))
     }
 
     /// A server by its host, for settings that come one by one.
@@ -65,7 +65,7 @@ impl RedisSettings {
         #[builder(default)]
         tls: bool,
     ) -> Self {
-        Self::at(Address::Server { host, port, user, password, tls })
+        Self::at(Node::Server { host, port, user, password, tls })
     }
 
     /// Keeps this sale apart from others on the same Redis: `flux` unless
@@ -75,8 +75,8 @@ impl RedisSettings {
         Self { prefix: prefix.into(), ..self }
     }
 
-    fn at(address: Address) -> Self {
-        Self { address, prefix: "flux".into() }
+    fn at(node: Node) -> Self {
+        Self { node, prefix: "flux".into() }
     }
 
     /// A client that speaks the protocol our connections do, and the prefix.
@@ -91,10 +91,10 @@ impl RedisSettings {
             return Err(InvalidInput::new("redis_prefix", rule));
         }
         // The client's own words on what is wrong name no secret.
-        let (info, field) = match self.address {
-            Address::Url(url) => (url.into_connection_info(), "redis_url"),
-            Address::Client(client) => (Ok(client.get_connection_info().clone()), "redis_client"),
-            Address::Server { host, port, user, password, tls } => {
+        let (info, field) = match self.node {
+            Node::Url(url) => (url.into_connection_info(), "redis_url"),
+            Node::Client(client) => (Ok(client.get_connection_info().clone()), "redis_client"),
+            Node::Server { host, port, user, password, tls } => {
                 if host.is_empty() || !host.bytes().all(|byte| byte.is_ascii_graphic()) {
                     let rule = format!("must be a name or an address, was {host:?}");
                     return Err(InvalidInput::new("redis_host", rule));
@@ -149,12 +149,10 @@ impl From<Client> for RedisSettings {
 impl fmt::Debug for RedisSettings {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let mut settings = f.debug_struct("RedisSettings");
-        match &self.address {
-            Address::Url(url) => {
-                settings.field("host", &url.rsplit('@').next().unwrap_or_default())
-            }
-            Address::Client(client) => settings.field("client", client),
-            Address::Server { host, port, tls, .. } => {
+        match &self.node {
+            Node::Url(url) => settings.field("host", &url.rsplit('@').next().unwrap_or_default()),
+            Node::Client(client) => settings.field("client", client),
+            Node::Server { host, port, tls, .. } => {
                 settings.field("host", host).field("port", port).field("tls", tls)
             }
         };
