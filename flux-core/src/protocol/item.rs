@@ -33,6 +33,21 @@ pub enum ItemKind {
     Seats(Hall),
 }
 
+impl ItemKind {
+    /// The kind that one of the two makes.
+    ///
+    /// # Errors
+    /// [`InvalidInput`] naming `capacity`, when both are given or neither is.
+    pub fn of(capacity: Option<Capacity>, seats: Option<Hall>) -> Result<Self, InvalidInput> {
+        match (capacity, seats) {
+            (Some(capacity), None) => Ok(Self::Pool(capacity)),
+            (None, Some(hall)) => Ok(Self::Seats(hall)),
+            (None, None) => Err(InvalidInput::new("capacity", "or seats must be given")),
+            (Some(_), Some(_)) => Err(InvalidInput::new("capacity", "can't stand beside seats")),
+        }
+    }
+}
+
 /// The named seats of an item, 1–100,000, each name once.
 ///
 /// ```
@@ -226,16 +241,11 @@ impl ItemSpec {
         /// Sets when the sale ends, after `opens_at`; never unless given.
         closes_at: Option<Timestamp>,
     ) -> Result<Self, InvalidInput> {
-        let kind = match (capacity, seats) {
-            (Some(capacity), None) => ItemKind::Pool(Capacity::new(capacity)?),
-            (None, Some(seats)) => ItemKind::Seats(Hall::new(
-                seats.iter().map(SeatId::new).collect::<Result<_, _>>()?,
-            )?),
-            (None, None) => return Err(InvalidInput::new("capacity", "or seats must be given")),
-            (Some(_), Some(_)) => {
-                return Err(InvalidInput::new("capacity", "can't stand beside seats"));
-            }
+        let hall = |seats: Vec<String>| {
+            Hall::new(seats.iter().map(SeatId::new).collect::<Result<_, _>>()?)
         };
+        let kind =
+            ItemKind::of(capacity.map(Capacity::new).transpose()?, seats.map(hall).transpose()?)?;
         let spec = Self {
             name,
             hold: hold_seconds.map_or(Ok(HoldTime::DEFAULT), HoldTime::new)?,

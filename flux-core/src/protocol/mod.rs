@@ -1,6 +1,7 @@
-//! The protocol, pure: values in, values out. Nothing here does I/O, reads a
-//! clock, draws a random number or awaits; the model, the property tests and
-//! the simulation all run this very code.
+//! The protocol, pure: values in, values out. No rule does I/O, reads a clock,
+//! draws a random number or awaits; the model, the property tests and the
+//! simulation all run this very code. (`Timestamp::now` and `OrderId::new` are
+//! for callers; no rule calls them.)
 //!
 //! | rule | where |
 //! |---|---|

@@ -179,12 +179,7 @@ pub(crate) struct ItemBody {
 impl ItemBody {
     /// The definition of the item called `id`.
     pub(crate) fn spec(self, id: ItemId) -> Result<ItemSpec, InvalidInput> {
-        let kind = match (self.capacity, self.seats) {
-            (Some(capacity), None) => ItemKind::Pool(capacity),
-            (None, Some(hall)) => ItemKind::Seats(hall),
-            _ => return Err(InvalidInput::new("capacity", "or seats must be given, not both")),
-        };
-        let mut spec = ItemSpec::new(id, kind);
+        let mut spec = ItemSpec::new(id, ItemKind::of(self.capacity, self.seats)?);
         spec.name = self.name;
         spec.hold = self.hold_seconds.unwrap_or_default();
         spec.max_per_buyer = self.max_per_buyer;
