@@ -12,7 +12,7 @@ use flux_core::{Flux, ItemSpec, OrderRequest, PaymentRef};
 use stage::fleet::Services;
 use uuid::Uuid;
 
-/// What the service had before it began to sell.
+/// The service, as it was before it began to sell.
 struct Service {
     sqs: aws_sdk_sqs::Client,
     dynamodb: aws_sdk_dynamodb::Client,

@@ -64,7 +64,7 @@ impl Fleet {
         Ok(started)
     }
 
-    /// What a command says, and whether all is well.
+    /// Runs a command; its output, and whether all is well.
     fn run(&self, command: &str) -> Result<(String, bool)> {
         let output = block_in_place(|| {
             Process::run(&self.program, &[command], &self.services, self.home.path())
@@ -112,7 +112,7 @@ async fn main() -> Result<ExitCode> {
         progress(&told, options.buyers),
     );
     let restarted = restarted?;
-    // What is acknowledged after the last answer belongs to the bill too.
+    // Messages acknowledged after the last answer belong to the bill too.
     sleep(Duration::from_millis(500)).await;
     for process in workers[1..].iter().chain([&api, &restarted]) {
         fleet.bills.ask(process).await?;
@@ -166,7 +166,7 @@ async fn kill_one(
     bail!("after {PATIENCE:?} only {} units were held", told.held())
 }
 
-/// Shows how far the crowd is: a bar on a terminal, a line now and then
+/// Shows the crowd's progress: a bar on a terminal, a line now and then
 /// elsewhere, until all are answered.
 async fn progress(told: &Told, buyers: u32) {
     let bar = stdout().is_terminal().then(|| {

@@ -21,28 +21,28 @@ use flux_core::seams::{
 };
 use flux_core::{BuyerId, Item, ItemId, ItemSpec, Order, OrderId, OrderStatus, Timestamp};
 
-/// Everything under one lock, so that each call happens at one moment.
+/// A store under one lock, so that each call happens at one moment.
 #[derive(Default)]
-pub(crate) struct ShelfStore {
+pub(crate) struct MapStore {
     state: Mutex<State>,
 }
 
 #[derive(Default)]
 struct State {
     last_token: u64,
-    shelves: BTreeMap<ItemId, Shelf>,
+    rows: BTreeMap<ItemId, StockRow>,
     orders: BTreeMap<OrderId, Order>,
 }
 
 #[derive(Clone)]
-struct Shelf {
+struct StockRow {
     spec: Arc<ItemSpec>,
     stock: Stock,
-    /// Of the newest claim, or of the change of definition that fenced it.
+    /// The token of the newest claim, or of the change of definition that fenced it.
     token: FencingToken,
 }
 
-impl ShelfStore {
+impl MapStore {
     fn state(&self) -> MutexGuard<'_, State> {
         // No call leaves the maps half changed, not even one that panics.
         self.state.lock().unwrap_or_else(PoisonError::into_inner)
@@ -61,10 +61,10 @@ impl State {
     }
 
     fn item(&self, id: &ItemId) -> Option<Item> {
-        let shelf = self.shelves.get(id)?;
+        let row = self.rows.get(id)?;
         let item = Item::builder()
-            .spec(shelf.spec.clone())
-            .available(shelf.stock.available())
+            .spec(row.spec.clone())
+            .available(row.stock.available())
             .held(self.units(id, |order| order.status() == OrderStatus::Held))
             .sold(self.units(id, |order| order.status() == OrderStatus::Confirmed));
         Some(item.build())
@@ -80,8 +80,8 @@ impl State {
 
     fn commit(&mut self, commit: &Commit) -> CommitOutcome {
         match self.judge(commit) {
-            Ok(shelves) => {
-                self.shelves.extend(shelves);
+            Ok(rows) => {
+                self.rows.extend(rows);
                 let orders = commit.writes.iter().map(|write| write.order.clone());
                 self.orders.extend(orders.map(|order| (order.id, order)));
                 CommitOutcome::Applied
@@ -90,13 +90,13 @@ impl State {
         }
     }
 
-    /// The shelves as the commit would leave them, or why it may not.
-    fn judge(&self, commit: &Commit) -> Result<HashMap<ItemId, Shelf>, CommitOutcome> {
-        let (mut shelves, mut fenced) = (HashMap::new(), Vec::new());
+    /// The stock rows as the commit would leave them, or why it may not.
+    fn judge(&self, commit: &Commit) -> Result<HashMap<ItemId, StockRow>, CommitOutcome> {
+        let (mut rows, mut fenced) = (HashMap::new(), Vec::new());
         for (item, token) in &commit.claims {
-            match self.shelves.get(item) {
-                Some(shelf) if shelf.token == *token => {
-                    shelves.insert(item.clone(), shelf.clone());
+            match self.rows.get(item) {
+                Some(row) if row.token == *token => {
+                    rows.insert(item.clone(), row.clone());
                 }
                 _ => fenced.push(item.clone()),
             }
@@ -119,7 +119,7 @@ impl State {
         for write in &commit.writes {
             for line in write.order.lines.iter().filter(|_| write.effect() != Effect::None) {
                 let refusal = || CommitOutcome::Fenced(vec![line.item.clone()]);
-                let Shelf { spec, stock, .. } = shelves.get_mut(&line.item).ok_or_else(refusal)?;
+                let StockRow { spec, stock, .. } = rows.get_mut(&line.item).ok_or_else(refusal)?;
                 match write.effect() {
                     Effect::Takes => stock.take(spec, &line.ask).map_err(|_| refusal())?,
                     Effect::GivesBack => stock.give_back(spec, &line.ask),
@@ -127,7 +127,7 @@ impl State {
                 }
             }
         }
-        Ok(shelves)
+        Ok(rows)
     }
 
     /// The buyers who would come to own more of a capped item than its cap.
@@ -144,7 +144,7 @@ impl State {
             }
         }
         let over = |((item, buyer), change): ((&ItemId, &BuyerId), i64)| {
-            let cap = self.shelves.get(item)?.spec.max_per_buyer?.get();
+            let cap = self.rows.get(item)?.spec.max_per_buyer?.get();
             let owns = |order: &Order| order.buyer == *buyer && order.status().owns_stock();
             let live = self.units(item, owns);
             let breaks = change > 0 && i64::from(live) + change > i64::from(cap);
@@ -174,22 +174,22 @@ fn units(order: &Order, item: &ItemId) -> u32 {
 }
 
 #[async_trait]
-impl InventoryStore for ShelfStore {
+impl InventoryStore for MapStore {
     async fn put_item(&self, spec: &ItemSpec) -> Result<PutOutcome, SeamError> {
         let mut state = self.state();
         if let Err(invalid) = spec.check() {
             return Ok(PutOutcome::Refused(invalid.into()));
         }
-        let (stock, outcome) = match state.shelves.get(&spec.id) {
+        let (stock, outcome) = match state.rows.get(&spec.id) {
             None => (Stock::full(spec), PutOutcome::Created),
-            Some(shelf) if *shelf.spec == *spec => return Ok(PutOutcome::Unchanged),
-            Some(shelf) => match revise(&shelf.spec, &shelf.stock, spec) {
+            Some(row) if *row.spec == *spec => return Ok(PutOutcome::Unchanged),
+            Some(row) => match revise(&row.spec, &row.stock, spec) {
                 Ok(stock) => (stock, PutOutcome::Changed),
                 Err(error) => return Ok(PutOutcome::Refused(error)),
             },
         };
-        let shelf = Shelf { spec: Arc::new(spec.clone()), stock, token: state.next_token() };
-        state.shelves.insert(spec.id.clone(), shelf);
+        let row = StockRow { spec: Arc::new(spec.clone()), stock, token: state.next_token() };
+        state.rows.insert(spec.id.clone(), row);
         Ok(outcome)
     }
 
@@ -197,9 +197,9 @@ impl InventoryStore for ShelfStore {
         let mut state = self.state();
         let mut claim = |item| {
             let token = state.next_token();
-            let shelf = state.shelves.get_mut(item)?;
-            shelf.token = token;
-            Some(Claim { token, spec: shelf.spec.clone(), stock: shelf.stock.clone() })
+            let row = state.rows.get_mut(item)?;
+            row.token = token;
+            Some(Claim { token, spec: row.spec.clone(), stock: row.stock.clone() })
         };
         Ok(items.iter().map(&mut claim).collect())
     }
@@ -226,7 +226,7 @@ impl InventoryStore for ShelfStore {
         limit: usize,
     ) -> Result<OrderPage, SeamError> {
         let after: Option<OrderId> = match after.map(|cursor| cursor.0.parse()) {
-            Some(Err(_)) => return Err(SeamError::UnknownCursor { service: "shelves" }),
+            Some(Err(_)) => return Err(SeamError::UnknownCursor { service: "maps" }),
             after => after.and_then(Result::ok),
         };
         let state = self.state();
@@ -259,19 +259,19 @@ impl InventoryStore for ShelfStore {
         limit: usize,
     ) -> Result<Vec<Item>, SeamError> {
         let state = self.state();
-        let rest = state.shelves.keys().filter(|id| after.is_none_or(|after| *id > after));
+        let rest = state.rows.keys().filter(|id| after.is_none_or(|after| *id > after));
         Ok(rest.take(limit).filter_map(|id| state.item(id)).collect())
     }
 
     async fn stock(&self, item: &ItemId) -> Result<Option<(Arc<ItemSpec>, Stock)>, SeamError> {
         let state = self.state();
-        Ok(state.shelves.get(item).map(|shelf| (shelf.spec.clone(), shelf.stock.clone())))
+        Ok(state.rows.get(item).map(|row| (row.spec.clone(), row.stock.clone())))
     }
 }
 
 #[tokio::main]
 async fn main() {
-    let report = conformance::store(|| async { Arc::new(ShelfStore::default()) }).await;
+    let report = conformance::store(|| async { Arc::new(MapStore::default()) }).await;
     print!("{report}");
     report.assert_clean();
 }

@@ -1,4 +1,4 @@
-//! How fast does it decide? Closed-loop load on the embedded backend, in turns
+//! The speed of deciding: closed-loop load on the embedded backend, in turns
 //! with its limit: a bare append-and-fdatasync log that writes the same bytes
 //! in the same batches. Medians over the turns; trust the ratios.
 //!
@@ -39,7 +39,7 @@ struct Options {
     /// Instead: fill one store with so many orders and show rate and reopening.
     #[arg(long)]
     fill: Option<u64>,
-    /// Where to put the files (default: a fresh directory that is removed).
+    /// Directory of the files (default: a fresh one that is removed).
     #[arg(long)]
     data_dir: Option<std::path::PathBuf>,
 }
@@ -231,7 +231,7 @@ async fn buy(flux: Flux, load: Load, n: usize, until: Instant) -> Result<Histogr
         match flux.place(request).await {
             Ok(_) => {}
             Err(Error::SoldOut(_)) if load == Load::Gate => {
-                // Nothing to wait for, so nothing yields by itself.
+                // A call with nothing to wait for does not yield by itself.
                 if turn.is_multiple_of(256) {
                     tokio::task::yield_now().await;
                 }

@@ -1,4 +1,4 @@
-//! A hall of named seats: friends go for the same places at once, a family
+//! A hall of named seats: friends go for the same seats at once, a family
 //! wants four in a row, and a seat with a parking space is sold together with
 //! it or not at all.
 //!
@@ -127,11 +127,11 @@ async fn print_map(flux: &Flux) -> anyhow::Result<()> {
     let hall = flux.seats(&HALL.parse()?).await?.expect("the hall has seats");
     println!("      1 2 3 4 5 6 7 8");
     for (row, seats) in ROWS.iter().zip(hall.chunks(SEATS_PER_ROW)) {
-        let places = seats.iter().map(|seat| match seat.state {
+        let states = seats.iter().map(|seat| match seat.state {
             SeatState::Free => "·",
             _ => owners.get(&seat.id).map_or("?", String::as_str),
         });
-        println!("    {row} {}", places.collect::<Vec<_>>().join(" "));
+        println!("    {row} {}", states.collect::<Vec<_>>().join(" "));
     }
     Ok(())
 }

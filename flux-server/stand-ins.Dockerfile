@@ -1,4 +1,4 @@
-# What compose.yaml has in the place of AWS: the same programs, of the same
+# The stand-ins for AWS in compose.yaml: the same programs, of the same
 # versions, that the tests talk to. They keep nothing.
 
 FROM rust:1.95-slim-trixie AS compile

@@ -1,6 +1,6 @@
 //! The doors of G1 to G9: the tables that lead from each guarantee to the
-//! functions that enforce it and to the checks that would catch its loss, held
-//! against the code, and the tags in the code held against the tables.
+//! functions that enforce it and to the checks that would catch its loss, compared
+//! with the code, and the tags in the code compared with the tables.
 
 use std::collections::BTreeSet;
 use std::fs;

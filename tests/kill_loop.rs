@@ -1,7 +1,7 @@
 //! The death of the seller, again and again: a process sells on one store that
 //! lives on, and is killed (SIGKILL) at random moments, also while it opens
-//! the store. Then the sale is finished, and everybody's answers are held
-//! against each other and against the books.
+//! the store. Then the sale is finished, and everybody's answers are compared
+//! with each other and with the books.
 //!
 //! `FLUX_KILL_ROUNDS` sets the rounds, each with a sale of its own and up to
 //! three deaths; 25 without it. The full run:
@@ -44,7 +44,7 @@ fn main() -> ExitCode {
     libtest_mimic::run(&Arguments::from_args(), vec![killed]).exit_code()
 }
 
-/// What the deaths of all rounds came to.
+/// The deaths of all rounds, counted.
 #[derive(Debug, Default)]
 struct Deaths {
     while_opening: u64,
@@ -140,7 +140,7 @@ async fn kill(
 async fn finish(dir: &Path, sale: &Sale, witness: &Arc<Witness>) -> Result<(), String> {
     let say = |error: &dyn std::fmt::Display| error.to_string();
     let flux = Flux::open(dir).await.map_err(|error| say(&error))?;
-    // What was acknowledged must be there before anybody asks for it again.
+    // An acknowledged order must be there before anybody asks for it again.
     none(&witness.faults(&flux).await.map_err(|error| say(&error))?)?;
     sale.put_items(&flux).await.map_err(|error| say(&error))?;
     let hear = {

@@ -1,4 +1,4 @@
-//! Call by call, as it is usually done: receive one message, lock the item,
+//! The usual way, call by call: receive one message, lock the item,
 //! read it, write it and the order under conditions, unlock, delete the message.
 
 use std::time::{Duration, Instant};

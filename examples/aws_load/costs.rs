@@ -18,7 +18,7 @@ const FEW: u32 = 1;
 const LATE: u32 = 10_000;
 const DECIDED_WITHIN: Duration = Duration::from_secs(60);
 
-/// What one order took.
+/// The bill of one order.
 #[derive(Debug, Clone, Copy)]
 pub(crate) struct Each {
     pub(crate) write_units: f64,
@@ -39,7 +39,7 @@ impl Each {
     }
 }
 
-/// What orders took on each path.
+/// The bill of an order on each path.
 #[derive(Debug)]
 pub(crate) struct Costs {
     /// Accepted, decided by a worker, and waited for.
@@ -67,7 +67,7 @@ impl Pair {
         Ok(Self { shop: engine(&accepting, Role::AcceptOnly), sale, accepting, deciding })
     }
 
-    /// What was used so far, on both sides.
+    /// The bill so far, of both sides.
     fn bill(&self) -> Bill {
         self.accepting.meter.bill() + &self.deciding.meter.bill()
     }
@@ -162,7 +162,7 @@ impl Idle {
         Ok(Self { sale, meter: aws.meter, flux, before, since })
     }
 
-    /// How long it has been watched.
+    /// Time since its calls are counted.
     pub(crate) fn watched(&self) -> Duration {
         self.since.elapsed()
     }
@@ -172,7 +172,7 @@ impl Idle {
         (self.before, self.since) = (self.meter.bill(), Instant::now());
     }
 
-    /// What it did, and in how long.
+    /// Ends it; its bill, and the time it took.
     pub(crate) async fn finish(self, services: &Services) -> Result<(Bill, Duration)> {
         let (bill, took) = (self.meter.bill() - &self.before, self.since.elapsed());
         self.flux.shutdown().await;

@@ -1,4 +1,4 @@
-//! How fast is it on SQS, DynamoDB and Redis, and what does it cost? Workers
+//! The speed and the cost on SQS, DynamoDB and Redis. Workers
 //! beside the usual call-by-call way over the same clients, in turns, on the
 //! services as they are and with some milliseconds added to every call; then
 //! the bill of an order. Medians over the turns; trust the ratios.
@@ -20,7 +20,7 @@ use self::costs::{Costs, Idle};
 use self::services::{Kind, Services};
 use self::workers::Load;
 
-/// How long an idle worker's calls are counted, once it has been idle for so
+/// Time for which an idle worker's calls are counted, once it has been idle for so
 /// long that it knows there is nothing to do.
 const IDLE_AFTER: Duration = Duration::from_secs(65);
 const IDLE_FOR: Duration = Duration::from_secs(45);
@@ -58,9 +58,9 @@ enum Measured {
 struct Line {
     name: &'static str,
     measured: Measured,
-    /// Times which other line it has to be, near and far.
+    /// The line that it is compared with, and how many times as fast it has to be, near and far.
     at_least: Option<(&'static str, [f64; 2])>,
-    /// Measured only in a whole run.
+    /// Whether it is measured only in a whole run.
     long: bool,
 }
 
@@ -139,9 +139,9 @@ async fn speeds(near: &Services, far: &Services, options: &Options) -> Result<()
     let turns = if options.quick { 1 } else { options.turns.max(1) };
     let mut found: Vec<[Vec<f64>; 2]> = lines.iter().map(|_| Default::default()).collect();
     for turn in 1..=turns {
-        for (place, services) in [near, far].into_iter().enumerate() {
+        for (at, services) in [near, far].into_iter().enumerate() {
             for (line, found) in lines.iter().zip(&mut found) {
-                let where_ = ["near", "far"][place];
+                let where_ = ["near", "far"][at];
                 eprint!("turn {turn} of {turns}, {where_}: {} … ", line.name);
                 let per_second = match line.measured {
                     Measured::Baseline { orders } => {
@@ -152,7 +152,7 @@ async fn speeds(near: &Services, far: &Services, options: &Options) -> Result<()
                     }
                 };
                 eprintln!("{per_second:.0}");
-                found[place].push(per_second);
+                found[at].push(per_second);
             }
         }
     }
@@ -183,7 +183,7 @@ fn median(mut figures: Vec<f64>) -> f64 {
 /// Prints the bill.
 ///
 /// # Errors
-/// What is dearer than it may be.
+/// When an order is dearer than it may be, with each that is.
 fn tell_costs(costs: &Costs) -> Result<()> {
     let Costs { held, rejected, turned_away, whole } = costs;
     println!("\n{:40} {:>12} {:>14}", "each order takes", "", "at most");

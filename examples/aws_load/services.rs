@@ -1,4 +1,4 @@
-//! Where the services are, near or as far as a region, and a sale of its own on
+//! The addresses of the services, near or as far as a region, and a sale of its own on
 //! them for each measurement.
 
 use std::env;
@@ -12,7 +12,7 @@ use uuid::Uuid;
 
 use crate::slow;
 
-/// Where the three services are.
+/// The addresses of the three services.
 #[derive(Debug, Clone)]
 pub(crate) struct Services {
     pub(crate) sqs_url: String,
@@ -23,7 +23,7 @@ pub(crate) struct Services {
 impl Services {
     const VARIABLES: [&str; 3] = ["AWS_ENDPOINT_URL_SQS", "AWS_ENDPOINT_URL_DYNAMODB", "REDIS_URL"];
 
-    /// As the standard variables say.
+    /// Reads them from the standard variables.
     pub(crate) fn from_env() -> Result<Self> {
         let url = |name: &str| {
             let url = env::var(name).with_context(|| {
@@ -54,7 +54,7 @@ impl Services {
         })
     }
 
-    /// For a process that is to find them by the standard variables.
+    /// The standard variables for a process that is to find them.
     pub(crate) fn variables(&self) -> [(&'static str, &str); 3] {
         let [sqs, dynamodb, redis] = Self::VARIABLES;
         [(sqs, &self.sqs_url), (dynamodb, &self.dynamodb_url), (redis, &self.redis_url)]

@@ -1,4 +1,4 @@
-//! What a region's distance does, in front of a service that is near: every
+//! A region's distance, in front of a service that is near: every
 //! answer comes so much later. Requests pass at once, so any number of them may
 //! be on their way.
 

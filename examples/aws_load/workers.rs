@@ -1,4 +1,4 @@
-//! Workers as processes of their own: how fast they decide what waits.
+//! Workers as processes of their own, and their speed at deciding what waits.
 
 use std::io::Read;
 use std::process::{Child, Command, Stdio};
@@ -16,7 +16,7 @@ const AT_ONCE: u32 = 1_000;
 /// A measurement that takes longer has failed.
 const LONGEST: Duration = Duration::from_secs(120);
 
-/// What is measured.
+/// The size of a measurement.
 #[derive(Debug, Clone, Copy)]
 pub(crate) struct Load {
     pub(crate) kind: Kind,
@@ -39,7 +39,7 @@ impl Worker {
         Ok(Self(child.context("no worker could be started")?))
     }
 
-    /// What it has to say in the end.
+    /// Ends it; its last words.
     fn finish(mut self) -> Result<String> {
         drop(self.0.stdin.take());
         let mut said = String::new();
@@ -59,7 +59,7 @@ impl Drop for Worker {
     }
 }
 
-/// Decides until its standard input ends: what a worker's process does.
+/// Runs a worker's process: decides until its standard input ends.
 pub(crate) async fn work(queue: &str, table: &str) -> Result<()> {
     let sale = Sale { queue: queue.to_owned(), table: table.to_owned() };
     let aws = Services::from_env()?.open(&sale).await?;

@@ -42,8 +42,8 @@ async fn main() -> anyhow::Result<ExitCode> {
     };
     report::opening(&sale, &books);
 
-    // Everybody's answers are remembered and held against each other and, in
-    // the end, against the books.
+    // Everybody's answers are remembered and compared with each other and, in
+    // the end, with the books.
     let witness = Arc::new(Witness::new(&sale));
     let progress = Arc::new(Progress::of(sale.buyers));
     let hear = {

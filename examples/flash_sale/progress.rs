@@ -1,4 +1,4 @@
-//! How far the crowd is: a bar on a terminal, a line now and then elsewhere.
+//! The crowd's progress: a bar on a terminal, a line now and then elsewhere.
 
 use std::io::{IsTerminal, stdout};
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};

@@ -1,4 +1,4 @@
-//! What happened, for a person to read.
+//! The report of a sale, for a person to read.
 
 use std::time::Duration;
 
@@ -34,7 +34,7 @@ pub(crate) fn reopened(within: Duration, taken: u64, waiting: usize) {
     );
 }
 
-/// What became of everybody.
+/// Prints what became of everybody.
 pub(crate) fn outcome(sale: &Sale, outcome: &Outcome) {
     let units = u64::from(sale.items) * u64::from(sale.stock.capacity());
     let (paid, held) = (outcome.count(OrderStatus::Confirmed), outcome.count(OrderStatus::Held));
@@ -53,7 +53,7 @@ pub(crate) fn outcome(sale: &Sale, outcome: &Outcome) {
     }
 }
 
-/// How fast it went.
+/// Prints the pace.
 pub(crate) fn pace(tally: &Tally) {
     let rate = |count: u64, time: Duration| {
         HumanCount((count as f64 / time.as_secs_f64().max(1e-9)) as u64)

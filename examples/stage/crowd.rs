@@ -19,7 +19,7 @@ const TRIES_MAX: u32 = 20;
 /// An answer that reached a buyer.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Heard {
-    /// Who heard it.
+    /// The buyer who heard it.
     pub buyer: u32,
     /// The order as it was told, or `None` when the gate turned it away.
     pub order: Option<Order>,
@@ -150,7 +150,7 @@ impl<H: Fn(Heard)> Crowd<H> {
     }
 
     fn lock(&self) -> MutexGuard<'_, Tally> {
-        // Nothing in here panics half-way through a change.
+        // No change in here panics half-way.
         self.tally.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }

@@ -1,4 +1,4 @@
-//! What the examples and the whole-story tests share: a sale that can be told
+//! The common part of the examples and the whole-story tests: a sale that can be told
 //! by its numbers, a crowd that storms it, a memory of what every buyer was
 //! told, and a seller that is killed while it sells. With the feature `aws` also
 //! a fleet of `flux-server` processes and a crowd that comes over HTTP.

@@ -13,7 +13,7 @@ use serde::{Deserialize, Serialize};
 
 const SEATS_PER_ROW: u32 = 100;
 
-/// What each item of a sale consists of.
+/// The stock of each item of a sale.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
 pub enum Stock {
     /// A pool of so many units.
@@ -35,26 +35,26 @@ impl Stock {
 /// A sale by its numbers. Each buyer wants one unit of one item.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Sale {
-    /// When it began: names its items and its orders, so that many sales fit
+    /// The time it began, which names its items and its orders, so that many sales fit
     /// into one store.
     pub opened_at: Timestamp,
     /// Decides whatever is left to chance.
     pub seed: u64,
-    /// How many come.
+    /// The number of buyers.
     pub buyers: u32,
-    /// How many items are on sale.
+    /// The number of items on sale.
     pub items: u32,
-    /// What each item consists of.
+    /// The stock of each item.
     pub stock: Stock,
     /// Buyers served at once.
     pub in_flight: usize,
-    /// Of a hundred buyers, how many send their order twice.
+    /// Buyers of a hundred who send their order twice.
     pub repeat_percent: u32,
-    /// Of a hundred buyers who hold something, how many pay.
+    /// Buyers of a hundred who pay for what they hold.
     pub pay_percent: u32,
 }
 
-/// How a buyer sends the order.
+/// A buyer's way to send the order.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum Sends {
     Once,
@@ -64,12 +64,12 @@ pub(crate) enum Sends {
     Again,
 }
 
-/// What a buyer is going to do.
+/// A buyer's plan.
 #[derive(Debug)]
 pub(crate) struct Buyer {
     pub(crate) request: OrderRequest,
     pub(crate) sends: Sends,
-    /// What the buyer pays with if the order is held.
+    /// The payment that the buyer makes if the order is held.
     pub(crate) pays: Option<PaymentRef>,
 }
 
@@ -135,7 +135,7 @@ impl Sale {
         Ok(taken)
     }
 
-    /// Holds a store at rest against what this sale must have come to; says
+    /// Compares a store at rest with what this sale must have come to; says
     /// what is wrong.
     ///
     /// # Errors

@@ -26,7 +26,7 @@ pub struct Job {
     pub sale: Sale,
 }
 
-/// When to kill a seller: so long after so many decisions were heard, or after
+/// The moment to kill a seller: so long after so many decisions were heard, or after
 /// the start if that is none.
 #[derive(Debug, Clone, Copy)]
 pub struct Moment {
@@ -36,7 +36,7 @@ pub struct Moment {
     pub then: Duration,
 }
 
-/// What is left of a seller.
+/// The remains of a seller.
 #[derive(Debug)]
 pub struct Death {
     /// Its process id.

@@ -1,4 +1,4 @@
-//! What a crowd met with, counted.
+//! A crowd's outcomes, counted.
 
 use std::collections::BTreeMap;
 use std::time::Duration;
@@ -11,7 +11,7 @@ const LATENCY_MAX: Duration = Duration::from_secs(60);
 /// Most messages kept of what went wrong.
 const NOTES_MAX: usize = 10;
 
-/// What became of a crowd's orders.
+/// The outcome of a crowd's orders.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct Outcome {
     /// Orders by the state their buyers last heard of.
@@ -54,25 +54,25 @@ impl Outcome {
     }
 }
 
-/// What a crowd met with. Latencies are in nanoseconds, one for each call of
+/// The counts of a crowd. Latencies are in nanoseconds, one for each call of
 /// [`place`](flux_core::Flux::place).
 #[derive(Debug, Clone)]
 pub struct Tally {
-    /// What became of the orders.
+    /// The outcome of the orders.
     pub outcome: Outcome,
     /// Orders sent a second time.
     pub repeats: u64,
-    /// How many of those had two answers that are not one decision.
+    /// Orders among those whose two answers are not one decision.
     pub contradicted: u64,
-    /// How long a decision took.
+    /// Times to a decision.
     pub decided: Histogram<u64>,
-    /// How long it took to be turned away.
+    /// Times to being turned away.
     pub gate: Histogram<u64>,
     /// From the first buyer to the last answer.
     pub took: Duration,
     /// From the first buyer to the last decision.
     pub decided_within: Duration,
-    /// How many things went wrong.
+    /// The number of things that went wrong.
     pub faults: u64,
     /// The first of what went wrong.
     pub notes: Vec<String>,

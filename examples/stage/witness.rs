@@ -25,7 +25,7 @@ struct Notes {
 }
 
 impl Witness {
-    /// Nobody has been told anything yet.
+    /// A witness of a sale in which nobody has been told anything yet.
     #[must_use]
     pub fn new(sale: &Sale) -> Self {
         Self { sale: sale.clone(), notes: Mutex::default() }
@@ -51,7 +51,7 @@ impl Witness {
         last.insert(buyer, order);
     }
 
-    /// What the buyers know of the sale.
+    /// The outcome of the sale as the buyers know it.
     #[must_use]
     pub fn outcome(&self) -> Outcome {
         let mut outcome = Outcome::default();
@@ -97,7 +97,7 @@ impl Witness {
     }
 
     fn lock(&self) -> MutexGuard<'_, Notes> {
-        // Nothing in here panics half-way through a change.
+        // No change in here panics half-way.
         self.notes.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }

@@ -35,12 +35,12 @@ pub fn http_client() -> SharedHttpClient {
         .build_https()
 }
 
-/// Retries are ours: the SDK would repeat a write without knowing what it is.
+/// No retries by the SDK, which would repeat a write without knowing what it is: ours do.
 pub(crate) fn no_retries() -> RetryConfig {
     RetryConfig::disabled()
 }
 
-/// Time-outs are ours too, in place of whatever a ready-made client has.
+/// Our time-outs, which replace those of a ready-made client.
 pub(crate) fn time_outs(call_max: Duration) -> TimeoutConfig {
     TimeoutConfig::builder()
         .connect_timeout(CONNECT_MAX)

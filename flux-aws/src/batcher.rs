@@ -15,7 +15,7 @@ pub(crate) enum NotBatched {
 
 type Call<T, R> = (T, oneshot::Sender<R>);
 
-/// Gathers calls into batches. Dropping it ends its task, and with it the
+/// Collects calls into batches. Dropping it ends its task, and with it the
 /// batches on their way.
 #[derive(Debug)]
 pub(crate) struct Batcher<T, R> {
@@ -67,7 +67,7 @@ impl<T: Send + 'static, R: Send + 'static> Batcher<T, R> {
         Self { calls, _task: task }
     }
 
-    /// Has a call made that nobody waits for. `false` when too many wait.
+    /// Hands in a call that nobody waits for. `false` when too many wait.
     #[cfg(feature = "redis")]
     pub(crate) fn tell(&self, asked: T) -> bool {
         let (caller, _) = oneshot::channel();

@@ -204,18 +204,17 @@ struct Log {
 struct Batch {
     rows: Vec<u8>,
     waiting: Vec<Waker>,
-    /// How many batches were taken away to be written, and how many of them
-    /// are on disk.
+    /// Batches taken away to be written, and those of them that are on disk.
     taken: u64,
     synced: u64,
 }
 
 impl Log {
-    /// Nothing is written while a batch gathers, unless it grows so large.
+    /// Orders of a batch that is written at once; a smaller one lingers.
     const FULL: usize = 128;
-    /// About the time of one sync.
-    const GATHER: Duration = Duration::from_micros(200);
-    /// Written beforehand, so that a sync need not record a new file length.
+    /// Time that a batch lingers: about that of one sync.
+    const LINGER: Duration = Duration::from_micros(200);
+    /// Bytes written beforehand, so that a sync need not record a new file length.
     const READY_BYTES: usize = 512 << 20;
 
     fn start(path: &Path) -> io::Result<Arc<Self>> {
@@ -273,8 +272,8 @@ impl Log {
             // One order alone does not wait for company.
             if busy {
                 let few = |open: &mut Batch| open.waiting.len() < Self::FULL;
-                let gathered = self.more.wait_timeout_while(open, Self::GATHER, few);
-                open = gathered.unwrap_or_else(PoisonError::into_inner).0;
+                let lingered = self.more.wait_timeout_while(open, Self::LINGER, few);
+                open = lingered.unwrap_or_else(PoisonError::into_inner).0;
             }
             std::mem::swap(&mut rows, &mut open.rows);
             std::mem::swap(&mut waiting, &mut open.waiting);

@@ -21,7 +21,7 @@ use crate::telemetry::{Figures, Http};
 pub struct App {
     /// The sale.
     pub(crate) flux: Flux,
-    /// Whether this process decides orders itself.
+    /// The engine's role: whether this process decides orders itself.
     pub(crate) role: Role,
     /// Tokens, and what they allow.
     pub(crate) auth: Auth,
@@ -33,13 +33,13 @@ pub struct App {
     pub(crate) http: Arc<Http>,
     /// The figures of `/metrics`.
     pub(crate) figures: Figures,
-    /// Whose pages may call `/v1`.
+    /// The origin whose pages may call `/v1`.
     pub(crate) cors_origin: Option<HeaderValue>,
     /// Bounds and times.
     pub(crate) bounds: Bounds,
-    /// Only health and metrics are answered.
+    /// Whether only health and metrics are answered.
     pub(crate) operations_only: bool,
-    /// Whether it stops.
+    /// The signals that stop it.
     pub(crate) shutdown: Arc<Shutdown>,
     requests: AtomicUsize,
     none_left: Notify,

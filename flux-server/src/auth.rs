@@ -18,7 +18,7 @@ use subtle::ConstantTimeEq;
 use crate::http::problem::Problem;
 use crate::http::requests::buyer_of;
 
-/// The secrets callers are held against.
+/// The secrets that callers must know.
 pub(crate) struct Auth {
     operator: Option<[u8; 32]>,
     buyers: Option<(DecodingKey, Validation)>,
@@ -41,7 +41,7 @@ struct Claims {
 }
 
 impl Auth {
-    /// Holds callers against these secrets; without one, see
+    /// Checks callers by these secrets; without one, see
     /// [`operator`](Self::operator) and [`buyer`](Self::buyer).
     #[must_use]
     pub(crate) fn new(operator_token: Option<&str>, buyer_jwt_secret: Option<&str>) -> Self {
@@ -86,7 +86,7 @@ impl Auth {
             Problem::unauthorized("send a buyer's token: Authorization: Bearer …")
         })?;
         match jsonwebtoken::decode::<Claims>(token, key, rules) {
-            // What a token declares critical and nobody here understands is
+            // A claim that the token declares critical and nobody here understands is
             // not to be passed over (RFC 7515, 4.1.11).
             Ok(read) if read.header.crit.is_none() => Ok(Caller::Buyer(read.claims.sub)),
             Err(wrong) if matches!(wrong.kind(), ErrorKind::ExpiredSignature) => {
@@ -196,7 +196,7 @@ fn bearer(headers: &HeaderMap) -> Option<&str> {
     (scheme.eq_ignore_ascii_case("bearer") && !token.is_empty()).then_some(token)
 }
 
-/// Of one length whatever the token's is, so that comparing takes one time.
+/// A hash of the token: of one length, so that comparing takes one time.
 fn fingerprint(token: &str) -> [u8; 32] {
     Sha256::digest(token.as_bytes()).into()
 }

@@ -14,7 +14,7 @@ pub struct Shutdown {
 #[derive(Debug, Default)]
 struct Signal {
     told: watch::Sender<bool>,
-    // The same, for those who only look: looking into a channel takes a lock.
+    // The same for those who only look, as looking into a channel takes a lock.
     given: AtomicBool,
 }
 

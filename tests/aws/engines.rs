@@ -56,7 +56,7 @@ async fn item(flux: &Flux) -> Item {
     flux.item(&id).await.expect("the table is there").expect("it is on sale")
 }
 
-/// Places an order, again as long as it is not settled. `None` if there was
+/// Places an order, again as long as its outcome is pending. `None` if there was
 /// nothing left to be had.
 async fn place(flux: &Flux, request: &OrderRequest) -> Option<Order> {
     let end = Instant::now() + PATIENCE;
@@ -75,8 +75,8 @@ fn request(buyer: u32) -> OrderRequest {
     request.with_id(OrderId::from_uuid(Uuid::now_v7()))
 }
 
-/// Places an order and pays for it, early or late, again as long as that is
-/// not settled. `None` if there was nothing to be had.
+/// Places an order and pays for it, early or late, again as long as an
+/// outcome is pending. `None` if there was nothing to be had.
 async fn buy(places: &Flux, pays: &Flux, buyer: u32, pause: Duration) -> Option<Order> {
     let order = place(places, &request(buyer)).await?;
     if order.status() == OrderStatus::Rejected {
@@ -123,7 +123,7 @@ async fn one_is_off(is_ahead: bool) {
     let mut told: Vec<Order> = all.into_iter().flatten().collect();
     let refunds = told.iter().filter(|order| order.status() == OrderStatus::RefundDue).count();
 
-    // Nobody is left but those who pay at once, until all is sold.
+    // The last buyers pay at once, until all is sold.
     let end = Instant::now() + PATIENCE;
     let mut buyer = 1_000;
     while item(&right).await.sold < STOCK {

@@ -29,7 +29,7 @@ struct Kept {
 }
 
 impl Muddle {
-    /// What a poll is answered that SQS answered so.
+    /// The answer to a poll that SQS answered with `received`.
     fn mix(&self, received: Vec<Value>) -> Vec<Value> {
         let (mut chance, mut kept) =
             (self.chance.lock().expect("no panic"), self.kept.lock().expect("no panic"));

@@ -21,7 +21,7 @@ impl Queue {
         sent.expect("it is sent");
     }
 
-    /// What can be received there at once; it stays in sight.
+    /// The messages that can be received there at once; they stay in sight.
     async fn look(&self, url: &str) -> Vec<Message> {
         let look = self.client.receive_message().queue_url(url).visibility_timeout(0);
         let look = look.max_number_of_messages(10).message_attribute_names("All");

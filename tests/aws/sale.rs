@@ -19,17 +19,17 @@ pub(crate) const ITEM: &str = "ticket_1";
 /// Far more than any sale here takes; only a hang is longer.
 const PATIENCE: Duration = Duration::from_secs(90);
 
-/// What is on sale, and who comes.
+/// The stock on sale, and the crowd.
 #[derive(Debug, Clone, Copy)]
 pub(crate) struct Size {
     pub(crate) stock: u32,
     pub(crate) buyers: u32,
     pub(crate) in_flight: usize,
-    /// What was in a dead worker's hand comes again after so many seconds.
+    /// Seconds after which a dead worker's messages come again.
     pub(crate) visibility: u64,
 }
 
-/// For a fault that happens now and then all through the sale.
+/// A sale for a fault that happens now and then all through it.
 pub(crate) const SMALL: Size = Size { stock: 300, buyers: 450, in_flight: 24, visibility: 2 };
 
 pub(crate) struct Sale {
@@ -48,7 +48,7 @@ pub(crate) struct Queue {
     pub(crate) name: String,
 }
 
-/// What starts processes.
+/// The means to start processes.
 struct Hands {
     program: PathBuf,
     home: TempDir,
@@ -66,7 +66,7 @@ impl Sale {
         Self::open_with(size, |services| services).await
     }
 
-    /// With an api that is told something else about the services.
+    /// Opens a sale with an api that is told something else about the services.
     pub(crate) async fn open_with(size: Size, told: impl FnOnce(Services) -> Services) -> Self {
         let sale = Uuid::now_v7();
         let name = format!("flux-test-{sale}");
@@ -162,7 +162,7 @@ pub(crate) async fn metric(process: &Process, name: &str) -> f64 {
     text.lines().filter(of_it).filter_map(value).sum::<f64>()
 }
 
-/// Waits until it is so.
+/// Waits until `is` says so.
 pub(crate) async fn until(what: &str, mut is: impl FnMut() -> bool) {
     let end = Instant::now() + PATIENCE;
     while !is() {

@@ -12,7 +12,7 @@ use crate::sale::{SMALL, Sale};
 
 #[derive(Debug)]
 struct Trouble {
-    /// Starting is no part of the sale: whoever can't is started again.
+    /// Whether there is trouble. Starting is no part of the sale: whoever can't is started again.
     is_on: AtomicBool,
     chance: Mutex<StdRng>,
     done: Mutex<[u32; 3]>,

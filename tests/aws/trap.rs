@@ -15,7 +15,7 @@ use tokio::task::JoinSet;
 use crate::proxy::{Answer, Call, Meddler, Proxy, Server};
 use crate::sale::signal;
 
-/// When the worker dies.
+/// The side of a call at which the worker dies.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum Side {
     /// The call is not made.
@@ -29,7 +29,7 @@ pub(crate) struct Step {
     /// The beginning of an operation's or a command's name.
     pub(crate) operation: &'static str,
     pub(crate) side: Side,
-    /// Which of these calls, from 1.
+    /// The number of the call among these, from 1.
     pub(crate) nth: u32,
 }
 
@@ -47,7 +47,7 @@ impl Trap {
         Self { step, seen: AtomicU32::new(0), aim, sprung }
     }
 
-    /// Says whom it is for.
+    /// Sets the process it is for.
     pub(crate) fn aim_at(&self, pid: u32) {
         self.aim.send_replace(Some(pid));
     }
@@ -107,7 +107,7 @@ impl Meddler for Calls {
             return None;
         }
         let answer = server.make(&call).await?;
-        // What was refused, or brought nothing, took no effect.
+        // A call that was refused, or brought nothing, took no effect.
         let had_effect = answer.status.is_success()
             && (call.operation != "ReceiveMessage"
                 || answer.body.windows(6).any(|w| w == b"\"Body\""));

@@ -7,7 +7,7 @@ use flux_aws::bill::Bill;
 
 use super::{Client, Process};
 
-/// What each process was billed for when it was last asked.
+/// The bill of each process as it was last asked for.
 #[derive(Debug, Default)]
 pub struct Bills(HashMap<u32, Bill>);
 

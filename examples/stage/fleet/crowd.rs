@@ -1,6 +1,6 @@
 //! A crowd over HTTP: each buyer wants one unit, asks until there is an answer,
-//! and some send the order twice. What they were told is remembered and held
-//! against what they are told later.
+//! and some send the order twice. Their answers are remembered and compared
+//! with what they are told later.
 
 use std::collections::HashMap;
 use std::io;
@@ -19,14 +19,14 @@ use uuid::Uuid;
 
 use super::{Client, Reply};
 
-/// How long a buyer asks a server to wait for the decision.
+/// Seconds that a buyer asks a server to wait for the decision.
 const WAIT_SECONDS: u64 = 15;
 const FAULTS_MAX: usize = 10;
 /// Longer times count as this long: ten minutes.
 const MICROS_MAX: u64 = 600_000_000;
 const PAUSE: Duration = Duration::from_millis(100);
 
-/// What became of a buyer's order.
+/// The outcome of a buyer's order.
 #[derive(Debug, Clone, PartialEq)]
 pub enum Answer {
     /// The order as it was decided.
@@ -41,26 +41,26 @@ impl Answer {
     }
 }
 
-/// Who comes.
+/// The crowd that comes.
 #[derive(Debug, Clone)]
 pub struct Crowd {
-    /// Where the api listens.
+    /// The address of the api.
     pub api: SocketAddr,
-    /// What everybody wants one of.
+    /// The item that everybody wants one of.
     pub item: String,
     /// Names the orders; nobody else's have it.
     pub sale: Uuid,
-    /// How many buyers.
+    /// The number of buyers.
     pub buyers: u32,
-    /// How many of them at once.
+    /// Buyers served at once.
     pub in_flight: usize,
-    /// How many of a hundred send their order twice, under its id.
+    /// Buyers of a hundred who send their order twice, under its id.
     pub repeat_percent: u32,
-    /// How long a buyer goes on asking.
+    /// Time for which a buyer goes on asking.
     pub patience: Duration,
 }
 
-/// What the crowd was told so far.
+/// The crowd's answers so far.
 #[derive(Debug, Default)]
 pub struct Told {
     held: AtomicU32,
@@ -101,7 +101,7 @@ impl Crowd {
         Uuid::new_v5(&self.sale, &buyer.to_be_bytes())
     }
 
-    /// What a buyer posts.
+    /// The body that a buyer posts.
     #[must_use]
     pub fn order(&self, buyer: u32) -> Value {
         let (id, buyer) = (self.order_id(buyer), format!("buyer-{buyer}"));
@@ -312,14 +312,14 @@ impl Told {
         [&notes.decided, &notes.turned_away, &notes.answered_at].map(Clone::clone)
     }
 
-    /// What went wrong, the first of it.
+    /// The first of the faults.
     #[must_use]
     pub fn faults(&self) -> Vec<String> {
         self.lock().faults.clone()
     }
 
     fn lock(&self) -> MutexGuard<'_, Notes> {
-        // Nothing in here panics half-way through a change.
+        // No change in here panics half-way.
         self.notes.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }

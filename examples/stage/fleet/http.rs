@@ -16,7 +16,7 @@ use tokio::time::timeout;
 /// Longer than any wait that is asked for; only a hang is longer.
 const ANSWER_MAX: Duration = Duration::from_secs(40);
 
-/// It connects when it has something to send, and again once it was hung up on.
+/// A client that connects when it has something to send, and again once it was hung up on.
 #[derive(Debug)]
 pub struct Client {
     address: SocketAddr,
@@ -28,7 +28,7 @@ pub struct Client {
 pub struct Reply {
     /// The status.
     pub status: u16,
-    /// When to come back, if it says so.
+    /// Time after which to come back, if it says so.
     pub retry_after: Option<Duration>,
     /// The body.
     pub body: Bytes,
@@ -43,7 +43,7 @@ impl Reply {
 }
 
 impl Client {
-    /// One for the server there.
+    /// A client of the server at this address.
     #[must_use]
     pub fn new(address: SocketAddr) -> Self {
         Self { address, sender: None }

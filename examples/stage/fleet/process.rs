@@ -68,13 +68,13 @@ impl Process {
         command(program, args, services, home).stdin(Stdio::null()).output()
     }
 
-    /// What it is called here.
+    /// Its name here.
     #[must_use]
     pub fn name(&self) -> &str {
         &self.name
     }
 
-    /// Where it listens.
+    /// Its address.
     #[must_use]
     pub fn address(&self) -> SocketAddr {
         self.address
@@ -139,7 +139,7 @@ fn follow(
             if let Some(told) = &address
                 && let Some(at) = line.strip_prefix("listening on http://")
             {
-                // Nobody hears it if it took too long.
+                // An error means that it took too long.
                 let _ = told.send(at.to_owned());
             }
             let mut log = log.lock().unwrap_or_else(PoisonError::into_inner);

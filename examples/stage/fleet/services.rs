@@ -1,9 +1,9 @@
-//! Where Redis and the stand-ins for SQS and DynamoDB are, told by the
+//! The addresses of Redis and the stand-ins for SQS and DynamoDB, told by the
 //! environment as `tests/services` sets it.
 
 use std::io;
 
-/// What each process is told in its environment, and the rest it is not.
+/// The variables that each process is told; the rest it is not.
 const NAMES: [&str; 6] = [
     "AWS_ENDPOINT_URL_DYNAMODB",
     "AWS_ENDPOINT_URL_SQS",
@@ -20,7 +20,7 @@ pub struct Services {
 }
 
 impl Services {
-    /// What `tests/services` tells, with a queue and a table of this name.
+    /// Reads what `tests/services` tells, with a queue and a table of this name.
     ///
     /// # Errors
     /// When the services are not started, or are not on this machine: nobody's
@@ -41,7 +41,7 @@ impl Services {
         Ok(services.with("SQS_QUEUE_URL", name).with("DYNAMODB_TABLE", name))
     }
 
-    /// With this variable, in the place of what it was.
+    /// The same services with this variable set anew.
     #[must_use]
     pub fn with(mut self, name: &str, value: impl Into<String>) -> Self {
         self.vars.retain(|(known, _)| known != name);
@@ -70,10 +70,10 @@ impl Services {
 /// When it is on another.
 pub fn loopback(url: &str) -> io::Result<&str> {
     let (_, rest) = url.split_once("://").unwrap_or(("", url));
-    let place = rest.split('/').next().unwrap_or_default();
-    let host = place.rsplit_once(':').map_or(place, |(host, _)| host);
+    let address = rest.split('/').next().unwrap_or_default();
+    let host = address.rsplit_once(':').map_or(address, |(host, _)| host);
     match ["127.0.0.1", "localhost", "[::1]"].contains(&host) {
-        true => Ok(place),
+        true => Ok(address),
         false => Err(io::Error::other(format!("{url} is not on this machine"))),
     }
 }

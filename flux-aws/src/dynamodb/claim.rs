@@ -1,7 +1,7 @@
-//! Taking items over, and what is remembered of those taken.
+//! Claims of items, and the memory of those claimed.
 //!
 //! The token is the epoch of an item's first stock row, and minted there; then it
-//! is set on the other stock_rows, unless a later one is there already. So of two
+//! is set on the other stock rows, unless a later one is there already. So of two
 //! claims at once the later has every stock row in the end.
 
 use std::collections::HashMap;
@@ -27,12 +27,12 @@ const PAUSE: Backoff = Backoff::new(Duration::from_millis(4), Duration::from_mil
 pub(super) const REMEMBERED_MAX: usize = 10_000;
 
 /// The memory of one process: claimed items from one call to the next. Nothing
-/// rests on it: every write holds it against the rows.
+/// rests on it: every write compares it with the rows.
 pub(super) type Memory = HashMap<ItemId, Known>;
 
 impl DynamoStore {
     pub(super) fn memory(&self) -> MutexGuard<'_, Memory> {
-        // Whatever is in there is held against the rows.
+        // Every write compares it with the rows, so it may be stale.
         self.memory.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
@@ -119,16 +119,16 @@ impl DynamoStore {
         }
     }
 
-    /// Remembers an item, but for stock rows of which later writes are known.
+    /// Remembers an item; a stock row of which a later write is known stays as it is.
     pub(super) fn remember(&self, mut known: Known) {
         let mut memory = self.memory();
         if let Some(old) = memory.get(&known.head.id) {
             if old.stock_rows[0].token > known.stock_rows[0].token {
                 return;
             }
-            for (shelf, old) in known.stock_rows.iter_mut().zip(&old.stock_rows) {
-                if old.token == shelf.token && old.revision > shelf.revision {
-                    shelf.clone_from(old);
+            for (stock_row, old) in known.stock_rows.iter_mut().zip(&old.stock_rows) {
+                if old.token == stock_row.token && old.revision > stock_row.revision {
+                    stock_row.clone_from(old);
                 }
             }
         }
@@ -146,7 +146,7 @@ impl DynamoStore {
     pub(super) fn remembered(&self, item: &ItemId, token: FencingToken) -> Option<Known> {
         let memory = self.memory();
         let known = memory.get(item)?;
-        known.stock_rows.iter().all(|shelf| shelf.token == token).then(|| known.clone())
+        known.stock_rows.iter().all(|stock_row| stock_row.token == token).then(|| known.clone())
     }
 
     /// The stripes of an item that has several, the fullest first; none if it
@@ -163,13 +163,13 @@ impl DynamoStore {
     }
 
     /// Remembers what was written to a stock row, or found there.
-    pub(super) fn remember_stock_row(&self, item: &ItemId, stripe: usize, shelf: StockRow) {
+    pub(super) fn remember_stock_row(&self, item: &ItemId, stripe: usize, stock_row: StockRow) {
         let mut memory = self.memory();
         let Some(known) = memory.get_mut(item) else { return };
         if let Some(known) = known.stock_rows.get_mut(stripe)
-            && (known.token, known.revision) < (shelf.token, shelf.revision)
+            && (known.token, known.revision) < (stock_row.token, stock_row.revision)
         {
-            *known = shelf;
+            *known = stock_row;
         }
     }
 

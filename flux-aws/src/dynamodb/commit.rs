@@ -1,10 +1,10 @@
-//! Commits: each one transaction of every order, shelf, capped buyer and log
+//! Commits: each one transaction of every order, stock row, capped buyer and log
 //! it touches, under the conditions the trait asks for.
 //!
-//! A shelf is written as a whole, if its token and its revision are still what
+//! A stock row is written as a whole, if its token and its revision are still what
 //! they were when its stock was last seen. Within one call, commits that share
 //! an item go one after the other, and those on stripes of their own side by
-//! side. What goes wrong between processes, the conditions find out.
+//! side. The conditions find out what goes wrong between processes.
 
 use std::collections::{BTreeSet, HashMap, HashSet};
 
@@ -24,7 +24,7 @@ use super::table::{Transacted, in_order};
 
 /// Actions in one transaction; DynamoDB takes no more.
 pub(super) const ACTIONS_MAX: usize = 100;
-/// Tries of a commit whose shelf was written meanwhile under its own token.
+/// Tries of a commit whose stock row was written meanwhile under its own token.
 const STALE_TRIES: usize = 10;
 
 /// One of a call's commits, and the stripe it is to keep to.
@@ -52,7 +52,7 @@ impl DynamoStore {
             }
             outcomes[number] = outcome;
         }
-        // What found too little on its stripe takes from all of them.
+        // Commits that found too little on their stripe take from all of them.
         left.sort_unstable();
         for number in left {
             outcomes[number] = self.commit_one(&commits[number], None).await.transpose();
@@ -60,7 +60,7 @@ impl DynamoStore {
         settle(outcomes)
     }
 
-    /// Which commits go one after the other: those that share an item, but
+    /// Chains of commits that go one after the other: those that share an item, but
     /// for commits on one striped item alone, which share its stripes out.
     fn chains(&self, commits: &[Commit]) -> Vec<Vec<Turn>> {
         let mut joined: HashSet<&ItemId> = HashSet::new();
@@ -109,7 +109,7 @@ impl DynamoStore {
             let lost = commit.claims.iter().filter(|(item, t)| fenced.contains(&(item, *t)));
             let lost: Vec<ItemId> = lost.map(|(item, _)| item.clone()).collect();
             if !lost.is_empty() {
-                // It would hear the same.
+                // The next of the chain would hear the same.
                 outcomes.push((number, Some(Ok(CommitOutcome::Fenced(lost)))));
                 continue;
             }
@@ -176,7 +176,7 @@ impl DynamoStore {
                 }
             }
         }
-        // Somebody writes the same stock_rows under the same token all the time.
+        // Somebody writes the same stock rows under the same token all the time.
         let items = commit.claims.iter().map(|(item, _)| item.clone()).collect();
         Ok(Some(CommitOutcome::Fenced(items)))
     }
@@ -216,7 +216,7 @@ impl DynamoStore {
         Ok(if fenced.is_empty() { Ok(known) } else { Err(fenced) })
     }
 
-    /// What a cancelled transaction means: the rule's answer to what was found.
+    /// Explains a cancelled transaction: the rule's answer to what was found.
     /// `None` when only what we knew of a stock row was old.
     fn explain(
         &self,
@@ -301,7 +301,7 @@ impl DynamoStore {
     ) -> Result<bool, SeamError> {
         let mut moved = false;
         for known in known.iter().filter(|known| overtaken.contains(&known.head.id)) {
-            let most = known.stock_rows.iter().map(|shelf| shelf.stock.available()).max();
+            let most = known.stock_rows.iter().map(|stock_row| stock_row.stock.available()).max();
             if known.stock().available() <= most.unwrap_or(0) {
                 return Ok(false);
             }
@@ -327,7 +327,7 @@ fn live_of(row: Option<&Row>) -> Result<u32, SeamError> {
     Ok(u32::try_from(live).unwrap_or(u32::MAX))
 }
 
-/// One answer for the call: what failed among others that did not is unknown,
+/// Joins the outcomes into one answer: a failure among successes is unknown,
 /// so that the others' outcomes are heard.
 fn settle(outcomes: Vec<Option<Outcome>>) -> Result<Vec<CommitOutcome>, SeamError> {
     let count = outcomes.len();

@@ -28,8 +28,8 @@ pub(super) fn write_order(table: &str, write: &OrderWrite) -> TransactWriteItem 
     TransactWriteItem::builder().put(put).build()
 }
 
-/// Writes a stock row if it is as it was, or only holds its token against it if
-/// nothing changes.
+/// Writes a stock row if it is as it was, or only checks its token if nothing
+/// changes.
 pub(super) fn write_stock_row(
     table: &str,
     item: &ItemId,

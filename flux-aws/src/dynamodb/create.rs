@@ -1,4 +1,4 @@
-//! Making the table, for tests and trials. Elsewhere `terraform/` does.
+//! Makes the table, for tests and trials. Elsewhere `terraform/` does.
 
 use std::time::Duration;
 

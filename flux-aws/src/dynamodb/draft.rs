@@ -23,7 +23,7 @@ pub(super) struct StockChange {
     pub(super) after: StockRow,
 }
 
-/// What an action of the transaction is about.
+/// The row that an action of the transaction writes or checks.
 #[derive(Debug, Clone)]
 pub(super) enum Target {
     Order(OrderId),
@@ -32,7 +32,7 @@ pub(super) enum Target {
     Log,
 }
 
-/// See the module.
+/// A transaction in the making; see the module.
 #[derive(Debug)]
 pub(super) struct Draft<'c> {
     commit: &'c Commit,
@@ -42,10 +42,10 @@ pub(super) struct Draft<'c> {
 }
 
 impl<'c> Draft<'c> {
-    /// `stripe` is the one to keep to; `None` chooses the fullest.
+    /// Drafts a commit. `stripe` is the one to keep to; `None` chooses the fullest.
     ///
     /// # Errors
-    /// What the rule refuses whatever the orders and the buyers' rows are.
+    /// The rule's refusal, if it stands whatever the orders and the buyers' rows are.
     pub(super) fn new(
         commit: &'c Commit,
         known: &[Known],
@@ -80,7 +80,7 @@ impl<'c> Draft<'c> {
         Ok(draft)
     }
 
-    /// Names new orders on the stock rows of their items, or as strays where
+    /// Enters new orders in the tails of their items' stock rows, or as strays where
     /// nobody could claim one. One of these is an order's home.
     fn name_orders(&mut self) {
         let mut strays: BTreeMap<&ItemId, Vec<Entry>> = BTreeMap::new();
@@ -144,7 +144,7 @@ impl<'c> Draft<'c> {
     }
 }
 
-/// Tells an order that was named before: DynamoDB takes one action on a row.
+/// A filter that passes each order once: DynamoDB takes one action on a row.
 pub(super) fn named_once<'c>() -> impl FnMut(&'c OrderWrite) -> bool {
     let mut named = HashSet::new();
     move |write| named.insert(write.order.id)

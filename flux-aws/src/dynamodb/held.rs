@@ -1,5 +1,5 @@
-//! Counts the units held of each item over the index of holds, since no row of an
-//! item tells, lest each payment write it. One count serves
+//! Counts the units held of each item over the index of holds: no item's row
+//! has the count, lest each payment write it. One count serves
 //! all items and all who ask meanwhile, and for ten times as long as it took.
 
 use std::collections::HashMap;
@@ -16,12 +16,12 @@ use super::store::not_batched;
 use super::table::Table;
 use crate::batcher::Batcher;
 
-/// A count serves at least so long,
+/// The least time that a count serves.
 const FRESH_MIN: Duration = Duration::from_millis(250);
-/// and at most so long.
+/// The most time that a count serves.
 const FRESH_MAX: Duration = Duration::from_secs(60);
 
-/// A count that took no longer may be made for every change.
+/// A count that took no longer is cheap: it may be made anew for every change.
 const CHEAP: Duration = Duration::from_millis(50);
 
 type Units = Arc<HashMap<ItemId, u32>>;
@@ -61,7 +61,7 @@ impl HeldUnits {
         Self { counted, counting }
     }
 
-    /// Something was held or paid for here: if counting is cheap, the next to
+    /// Notes that a hold began or ended here: if counting is cheap, the next to
     /// ask has it counted anew.
     pub(super) fn changed(&self) {
         lock(&self.counted).take_if(|counted| counted.took < CHEAP);

@@ -1,4 +1,4 @@
-//! Reading items: their definitions, which are remembered, and their stock as
+//! Reads items: their definitions, which are remembered, and their stock as
 //! it is, without a claim.
 
 use std::collections::HashMap;
@@ -15,7 +15,7 @@ use super::table::{Table, in_order, values};
 
 type Specs = HashMap<ItemId, (Arc<Head>, Arc<ItemSpec>)>;
 
-/// Clones remember together.
+/// A reader of items; clones share its memory.
 #[derive(Debug, Clone)]
 pub(super) struct Items {
     table: Table,
@@ -28,7 +28,7 @@ impl Items {
     }
 
     fn specs(&self) -> MutexGuard<'_, Specs> {
-        // Whatever is in there is held against the rows.
+        // An entry is used only while its row is still the same, so any may be lost.
         self.specs.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
@@ -74,14 +74,14 @@ impl Items {
     ) -> Result<Option<Known>, SeamError> {
         let Some(row) = rows.get(&Key::stock_row(item, 0)) else { return Ok(None) };
         let (head, spec) = self.head(row).await?;
-        let shelf = |stripe| {
+        let stock_row = |stripe| {
             let row = rows.get(&Key::stock_row(item, stripe));
             StockRow::read(
                 row.ok_or_else(|| damaged(&Key::stock_row(item, stripe).into_row(), "all of it"))?,
                 &spec,
             )
         };
-        let stock_rows = (0..head.stripes).map(shelf).collect::<Result<_, _>>()?;
+        let stock_rows = (0..head.stripes).map(stock_row).collect::<Result<_, _>>()?;
         Ok(Some(Known { head, spec, stock_rows }))
     }
 

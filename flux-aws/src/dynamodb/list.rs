@@ -24,10 +24,10 @@ const PAUSE: Backoff = Backoff::new(Duration::from_millis(20), Duration::from_mi
 /// Calls made for one page; what was found by then is the page.
 const STEPS_MAX: usize = 20;
 
-/// The place of a listing.
+/// The position of a listing.
 #[derive(Debug, Clone, PartialEq, Eq)]
 enum At {
-    /// In the log of a stripe, or past it in its tail: so many orders of it
+    /// In the log of a stripe, or past it in its tail: `seen` orders of it
     /// were seen.
     Log {
         item: ItemId,
@@ -188,8 +188,8 @@ impl DynamoStore {
                     for (at, entry) in entries.iter().enumerate().skip(seen) {
                         if ids.len() == limit {
                             seen = at;
-                            if let At::Strays { seen: place, .. } = &mut walk.at {
-                                *place = seen;
+                            if let At::Strays { seen: before, .. } = &mut walk.at {
+                                *before = seen;
                             }
                             break 'rows;
                         }
@@ -233,13 +233,13 @@ impl DynamoStore {
         stripe: usize,
         seen: u64,
     ) -> Result<(Option<Vec<Named>>, usize), SeamError> {
-        let (head, shelf) = (Key::stock_row(item, 0), Key::stock_row(item, stripe));
+        let (head, stock_row) = (Key::stock_row(item, 0), Key::stock_row(item, stripe));
         for looks in 0..LOOKS_MAX {
             if looks > 0 {
                 sleep(PAUSE.full_jitter(looks)).await;
             }
-            let rows = self.table.get_all(vec![head.clone(), shelf.clone()]).await?;
-            let (Some(head), Some(row)) = (rows.get(&head), rows.get(&shelf)) else {
+            let rows = self.table.get_all(vec![head.clone(), stock_row.clone()]).await?;
+            let (Some(head), Some(row)) = (rows.get(&head), rows.get(&stock_row)) else {
                 return Ok((None, 0));
             };
             let stripes = Head::read(head)?.stripes;

@@ -47,7 +47,7 @@ impl DynamoStore {
         Err(SeamError::unavailable(SERVICE))
     }
 
-    /// `None` when somebody else was quicker.
+    /// Creates an item. `None` when somebody else was quicker.
     async fn create(&self, spec: &ItemSpec) -> Result<Option<PutOutcome>, SeamError> {
         if let Err(invalid) = spec.check() {
             return Ok(Some(PutOutcome::Refused(invalid.into())));
@@ -57,9 +57,9 @@ impl DynamoStore {
         let stocks = share_out(Stock::full(spec), head.stripes);
         let mut actions = vec![self.put_new(Key::directory(&spec.id).into_row(), false)];
         for (stripe, stock) in stocks.into_iter().enumerate() {
-            let shelf = StockRow::new(FencingToken(1), stock);
+            let stock_row = StockRow::new(FencingToken(1), stock);
             let mut row = Key::stock_row(&spec.id, stripe).into_row();
-            row.extend(shelf.attributes().into_iter().map(|(name, v)| (name.to_owned(), v)));
+            row.extend(stock_row.attributes().into_iter().map(|(name, v)| (name.to_owned(), v)));
             if stripe == 0 {
                 for (name, value) in head.attributes() {
                     row.extend(value.map(|value| (name.to_owned(), value)));
@@ -70,7 +70,7 @@ impl DynamoStore {
         Ok(self.all_or_nothing(actions).await?.then_some(PutOutcome::Created))
     }
 
-    /// `None` when the item is not as it was any more.
+    /// Changes an item. `None` when it is no longer as it was read.
     async fn change(
         &self,
         old: &Known,
@@ -139,7 +139,7 @@ impl DynamoStore {
         Ok(self.all_or_nothing(actions).await?.then_some(PutOutcome::Changed))
     }
 
-    /// `false` when a condition did not hold.
+    /// Writes all the actions or none. `false` when a condition did not hold.
     async fn all_or_nothing(&self, actions: Vec<TransactWriteItem>) -> Result<bool, SeamError> {
         match self.table.transact(actions).await? {
             Transacted::Applied => Ok(true),
@@ -168,8 +168,8 @@ impl DynamoStore {
             (":was_revision", number(before.revision)),
         ]);
         let (mut set, mut remove) = (Vec::new(), vec!["counting"]);
-        let shelf = after.attributes().into_iter().map(|(name, value)| (name, Some(value)));
-        for (name, value) in shelf.chain(head.iter().flat_map(|head| head.attributes())) {
+        let stock_row = after.attributes().into_iter().map(|(name, value)| (name, Some(value)));
+        for (name, value) in stock_row.chain(head.iter().flat_map(|head| head.attributes())) {
             match value {
                 Some(value) => {
                     set.push(format!("{name} = :{name}"));
@@ -188,7 +188,7 @@ impl DynamoStore {
         TransactWriteItem::builder().update(update).build()
     }
 
-    /// Writes a hall's seats down under a version of their own, and tells it;
+    /// Writes a hall's seats under a version of their own, and returns that version;
     /// a pool has none.
     async fn put_hall(&self, spec: &ItemSpec) -> Result<String, SeamError> {
         let ItemKind::Seats(hall) = &spec.kind else { return Ok(String::new()) };
@@ -205,7 +205,7 @@ impl DynamoStore {
         Ok(version)
     }
 
-    /// Counts what each buyer holds or owns and writes it down under the token.
+    /// Counts the units that each buyer holds or owns and writes the counts under the token.
     /// `false` when somebody claimed the item meanwhile after all.
     async fn count_buyers(&self, item: &ItemId, token: FencingToken) -> Result<bool, SeamError> {
         let mut renewed = Instant::now();
@@ -266,18 +266,18 @@ impl DynamoStore {
     }
 }
 
-/// Whether buyers get a cap that had none.
+/// Whether the change caps buyers who had no cap.
 fn cap_comes(old: &Known, spec: &ItemSpec) -> bool {
     spec.max_per_buyer.is_some() && old.spec.max_per_buyer.is_none()
 }
 
-/// Whether what they own already must be counted.
+/// Whether the units that buyers own already must be counted.
 fn must_count(old: &Known, spec: &ItemSpec) -> bool {
     cap_comes(old, spec) && old.stock().available() < old.spec.capacity()
 }
 
-/// The version under which the seats of `spec` are written already; nothing
-/// of a pool is.
+/// The version under which the seats of `spec` are written already; none
+/// for a pool.
 fn hall_version<'o>(old: &'o Known, spec: &ItemSpec) -> Option<&'o str> {
     match (&old.head.kind, &old.spec.kind, &spec.kind) {
         (HeadKind::Hall { version }, ItemKind::Seats(was), ItemKind::Seats(is)) => {
@@ -287,7 +287,7 @@ fn hall_version<'o>(old: &'o Known, spec: &ItemSpec) -> Option<&'o str> {
     }
 }
 
-/// The stock in equal parts, larger ones first; a hall's is in one.
+/// Divides the stock into equal parts, larger ones first; a hall's is in one.
 fn share_out(stock: Stock, stripes: usize) -> Vec<Stock> {
     let Stock::Pool { available } = stock else { return vec![stock] };
     // A store makes at most `STRIPES_MAX` of them.

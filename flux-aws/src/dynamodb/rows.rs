@@ -21,7 +21,7 @@ pub(super) const DUE_SHARDS: u128 = 8;
 
 pub(super) type Row = HashMap<String, Value>;
 
-/// A row's place.
+/// A row's key.
 #[derive(Debug, Clone, PartialEq, Eq, Hash)]
 pub(super) struct Key {
     pub(super) pk: String,
@@ -55,7 +55,7 @@ impl Key {
         Self::new(format!("log {stripe} {item}"), format!("{first:012}"))
     }
 
-    /// Orders over items that nobody could claim.
+    /// Orders for items that nobody could claim.
     pub(super) fn stray(at: impl Display) -> Self {
         Self::new("stray".into(), at.to_string())
     }
@@ -65,12 +65,12 @@ impl Key {
         Self::new(format!("hall {version} {item}"), format!("{part:04}"))
     }
 
-    /// One for each item, in the order of their ids.
+    /// The entry of an item in the directory, which is in the order of their ids.
     pub(super) fn directory(item: &ItemId) -> Self {
         Self::new("items".into(), item.as_str())
     }
 
-    /// Says that the table is ours.
+    /// The mark of a table that is ours.
     pub(super) fn format() -> Self {
         Self::new("flux".into(), "format")
     }
@@ -227,13 +227,13 @@ pub(super) fn read_order(row: &Row) -> Result<Order, SeamError> {
     Ok(Order::queued(id, buyer, lines, time("placed")?).with_state(state))
 }
 
-/// An order as a log names it, in 20 bytes: its id, and what tells most other
+/// An order as a log names it, in 20 bytes: its id, and a checksum that tells most other
 /// buyers' orders apart without reading them.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) struct Entry {
     pub(super) id: OrderId,
     buyer: u32,
-    /// Of the logs that name the order, this is the one that a list of all
+    /// Whether this is the log, of those that name the order, that a list of all
     /// orders takes it from.
     pub(super) is_home: bool,
 }

@@ -1,5 +1,5 @@
 //! An item as its rows have it: its definition, and its stock on one or more
-//! stock_rows.
+//! stock rows.
 
 use std::sync::Arc;
 
@@ -12,15 +12,15 @@ use super::rows::{
     Entry, Row, bytes, damaged, get_number, number, opt_bytes, opt_number, opt_text, string, text,
 };
 
-/// Orders a shelf names itself before they go to a log.
+/// Orders that a stock row names itself before they go to a log.
 pub(super) const TAIL_MAX: usize = 24;
 
-/// A part of an item's stock, and whose it is: a row of its own.
+/// A part of an item's stock, in a row of its own, and the claim it belongs to.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(super) struct StockRow {
     /// The newest token given for it.
     pub(super) token: FencingToken,
-    /// Counts the writes under any token.
+    /// The number of writes, under any token.
     pub(super) revision: u64,
     pub(super) stock: Stock,
     /// Orders that are in its log.
@@ -71,7 +71,7 @@ impl StockRow {
     }
 }
 
-/// An item's definition as its first shelf's row has it; a hall's seats are
+/// An item's definition as its first stock row has it; a hall's seats are
 /// kept apart, under their version.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(super) struct Head {
@@ -83,7 +83,7 @@ pub(super) struct Head {
     pub(super) opens_at: Option<Timestamp>,
     pub(super) closes_at: Option<Timestamp>,
     pub(super) stripes: usize,
-    /// Names the counts of buyers; they start over with each cap that comes
+    /// The name of the counts of buyers; they start over with each cap that comes
     /// where there was none.
     pub(super) capped_since: u64,
 }
@@ -182,7 +182,7 @@ impl Head {
     }
 }
 
-/// An item whose every shelf was claimed or read.
+/// An item whose every stock row was claimed or read.
 #[derive(Debug, Clone)]
 pub(super) struct Known {
     pub(super) head: Arc<Head>,
@@ -198,13 +198,13 @@ impl Known {
         (0..self.stock_rows.len()).max_by_key(available).unwrap_or(0)
     }
 
-    /// What a commit that keeps to one stripe is judged by.
+    /// The state that a commit is judged by when it keeps to one stripe.
     pub(super) fn now(&self, stripe: usize) -> ItemNow<'_> {
         let StockRow { token, stock, .. } = &self.stock_rows[stripe];
         ItemNow { token: *token, spec: &self.spec, stock }
     }
 
-    /// The stock of all stock_rows.
+    /// The stock of all stock rows together.
     pub(super) fn stock(&self) -> Stock {
         match &self.stock_rows[..] {
             [only] => only.stock.clone(),
@@ -230,12 +230,12 @@ mod tests {
             (ItemSpec::hall("hall", ["A1", "~"]).expect("good"), 1),
         ] {
             let head = Head::of(&spec, "v1".into(), stripes, if stripes == 1 { 9 } else { 0 });
-            let shelf = StockRow::new(FencingToken(3), Stock::full(&spec));
+            let stock_row = StockRow::new(FencingToken(3), Stock::full(&spec));
             let mut row = Key::stock_row(&spec.id, 0).into_row();
             for (name, value) in head.attributes() {
                 row.extend(value.map(|value| (name.to_owned(), value)));
             }
-            row.extend(shelf.attributes().into_iter().map(|(name, v)| (name.to_owned(), v)));
+            row.extend(stock_row.attributes().into_iter().map(|(name, v)| (name.to_owned(), v)));
             let read = Head::read(&row).expect("whole");
             assert_eq!(read.stripes, head.stripes);
             let hall = match &spec.kind {
@@ -243,7 +243,7 @@ mod tests {
                 ItemKind::Pool(_) => None,
             };
             assert_eq!(read.spec(hall).expect("good"), spec);
-            assert_eq!(StockRow::read(&row, &spec).expect("whole"), shelf);
+            assert_eq!(StockRow::read(&row, &spec).expect("whole"), stock_row);
             row.remove("epoch");
             assert!(StockRow::read(&row, &spec).is_err());
         }

@@ -1,4 +1,4 @@
-//! The trait, call by call.
+//! The [`InventoryStore`], call by call.
 
 use std::sync::Arc;
 use std::time::Duration;

@@ -48,7 +48,7 @@ pub(super) struct Table {
 /// The outcome of a write under a condition.
 #[derive(Debug)]
 pub(super) enum Written {
-    /// It was made; the row as it is now.
+    /// The write was made; the row as it is now.
     Row(Row),
     /// The condition did not hold; the row as it is, if there is one.
     Not(Option<Row>),
@@ -228,7 +228,7 @@ impl Table {
         }
     }
 
-    /// Writes all of it or nothing. What is refused for the moment or not
+    /// Writes all the actions or none. A try that is refused for the moment or not
     /// answered is tried again under the same request token, by which
     /// DynamoDB knows a repeat for ten minutes and applies it once.
     pub(super) async fn transact(
@@ -333,7 +333,7 @@ enum Judged {
     Later(SeamError),
 }
 
-/// Every reason a transaction can be cancelled for: a condition that did not
+/// Judges the reasons of a cancelled transaction: a condition that did not
 /// hold is an answer; a conflict with another transaction, or a throttle, is
 /// worth another try; anything else never goes away.
 fn judge_reasons(reasons: &[CancellationReason]) -> Judged {

@@ -16,7 +16,7 @@ use redis::Script;
 use super::Redis;
 use crate::batcher::Batcher;
 
-/// A note is dropped when its order is acknowledged, and after this.
+/// Time after which a note is dropped, unless its order was acknowledged before.
 const NOTED_FOR: Duration = Duration::from_secs(15 * 60);
 /// Calls whose notes may wait to be made together; what comes on top is not
 /// noted.

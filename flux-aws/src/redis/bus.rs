@@ -72,7 +72,7 @@ impl RedisBus {
 
 #[async_trait]
 impl OutcomeBus for RedisBus {
-    /// This process's subscribers have heard whatever comes of it; an error
+    /// Tells this process's subscribers first, whatever comes of it; an error
     /// says that those of others may not have. Dropping the future does not
     /// take the outcomes back.
     async fn publish(&self, outcomes: Arc<Outcomes>) -> Result<(), SeamError> {
@@ -101,7 +101,7 @@ async fn tell(link: &Link, channel: &str, messages: Vec<String>) -> Result<(), S
     Ok(())
 }
 
-/// Hears what other processes publish.
+/// The listener for the outcomes of other processes.
 struct Ear {
     link: Arc<Link>,
     channel: Arc<str>,

@@ -1,4 +1,4 @@
-//! The connection that commands go by, and what is known of its health: while
+//! The connection that commands go by, and its health: while
 //! Redis is away a call fails at once, and one task looks whether it is back.
 
 use std::sync::Arc;
@@ -24,7 +24,7 @@ use crate::bill::Meter;
 pub(super) const CONNECT_MAX: Duration = Duration::from_secs(1);
 /// A command that takes longer is given up.
 pub(super) const COMMAND_MAX: Duration = Duration::from_millis(500);
-/// Redis is left alone so long after failures, and at most.
+/// Pauses after failures, in which nothing is asked of Redis.
 const PAUSE: Backoff = Backoff::new(Duration::from_millis(100), PAUSE_MAX);
 const PAUSE_MAX: Duration = Duration::from_secs(1);
 
@@ -64,7 +64,7 @@ impl Redis {
         RedisLocks::new(self.clone())
     }
 
-    /// Around a queue that can't be looked into: what is sent is noted until
+    /// Wraps a queue that can't be looked into: what is sent is noted until
     /// it is acknowledged, so that every process finds it. Must be called
     /// within a tokio runtime.
     #[must_use]
@@ -79,7 +79,7 @@ impl Redis {
         RedisBus::new(self.clone())
     }
 
-    /// Whether the last that was asked of it was answered.
+    /// Whether Redis answered the last command.
     #[must_use]
     pub fn is_up(&self) -> bool {
         matches!(*self.link.state.borrow(), State::Up(..))
@@ -88,7 +88,7 @@ impl Redis {
 
 #[derive(Debug, Clone)]
 enum State {
-    /// For the first time; calls wait for it.
+    /// The first connection is being made; calls wait for it.
     Connecting,
     /// The connection, and a number that tells it from earlier ones.
     Up(u64, MultiplexedConnection),
@@ -255,7 +255,7 @@ pub(super) fn timed_out() -> RedisError {
     std::io::Error::from(std::io::ErrorKind::TimedOut).into()
 }
 
-/// Whether Redis said so, and not the connection to it.
+/// Whether the error is Redis' answer, and not the connection's failure.
 fn is_answer(error: &RedisError) -> bool {
     use ErrorKind::{AuthenticationFailed, Extension, Server, UnexpectedReturnType};
     matches!(error.kind(), AuthenticationFailed | Extension | Server(_) | UnexpectedReturnType)

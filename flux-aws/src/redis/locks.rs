@@ -20,7 +20,7 @@ const PAUSE: Backoff = Backoff::new(Duration::from_millis(5), Duration::from_mil
 /// A lease that lasts longer is cut to this.
 const TTL_MAX: Duration = Duration::from_secs(365 * 24 * 3600);
 
-/// Whether all are ours now. Those that are ours already count as free: the
+/// Leases all keys or none, and tells which. Those that are ours already count as free: the
 /// answer to an earlier try may have been lost.
 const ACQUIRE: &str = "
 for _, key in ipairs(KEYS) do
@@ -30,7 +30,7 @@ end
 for _, key in ipairs(KEYS) do redis.call('SET', key, ARGV[1], 'PX', ARGV[2]) end
 return 1";
 
-/// Which are ours now, by their places: those that nobody else has.
+/// Leases the keys that nobody else has, and tells them by their numbers.
 const ACQUIRE_FREE: &str = "
 local ours = {}
 for place, key in ipairs(KEYS) do
@@ -42,7 +42,7 @@ for place, key in ipairs(KEYS) do
 end
 return ours";
 
-/// Renews all keys or none; the number that are no longer ours.
+/// Renews all keys or none, and tells how many are no longer ours.
 const RENEW: &str = "
 local lost = 0
 for _, key in ipairs(KEYS) do
@@ -53,7 +53,7 @@ if lost == 0 then
 end
 return lost";
 
-/// Frees the keys that are ours; the number that were not.
+/// Frees the keys that are ours, and tells how many were not.
 const RELEASE: &str = "
 local lost = 0
 for _, key in ipairs(KEYS) do
@@ -129,9 +129,9 @@ impl LockManager for RedisLocks {
         let (names, owner, ttl) = (self.names(&keys), Uuid::now_v7().to_string(), millis(ttl));
         let script = (&self.acquire_free, ACQUIRE_FREE);
         let ours: Vec<usize> = self.redis.link.script(script, &names, &[&owner, &ttl]).await?;
-        // The places count from one, and grow.
+        // The numbers count from one, and grow.
         let keys: Vec<ItemId> =
-            ours.into_iter().filter_map(|place| keys.get(place.wrapping_sub(1)).cloned()).collect();
+            ours.into_iter().filter_map(|at| keys.get(at.wrapping_sub(1)).cloned()).collect();
         Ok((!keys.is_empty()).then(|| Lease::new(keys, owner)))
     }
 
@@ -158,7 +158,7 @@ fn note(lost: u64) {
     }
 }
 
-/// Redis knows no lease of no time.
+/// The time in milliseconds, one at least: Redis knows no lease of no time.
 fn millis(ttl: Duration) -> String {
     ttl.clamp(Duration::from_millis(1), TTL_MAX).as_millis().to_string()
 }

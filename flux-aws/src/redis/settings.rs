@@ -13,12 +13,12 @@ const PORT: u16 = 6379;
 /// `Debug` shows no password.
 #[derive(Clone)]
 pub struct RedisSettings {
-    place: Place,
+    node: Node,
     prefix: String,
 }
 
 #[derive(Clone)]
-enum Place {
+enum Node {
     Url(String),
     Client(Box<Client>),
     Server { host: String, port: u16, user: Option<String>, password: Option<String>, tls: bool },
@@ -31,14 +31,14 @@ impl RedisSettings {
     /// `SSL_CERT_FILE` names another authority.
     #[must_use]
     pub fn url(url: impl Into<String>) -> Self {
-        Self::at(Place::Url(url.into()))
+        Self::at(Node::Url(url.into()))
     }
 
     /// A ready-made client, with certificates of its own for example. Its
     /// address and login are used, over connections of ours.
     #[must_use]
     pub fn client(client: Client) -> Self {
-        Self::at(Place::Client(Box::new(client)))
+        Self::at(Node::Client(Box::new(client)))
     }
 
     /// A server by its host, for settings that come one by one.
@@ -52,20 +52,20 @@ impl RedisSettings {
     #[builder(finish_fn = build)]
     pub fn server(
         #[builder(start_fn, into)] host: String,
-        /// 6379 unless told.
+        /// The port: 6379 unless told.
         #[builder(default = PORT)]
         port: u16,
-        /// Redis calls its first user `default`.
+        /// The user; Redis calls its first one `default`.
         #[builder(into)]
         user: Option<String>,
-        /// None for a server that asks for none.
+        /// The password; none for a server that asks for none.
         #[builder(into)]
         password: Option<String>,
         /// Whether to connect by TLS; see [`url`](Self::url).
         #[builder(default)]
         tls: bool,
     ) -> Self {
-        Self::at(Place::Server { host, port, user, password, tls })
+        Self::at(Node::Server { host, port, user, password, tls })
     }
 
     /// Keeps this sale apart from others on the same Redis: `flux` unless
@@ -75,8 +75,8 @@ impl RedisSettings {
         Self { prefix: prefix.into(), ..self }
     }
 
-    fn at(place: Place) -> Self {
-        Self { place, prefix: "flux".into() }
+    fn at(node: Node) -> Self {
+        Self { node, prefix: "flux".into() }
     }
 
     /// A client that speaks the protocol our connections do, and the prefix.
@@ -91,10 +91,10 @@ impl RedisSettings {
             return Err(InvalidInput::new("redis_prefix", rule));
         }
         // The client's own words on what is wrong name no secret.
-        let (place, field) = match self.place {
-            Place::Url(url) => (url.into_connection_info(), "redis_url"),
-            Place::Client(client) => (Ok(client.get_connection_info().clone()), "redis_client"),
-            Place::Server { host, port, user, password, tls } => {
+        let (info, field) = match self.node {
+            Node::Url(url) => (url.into_connection_info(), "redis_url"),
+            Node::Client(client) => (Ok(client.get_connection_info().clone()), "redis_client"),
+            Node::Server { host, port, user, password, tls } => {
                 if host.is_empty() || !host.bytes().all(|byte| byte.is_ascii_graphic()) {
                     let rule = format!("must be a name or an address, was {host:?}");
                     return Err(InvalidInput::new("redis_host", rule));
@@ -104,26 +104,26 @@ impl RedisSettings {
                 } else {
                     ConnectionAddr::Tcp(host, port)
                 };
-                let place = address.into_connection_info().map(|place| {
-                    let mut login = place.redis_settings().clone();
+                let info = address.into_connection_info().map(|info| {
+                    let mut login = info.redis_settings().clone();
                     if let Some(user) = user {
                         login = login.set_username(user);
                     }
                     if let Some(password) = password {
                         login = login.set_password(password);
                     }
-                    place.set_redis_settings(login)
+                    info.set_redis_settings(login)
                 });
-                (place, "redis_host")
+                (info, "redis_host")
             }
         };
         let refuse = |error: redis::RedisError| {
             let rule = format!("must be like redis://:password@host:6379/0 ({error})");
             InvalidInput::new(field, rule)
         };
-        let place = place.map_err(refuse)?;
-        let login = place.redis_settings().clone().set_protocol(ProtocolVersion::RESP2);
-        let client = Client::open(place.set_redis_settings(login)).map_err(refuse)?;
+        let info = info.map_err(refuse)?;
+        let login = info.redis_settings().clone().set_protocol(ProtocolVersion::RESP2);
+        let client = Client::open(info.set_redis_settings(login)).map_err(refuse)?;
         Ok((client, prefix))
     }
 }
@@ -149,10 +149,10 @@ impl From<Client> for RedisSettings {
 impl fmt::Debug for RedisSettings {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let mut settings = f.debug_struct("RedisSettings");
-        match &self.place {
-            Place::Url(url) => settings.field("host", &url.rsplit('@').next().unwrap_or_default()),
-            Place::Client(client) => settings.field("client", client),
-            Place::Server { host, port, tls, .. } => {
+        match &self.node {
+            Node::Url(url) => settings.field("host", &url.rsplit('@').next().unwrap_or_default()),
+            Node::Client(client) => settings.field("client", client),
+            Node::Server { host, port, tls, .. } => {
                 settings.field("host", host).field("port", port).field("tls", tls)
             }
         };
@@ -201,8 +201,8 @@ mod tests {
         let (by_url, prefix) = by_url.check().expect("a place");
         let [parts, url] = [by_parts, by_url].map(|client| client.get_connection_info().clone());
         assert_eq!(parts.addr(), url.addr());
-        let login = |place: &redis::ConnectionInfo| {
-            let login = place.redis_settings();
+        let login = |info: &redis::ConnectionInfo| {
+            let login = info.redis_settings();
             (login.username().map(str::to_owned), login.password().map(str::to_owned))
         };
         assert_eq!(login(&parts), login(&url));

@@ -26,9 +26,9 @@ const PAUSE: Backoff = Backoff::new(Duration::from_millis(50), Duration::from_mi
 /// The failure of one entry of a batch.
 #[derive(Debug, Clone)]
 pub(super) enum EntryError {
-    /// SQS holds it against the entry, which will never be done.
+    /// SQS finds fault with the entry, which will never be done.
     Refused(String),
-    /// Anything else.
+    /// Any other failure.
     Failed(SeamError),
 }
 
@@ -44,7 +44,7 @@ impl From<EntryError> for SeamError {
 /// The results of the entries of one piece of work, in order.
 pub(super) type Results = Vec<Result<(), EntryError>>;
 
-/// The results of the entries of one call as SQS tells them, by their place in it.
+/// The results of the entries of one call as SQS tells them, by their index in it.
 pub(super) type Replies = Vec<Option<Result<(), BatchResultErrorEntry>>>;
 
 pub(super) fn replies<'r>(
@@ -54,7 +54,7 @@ pub(super) fn replies<'r>(
 ) -> Replies {
     let mut replies: Replies = vec![None; entries];
     let mut note = |id: &str, reply| {
-        if let Some(slot) = id.parse().ok().and_then(|place: usize| replies.get_mut(place)) {
+        if let Some(slot) = id.parse().ok().and_then(|index: usize| replies.get_mut(index)) {
             *slot = Some(reply);
         }
     };
@@ -96,22 +96,22 @@ where
     let mut results = vec![Err(unknown()); entries.len()];
     let mut left: Vec<usize> = (0..entries.len()).collect();
     for try_ in 1..=TRIES {
-        let asked = left.iter().map(|place| entries[*place].clone()).collect();
+        let asked = left.iter().map(|index| entries[*index].clone()).collect();
         let replies = match call(asked).await {
             Ok(replies) => replies,
             Err(error) => {
                 let error = EntryError::Failed(error);
-                left.iter().for_each(|place| results[*place] = Err(error.clone()));
+                left.iter().for_each(|index| results[*index] = Err(error.clone()));
                 break;
             }
         };
         let mut again = Vec::new();
-        for (place, reply) in left.into_iter().zip(replies) {
-            results[place] = match reply {
+        for (index, reply) in left.into_iter().zip(replies) {
+            results[index] = match reply {
                 Some(Ok(())) => Ok(()),
                 Some(Err(fault)) if fault.sender_fault() => Err(EntryError::Refused(said(&fault))),
                 Some(Err(fault)) => {
-                    again.push(place);
+                    again.push(index);
                     let error = SeamError::unavailable(SERVICE).with_source(said(&fault));
                     Err(EntryError::Failed(error))
                 }

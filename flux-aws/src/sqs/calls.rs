@@ -31,10 +31,10 @@ const REASON: &str = "reason";
 #[derive(Debug, Clone, Default)]
 pub(super) struct Outgoing {
     pub(super) body: String,
-    /// For a FIFO queue.
+    /// The group in a FIFO queue.
     pub(super) group: Option<String>,
     pub(super) delay: Duration,
-    /// For the dead-letter queue.
+    /// The reason, for the dead-letter queue.
     pub(super) reason: Option<String>,
 }
 
@@ -51,7 +51,7 @@ pub(super) struct Received {
 #[derive(Debug, Clone)]
 pub(super) struct Calls {
     client: Client,
-    /// Waits for long polls.
+    /// The client for long polls, with a longer time-out.
     poller: Client,
     meter: Meter,
 }
@@ -75,7 +75,7 @@ impl Calls {
         self.meter.sqs(operation, payload_bytes);
     }
 
-    /// Sends them all; each has its own result.
+    /// Sends messages; each has its own result.
     pub(super) async fn send(&self, url: &str, messages: Vec<Outgoing>) -> Results {
         let entries = messages.into_iter().map(entry).collect();
         let bytes = |entry: &SendMessageBatchRequestEntry| entry.message_body.len();
@@ -84,8 +84,8 @@ impl Calls {
             let call = async move {
                 let (count, payload) = (entries.len(), entries.iter().map(bytes).sum());
                 this.count("SendMessageBatch", payload);
-                for (place, entry) in entries.iter_mut().enumerate() {
-                    entry.id = place.to_string();
+                for (index, entry) in entries.iter_mut().enumerate() {
+                    entry.id = index.to_string();
                 }
                 let request = this.client.send_message_batch().queue_url(&url);
                 let answer = request.set_entries(Some(entries)).send().await;
@@ -98,15 +98,15 @@ impl Calls {
         in_calls(entries, bytes, call).await
     }
 
-    /// Deletes them all; each has its own result.
+    /// Deletes messages; each has its own result.
     pub(super) async fn delete(&self, url: &str, handles: Vec<String>) -> Results {
         let call = |handles: Vec<String>| {
             let (this, url) = (self.clone(), url.to_owned());
             let call = async move {
                 let count = handles.len();
                 this.count("DeleteMessageBatch", 0);
-                let entries = handles.into_iter().enumerate().map(|(place, handle)| {
-                    let entry = DeleteMessageBatchRequestEntry::builder().id(place.to_string());
+                let entries = handles.into_iter().enumerate().map(|(index, handle)| {
+                    let entry = DeleteMessageBatchRequestEntry::builder().id(index.to_string());
                     entry.receipt_handle(handle).build().expect("id and handle are set")
                 });
                 let request = this.client.delete_message_batch().queue_url(&url);
@@ -120,7 +120,7 @@ impl Calls {
         in_calls(handles, |_| 0, call).await
     }
 
-    /// Lets them be seen again after so long; each has its own result.
+    /// Lets messages be seen again after the given time; each has its own result.
     pub(super) async fn change_visibility(
         &self,
         url: &str,
@@ -131,9 +131,9 @@ impl Calls {
             let call = async move {
                 let count = handles.len();
                 this.count("ChangeMessageVisibilityBatch", 0);
-                let entries = handles.into_iter().enumerate().map(|(place, (handle, time))| {
+                let entries = handles.into_iter().enumerate().map(|(index, (handle, time))| {
                     let entry = ChangeMessageVisibilityBatchRequestEntry::builder();
-                    let entry = entry.id(place.to_string()).receipt_handle(handle);
+                    let entry = entry.id(index.to_string()).receipt_handle(handle);
                     let entry = entry.visibility_timeout(seconds(time)).build();
                     entry.expect("id and handle are set")
                 });
@@ -227,7 +227,7 @@ fn received(message: aws_sdk_sqs::types::Message) -> Option<Received> {
     })
 }
 
-/// SQS takes whole seconds; never earlier than asked.
+/// The time in whole seconds, as SQS takes it; never earlier than asked.
 fn seconds(time: Duration) -> i32 {
     let begun = u64::from(time.subsec_nanos() > 0);
     i32::try_from(time.as_secs() + begun).unwrap_or(i32::MAX)

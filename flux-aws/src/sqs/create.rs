@@ -1,4 +1,4 @@
-//! Making the queues, for tests and trials; terraform does it for keeps.
+//! Makes the queues, for tests and trials; terraform does it for keeps.
 
 use std::collections::HashMap;
 use std::time::Duration;
@@ -20,12 +20,12 @@ const POLL_SECONDS: u32 = 20;
 /// Settings of a queue that [`create`] makes.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct CreateOptions {
-    /// After how long an unsettled delivery comes again, in whole seconds.
+    /// Time after which an unsettled delivery comes again, in whole seconds.
     pub visibility: Duration,
 }
 
 impl Default for CreateOptions {
-    /// Half a minute.
+    /// A time-out of half a minute.
     fn default() -> Self {
         Self { visibility: Duration::from_secs(30) }
     }

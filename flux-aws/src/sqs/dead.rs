@@ -1,4 +1,4 @@
-//! The dead-letter queue: what was given up, why, and how it comes back.
+//! The dead-letter queue: the messages that were given up, why, and their way back.
 
 use std::collections::HashMap;
 use std::time::Duration;
@@ -18,13 +18,13 @@ use super::pack::{self, Entry};
 use super::queue::{Queue, ignoring_stale, lock, now};
 use super::{Kind, SERVICE};
 
-/// Letters are out of others' sight so long while they are looked through.
+/// Time for which letters are out of others' sight while they are looked through.
 const LOOK: Duration = Duration::from_secs(30);
-/// A long poll asks all of SQS's servers, so that an empty answer is one.
+/// Wait of a long poll, which asks all of SQS's servers: an empty answer means none.
 const LOOK_WAIT: Duration = Duration::from_secs(1);
 /// SQS messages looked through at once, to find the oldest.
 const LOOKED_AT: std::ops::RangeInclusive<usize> = 100..=1_000;
-/// The rest of a reason is cut off.
+/// Bytes of a reason; the rest is cut off.
 const REASON_BYTES_MAX: usize = 1024;
 
 /// A message in the dead-letter queue.
@@ -70,7 +70,7 @@ impl Queue {
         // and this be the next try.
         let (mut settled, mut buried, mut outgoing) = (Vec::new(), Vec::new(), Vec::new());
         for (receipt, reason) in receipts {
-            let message = lock(&self.flight).message(receipt, Instant::now()).cloned();
+            let message = lock(&self.in_flight).message(receipt, Instant::now()).cloned();
             let Some(message) = message else {
                 settled.push(receipt);
                 continue;
@@ -98,7 +98,7 @@ impl Queue {
         Outgoing { body, group, ..Outgoing::default() }
     }
 
-    /// Puts bodies that can't be read aside as they are.
+    /// Moves bodies that can't be read to the dead-letter queue as they are.
     pub(super) async fn bury_bodies(&self, parts: Vec<(String, String)>) -> Result<(), SeamError> {
         let dead = self.dead_url()?;
         let letter = |(body, reason): (String, String)| Outgoing {
@@ -131,7 +131,7 @@ impl Queue {
             let (found, mut back) = self.look_through(dead, max - redriven).await?;
             let (mut moved, mut entries, mut count) = (Vec::new(), Vec::new(), 0);
             for found in found {
-                // What SQS moved here by itself is a pack, and comes back whole.
+                // A message that SQS moved here by itself is a pack, and comes back whole.
                 if redriven + count >= max {
                     back.push(found.handle);
                     continue;
@@ -144,8 +144,8 @@ impl Queue {
             }
             let failed = self.send_entries(entries, self.packing(), Duration::ZERO).await;
             let first_error = failed.first().map(|(_, error)| error.clone());
-            for (place, _) in &failed {
-                moved[*place].1 = 0;
+            for (index, _) in &failed {
+                moved[*index].1 = 0;
             }
             let (sent, kept): (Vec<_>, Vec<_>) = moved.into_iter().partition(|(_, n)| *n > 0);
             let count: usize = sent.iter().map(|(_, letters)| letters).sum();
@@ -165,8 +165,8 @@ impl Queue {
         Ok(redriven)
     }
 
-    /// Takes what lies there into sight, oldest first: all of it if it is
-    /// little, else what SQS gives first. Also the handles of what can't be
+    /// Reads the letters, oldest first: all of them if there are
+    /// few, else those that SQS gives first. Also the handles of those that can't be
     /// read.
     async fn look_through(
         &self,
@@ -208,7 +208,7 @@ impl Queue {
     }
 }
 
-/// A letter of ours, or a pack that SQS moved here by its own count.
+/// Reads a letter of ours, or a pack that SQS moved here by its own count.
 fn read(received: &Received) -> Option<Vec<DeadLetter>> {
     if let Ok(letter) = serde_json::from_str(&received.body) {
         let Letter { message, reason, buried_at, .. } = letter;

@@ -1,4 +1,4 @@
-//! An estimate of how much waits, and the bound on it. SQS counts packs, so their
+//! An estimate of the queue's depth, and the bound on it. SQS counts packs, so their
 //! usual size here makes messages of them.
 
 use std::time::Duration;
@@ -7,9 +7,9 @@ use tokio::time::Instant;
 
 use super::in_flight::Counts;
 
-/// The queue's depth is read this often at most, while messages are sent …
+/// Time between two readings of the depth, while messages are sent …
 pub(super) const READ_EVERY: Duration = Duration::from_secs(1);
-/// … and only when so many were sent since.
+/// … and messages sent between them, both at least.
 const READ_AFTER: u64 = 100;
 /// The newest pack's share in the mean size of packs.
 const NEWEST: f64 = 1.0 / 16.0;
@@ -30,7 +30,7 @@ impl Depth {
         Self { messages_max, pack_messages: 1.0, read_at, sent_since, is_full }
     }
 
-    /// A pack of so many messages was sent or received.
+    /// Takes note of a pack of so many messages that was sent or received.
     pub(super) fn saw_pack(&mut self, messages: usize) {
         self.pack_messages += (messages as f64 - self.pack_messages) * NEWEST;
     }
@@ -47,7 +47,7 @@ impl Depth {
         due
     }
 
-    /// Turns SQS messages that wait and are in flight into messages of ours; what
+    /// Turns SQS' counts, waiting and in flight, into messages of ours; what
     /// is out here is known exactly.
     pub(super) fn messages(&self, (waiting, in_flight): (u64, u64), here: Counts) -> (u64, u64) {
         let messages = |packs: u64| (packs as f64 * self.pack_messages).round() as u64;

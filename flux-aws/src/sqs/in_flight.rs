@@ -1,5 +1,5 @@
 //! The messages that were received and are not settled: packs by number, their messages by
-//! place. An SQS message is done with when each of its messages is settled.
+//! index. An SQS message is done with when each of its messages is settled.
 
 use std::collections::{BTreeMap, BTreeSet, VecDeque};
 use std::time::Duration;
@@ -9,7 +9,7 @@ use flux_core::protocol::Message;
 use flux_core::seams::{Delivery, Receipt};
 use tokio::time::Instant;
 
-/// Packs in flight here; of more, the oldest are forgotten, and come again.
+/// Most packs in flight here; of more, the oldest are forgotten, and come again.
 const PACKS_MAX: usize = 10_000;
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -18,7 +18,7 @@ enum State {
     Buffered,
     Out,
     Done,
-    /// Handed back, to come again after so long.
+    /// Handed back, to come again after the given time.
     Back(Duration),
 }
 
@@ -42,7 +42,7 @@ struct Pack {
 #[derive(Debug, Clone, PartialEq)]
 pub(super) enum End {
     Delete,
-    /// None of it was done: it comes again after so long.
+    /// None of it was done: it comes again after the given time.
     Return(Duration),
     /// Send what was handed back again, with the attempts made, then delete.
     Resend(Vec<(u32, Message)>, Duration),
@@ -55,7 +55,7 @@ pub(super) enum Settle {
     Back(Duration),
 }
 
-/// Numbers of packs and messages by where they are.
+/// Counts of packs and messages by their state.
 #[derive(Debug, Default, Clone, Copy, PartialEq, Eq)]
 pub(super) struct Counts {
     pub(super) packs: usize,
@@ -74,7 +74,7 @@ pub(super) struct InFlight {
 }
 
 impl InFlight {
-    /// Numbers start at random, so that no other process's receipts fit.
+    /// Starts the numbers at `first`, a random one, so that no other process's receipts fit.
     pub(super) fn new(visibility: Duration, first: u64) -> Self {
         Self { visibility, packs: BTreeMap::new(), buffer: VecDeque::new(), next: first }
     }
@@ -93,7 +93,7 @@ impl InFlight {
         {
             oldest.remove();
         }
-        // Behind one that is extended there may be others.
+        // Packs that ran out may stand behind one that was extended.
         if self.packs.len() >= PACKS_MAX {
             self.packs.retain(|_, pack| pack.until > now);
         }
@@ -102,7 +102,7 @@ impl InFlight {
         }
         let number = self.next;
         self.next = self.next.wrapping_add(1);
-        self.buffer.extend((0..messages.len()).map(|place| (number, place)));
+        self.buffer.extend((0..messages.len()).map(|index| (number, index)));
         let slot = |(attempts, message): (u32, Message)| Slot {
             message,
             attempt: attempts.saturating_add(receives),
@@ -118,34 +118,34 @@ impl InFlight {
     pub(super) fn take(&mut self, max: usize, now: Instant) -> (Vec<Delivery>, Vec<(u64, String)>) {
         let (mut deliveries, mut ageing) = (Vec::new(), BTreeMap::new());
         while deliveries.len() < max {
-            let Some((number, place)) = self.buffer.pop_front() else { break };
+            let Some((number, index)) = self.buffer.pop_front() else { break };
             let alive = self.packs.get_mut(&number).filter(|pack| pack.until > now);
             // The rest of what ran out comes again.
             let Some(pack) = alive else { continue };
             if pack.until - now < self.visibility / 2 {
                 ageing.insert(number, pack.handle.clone());
             }
-            let slot = &mut pack.slots[place];
+            let slot = &mut pack.slots[index];
             slot.state = State::Out;
-            let receipt = Receipt(format!("{number:x}.{place}"));
+            let receipt = Receipt(format!("{number:x}.{index}"));
             deliveries.push(Delivery::new(slot.message.clone(), receipt, slot.attempt));
         }
         (deliveries, ageing.into_iter().collect())
     }
 
     fn find(&mut self, receipt: &Receipt, now: Instant) -> Option<(u64, &mut Pack, usize)> {
-        let (number, place) = receipt.0.split_once('.')?;
+        let (number, index) = receipt.0.split_once('.')?;
         let number = u64::from_str_radix(number, 16).ok()?;
-        let place = place.parse().ok()?;
+        let index = index.parse().ok()?;
         let pack = self.packs.get_mut(&number)?;
-        let is_alive = pack.until > now && place < pack.slots.len();
-        is_alive.then_some((number, pack, place))
+        let is_alive = pack.until > now && index < pack.slots.len();
+        is_alive.then_some((number, pack, index))
     }
 
     /// The message of a delivery that is still out.
     pub(super) fn message(&mut self, receipt: &Receipt, now: Instant) -> Option<&Message> {
-        let (_, pack, place) = self.find(receipt, now)?;
-        let slot = &pack.slots[place];
+        let (_, pack, index) = self.find(receipt, now)?;
+        let slot = &pack.slots[index];
         (slot.state == State::Out).then_some(&slot.message)
     }
 
@@ -159,8 +159,8 @@ impl InFlight {
     ) -> (Vec<Message>, Vec<(u64, String, End)>) {
         let (mut done, mut touched) = (Vec::new(), BTreeSet::new());
         for receipt in receipts {
-            let Some((number, pack, place)) = self.find(receipt, now) else { continue };
-            let slot = &mut pack.slots[place];
+            let Some((number, pack, index)) = self.find(receipt, now) else { continue };
+            let slot = &mut pack.slots[index];
             match (slot.state, how) {
                 (State::Out, Settle::Done) => {
                     slot.state = State::Done;
@@ -186,8 +186,8 @@ impl InFlight {
     pub(super) fn out(&mut self, receipts: &[Receipt], now: Instant) -> Vec<(u64, String)> {
         let mut packs = BTreeMap::new();
         for receipt in receipts {
-            if let Some((number, pack, place)) = self.find(receipt, now)
-                && pack.slots[place].state == State::Out
+            if let Some((number, pack, index)) = self.find(receipt, now)
+                && pack.slots[index].state == State::Out
             {
                 packs.insert(number, pack.handle.clone());
             }
@@ -195,7 +195,7 @@ impl InFlight {
         packs.into_iter().collect()
     }
 
-    /// The pack's time-out was restarted at `since`.
+    /// Takes note that the pack's time-out was restarted at `since`.
     pub(super) fn extended(&mut self, number: u64, since: Instant) {
         if let Some(pack) = self.packs.get_mut(&number) {
             pack.until = pack.until.max(since + self.visibility);

@@ -61,7 +61,7 @@ use crate::bill::Meter;
 const SERVICE: &str = "SQS";
 /// Calls of `send` that wait for the batch before theirs.
 const SENDERS_MAX: usize = 10_000;
-/// Advice to those who are turned away because more than that wait.
+/// The advice to callers who are turned away because more than that wait.
 const RETRY_AFTER: Duration = Duration::from_secs(1);
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -123,7 +123,7 @@ impl SqsQueue {
         #[builder(start_fn)] client: Client,
         #[builder(start_fn)] queue: &str,
         #[builder(start_fn)] meter: &Meter,
-        /// With so many messages in the queue, 1,000,000, sending answers
+        /// The most messages in the queue, 1,000,000 unless told; beyond it sending answers
         /// [`SeamError::Overloaded`]. The depth is read once a second at most
         /// while messages are sent, so it may be passed by what is sent in
         /// that time.
@@ -150,7 +150,7 @@ impl SqsQueue {
             dead_url,
             kind,
             visibility,
-            flight: Mutex::new(InFlight::new(visibility, Uuid::now_v7().as_u128() as u64)),
+            in_flight: Mutex::new(InFlight::new(visibility, Uuid::now_v7().as_u128() as u64)),
             sent: Mutex::default(),
             depth: Mutex::new(Depth::new(messages_max)),
         });
@@ -227,7 +227,7 @@ impl OrderQueue for SqsQueue {
     }
 
     async fn extend(&self, receipts: &[Receipt]) -> Result<(), SeamError> {
-        let packs = lock(&self.queue.flight).out(receipts, Instant::now());
+        let packs = lock(&self.queue.in_flight).out(receipts, Instant::now());
         self.queue.extend(packs).await
     }
 

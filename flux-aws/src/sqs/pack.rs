@@ -13,9 +13,9 @@ use super::SERVICE;
 const VERSION: u64 = 1;
 /// Messages of one pack.
 pub(super) const PACK_MAX: usize = 100;
-/// A pack's body stays within what is billed as one request of 64 KiB.
+/// Bytes of a pack's body, which stays within the 64 KiB billed as one request.
 pub(super) const BODY_BYTES_MAX: usize = 60 * 1024;
-/// A message larger than this is refused; with a reason beside it, it still
+/// Bytes of a message; a larger one is refused. With a reason beside it, it still
 /// fits in 256 KiB, which every SQS queue takes.
 const MESSAGE_BYTES_MAX: usize = 252 * 1024;
 
@@ -63,7 +63,7 @@ pub(super) struct Entry<T> {
 }
 
 impl<T> Entry<T> {
-    /// `attempts` is how often the message was delivered before, in packs that
+    /// Writes a message. `attempts` is how often it was delivered before, in packs that
     /// are gone.
     ///
     /// # Errors
@@ -117,18 +117,18 @@ impl<T> Pack<T> {
     }
 }
 
-/// Which messages may share a pack.
+/// The rule for sharing a pack.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum Packing {
-    /// Any; those on one item stay together, so that workers contend less.
+    /// Any messages share; those on one item stay together, so that workers contend less.
     Full,
-    /// Only those of one group, in order: a FIFO queue.
+    /// Messages of one group share, in order: a FIFO queue.
     ByGroup,
-    /// None.
+    /// No messages share.
     Alone,
 }
 
-/// Makes as few packs as that allows. Messages on one item keep their order.
+/// Makes as few packs as the rule allows. Messages on one item keep their order.
 pub(super) fn pack<T>(mut entries: Vec<Entry<T>>, packing: Packing) -> Vec<Pack<T>> {
     match packing {
         Packing::Full => entries.sort_by(|a, b| a.group.item().cmp(&b.group.item())),

@@ -1,4 +1,4 @@
-//! Polls run in a task: one at a time, for all who wait, and what it brings
+//! Polls, run in a task: one at a time, for all who wait. What it brings
 //! stays here if they went away.
 
 use std::sync::{Arc, Mutex};
@@ -14,7 +14,7 @@ use super::SERVICE;
 use super::calls::POLL_MAX;
 use super::queue::{Queue, lock};
 
-/// SQS waits whole seconds; shorter waits are polls so far apart.
+/// Time between short polls, as SQS itself waits whole seconds.
 const SHORT: Duration = Duration::from_millis(100);
 
 /// The progress of a poll.
@@ -32,7 +32,7 @@ pub(super) struct Polls {
     state: Mutex<(Option<watch::Receiver<Phase>>, JoinSet<()>)>,
 }
 
-/// Whether a poll was there already.
+/// The caller that began a poll: this one, or another before it.
 #[derive(PartialEq)]
 enum Whose {
     Mine,
@@ -71,7 +71,7 @@ impl Polls {
                 Whose::Mine => Ok(landed.await.map(|_| ())),
                 Whose::Anothers => timeout_at(end, landed).await.map(|r| r.map(|_| ())),
             };
-            if matches!(result, Ok(Ok(()))) && lock(&self.queue.flight).has_buffered() {
+            if matches!(result, Ok(Ok(()))) && lock(&self.queue.in_flight).has_buffered() {
                 continue;
             }
             let over = timeout_at(end, poll.wait_for(|phase| matches!(phase, Phase::Over(_))));
@@ -84,7 +84,7 @@ impl Polls {
     }
 
     async fn take(&self, max: usize) -> Vec<Delivery> {
-        let (deliveries, ageing) = lock(&self.queue.flight).take(max, Instant::now());
+        let (deliveries, ageing) = lock(&self.queue.in_flight).take(max, Instant::now());
         if !ageing.is_empty()
             && let Err(error) = self.queue.extend(ageing).await
         {

@@ -1,4 +1,4 @@
-//! The queue without its tasks: how packs are sent, come in, and end.
+//! The queue without its tasks: packs are sent, come in, and end.
 
 use std::sync::{Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, SystemTime};
@@ -18,11 +18,11 @@ use super::pack::{self, Entry, Opened, Pack, Packing};
 use super::sent::Sent;
 use super::{Kind, SERVICE};
 
-/// A pack that comes this often is taken apart, so that poison is alone.
+/// Deliveries after which a pack is taken apart, so that poison is alone.
 const SPLIT_AT: u32 = 3;
-/// SQS delays a message no longer than this …
+/// The longest that SQS delays a message.
 const DELAY_MAX: Duration = Duration::from_secs(900);
-/// … and hides one no longer than twelve hours since it was received.
+/// The longest that a message is hidden: SQS grants twelve hours since it was received.
 const HIDDEN_MAX: Duration = Duration::from_secs(11 * 3600);
 
 pub(super) fn lock<T>(state: &Mutex<T>) -> MutexGuard<'_, T> {
@@ -42,7 +42,7 @@ pub(super) struct Queue {
     pub(super) dead_url: Option<String>,
     pub(super) kind: Kind,
     pub(super) visibility: Duration,
-    pub(super) flight: Mutex<InFlight>,
+    pub(super) in_flight: Mutex<InFlight>,
     pub(super) sent: Mutex<Sent>,
     pub(super) depth: Mutex<Depth>,
 }
@@ -50,7 +50,7 @@ pub(super) struct Queue {
 /// An SQS message that can't be handed out as it is.
 #[derive(Debug)]
 pub(super) enum Trouble {
-    /// Parts of a body that can't be read, and why; and what could.
+    /// Parts of a body that can't be read, and why; and the rest, which could.
     Unreadable { handle: String, parts: Vec<(String, String)>, rest: Vec<(u32, Message)> },
     /// A pack to take apart.
     Split { handle: String, messages: Vec<(u32, Message)> },
@@ -64,7 +64,7 @@ impl Queue {
         }
     }
 
-    /// Sends the entries; the tags of those that were not sent, and why.
+    /// Sends the entries, and returns the tags of those that were not sent, and why.
     pub(super) async fn send_entries<T>(
         &self,
         entries: Vec<Entry<T>>,
@@ -92,7 +92,7 @@ impl Queue {
         failed.flatten().collect()
     }
 
-    /// The work on calls gathered to be sent together.
+    /// Sends the messages of a batch of calls together.
     pub(super) async fn send_together(
         &self,
         calls: Vec<Vec<Entry<()>>>,
@@ -119,7 +119,7 @@ impl Queue {
         failed.into_iter().next().map_or(Ok(()), |((), error)| Err(error))
     }
 
-    /// Puts what can be handed out where it will be, and answers the rest.
+    /// Buffers the packs that can be handed out, and returns the others.
     pub(super) fn take_in(&self, received: Vec<Received>) -> Vec<Trouble> {
         let mut troubles = Vec::new();
         let now = Instant::now();
@@ -141,7 +141,7 @@ impl Queue {
                 continue;
             }
             lock(&self.depth).saw_pack(messages.len());
-            lock(&self.flight).add(handle, sent_at, receives, messages, now);
+            lock(&self.in_flight).add(handle, sent_at, receives, messages, now);
         }
         troubles
     }
@@ -189,7 +189,7 @@ impl Queue {
         receipts: impl IntoIterator<Item = &Receipt>,
         how: Settle,
     ) -> Result<(), SeamError> {
-        let (done, ended) = lock(&self.flight).settle(receipts, how, Instant::now());
+        let (done, ended) = lock(&self.in_flight).settle(receipts, how, Instant::now());
         lock(&self.sent).forget(&done);
         let (mut deleted, mut returned, mut first_error) = (Vec::new(), Vec::new(), None);
         for (number, handle, end) in ended {
@@ -214,7 +214,7 @@ impl Queue {
         let numbers = numbers.chain(returned.iter().map(|(number, ..)| *number));
         for (number, result) in numbers.zip(deletions.into_iter().chain(returns)) {
             match ignoring_stale([result]) {
-                Ok(()) => lock(&self.flight).forget(number),
+                Ok(()) => lock(&self.in_flight).forget(number),
                 Err(error) => first_error = first_error.or(Some(error)),
             }
         }
@@ -229,9 +229,9 @@ impl Queue {
         let results = self.calls.change_visibility(&self.url, handles).await;
         for (number, result) in numbers.iter().zip(&results) {
             match result {
-                Ok(()) => lock(&self.flight).extended(*number, since),
+                Ok(()) => lock(&self.in_flight).extended(*number, since),
                 // It came again, or will.
-                Err(EntryError::Refused(_)) => lock(&self.flight).forget(*number),
+                Err(EntryError::Refused(_)) => lock(&self.in_flight).forget(*number),
                 Err(EntryError::Failed(_)) => {}
             }
         }
@@ -243,7 +243,7 @@ impl Queue {
         if lock(&self.depth).is_due(messages, Instant::now()) {
             match self.counts(&self.url).await {
                 Ok(packs) => {
-                    let here = lock(&self.flight).counts(Instant::now());
+                    let here = lock(&self.in_flight).counts(Instant::now());
                     let mut depth = lock(&self.depth);
                     let (waiting, in_flight) = depth.messages(packs, here);
                     depth.read(waiting + in_flight);
@@ -264,7 +264,7 @@ impl Queue {
                 None => Ok((0, 0)),
             }
         })?;
-        let here = lock(&self.flight).counts(Instant::now());
+        let here = lock(&self.in_flight).counts(Instant::now());
         let (waiting, in_flight) = lock(&self.depth).messages(packs, here);
         let oldest = here.oldest.map_or(Duration::ZERO, |oldest| now().since(oldest));
         let depth = QueueDepth::builder().waiting(waiting).in_flight(in_flight);
@@ -295,8 +295,8 @@ impl Queue {
     }
 }
 
-/// SQS refuses what is about a message that came again, or is gone: nothing is
-/// left to do about that.
+/// Passes over refusals: SQS refuses what is about a message that came again,
+/// or is gone, and nothing is left to do about that.
 pub(super) fn ignoring_stale(
     results: impl IntoIterator<Item = Result<(), EntryError>>,
 ) -> Result<(), SeamError> {

@@ -1,4 +1,4 @@
-//! SQS can't be looked into; but what this process sent, it remembers for a
+//! A memory of what this process sent, as SQS can't be looked into. It lasts a
 //! while.
 
 use std::collections::{HashMap, VecDeque};
@@ -10,7 +10,7 @@ use tokio::time::Instant;
 
 /// Orders remembered; of more, the oldest are forgotten.
 const ORDERS_MAX: usize = 100_000;
-/// An order is remembered so long at most: another process may decide it.
+/// The longest that an order is remembered: another process may decide it.
 const AGE_MAX: Duration = Duration::from_secs(15 * 60);
 
 #[derive(Debug, Default)]
@@ -34,7 +34,7 @@ impl Sent {
         self.tidy(now);
     }
 
-    /// Forgets what was not sent, or is done.
+    /// Forgets the messages, which were not sent or are done.
     pub(super) fn forget(&mut self, messages: &[Message]) {
         for message in messages {
             let Message::Place(order) = message else { continue };

@@ -1,4 +1,4 @@
-//! What things cost, in the units the emulator counts by DynamoDB's rules. The
+//! The costs of calls, in the units the emulator counts by DynamoDB's rules. The
 //! figures of `design.md` are printed here: `cargo test … bill -- --nocapture`.
 
 use std::sync::Arc;
@@ -35,7 +35,7 @@ fn say(what: &str, bill: &Bill, times: usize) {
     );
 }
 
-/// What an order costs in full commits, and in one of its own.
+/// The bill of an order in full commits, and in one of its own.
 async fn in_full_and_alone(
     what: &str,
     spec: ItemSpec,
@@ -55,7 +55,7 @@ async fn in_full_and_alone(
     })
     .await;
     say(&format!("{what}, {full} in a commit, each"), &bill, commits * full);
-    // Now and then a row of the log.
+    // The mean includes a row of the log now and then.
     let ((), alone) = bill_of(&meter, async {
         for number in 0..25 {
             apply(&store, &[&claimed], vec![new(&write(commits * full + number))]).await;

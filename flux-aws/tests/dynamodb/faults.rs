@@ -1,4 +1,4 @@
-//! What only the service itself does, and seldom: each failure means what it
+//! Failures that only the service itself makes, and seldom: each means what it
 //! should, and no write is lost or made twice.
 
 use std::sync::Arc;
@@ -384,7 +384,7 @@ async fn an_old_token_is_fenced_where_no_stock_moves() {
     let placed = held(&single(1, "a"));
     apply(&old, &[&before], vec![new(&placed)]).await;
     claim(&other, "a").await;
-    // The units stay taken, so the shelf stays as it is.
+    // The units stay taken, so the stock row stays as it is.
     let paid = PaymentRef::new("pay").expect("a name");
     let paid = OrderState::Confirmed(placed.hold().expect("it is held"), paid);
     let expect = Expect::Status(OrderStatus::Held);

@@ -1,4 +1,4 @@
-//! As large as anything may be.
+//! Orders, items and commits at their largest.
 
 use std::sync::Arc;
 use std::time::Instant;

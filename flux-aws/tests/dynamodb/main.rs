@@ -9,7 +9,7 @@
 //!
 //! | broken rule | caught by |
 //! |---|---|
-//! | a shelf is written without a look at `epoch` | `a_commit_that_arrives_after_the_next_claim_writes_nothing`, `four_engines_sell_eight_stripes_to_the_last_unit`, `and_so_they_do_over_stripes` |
+//! | a stock row is written without a look at `epoch` | `a_commit_that_arrives_after_the_next_claim_writes_nothing`, `four_engines_sell_eight_stripes_to_the_last_unit`, `and_so_they_do_over_stripes` |
 //! | without a look at `revision` | `a_commit_that_arrives_late_does_not_undo_a_later_one_of_its_claim`; conformance: `no_more_is_taken_by_writers_at_once`, `a_cap_holds_over_commits_at_once` |
 //! | `epoch` is not looked at where no stock moves | `an_old_token_is_fenced_where_no_stock_moves` |
 //! | a claim sets its token on the first stripe only | `a_claim_fences_every_stripe` |

@@ -58,7 +58,7 @@ impl Microburst {
         true
     }
 
-    /// These rules, in place of all others.
+    /// Replaces all rules with these.
     fn rules(&self, rules: &Value) {
         let body = rules.to_string();
         let mut wire = TcpStream::connect(("127.0.0.1", self.port)).expect("it listens");
@@ -151,7 +151,7 @@ async fn each_failure_of_a_commit_means_what_it_should() {
         assert!(matches!(outcome, Err(SeamError::Broken { .. })), "{lasts}: {outcome:?}");
         assert_eq!(available(&well, "a").await, 5, "{lasts}");
     }
-    // Nobody answers, though every try arrives: one of them was taken.
+    // Every try arrives and none is answered: one of them was taken.
     let (well, by_way) = burst.stores().await;
     let claimed = claim(&by_way, "a").await;
     burst.rules(&transaction(100, &json!({"response": {"abort_bytes": 0}})));

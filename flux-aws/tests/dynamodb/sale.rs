@@ -66,7 +66,7 @@ impl Sale {
         Self { backend, engines, history, truth }
     }
 
-    /// Places until there is an answer, each time at another engine.
+    /// Places an order until there is an answer, each time at another engine.
     async fn insist(&self, request: &OrderRequest, seed: u64) -> Result<Order, Error> {
         let mut last = None;
         for turn in 0..PATIENCE {
@@ -124,7 +124,7 @@ impl Sale {
         Some(placed)
     }
 
-    /// Lets everything come to rest, then holds it against the history.
+    /// Lets everything come to rest, then compares it with the history.
     pub(crate) async fn judge(&self, demand: Demand) -> EndState {
         for engine in &self.engines {
             engine.shutdown().await;
@@ -134,7 +134,7 @@ impl Sale {
         assert_eq!(self.history.check(&end), []);
         let control = Backend { store: self.truth.clone(), ..self.backend.clone() };
         let control = Flux::builder(control).role(flux_core::Role::AcceptOnly).start();
-        // What is held is read from an index, which may lag.
+        // The count of held units is read from an index, which may lag.
         let mut audit = control.audit().await.expect("read");
         for _ in 0..50 {
             if audit.is_clean() {

@@ -46,7 +46,7 @@ async fn four_engines_sell_eight_stripes_to_the_last_unit() {
     }
     let end = sale.judge(Demand::CoversStock).await;
     assert_eq!(owned(&end.orders, "a"), 1_000);
-    // Nothing came back, so whoever wanted one unit and was turned down was
+    // No units came back, so whoever wanted one unit and was turned down was
     // turned down after the last order that got some.
     let wants_one = |order: &&Order| order.lines[0].ask.units() == 1;
     let decided = |order: &Order| order.decided_at();
@@ -127,7 +127,7 @@ async fn a_claim_that_is_overtaken_halfway_begins_again() {
     assert!(matches!(outcomes[..], [CommitOutcome::Fenced(_)]), "{outcomes:?}");
 }
 
-/// How long it takes to sell all of one item with so much added to each call.
+/// Times the sale of all of one item with so much added to each call.
 async fn time_to_sell(stripes: usize, orders: u64, added: Duration) -> Duration {
     let far = wired(&client().await, move |_, _| Fate::Slow(added));
     let sale = Arc::new(Sale::open(vec![far], stripes, &[pool("a", orders)]).await);

@@ -58,7 +58,7 @@ pub(crate) async fn fresh_metered(stripes: usize, meter: &Meter) -> Arc<DynamoSt
     store
 }
 
-/// What `work` took.
+/// The bill of `work`.
 pub(crate) async fn bill_of<T>(meter: &Meter, work: impl Future<Output = T>) -> (T, Bill) {
     let before = meter.bill();
     let done = work.await;
@@ -95,7 +95,7 @@ pub(crate) fn order(n: usize, buyer: &str, lines: &[Line]) -> Order {
     Order::queued(id(n), buyer, Lines::new(lines.to_vec()).expect("lines"), NOW)
 }
 
-/// One that gets one unit.
+/// An order that gets one unit.
 pub(crate) fn single(n: usize, item: &str) -> Order {
     order(n, &format!("buyer-{n}"), &[units(item, 1)])
 }

@@ -16,12 +16,12 @@ use aws_smithy_runtime_api::client::result::ConnectorError;
 use aws_smithy_runtime_api::client::runtime_components::RuntimeComponents;
 use tokio::sync::watch;
 
-/// What becomes of a call.
+/// The fate of a call.
 #[derive(Debug, Clone)]
 pub(crate) enum Fate {
     /// It arrives and is answered.
     Well,
-    /// So much later.
+    /// It is answered so much later.
     Slow(Duration),
     /// It does not arrive; this status and body come back.
     Answer(u16, String),

@@ -18,7 +18,7 @@ use crate::{LONG, PATIENCE, SOON, eventually, item, open, prefix};
 
 const NONE: Duration = Duration::ZERO;
 
-/// What an operator sees: the gauges as they stand, and the log.
+/// An operator's sight: the gauges as they stand, and the log.
 #[derive(Clone, Default)]
 struct Seen {
     gauges: Arc<Mutex<HashMap<String, f64>>>,
@@ -70,7 +70,7 @@ impl Seen {
     }
 }
 
-/// No call takes long, and none waits for Redis to be tried again.
+/// Checks that no call takes long, and none waits for Redis to be tried again.
 async fn fails_fast(locks: &impl LockManager) {
     let since = Instant::now();
     for _ in 0..100 {

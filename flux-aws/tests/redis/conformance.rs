@@ -14,7 +14,7 @@ use flux_core::seams::{Lease, LockManager, OutcomeBus, OutcomeReceiver, Outcomes
 
 use crate::{open, prefix, shared_url};
 
-/// How long a lease lasts whose end is waited for.
+/// Time of a lease whose end is waited for.
 const SHORT: Duration = Duration::from_millis(300);
 const CALL_MAX: Duration = Duration::from_secs(20);
 
@@ -46,7 +46,7 @@ fn two<T>(of: impl Fn(Redis) -> T) -> Arc<Two<T>> {
 }
 
 impl<T> Two<T> {
-    /// Each in its turn.
+    /// The next of the two, in turns.
     fn next(&self) -> &T {
         &self.0[self.1.fetch_add(1, Ordering::Relaxed) % 2]
     }

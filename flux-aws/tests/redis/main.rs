@@ -18,9 +18,9 @@ use flux_core::ItemId;
 use tokio::time::{Instant, sleep};
 use uuid::Uuid;
 
-/// A real process may be slow, on a busy machine.
+/// Time for a real process, which may be slow on a busy machine.
 const PATIENCE: Duration = Duration::from_secs(20);
-/// A call to a Redis that is away has its answer sooner.
+/// Time within which a call to a Redis that is away is answered.
 const SOON: Duration = Duration::from_millis(50);
 const LONG: Duration = Duration::from_secs(60);
 
@@ -60,7 +60,7 @@ fn item(name: &str) -> ItemId {
     ItemId::new(name).expect("a name")
 }
 
-/// Tries until it holds; the last answer is told if it never does.
+/// Tries until `is` holds; the last answer is told if it never does.
 async fn eventually<T: std::fmt::Debug, F>(mut probe: impl FnMut() -> F, is: impl Fn(&T) -> bool)
 where
     F: Future<Output = T>,

@@ -1,4 +1,4 @@
-//! What travels between two processes, and how little it costs.
+//! Outcomes on their way between two processes, and how little they cost.
 
 use std::collections::HashSet;
 use std::sync::Arc;
@@ -20,7 +20,7 @@ fn order(n: u128) -> Order {
     Order::queued(OrderId::from_uuid(Uuid::from_u128(n)), buyer, lines, Timestamp::from_millis(1))
 }
 
-/// Of one order, and of the level that it leaves.
+/// The outcomes of one order, and of the level that it leaves.
 pub(crate) fn outcomes(n: u128) -> Arc<Outcomes> {
     let level = Availability::new(item("a"), n as u32);
     Arc::new(Outcomes::new(vec![order(n)], vec![level]))

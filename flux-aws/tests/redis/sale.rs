@@ -28,7 +28,7 @@ fn engine(shared: &Backend, url: &str, role: Role) -> Flux {
 }
 
 /// Sells everything through one process that accepts and two that decide,
-/// while `trouble` happens to Redis, and holds it against the guarantees.
+/// while `trouble` happens to Redis, and checks the guarantees.
 async fn sell(url: &str, trouble: impl AsyncFnOnce(Arc<Flux>)) -> Duration {
     let shared = Backend::memory();
     let front = Arc::new(engine(&shared, url, Role::AcceptOnly));

@@ -1,4 +1,4 @@
-//! TLS and passwords: what is trusted gets in, nothing else does.
+//! TLS and passwords: trusted clients get in, no others do.
 
 use std::path::Path;
 use std::process::Command;
@@ -14,7 +14,7 @@ use crate::{LONG, item, prefix};
 
 const PASSWORD: &str = "p@ss:word/1";
 const ENCODED: &str = "p%40ss%3Aword%2F1";
-/// Set where this program runs itself, told to trust the test's authority.
+/// The variable set where this program runs itself, told to trust the test's authority.
 const URL: &str = "FLUX_TEST_TLS_URL";
 
 fn openssl(dir: &Path, arguments: &str) {

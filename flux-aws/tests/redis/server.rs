@@ -24,7 +24,7 @@ impl Server {
         Self::start_in(dir, |_, port| vec!["--port".into(), port.to_string()]).await
     }
 
-    /// `options` are made from the server's folder and its port.
+    /// Starts a server in the folder; `options` are made from it and the port.
     pub(crate) async fn start_in(
         dir: TempDir,
         options: impl Fn(&Path, u16) -> Vec<String>,
@@ -56,7 +56,7 @@ impl Server {
         assert!(self.try_resume().await, "Redis does not start again on its port");
     }
 
-    /// `false` if it ended instead of listening.
+    /// Tries to start it; `false` if it ended instead of listening.
     async fn try_resume(&mut self) -> bool {
         let child = Command::new(variable("FLUX_TEST_REDIS_SERVER"))
             .args(["--bind", "127.0.0.1", "--save", "", "--appendonly", "no"])
@@ -94,7 +94,7 @@ impl Drop for Server {
     }
 }
 
-/// One that nobody listens on, for now.
+/// A port that nobody listens on, for the moment.
 pub(crate) fn free_port() -> u16 {
     let listener = TcpListener::bind(("127.0.0.1", 0)).expect("a port");
     listener.local_addr().expect("an address").port()

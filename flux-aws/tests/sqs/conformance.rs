@@ -13,7 +13,7 @@ use tokio::task::JoinSet;
 
 /// The shortest that leaves a busy machine time: SQS takes whole seconds.
 const VISIBILITY: Duration = Duration::from_secs(3);
-/// What SQS tells of itself lags, and a pack counts as one.
+/// The terms of the suite: SQS' own counts lag, and a pack counts as one.
 const TERMS: QueueTerms = QueueTerms { visibility: VISIBILITY, bound: None, counts: Counts::Rough };
 
 type Dress = fn(Arc<dyn OrderQueue>) -> Arc<dyn OrderQueue>;

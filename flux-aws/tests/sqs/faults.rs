@@ -1,4 +1,4 @@
-//! What the queue makes of calls that go wrong, some of their entries or all.
+//! Calls that go wrong, in some of their entries or in all.
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU32, Ordering::SeqCst};
@@ -38,8 +38,8 @@ fn entries_on(asked: &Value, item: &str, fault: Fault) -> Vec<(usize, Fault)> {
     let entries = asked["Entries"].as_array().expect("a batch");
     let item = format!("\"item\":\"{item}\"");
     let is_on = |entry: &Value| entry["MessageBody"].as_str().is_some_and(|b| b.contains(&item));
-    let places = entries.iter().enumerate().filter(|(_, entry)| is_on(entry));
-    places.map(|(place, _)| (place, fault)).collect()
+    let failing = entries.iter().enumerate().filter(|(_, entry)| is_on(entry));
+    failing.map(|(index, _)| (index, fault)).collect()
 }
 
 async fn send_each(queue: &SqsQueue, messages: &[Message]) -> Vec<Result<(), SeamError>> {
@@ -69,7 +69,7 @@ async fn of_a_batch_with_mixed_results_each_caller_hears_its_own() {
     let came = receive(&queue, 2).await;
     assert!(came.iter().all(|delivery| [&sent[0], &sent[3]].contains(&&delivery.message)));
     assert!(queue.receive(10, Duration::from_secs(1)).await.expect("a receive").is_empty());
-    let found = |place: usize| queue.find(sent[place].order_id());
+    let found = |index: usize| queue.find(sent[index].order_id());
     assert!(found(0).await.expect("a look").is_some());
     assert!(found(1).await.expect("a look").is_none(), "what was not sent is not there");
 }

@@ -1,5 +1,5 @@
-//! The queue against SQS as two emulators have it: where they are, and what is
-//! sent.
+//! The queue against SQS as two emulators have it: their addresses, and the messages
+//! that are sent.
 #![cfg(feature = "sqs")]
 
 mod conformance;

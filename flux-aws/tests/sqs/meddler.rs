@@ -16,7 +16,7 @@ use serde_json::{Value, json};
 
 use crate::Emulator;
 
-/// What happens to a call.
+/// The fate of a call.
 #[derive(Debug, Clone, PartialEq)]
 pub(super) enum Act {
     Pass,
@@ -30,9 +30,9 @@ pub(super) enum Act {
 
 #[derive(Debug, Clone, Copy, PartialEq)]
 pub(super) enum Fault {
-    /// Theirs.
+    /// The service's fault.
     Service,
-    /// Ours, says SQS.
+    /// The sender's fault, says SQS.
     Sender,
     /// The reply does not speak of the entry.
     Silence,
@@ -75,8 +75,8 @@ impl HttpConnector for Meddler {
         let (mut failed, mut left_out) = (Vec::new(), Vec::new());
         if let Act::FailEntries(faults) = &act {
             let entries = asked["Entries"].as_array_mut().expect("a batch");
-            for (place, fault) in faults {
-                let id = &entries[*place]["Id"];
+            for (index, fault) in faults {
+                let id = &entries[*index]["Id"];
                 left_out.push(id.clone());
                 if *fault == Fault::Silence {
                     continue;

@@ -1,4 +1,4 @@
-//! What packing means for those who send and receive, and what it saves.
+//! Packing as those see it who send and receive, and its savings.
 
 use std::collections::{HashMap, HashSet};
 use std::sync::Arc;
@@ -60,7 +60,7 @@ fn messages(deliveries: &[Delivery]) -> Vec<&Message> {
     deliveries.iter().map(|delivery| &delivery.message).collect()
 }
 
-/// Sends so many by 512 tasks at once, receives and acks them all; the SQS
+/// Sends so many by 512 tasks at once, receives and acks them all, and returns the SQS
 /// requests billed for it.
 async fn billed(emulator: Emulator, count: usize) -> u64 {
     let open = Open::new(emulator, Kind::Standard).await;

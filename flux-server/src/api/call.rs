@@ -1,4 +1,4 @@
-//! One call on its way to its handler.
+//! The call, as a handler takes it.
 
 use std::net::IpAddr;
 
@@ -28,14 +28,14 @@ where
     B: Body<Data = Bytes>,
     B::Error: Into<Failure>,
 {
-    /// The JSON body.
+    /// Reads the JSON body.
     pub(crate) fn body(
         self,
     ) -> impl Future<Output = Result<(RequestPermit, Parts, Bytes), Problem>> {
         self.body_of_at_most(body::BODY_MAX)
     }
 
-    /// The JSON body, of at most so many bytes.
+    /// Reads the JSON body, of at most so many bytes.
     pub(crate) async fn body_of_at_most(
         self,
         bytes_max: usize,

@@ -22,7 +22,7 @@ const ANY: HeaderValue = HeaderValue::from_static("*");
 pub(crate) enum CorsPolicy {
     /// No page of another origin may call.
     No,
-    /// Any page may call, as in the first system.
+    /// Any page may call, as the legacy calls allow.
     Legacy,
     /// Pages of this origin may call.
     Of(HeaderValue),

@@ -10,7 +10,7 @@ use crate::app::App;
 use crate::http::problem::{Problem, note};
 use crate::http::response::{self, Answer};
 
-/// A backend that takes longer to answer is not ready.
+/// Time within which a backend that is ready answers.
 const READY_WITHIN: Duration = Duration::from_secs(1);
 
 /// Prometheus' text format.
@@ -37,7 +37,7 @@ pub(crate) async fn ready(app: &App) -> Result<Answer, Problem> {
         return Err(Problem::unavailable("the server is stopping"));
     }
     let asked = app.flux.check_backends();
-    // Nothing was to take effect, so no failure leaves that open.
+    // A reading has no effect, so no failure leaves one open.
     match tokio::time::timeout(READY_WITHIN, asked).await {
         Ok(Ok(())) => Ok(response::json(StatusCode::OK, &Health { status: "ready" })),
         Ok(Err(error)) => {

@@ -1,4 +1,4 @@
-//! The first system's two calls, kept for its clients.
+//! The two legacy calls, kept for the clients of the system before Flux.
 
 use std::time::Duration;
 
@@ -100,7 +100,7 @@ fn asked(body: &[u8]) -> Result<(BuyerId, ItemId), Problem> {
     Ok((BuyerId::new(user)?, ItemId::new(item)?))
 }
 
-/// Makes an order durable the quickest way: a decision is written down once,
+/// Makes an order durable the quickest way: a decision is written once,
 /// an order that waits for one is written twice.
 async fn accept(app: &App, request: OrderRequest) -> Result<Order, Error> {
     match app.role {

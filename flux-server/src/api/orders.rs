@@ -64,7 +64,7 @@ where
     Ok(answer)
 }
 
-/// As `place_within` does where the deciding is done elsewhere; but a server
+/// Places an order that is decided elsewhere, as `place_within` does; but a server
 /// that stops does not wait for it.
 async fn accept(app: &App, request: OrderRequest, longest: Duration) -> Result<Order, Error> {
     let accepted = app.flux.submit(request).await?;
@@ -152,7 +152,7 @@ pub(crate) async fn list<B>(call: Call<B>) -> Result<Answer, Problem> {
     let mut filter = OrderFilter::builder()
         .maybe_buyer(query.parsed("buyer_id")?)
         .maybe_item(query.parsed("item_id")?)
-        .maybe_status(query.get("status").map(status).transpose()?)
+        .maybe_status(query.parsed("status")?)
         .build();
     if let Caller::Buyer(own) = &caller {
         caller.acts_for(filter.buyer.get_or_insert_with(|| own.clone()))?;
@@ -181,12 +181,6 @@ fn id_to_read(text: &str) -> Result<OrderId, Problem> {
 fn id_to_change(text: &str) -> Result<OrderId, Problem> {
     let text = decode(text).ok_or_else(|| Problem::invalid("order_id: is not percent-encoded"))?;
     Ok(text.parse()?)
-}
-
-fn status(text: &str) -> Result<OrderStatus, Problem> {
-    let known = serde::de::value::StrDeserializer::<serde::de::value::Error>::new(text);
-    serde::Deserialize::deserialize(known)
-        .map_err(|_| Problem::invalid("status: must be queued, held, confirmed, released, expired, cancelled, rejected or refund_due"))
 }
 
 /// The header `Idempotency-Key`, if there is one.

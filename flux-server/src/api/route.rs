@@ -1,4 +1,4 @@
-//! Which call a request is: method and path, nothing else.
+//! The route of a request: its method and path, nothing else.
 
 use http::Method;
 
@@ -27,9 +27,9 @@ pub enum Route {
     GetSeats,
     /// Hear of items as they change.
     Events,
-    /// The first system's order.
+    /// Order one unit, as legacy clients do.
     Buy,
-    /// The first system's list of owners.
+    /// List owners, as legacy clients do.
     Inventory,
     /// Whether the process lives.
     Healthz,

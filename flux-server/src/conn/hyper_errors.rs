@@ -1,5 +1,5 @@
-//! hyper answers a request it can't read by itself, with no body. The contract
-//! has a problem there, so what hyper writes is exchanged on its way out.
+//! Replaces hyper's own answers to requests it can't read: they have no body where
+//! the contract has a problem, so they are exchanged on their way out.
 
 /// The answer to send instead of `written`, if that is one of hyper's own.
 /// Ours always have a body.

@@ -48,7 +48,7 @@ pub(crate) trait Handler: Clone + Send + Sync + 'static {
         request: Request<Incoming>,
     ) -> impl Future<Output = Answer> + Send;
 
-    /// Hears of a new connection, which is open until the result is dropped.
+    /// Takes note of a new connection, which is open until the result is dropped.
     fn open(&self) -> impl Sized + Send;
 }
 
@@ -205,7 +205,8 @@ fn is_of_one_connection(error: &io::Error) -> bool {
     matches!(error.kind(), ConnectionAborted | ConnectionRefused | ConnectionReset | Interrupted)
 }
 
-/// One connection's failure is nobody else's; anything else may pass.
+/// Recovers from a failure to accept: one connection's is nobody else's, and any
+/// other may pass.
 async fn recover(error: &io::Error) {
     if !is_of_one_connection(error) {
         warn!(%error, "no connection could be taken; trying again in 100 ms");

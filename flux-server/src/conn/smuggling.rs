@@ -155,7 +155,7 @@ fn read_length(value: &[u8]) -> Option<u64> {
 mod tests {
     use super::*;
 
-    /// What comes through of `requests`, cut in two at `cut`.
+    /// The part of `requests` that comes through when they are cut in two at `cut`.
     fn passed(requests: &str, cut: usize) -> String {
         let mut bytes = requests.as_bytes().to_vec();
         let mut boundaries = Boundaries::new();

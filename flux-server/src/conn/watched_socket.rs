@@ -32,11 +32,11 @@ pub(crate) struct Patience {
     pub(crate) idle: Duration,
 }
 
-/// Whether a request is being answered: then nothing is late.
+/// A flag that a request is being answered: then nothing is late.
 #[derive(Debug, Clone, Default)]
 pub(crate) struct Busy(Arc<AtomicBool>);
 
-/// The connection is busy until this is dropped.
+/// A mark that the connection is busy, until it is dropped.
 #[derive(Debug)]
 pub(crate) struct Answering(Arc<AtomicBool>);
 
@@ -66,12 +66,12 @@ pub(crate) struct WatchedSocket<S> {
     instead: Option<(Vec<u8>, usize)>,
     head_since: Option<Instant>,
     wrote_at: Instant,
-    /// The peer has not taken all that was to be written.
+    /// Whether the peer has not taken all that was to be written.
     blocked: bool,
     alarm: Pin<Box<Sleep>>,
-    /// The alarm wakes this task.
+    /// Whether the alarm wakes this task.
     armed: bool,
-    /// The peer sends no more.
+    /// Whether the peer sends no more.
     ended: bool,
     lingers: bool,
 }
@@ -107,7 +107,7 @@ impl<S: AsyncRead + AsyncWrite + Unpin> WatchedSocket<S> {
         }
     }
 
-    /// Pending until `deadline` has passed. Moving the alarm with each request
+    /// Polls for the deadline to pass. Moving the alarm with each request
     /// would cost more than all else here, so one that is set too early rings
     /// in vain, and is then moved.
     fn poll_late(
@@ -276,7 +276,7 @@ mod tests {
 
     use super::*;
 
-    /// What a peer that takes too long over a head is sent after the first 500
+    /// The bytes that a peer that takes too long over a head is sent after the first 500
     /// bytes, where so many were to be written before.
     async fn told_when_late(before: usize) -> Vec<u8> {
         let (ours, mut peer) = duplex(1_000);

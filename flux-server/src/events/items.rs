@@ -116,7 +116,7 @@ impl Board {
     fn hear(&mut self, outcomes: Result<Arc<Outcomes>, RecvError>) {
         match outcomes {
             Ok(outcomes) => self.note(&outcomes),
-            // What was lost is found by reading everything.
+            // Reading everything finds what was lost.
             Err(RecvError::Lagged(_)) => self.reread_at = Instant::now(),
             Err(RecvError::Closed) => self.engine_stopped = true,
         }
@@ -190,7 +190,7 @@ impl Board {
         }
     }
 
-    /// The event of an item that somebody connecting is told. If it is news to
+    /// The event of an item that somebody connecting is told. If it is new to
     /// others, the next tick tells everybody how things stand by then.
     fn seen(&mut self, item: &Item) -> Bytes {
         let said = self.event(item);

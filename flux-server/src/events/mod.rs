@@ -95,7 +95,7 @@ async fn until_stopped(mut stop: watch::Receiver<bool>, run: impl Future<Output 
 }
 
 async fn stopped(stop: &mut watch::Receiver<bool>) {
-    // Whoever could have said so being gone is as good as being told.
+    // A sender that is gone means a stop, too.
     let _ = stop.wait_for(|stop| *stop).await;
 }
 
@@ -148,7 +148,7 @@ impl EventStream {
         let mut answer = response::of_type("text/event-stream", body);
         let headers = answer.headers_mut();
         headers.insert(CACHE_CONTROL, HeaderValue::from_static("no-cache"));
-        // nginx gathers what it passes on, unless told not to.
+        // nginx buffers what it passes on, unless told not to.
         headers.insert("x-accel-buffering", HeaderValue::from_static("no"));
         answer
     }

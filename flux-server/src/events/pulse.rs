@@ -20,9 +20,9 @@ use tokio::time::{MissedTickBehavior, interval};
 use super::{Ask, Told, UPDATES_KEPT, event};
 
 const BEAT: Duration = Duration::from_secs(1);
-/// Seconds a new stream is told of, and that the task goes on for nobody.
+/// Seconds that a new stream is told of, and for which the task goes on without any.
 const KEPT: usize = 60;
-/// A longer wait counts as this many milliseconds.
+/// Milliseconds that a longer wait counts as.
 const WAIT_MAX: usize = 10_000;
 
 /// Serves streams until the last handle of the hub is gone.

@@ -121,7 +121,7 @@ async fn no_item_comes_more_than_ten_times_in_any_second() {
     let scene = Scene::new(&[("a", 10_000)]).await;
     let busy = scene.item("a");
     let mut streams = vec![(busy, Vec::new())];
-    // One that connects at any moment of a tick is held to it as well.
+    // A stream that connects at any moment of a tick keeps to it as well.
     for round in 0..3_000 {
         if round % 37 == 0 && streams.len() < 40 {
             streams.push((scene.item("a"), Vec::new()));

@@ -39,7 +39,7 @@ where
         return Err(Problem::body_too_large(bytes_max));
     }
     let mut reading = pin!(Limited::new(body, bytes_max).collect());
-    // It nearly always comes with the head; then a timer would cost more than
+    // The body nearly always comes with the head; then a timer would cost more than
     // the reading.
     let read = match poll_fn(|context| Poll::Ready(reading.as_mut().poll(context))).await {
         Poll::Ready(read) => Ok(read),

@@ -12,7 +12,7 @@ pub(crate) fn encode(list: &str, position: &str) -> String {
     BASE64.encode(bytes)
 }
 
-/// The position that a client means.
+/// The position that the cursor stands for.
 pub(crate) fn decode(list: &str, cursor: &str) -> Result<String, InvalidInput> {
     let bytes = BASE64.decode(cursor).map_err(|_| wrong())?;
     let (sum, position) = bytes.split_first_chunk::<4>().ok_or_else(wrong)?;
@@ -22,7 +22,7 @@ pub(crate) fn decode(list: &str, cursor: &str) -> Result<String, InvalidInput> {
     String::from_utf8(position.to_vec()).map_err(|_| wrong())
 }
 
-/// The error for a cursor that is none.
+/// The error for a cursor that this server did not make.
 pub(crate) fn wrong() -> InvalidInput {
     InvalidInput::new("cursor", "must be a next_cursor of this listing")
 }

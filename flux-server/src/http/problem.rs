@@ -1,4 +1,4 @@
-//! Every answer that is not what the caller hoped for: RFC 9457, one
+//! Problems, the answers that no caller hoped for: RFC 9457, one
 //! constructor for each problem type of the contract.
 
 use std::borrow::Cow;
@@ -39,7 +39,7 @@ struct Shown<'p> {
     order: Option<OrderView<'p>>,
 }
 
-/// Time after which to come back, unless somebody knows better.
+/// Time after which to come back, unless the problem has its own.
 const RETRY_AFTER_DEFAULT: Duration = Duration::from_secs(1);
 
 impl Problem {

@@ -43,7 +43,7 @@ impl<'u> Query<'u> {
         self.0.iter().find(|(known, _)| *known == name).map(|(_, value)| &**value)
     }
 
-    /// A parameter as what it stands for.
+    /// A parameter, parsed.
     pub(crate) fn parsed<T: FromStr<Err = InvalidInput>>(
         &self,
         name: &str,

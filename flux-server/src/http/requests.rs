@@ -1,4 +1,4 @@
-//! The bodies of requests: what may be asked for.
+//! The bodies of requests, as they may be.
 
 use std::fmt;
 use std::marker::PhantomData;
@@ -13,13 +13,13 @@ use serde::{Deserialize, Deserializer};
 
 use crate::http::problem::Problem;
 
-/// Reads a body; what is wrong with it is said with the field's name.
+/// Reads a body; an error names the field.
 pub(crate) fn read<T: DeserializeOwned>(body: &[u8]) -> Result<T, Problem> {
     let read = serde_json::from_slice::<Object<T>>(body);
     read.map(|read| read.0).map_err(|wrong| Problem::invalid(explain::<T>(body, &wrong)))
 }
 
-/// Whose order a body is, whatever is wrong with the rest of it.
+/// The buyer whose order a body is, whatever is wrong with the rest of it.
 pub(crate) fn buyer_of(body: &[u8]) -> Option<BuyerId> {
     #[derive(Deserialize)]
     struct Bare {

@@ -19,7 +19,7 @@ pub(crate) const PIECE: usize = 64 * 1024;
 /// A body that is there, or one that comes by and by.
 pub(crate) type Body = Either<Full<Bytes>, Stream>;
 
-/// Why a stream broke off.
+/// The reason that a stream broke off.
 pub(crate) type Failure = Box<dyn std::error::Error + Send + Sync>;
 
 /// A response.
@@ -30,19 +30,19 @@ pub(crate) fn body(bytes: impl Into<Bytes>) -> Body {
     Either::Left(Full::new(bytes.into()))
 }
 
-/// Bytes of a type.
+/// An answer of bytes of a type.
 pub(crate) fn bytes(content_type: &'static str, content: impl Into<Bytes>) -> Answer {
     of_type(content_type, body(content))
 }
 
-/// A body of a type.
+/// An answer with a body of a type.
 pub(crate) fn of_type(content_type: &'static str, body: Body) -> Answer {
     let mut answer = Response::new(body);
     answer.headers_mut().insert(CONTENT_TYPE, HeaderValue::from_static(content_type));
     answer
 }
 
-/// Long JSON, handed over as it is taken; `permit` is kept until it all is.
+/// An answer of long JSON, handed over as it is taken; `permit` is kept until it all is.
 pub(crate) fn long_json(value: &impl Serialize, permit: OwnedSemaphorePermit) -> Answer {
     let content = serde_json::to_vec(value).expect("answers are made of strings and numbers");
     of_type("application/json", Either::Right(Stream::new(Pieces(content.into()), permit)))
@@ -73,7 +73,7 @@ impl hyper::body::Body for Pieces {
     }
 }
 
-/// JSON.
+/// An answer of JSON.
 pub(crate) fn json(status: StatusCode, value: &impl Serialize) -> Answer {
     // An order fits without growing.
     let mut content = Vec::with_capacity(512);

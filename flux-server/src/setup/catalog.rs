@@ -6,7 +6,7 @@ use flux_core::{Error, Flux, InvalidInput, ItemId, ItemSpec};
 
 use crate::http::requests::ItemBody;
 
-/// Why the catalogue can't be used.
+/// The reason that the catalogue can't be used.
 #[derive(Debug, thiserror::Error)]
 #[non_exhaustive]
 pub enum CatalogError {

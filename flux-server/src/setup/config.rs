@@ -290,7 +290,7 @@ impl Config {
     }
 }
 
-/// Why the configuration can't be used.
+/// The reason that the configuration can't be used.
 #[derive(Debug, thiserror::Error)]
 #[non_exhaustive]
 pub enum ConfigError {

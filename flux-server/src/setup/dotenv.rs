@@ -1,9 +1,9 @@
-//! `.env`, where a dollar sign, a backslash or a hash can turn a secret into
-//! another one, or into none: a secret there is what its line says, or an error.
+//! `.env`, read with care: a dollar sign, a backslash or a hash can turn a secret into
+//! another one, or into none. A secret there is what its line says, or an error.
 
 use std::io;
 
-/// Why `.env` can't be used.
+/// The reason that `.env` can't be used.
 #[derive(Debug, thiserror::Error)]
 #[non_exhaustive]
 pub enum DotenvError {

@@ -1,4 +1,4 @@
-//! A start's needs: flags, environment, the items to begin with, and the
+//! The start: flags, environment, the items to begin with, and the
 //! backend.
 
 pub mod admin;

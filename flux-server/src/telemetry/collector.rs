@@ -15,7 +15,7 @@ use tokio::runtime::Handle;
 use tokio::time::timeout;
 use tracing::{info, warn};
 
-/// A collector that takes longer is left; the batch may be sent again.
+/// Time within which a collector must answer, or the batch may be sent again.
 const ANSWER_WITHIN: Duration = Duration::from_secs(5);
 /// Most bytes of an answer.
 const ANSWER_MAX: usize = 64 * 1024;

@@ -23,7 +23,7 @@ const ORDERS: [f64; 13] =
 const UPKEEP_EVERY: Duration = Duration::from_secs(1);
 /// Items whose units are told; each has series of its own.
 const ITEMS_MAX: usize = 100;
-/// A backend that takes longer is left out.
+/// Time within which a backend must answer, or it is left out.
 const LOOK_WITHIN: Duration = Duration::from_secs(2);
 
 const COUNTERS: [(&str, &str); 7] = [
@@ -158,7 +158,7 @@ fn resident_bytes() -> Option<u64> {
     Some(line.trim().strip_suffix(" kB")?.parse::<u64>().ok()? * 1024)
 }
 
-/// Linux tells the number as the directory's size, from 6.2 on.
+/// The number of open files, which Linux tells as the directory's size from 6.2 on.
 fn open_files() -> Option<u64> {
     std::fs::metadata("/proc/self/fd").ok().map(|files| files.len()).filter(|files| *files > 0)
 }

@@ -73,7 +73,7 @@ impl Http {
 }
 
 impl Answering<'_> {
-    /// The answer is there. `route` is the index of its name, `None` when the
+    /// Counts the answer. `route` is the index of its name, `None` when the
     /// request was to none.
     pub fn answered(self, route: Option<usize>, status: StatusCode) {
         let none = self.http.routes.len() - 1;

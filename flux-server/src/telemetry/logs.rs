@@ -21,7 +21,7 @@ pub(super) fn layer(
 ) -> Result<Box<dyn Layer<Registry> + Send + Sync>, TelemetryError> {
     let filter =
         EnvFilter::builder().with_default_directive(LevelFilter::INFO.into()).try_from_env();
-    // Set to nothing is not set.
+    // An empty variable is one that is not set.
     let filter = match std::env::var_os("RUST_LOG") {
         Some(text) if !text.is_empty() => filter?,
         _ => EnvFilter::default().add_directive(LevelFilter::INFO.into()),

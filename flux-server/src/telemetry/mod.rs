@@ -35,7 +35,7 @@ pub struct Telemetry {
     upkeep: JoinHandle<()>,
 }
 
-/// Why there can be no telemetry.
+/// The reason that there can be no telemetry.
 #[derive(Debug, thiserror::Error)]
 #[non_exhaustive]
 pub enum TelemetryError {

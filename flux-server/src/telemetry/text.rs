@@ -17,8 +17,8 @@ impl Text {
     /// A value of the metric begun last.
     pub(super) fn value(&mut self, name: &str, labels: &[(&str, &str)], value: impl Display) {
         self.0.push_str(name);
-        for (place, (label, of)) in labels.iter().enumerate() {
-            self.0.push(if place == 0 { '{' } else { ',' });
+        for (index, (label, of)) in labels.iter().enumerate() {
+            self.0.push(if index == 0 { '{' } else { ',' });
             self.0.push_str(label);
             self.0.push_str("=\"");
             for letter in of.chars() {

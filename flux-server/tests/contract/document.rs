@@ -178,7 +178,7 @@ fn it_has_every_route_and_no_other() {
     let mut documented = BTreeSet::new();
     for (path, item) in DOCUMENT["paths"].as_object().expect("paths") {
         for method in item.as_object().expect("operations").keys() {
-            // What only browsers ask is no route.
+            // A call that only browsers make is no route.
             if method != "parameters" && method != "options" {
                 documented.insert(format!("{} {path}", method.to_ascii_uppercase()));
             }

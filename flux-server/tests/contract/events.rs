@@ -12,7 +12,7 @@ struct Stream {
     text: Vec<u8>,
 }
 
-/// What comes on a stream.
+/// An event or a comment of a stream.
 enum Said {
     Item(Value),
     Comment,

@@ -1,4 +1,4 @@
-//! What HTTP itself asks of every answer: paths, methods, request ids, HEAD,
+//! The demands of HTTP itself on every answer: paths, methods, request ids, HEAD,
 //! length, CORS.
 
 use serde_json::json;

@@ -1,4 +1,4 @@
-//! `/buy` and `/inventory`, as the first system answered them.
+//! `/buy` and `/inventory`, the legacy calls, as the system before Flux answered them.
 
 use std::time::Duration;
 

@@ -19,7 +19,7 @@ fn cancel(server: &Server, id: &str) -> Answer {
     server.act(format_args!("/v1/orders/{id}/cancel"))
 }
 
-/// Where the units of `t` are: available, held, sold.
+/// The units of `t`: available, held, sold.
 #[track_caller]
 fn units(server: &Server) -> (u64, u64, u64) {
     let item = server.item("t");

@@ -1,4 +1,4 @@
-//! How large a request may be.
+//! The limits of a request's size.
 
 use std::fmt::Write as _;
 

@@ -155,9 +155,9 @@ fn nonsense_in_a_query_is_400() {
     let cursor = server.get("/v1/items?limit=1").is(200).field("next_cursor");
     server.get(format_args!("/v1/orders?cursor={cursor}")).names("cursor");
     // One that was made up, checksum and all.
-    for place in ["", "x", "-1", "1x", "99999999999999999999999"] {
-        let sum = crc32fast::hash(format!("orders\0{place}").as_bytes()).to_be_bytes();
-        let forged = URL_SAFE_NO_PAD.encode([&sum, place.as_bytes()].concat());
+    for position in ["", "x", "-1", "1x", "99999999999999999999999"] {
+        let sum = crc32fast::hash(format!("orders\0{position}").as_bytes()).to_be_bytes();
+        let forged = URL_SAFE_NO_PAD.encode([&sum, position.as_bytes()].concat());
         server.get(format_args!("/v1/orders?cursor={forged}")).names("cursor");
     }
 }

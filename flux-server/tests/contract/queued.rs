@@ -96,7 +96,7 @@ fn a_long_wait_ends_when_the_server_stops() {
     let path = server.post("/v1/orders", &order()).is(202).header("location").to_owned();
     let mut connection = server.connect();
     connection.send(format!("GET {path} HTTP/1.1\r\nHost: t\r\nPrefer: wait=30\r\n\r\n"));
-    // What came later has been answered, so this one's head has been read.
+    // A later request has been answered, so this one's head has been read.
     let mut other = server.connect();
     other.send("GET /healthz HTTP/1.1\r\nHost: t\r\n\r\n");
     other.answer("GET").expect("an answer").is(200);

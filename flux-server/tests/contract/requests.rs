@@ -1,4 +1,4 @@
-//! What an order may ask for, and that everything else is refused by name.
+//! The fields of an order: everything else is refused by name.
 
 use serde_json::{Value, json};
 
@@ -230,7 +230,7 @@ fn a_body_must_say_that_it_is_json() {
         post(Some(kind)).problem(415, "not-json");
     }
     post(None).problem(415, "not-json");
-    // What the body is comes before what is in it.
+    // The body's type is checked before its contents.
     let call = server.call("POST", "/v1/orders").header("content-type", "text/plain");
     call.body("{").send().problem(415, "not-json");
 }

@@ -1,4 +1,4 @@
-//! What the fuzz tests send: sound requests with changes that tend to break
+//! The inputs of the fuzz tests: sound requests with changes that tend to break
 //! readers, and requests that HTTP can carry, whatever they ask.
 
 use std::fmt::Write as _;
@@ -10,7 +10,7 @@ use proptest::sample::{Index, select};
 const METHODS: [&str; 9] =
     ["GET", "POST", "PUT", "HEAD", "OPTIONS", "DELETE", "PATCH", "TRACE", "get"];
 
-/// What tends to break readers of HTTP, JSON and percent-encoding.
+/// Tokens that tend to break readers of HTTP, JSON and percent-encoding.
 pub(crate) const TOKENS: [&[u8]; 38] = [
     b"\r\n",
     b"\r\n\r\n",

@@ -60,7 +60,7 @@ struct Shop {
     runtime: Runtime,
     app: Arc<App>,
     served: usize,
-    /// How often each status was answered.
+    /// The number of answers of each status.
     seen: BTreeMap<u16, usize>,
 }
 
@@ -228,7 +228,7 @@ fn read(asked: &Asked, heard: &[u8]) -> Answer {
     Answer { call: format!("{} {}", asked.method, asked.path), status, headers, body }
 }
 
-/// What chunks carry; a stream of events may break off.
+/// The contents of chunks; a stream of events may break off.
 fn joined(mut chunks: &[u8]) -> Vec<u8> {
     let mut body = Vec::new();
     while let Some(end) = chunks.windows(2).position(|window| window == b"\r\n") {
@@ -247,7 +247,7 @@ fn every_request_is_answered_as_documented() {
         let heard = shop.exchange(&[&asked.bytes()], true);
         no_server_error(&heard)?;
         let answer = read(&asked, &heard);
-        // What is no request has no place in the document.
+        // A call that is no request is not in the document.
         if answer.status != 400 || answer.maybe_header("x-request-id").is_some() {
             check(asked.method, &asked.path, &answer);
         }

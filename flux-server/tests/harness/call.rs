@@ -83,7 +83,7 @@ impl Call<'_> {
         self
     }
 
-    /// Sends it and holds the answer against the document.
+    /// Sends it and checks the answer by the document.
     #[track_caller]
     pub(crate) fn send(self) -> Answer {
         let Self { server, method, path, headers, body } = self;
@@ -109,7 +109,7 @@ impl Call<'_> {
 /// A whole answer.
 #[derive(Debug, Clone)]
 pub(crate) struct Answer {
-    /// What it answers, for messages.
+    /// The call it answers, for messages.
     pub(crate) call: String,
     pub(crate) status: u16,
     pub(crate) headers: HeaderMap,

@@ -73,7 +73,7 @@ fn template(path: &str) -> Option<&'static str> {
     paths.keys().map(String::as_str).find(|template| fits(template))
 }
 
-/// Where the document describes the answer of `status` to this call.
+/// The pointer to the document's description of the answer of `status` to this call.
 fn documented(method: &str, path: &str, status: u16, context: &str) -> Option<String> {
     let found = match template(path) {
         None => {

@@ -1,5 +1,5 @@
 //! Runs the real binary in a directory of its own and talks to it over
-//! loopback; every answer is held against openapi.json.
+//! loopback; every answer is checked by openapi.json.
 
 mod call;
 mod document;

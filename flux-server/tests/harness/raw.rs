@@ -120,7 +120,7 @@ impl Connection {
         Some(answer)
     }
 
-    /// As [`answer`](Self::answer), held against the document.
+    /// Reads an [`answer`](Self::answer) and checks it by the document.
     #[track_caller]
     pub(crate) fn checked(&mut self, method: &str, path: &str) -> Answer {
         let mut answer = self.answer(method).expect("an answer");

@@ -15,7 +15,7 @@ use ureq::Agent;
 /// Far more than a start or a stop takes; only a hang is longer.
 const PATIENCE: Duration = Duration::from_secs(30);
 
-/// How a server is to be started.
+/// A server to be started.
 pub(crate) struct Setup {
     args: Vec<String>,
     env: Vec<(String, String)>,
@@ -191,7 +191,7 @@ impl Log {
                 if let Some(told) = &address
                     && let Some(at) = line.strip_prefix("listening on http://")
                 {
-                    // Nobody listening means the test is over.
+                    // An error means that the test is over.
                     let _ = told.send(at.to_owned());
                 }
                 let mut text = log.0.lock().expect("no panic while held");

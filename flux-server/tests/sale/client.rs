@@ -10,7 +10,7 @@ use serde_json::Value;
 /// Longer than any answer takes; only a hang is longer.
 const PATIENCE: Duration = Duration::from_secs(30);
 
-/// Why there is no answer.
+/// The reason that there is no answer.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum Lost {
     /// Nobody listens, or nobody took the new connection from the system

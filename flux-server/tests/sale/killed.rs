@@ -19,7 +19,7 @@ const STOCK: usize = 3_000;
 const ANSWERS: usize = 300;
 const WAIT: (&str, &str) = ("Prefer", "wait=20");
 
-/// What the crowd knows.
+/// The crowd's memory of its answers.
 #[derive(Default)]
 struct Witness {
     /// Orders by id, as they were last answered.
@@ -67,7 +67,7 @@ impl Witness {
         }
     }
 
-    /// Holds what was answered against what the server says now.
+    /// Compares the answers with what the server says.
     fn check(&self, server: &Server) {
         let mut client = Client::new(server.address());
         for before in self.answered.lock().expect("no panic").values_mut() {

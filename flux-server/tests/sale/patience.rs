@@ -44,7 +44,7 @@ fn a_head_that_takes_too_long_is_408_and_the_connection_closed() {
     });
     assert_eq!(drip, Some(408));
     assert!(started.elapsed() < Duration::from_secs(5), "{:?}", started.elapsed());
-    // Nobody who says nothing is told anything.
+    // A client that says nothing is told nothing.
     assert!(server.connect().is_closed());
 }
 
@@ -75,18 +75,18 @@ fn an_idle_connection_is_closed_without_a_word() {
 #[test]
 fn one_connection_too_many_is_503() {
     let server = Server::start(&["--connections-max", "2"]);
-    let mut places = [server.connect(), server.connect()];
-    for place in &mut places {
-        place.send(GET);
-        place.answer("GET").expect("an answer").is(200);
+    let mut connections = [server.connect(), server.connect()];
+    for connection in &mut connections {
+        connection.send(GET);
+        connection.answer("GET").expect("an answer").is(200);
     }
     let mut third = server.connect();
     third.send(GET);
     let answer = third.answer("GET").expect("an answer").problem(503, "unavailable");
     answer.header("retry-after");
     assert!(third.is_closed());
-    // A place that is given back is another's.
-    drop(places);
+    // A connection that ends leaves room for another.
+    drop(connections);
     until("there is room again", Duration::from_secs(10), || {
         let mut fourth = server.connect();
         fourth.send(GET);
@@ -96,7 +96,7 @@ fn one_connection_too_many_is_503() {
 
 #[test]
 fn one_request_too_many_is_503_and_nothing_is_accepted() {
-    // Nobody decides here, so whoever waits keeps a place.
+    // Nobody decides here, so whoever waits keeps a permit.
     let server = Server::start(&["api", "--item", "ticket=5", "--requests-max", "2"]);
     let body = json!({"buyer_id": "ann", "item_id": "ticket"});
     let id = server.post("/v1/orders", &body).is(202).field("order_id");
@@ -105,7 +105,7 @@ fn one_request_too_many_is_503_and_nothing_is_accepted() {
         let path = format!("/v1/orders/{id}");
         Client::new(server.address()).get(&path, &[("Prefer", wait.as_str())]).expect("an answer")
     };
-    // Whoever looks whether both places are taken may have taken one.
+    // Whoever looks whether both permits are taken may have taken one.
     let read_on = || loop {
         let answer = read(5);
         if answer.status != 503 {
@@ -114,7 +114,7 @@ fn one_request_too_many_is_503_and_nothing_is_accepted() {
     };
     thread::scope(|scope| {
         let waiting = [scope.spawn(read_on), scope.spawn(read_on)];
-        until("both places are taken", Duration::from_secs(10), || {
+        until("both permits are taken", Duration::from_secs(10), || {
             (read(0).status == 503).then_some(())
         });
         let refused = server.post("/v1/orders", &body).problem(503, "unavailable");

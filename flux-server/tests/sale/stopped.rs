@@ -14,7 +14,7 @@ use crate::harness::{Server, Setup, until};
 
 const DRAIN: Duration = Duration::from_secs(10);
 
-/// How the exchanges of all clients ended.
+/// The ends of all clients' exchanges, counted.
 #[derive(Debug, Default)]
 struct Ends {
     held: Vec<String>,
@@ -138,7 +138,7 @@ fn those_who_wait_for_a_decision_hear_at_once_that_there_is_none() {
         assert!(told_at.elapsed() < Duration::from_secs(5), "{:?}", told_at.elapsed());
     });
     assert!(server.end().success(), "{}", server.log());
-    // What was accepted is decided by the next that can.
+    // The next server that can decides what was accepted.
     let server = server.crash().start();
     let mut client = Client::new(server.address());
     let order = client.get(&path, wait).expect("an answer").json();

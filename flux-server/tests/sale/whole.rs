@@ -13,7 +13,7 @@ const TICKETS: u64 = 700;
 const SEATS: usize = 150;
 const WAIT: (&str, &str) = ("Prefer", "wait=20");
 
-/// One that was held, as it was answered.
+/// A held order, as it was answered.
 struct Held {
     order: Value,
 }

@@ -2,7 +2,7 @@
 
 use std::collections::{BTreeMap, HashMap, HashSet};
 
-/// What a page of figures says.
+/// A page of figures, read.
 pub(crate) struct Figures {
     /// Values by series, as in `name{label="value"}`.
     pub(crate) values: HashMap<String, f64>,

@@ -1,4 +1,4 @@
-//! What the server tells of itself: figures, traces and the log.
+//! The server's telemetry: figures, traces and the log.
 
 mod collector;
 mod exposition;
@@ -34,7 +34,7 @@ fn one(buyer: &str, item: &str) -> Value {
     json!({"buyer_id": buyer, "item_id": item})
 }
 
-/// Five units sold in all ways there are, and a sold-out gate.
+/// Sells five units in all ways there are, and meets a sold-out gate.
 fn small_sale(server: &Server) {
     let [paid, returned, released] = ["ann", "bob", "carl"].map(|b| server.held(&one(b, "a")));
     for order in [&paid, &returned] {
@@ -114,13 +114,13 @@ fn the_dashboard_asks_for_what_there_is() {
     let there = figures(&server).names;
 
     let mut asked = HashSet::new();
-    let mut places = HashSet::new();
+    let mut cells = HashSet::new();
     for panel in dashboard["panels"].as_array().expect("panels") {
         let grid = &panel["gridPos"];
         let number = |name: &str| grid[name].as_u64().expect("a number");
         for (x, y) in (0..number("w")).flat_map(|x| (0..number("h")).map(move |y| (x, y))) {
-            let place = (number("x") + x, number("y") + y);
-            assert!(place.0 < 24 && places.insert(place), "{} lies on another", panel["title"]);
+            let cell = (number("x") + x, number("y") + y);
+            assert!(cell.0 < 24 && cells.insert(cell), "{} lies on another", panel["title"]);
         }
         for target in panel["targets"].as_array().into_iter().flatten() {
             asked.extend(names_in(target["expr"].as_str().expect("a query")));
