@@ -1,4 +1,6 @@
-//! Callers who wait for the outcome of one order.
+//! Callers who wait for the outcome of one order. The listener, `listen` in
+//! `gate_sync`, wakes them when it hears of it from the bus; a caller whose
+//! outcome was lost there looks for itself (`until` in `core`).
 
 use std::collections::HashMap;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
