@@ -63,7 +63,7 @@ impl Aws {
     /// # Errors
     /// [`OpenError`] says what is missing and what to do. A Redis that is away
     /// is no error.
-    #[builder(start_fn = builder, finish_fn = open)]
+    #[builder(start_fn = builder, finish_fn = open, builder_type = AwsBuilder)]
     pub async fn build(
         /// The queue's name or URL.
         #[builder(into)]

@@ -15,4 +15,4 @@ pub mod redis;
 pub mod sqs;
 
 #[cfg(all(feature = "dynamodb", feature = "redis", feature = "sqs"))]
-pub use backend::{Aws, OpenError};
+pub use backend::{Aws, AwsBuilder, OpenError};

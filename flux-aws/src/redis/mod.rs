@@ -43,4 +43,4 @@ pub use accepted::Accepted;
 pub use bus::RedisBus;
 pub use link::Redis;
 pub use locks::RedisLocks;
-pub use settings::RedisSettings;
+pub use settings::{RedisServerBuilder, RedisSettings};

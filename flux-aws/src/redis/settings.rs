@@ -49,7 +49,7 @@ impl RedisSettings {
     /// let password = None::<String>;
     /// let _ = RedisSettings::server("localhost").port(6380).maybe_password(password).build();
     /// ```
-    #[builder(finish_fn = build)]
+    #[builder(finish_fn = build, builder_type = RedisServerBuilder)]
     pub fn server(
         #[builder(start_fn, into)] host: String,
         /// The port: 6379 unless told.

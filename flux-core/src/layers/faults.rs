@@ -126,17 +126,39 @@ impl Faults {
     pub fn new(
         /// Seeds the choice of the calls that go wrong.
         seed: u64,
-        #[builder(default)] error_before: f64,
-        #[builder(default)] no_answer: f64,
-        #[builder(default)] error_after: f64,
-        #[builder(default)] delay: f64,
-        #[builder(default)] freeze: f64,
-        #[builder(default)] duplicate: f64,
-        #[builder(default)] reorder: f64,
-        #[builder(default)] redeliver: f64,
-        #[builder(default)] lost: f64,
-        #[builder(default)] blurred: f64,
-        #[builder(default)] late: f64,
+        /// The rate of [`Fault::ErrorBefore`].
+        #[builder(default)]
+        error_before: f64,
+        /// The rate of [`Fault::NoAnswer`].
+        #[builder(default)]
+        no_answer: f64,
+        /// The rate of [`Fault::ErrorAfter`].
+        #[builder(default)]
+        error_after: f64,
+        /// The rate of [`Fault::Delay`].
+        #[builder(default)]
+        delay: f64,
+        /// The rate of [`Fault::Freeze`].
+        #[builder(default)]
+        freeze: f64,
+        /// The rate of [`Fault::Duplicate`].
+        #[builder(default)]
+        duplicate: f64,
+        /// The rate of [`Fault::Reorder`].
+        #[builder(default)]
+        reorder: f64,
+        /// The rate of [`Fault::Redeliver`].
+        #[builder(default)]
+        redeliver: f64,
+        /// The rate of [`Fault::Lost`].
+        #[builder(default)]
+        lost: f64,
+        /// The rate of [`Fault::Blurred`].
+        #[builder(default)]
+        blurred: f64,
+        /// The rate of [`Fault::Late`].
+        #[builder(default)]
+        late: f64,
         /// The longest [`Fault::Delay`].
         #[builder(default = Duration::from_millis(50))]
         delay_max: Duration,

@@ -40,11 +40,11 @@ mod trace;
 
 use std::sync::Arc;
 
-pub use faults::{Fault, Faults};
+pub use faults::{Fault, Faults, FaultsBuilder};
 pub use layered::Layered;
 pub use locks::{BrokenLocks, YesLocks};
 pub use operation::{Call, Operation, Service};
-pub use retry::Retry;
+pub use retry::{Retry, RetryBuilder};
 pub use time_limit::TimeLimit;
 pub use trace::Trace;
 

@@ -51,6 +51,16 @@ struct Shared {
 #[bon]
 impl Retry {
     /// Sets the bounds; each has a default.
+    ///
+    /// ```
+    /// use std::time::Duration;
+    /// use flux_core::Backend;
+    /// use flux_core::layers::Retry;
+    ///
+    /// let patient = Retry::builder().retries(5).backoff_max(Duration::from_secs(1)).build();
+    /// let backend = Backend::memory().layered(patient);
+    /// # let _ = backend;
+    /// ```
     #[builder]
     pub fn new(
         /// Retries of one call after its first attempt.
