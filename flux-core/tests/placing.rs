@@ -1,7 +1,9 @@
 //! Orders placed within a time, and under a known id.
 
+use std::sync::Arc;
 use std::time::Duration;
 
+use flux_core::backends::memory::MemoryBus;
 use flux_core::layers::Operation;
 use flux_core::{Backend, Error, Flux, ItemId, ItemSpec, OrderId, OrderRequest, OrderStatus, Role};
 use uuid::Uuid;
@@ -143,5 +145,22 @@ async fn a_repeat_is_answered_whatever_became_of_its_item() -> Result {
     let reused = flux.place(nowhere.clone().with_id(id(1))).await;
     assert!(matches!(reused, Err(Error::IdReused(_))));
     assert!(matches!(flux.place(nowhere.with_id(id(3))).await, Err(Error::UnknownItem(_))));
+    Ok(())
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_gate_that_missed_a_return_opens_within_a_second() -> Result {
+    let backend = Backend::memory();
+    // A bus of its own: nothing that the other engine does is heard here.
+    let apart = Backend { bus: Arc::new(MemoryBus::default()), ..backend.clone() };
+    let (deaf, other) = (Flux::builder(backend).start(), Flux::builder(apart).start());
+    deaf.put_item(ItemSpec::pool("a", 1)?).await?;
+    let held = deaf.place(one("ann")).await?;
+    let shut = deaf.place(one("bob")).await;
+    assert!(matches!(shut, Err(Error::SoldOut(_))), "{shut:?}");
+    other.release(held.id).await?;
+    tokio::time::sleep(SECOND).await;
+    let open = deaf.place(one("bob")).await?;
+    assert_eq!(open.status(), OrderStatus::Held);
     Ok(())
 }
