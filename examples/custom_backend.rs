@@ -113,7 +113,7 @@ impl State {
             .collect();
         let over_cap = self.over_cap(commit);
         if !moved.is_empty() || !over_cap.is_empty() {
-            return Err(CommitOutcome::Conflict { moved, over_cap });
+            return Err(CommitOutcome::Conflict { moved, over_cap, barred: vec![] });
         }
 
         for write in &commit.writes {

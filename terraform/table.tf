@@ -46,9 +46,12 @@ resource "aws_dynamodb_table" "flux" {
     }
   }
 
-  # No `ttl` block: every row is the answer to an order that may be repeated, so
-  # none ends by itself; and marking a row of an old sale afterwards costs the
-  # write that deleting it would.
+  # Rejected orders are forgotten after a day, or as long as the workers are told to keep
+  # them; buyers' live holds and pauses a week after they ended.
+  ttl {
+    enabled        = true
+    attribute_name = "forgotten"
+  }
 
   point_in_time_recovery {
     enabled = true

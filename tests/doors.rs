@@ -1,6 +1,7 @@
 //! The doors of G1 to G9: the tables that lead from each guarantee to the
 //! functions that enforce it and to the checks that would catch its loss, compared
-//! with the code, and the tags in the code compared with the tables.
+//! with the code, and the tags in the code compared with the tables. And the page of
+//! promises: the tests it names are there.
 
 use std::collections::BTreeSet;
 use std::fs;
@@ -12,6 +13,7 @@ const TABLES: [(&str, &str); 2] = [
     ("flux-aws/src/dynamodb/design.md", "flux-aws/src"),
 ];
 const CHECKS: &str = "flux-core/src/conformance";
+const PROMISES: &str = "flux-core/src/promises.md";
 
 #[derive(Debug)]
 struct Row {
@@ -96,11 +98,41 @@ fn tags(file: &Path) -> Vec<(String, String)> {
     tags
 }
 
+/// The checks of the conformance suite, all in one text.
+fn checks() -> String {
+    let mut files = Vec::new();
+    rust_files(&root().join(CHECKS), &mut files);
+    files.iter().map(|file| fs::read_to_string(file).expect("a file")).collect()
+}
+
+#[test]
+fn every_test_that_is_promised_is_there() {
+    let page = fs::read_to_string(root().join(PROMISES)).expect(PROMISES);
+    let checks = checks();
+    let sections: Vec<&str> = page.split("\n## G").skip(1).collect();
+    assert_eq!(sections.len(), 9, "{PROMISES}");
+    for section in sections {
+        let quoted = quoted(section);
+        let named: Vec<_> = quoted.iter().filter_map(|name| name.split_once("::")).collect();
+        assert!(named.len() >= 3, "{PROMISES}: G{section}");
+        for (place, test) in named {
+            let is_there = match place {
+                "conformance" => checks.contains(&format!("fn {test}<")),
+                file => {
+                    let text = fs::read_to_string(root().join(file)).expect(file);
+                    [format!("fn {test}("), format!("\"{test}\"")]
+                        .iter()
+                        .any(|it| text.contains(it))
+                }
+            };
+            assert!(is_there, "{PROMISES}: {place} has no test {test}");
+        }
+    }
+}
+
 #[test]
 fn every_row_names_what_exists_and_every_tag_has_its_row() {
-    let mut checks = Vec::new();
-    rust_files(&root().join(CHECKS), &mut checks);
-    let checks: String = checks.iter().map(|f| fs::read_to_string(f).expect("a file")).collect();
+    let checks = checks();
     for (table, folder) in TABLES {
         let rows = rows(table, folder);
         let guarantees: BTreeSet<&str> = rows.iter().map(|row| row.guarantee.as_str()).collect();

@@ -7,7 +7,7 @@ use bon::bon;
 use flux_core::backends::memory::{MemoryBus, MemoryLocks};
 use flux_core::layers::{Layered, Retry, Trace};
 use flux_core::seams::{LockManager, OrderQueue, OutcomeBus, SeamError};
-use flux_core::{Backend, InvalidInput, Settings};
+use flux_core::{Backend, BuyerRules, InvalidInput, Settings};
 
 use crate::bill::Meter;
 use crate::dynamodb::DynamoStore;
@@ -88,6 +88,13 @@ impl Aws {
         /// [`DynamoStore`].
         #[builder(default = 1)]
         stripes: usize,
+        /// What is asked of buyers before they get another hold; see
+        /// [`DynamoStore`].
+        #[builder(default)]
+        buyer_rules: BuyerRules,
+        /// Time for which rejected orders are remembered, a day by default; see
+        /// [`DynamoStore`].
+        keep_rejected: Option<Duration>,
         #[builder(default)] meter: Meter,
     ) -> Result<Self, OpenError> {
         let (sqs, dynamodb) = match (sqs, dynamodb) {
@@ -101,6 +108,7 @@ impl Aws {
             }
         };
         let store = DynamoStore::builder().client(&dynamodb).table(&table).stripes(stripes);
+        let store = store.buyer_rules(buyer_rules).maybe_keep_rejected(keep_rejected);
         let store = store.meter(meter.clone()).build();
         let queue = if create_missing {
             store.create_table().await?;
@@ -126,6 +134,7 @@ impl Aws {
             store: Arc::new(Layered::new(Arc::new(store), retry)),
             locks,
             bus,
+            partitions: Vec::new(),
         };
         Ok(Self { backend: backend.layered(Trace), settings: settings(), meter })
     }

@@ -7,23 +7,26 @@ pub mod clock;
 pub mod conformance;
 pub mod engine;
 pub mod layers;
+#[doc = include_str!("promises.md")]
+pub mod promises {}
 pub mod protocol;
 mod random;
 #[doc = include_str!("recipes.md")]
 pub mod recipes {}
 pub mod seams;
+mod sync;
 pub mod views;
 
 pub use backends::Backend;
 pub use engine::{
-    Audit, AuditFault, Error, Flux, FluxBuilder, OrderRequest, OrderRequestBuilder, Role, Seat,
-    SeatState, Settings, SettingsBuilder, Subscription,
+    Audit, AuditFault, Error, Failure, Flux, FluxBuilder, OrderRequest, OrderRequestBuilder, Role,
+    Seat, SeatState, Settings, SettingsBuilder, Subscription,
 };
 pub use protocol::{
-    Ask, BuyerCap, BuyerId, Capacity, Hall, Hold, HoldTime, InvalidInput, Item, ItemId, ItemKind,
-    ItemSpec, ItemSpecBuilder, ItemState, LINES_MAX, Line, Lines, Order, OrderId, OrderState,
-    OrderStatus, PaymentRef, PutItemError, Quantity, Reason, SEATS_PER_HALL_MAX,
-    SEATS_PER_LINE_MAX, SeatId, Timestamp,
+    Ask, BuyerCap, BuyerId, BuyerRules, BuyerRulesBuilder, Capacity, Hall, Hold, HoldTime,
+    IdempotencyKey, InvalidInput, Item, ItemId, ItemKind, ItemSpec, ItemSpecBuilder, ItemState,
+    LINES_MAX, Line, Lines, Order, OrderId, OrderState, OrderStatus, PaymentRef, PutItemError,
+    Quantity, Reason, SEATS_PER_HALL_MAX, SEATS_PER_LINE_MAX, SeatId, Timestamp,
 };
 pub use seams::{
     Availability, Cursor, DeadLetter, OrderFilter, OrderPage, OutcomeReceiver, Outcomes,

@@ -1,11 +1,10 @@
 //! The engine's calls as an application sees them, on the memory backend and
 //! tokio's paused clock.
 
-mod cannot_write;
+mod ill_store;
 
 use std::collections::HashSet;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
 use flux_core::backends::memory::{MemoryBus, MemoryStore};
@@ -19,7 +18,7 @@ use flux_core::{
 use tokio::sync::broadcast::error::RecvError;
 use uuid::Uuid;
 
-use self::cannot_write::CannotWrite;
+use self::ill_store::{Fails, IllStore, Illness};
 
 type Result<T = ()> = std::result::Result<T, Box<dyn std::error::Error>>;
 
@@ -442,6 +441,24 @@ async fn small_atomic_writes_leave_nothing_over() -> Result {
     Ok(())
 }
 
+/// In the order of their arrival, though several writes of one item are on their way.
+#[tokio::test(start_paused = true)]
+async fn a_crowd_for_one_item_is_served_by_several_small_writes_at_once() -> Result {
+    for side_by_side in [1, 2, 5] {
+        let small = CommitMax::builder().parts(7).bytes(2_000).side_by_side(side_by_side).build();
+        let store = Arc::new(MemoryStore::with_commit_max(small));
+        let flux = engine(&Backend { store, ..Backend::memory() });
+        flux.put_item(ItemSpec::pool("a", 60)?).await?;
+        let answers = place_all(&flux, (0..100).map(|_| one("ann"))).await?;
+        for (at, answer) in answers.into_iter().enumerate() {
+            let is_held = answer.is_ok_and(|order| order.status() == OrderStatus::Held);
+            assert_eq!(is_held, at < 60, "the {at}th of a hundred for sixty, {side_by_side}");
+        }
+        assert_sound(&flux).await?;
+    }
+    Ok(())
+}
+
 async fn sell_by_small_writes(side_by_side: usize) -> Result {
     let small = CommitMax::builder().parts(7).bytes(2_000).side_by_side(side_by_side).build();
     let store = Arc::new(MemoryStore::with_commit_max(small));
@@ -460,16 +477,16 @@ async fn sell_by_small_writes(side_by_side: usize) -> Result {
     assert_sound(&flux).await
 }
 
-fn cannot_write(order: OrderId) -> (Flux, Arc<AtomicBool>) {
-    let (mut backend, outage) = (Backend::memory(), Arc::<AtomicBool>::default());
-    backend.store =
-        Arc::new(CannotWrite { store: backend.store, order, outage: Arc::clone(&outage) });
-    (engine(&backend), outage)
+fn on_a_store_that_may_fall_ill() -> (Flux, Illness) {
+    let backend = Backend::memory();
+    let (store, illness) = IllStore::around(backend.store);
+    (engine(&Backend { store, ..backend }), illness)
 }
 
 #[tokio::test(start_paused = true)]
 async fn a_poison_message_is_given_up_with_its_reason_and_the_rest_goes_on() -> Result {
-    let (flux, _) = cannot_write(id(1));
+    let (flux, illness) = on_a_store_that_may_fall_ill();
+    illness.of_order(id(1), Fails::Call);
     flux.put_item(ItemSpec::pool("a", 1_000)?).await?;
     flux.submit(one("ann").with_id(id(1))).await?;
     for n in 2..600 {
@@ -490,9 +507,9 @@ async fn a_poison_message_is_given_up_with_its_reason_and_the_rest_goes_on() -> 
 
 #[tokio::test(start_paused = true)]
 async fn an_outage_gives_no_order_up() -> Result {
-    let (flux, outage) = cannot_write(id(0));
+    let (flux, illness) = on_a_store_that_may_fall_ill();
     flux.put_item(ItemSpec::pool("a", 100)?).await?;
-    outage.store(true, Ordering::Relaxed);
+    illness.of_every_order(Fails::Call);
     for n in 1..50 {
         flux.submit(one("ann").with_id(id(n))).await?;
     }
@@ -500,13 +517,34 @@ async fn an_outage_gives_no_order_up() -> Result {
     let asked = flux.place(one("bob").with_id(id(90))).await;
     assert!(matches!(asked, Err(Error::OutcomePending(_))), "{asked:?}");
     tokio::time::sleep(Duration::from_secs(3_600)).await;
-    outage.store(false, Ordering::Relaxed);
+    illness.heal();
     for n in 1..50 {
         let order = flux.wait(id(n), Duration::from_secs(120)).await?;
         assert_eq!(order.status(), OrderStatus::Held);
     }
     assert!(flux.dead_letters(10).await?.is_empty());
     assert_sound(&flux).await
+}
+
+#[tokio::test(start_paused = true)]
+async fn after_an_outage_a_poison_message_is_given_up_though_nothing_new_comes() -> Result {
+    let (flux, illness) = on_a_store_that_may_fall_ill();
+    // No hold ends meanwhile, which would be something that goes well as well.
+    flux.put_item(ItemSpec::builder().id("a").capacity(100).hold_seconds(86_400).build()?).await?;
+    illness.of_every_order(Fails::Call);
+    for n in 1..10 {
+        flux.submit(one("ann").with_id(id(n))).await?;
+    }
+    tokio::time::sleep(Duration::from_secs(3_600)).await;
+    illness.of_order(id(1), Fails::Call);
+    for n in 2..10 {
+        let order = flux.wait(id(n), Duration::from_secs(120)).await?;
+        assert_eq!(order.status(), OrderStatus::Held);
+    }
+    tokio::time::sleep(Duration::from_secs(600)).await;
+    let dead = flux.dead_letters(10).await?;
+    assert_eq!(dead.iter().map(|letter| letter.message.order_id()).collect::<Vec<_>>(), [id(1)]);
+    Ok(())
 }
 
 #[tokio::test(start_paused = true)]
@@ -528,6 +566,17 @@ async fn bounds_of_zero_and_endless_waits_do_no_harm() -> Result {
 }
 
 #[tokio::test(start_paused = true)]
+async fn a_wait_without_an_end_outlasts_a_day() -> Result {
+    let front = Flux::builder(Backend::memory()).role(Role::AcceptOnly).clock(clock()).start();
+    front.put_item(ItemSpec::pool("a", 10)?).await?;
+    let queued = front.submit(one("ann")).await?;
+    let waiting = front.wait(queued.id, Duration::MAX);
+    let longer = Duration::from_secs(36 * 3_600);
+    assert!(tokio::time::timeout(longer, waiting).await.is_err(), "nobody decided it");
+    Ok(())
+}
+
+#[tokio::test(start_paused = true)]
 async fn seats_added_elsewhere_can_be_bought_here() -> Result {
     let backend = Backend::memory();
     let (here, elsewhere) = (engine(&backend), engine(&backend));
@@ -537,6 +586,18 @@ async fn seats_added_elsewhere_can_be_bought_here() -> Result {
     tokio::time::sleep(Duration::from_secs(2)).await;
     let order = here.place(OrderRequest::seats("bob", "hall", ["A2"])?).await?;
     assert_eq!(order.status(), OrderStatus::Held);
+    Ok(())
+}
+
+#[tokio::test(start_paused = true)]
+async fn an_audit_says_what_there_is() -> Result {
+    let flux = sale(ItemSpec::pool("a", 3)?).await?;
+    flux.place(one("ann")).await?;
+    let said = flux.audit().await?.to_string();
+    assert_eq!(said, "1 item, 3 units, 2 available\n1 orders, 1 held\naudit: 0 faults");
+    flux.put_item(ItemSpec::pool("b", 4)?).await?;
+    let said = flux.audit().await?.to_string();
+    assert!(said.starts_with("2 items, 7 units, 6 available\n"), "{said}");
     Ok(())
 }
 

@@ -1,16 +1,16 @@
 //! The metrics and spans of orders as an application's recorder and subscriber
 //! see them.
 
-mod cannot_write;
+mod ill_store;
 
 use std::collections::HashMap;
-use std::sync::atomic::AtomicBool;
 use std::sync::{Arc, LazyLock, Mutex};
 use std::time::Duration;
 
 use flux_core::{Backend, Error, Flux, ItemSpec, OrderId, OrderRequest};
 use metrics::{
-    Counter, Gauge, Histogram, HistogramFn, Key, KeyName, Metadata, Recorder, SharedString, Unit,
+    Counter, CounterFn, Gauge, Histogram, HistogramFn, Key, KeyName, Metadata, Recorder,
+    SharedString, Unit,
 };
 use tracing::field::{Field, Visit};
 use tracing::span::{Attributes, Record};
@@ -18,7 +18,7 @@ use tracing::{Instrument, Subscriber, info_span};
 use tracing_subscriber::layer::{Context, SubscriberExt};
 use tracing_subscriber::registry::LookupSpan;
 
-use self::cannot_write::CannotWrite;
+use self::ill_store::{Fails, IllStore};
 
 type Result<T = ()> = std::result::Result<T, Box<dyn std::error::Error>>;
 
@@ -47,22 +47,40 @@ impl HistogramFn for Named {
     }
 }
 
+impl CounterFn for Named {
+    fn increment(&self, value: u64) {
+        self.record(value as f64);
+    }
+
+    fn absolute(&self, _: u64) {
+        unreachable!("counters are only incremented");
+    }
+}
+
 impl Recorder for Recorded {
     fn describe_counter(&self, _: KeyName, _: Option<Unit>, _: SharedString) {}
     fn describe_gauge(&self, _: KeyName, _: Option<Unit>, _: SharedString) {}
     fn describe_histogram(&self, _: KeyName, _: Option<Unit>, _: SharedString) {}
-    fn register_counter(&self, _: &Key, _: &Metadata<'_>) -> Counter {
-        Counter::noop()
+    fn register_counter(&self, key: &Key, _: &Metadata<'_>) -> Counter {
+        let labels = key.labels().map(|label| format!(" {}", label.value()));
+        let name = format!("{}{}", key.name(), labels.collect::<String>());
+        self.begin(&name);
+        Counter::from_arc(Arc::new(Named(name, self.0.clone())))
     }
     fn register_gauge(&self, _: &Key, _: &Metadata<'_>) -> Gauge {
         Gauge::noop()
     }
     fn register_histogram(&self, key: &Key, _: &Metadata<'_>) -> Histogram {
+        self.begin(key.name());
         Histogram::from_arc(Arc::new(Named(key.name().to_owned(), self.0.clone())))
     }
 }
 
 impl Recorded {
+    fn begin(&self, name: &str) {
+        self.0.lock().expect("no panic").push((format!("begin {name}"), 0.0));
+    }
+
     fn of(&self, name: &str) -> Vec<f64> {
         let samples = self.0.lock().expect("no panic");
         samples.iter().filter(|(n, _)| n == name).map(|(_, value)| *value).collect()
@@ -86,6 +104,41 @@ async fn acceptances_and_decisions_are_measured_and_nothing_else() -> Result {
     let decided = recorded.of("flux_decide_seconds");
     assert_eq!(decided.len(), 2);
     assert!(decided.iter().all(|seconds| (0.0..60.0).contains(seconds)), "{decided:?}");
+    Ok(())
+}
+
+#[tokio::test]
+async fn every_series_whose_labels_are_known_begins_before_its_first_event() {
+    let _ = spans();
+    let recorded = Recorded::default();
+    let _metrics = metrics::set_default_local_recorder(&recorded);
+    let _flux = Flux::builder(Backend::memory()).start();
+    let begun = |name: &str| !recorded.of(&format!("begin {name}")).is_empty();
+    let known = ["flux_orders_total held", "flux_fenced_total", "flux_decide_seconds"];
+    assert_eq!(known.map(begun), [true; 3]);
+    let unknown = ["flux_orders_total", "flux_orders_total queued", "flux_seam_seconds"];
+    assert_eq!(unknown.map(begun), [false; 3]);
+}
+
+#[tokio::test(start_paused = true)]
+async fn orders_are_counted_by_the_status_they_came_to_have() -> Result {
+    let _ = spans();
+    let recorded = Recorded::default();
+    let _metrics = metrics::set_default_local_recorder(&recorded);
+    let flux = sale(3).await?;
+    for _ in 0..3 {
+        flux.place(one("ann")).await?;
+    }
+    flux.put_item(ItemSpec::pool("a", 4)?).await?;
+    let queued = flux.submit(one("bob")).await?;
+    flux.wait(queued.id, MINUTE).await?;
+    flux.release(queued.id).await?;
+    flux.shutdown().await;
+    let count =
+        |status: &str| recorded.of(&format!("flux_orders_total {status}")).iter().sum::<f64>();
+    let counts = ["held", "released", "rejected", "confirmed"].map(count);
+    assert_eq!(counts, [4.0, 1.0, 0.0, 0.0]);
+    assert_eq!(recorded.of("flux_unpublished_total").iter().sum::<f64>(), 0.0);
     Ok(())
 }
 
@@ -166,8 +219,9 @@ async fn one_trace_leads_from_the_request_to_the_decision() -> Result {
 async fn a_decision_that_was_never_written_is_no_decision_in_its_span() -> Result {
     let spans = spans();
     let backend = Backend::memory();
-    let (order, outage) = (OrderId::new(), Arc::new(AtomicBool::new(false)));
-    let store = Arc::new(CannotWrite { store: backend.store, order, outage });
+    let order = OrderId::new();
+    let (store, illness) = IllStore::around(backend.store);
+    illness.of_order(order, Fails::Call);
     let flux = Flux::builder(Backend { store, ..backend }).start();
     flux.put_item(ItemSpec::pool("a", 1)?).await?;
     let placed = flux.place(one("eve").with_id(order)).instrument(info_span!("failing")).await;

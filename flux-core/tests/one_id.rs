@@ -10,8 +10,8 @@ use flux_core::layers::Operation;
 use flux_core::protocol::Message;
 use flux_core::seams::{DeadLetter, Delivery, OrderQueue, QueueDepth, Receipt, SeamError};
 use flux_core::{
-    Backend, Error, Flux, ItemId, ItemSpec, Order, OrderId, OrderRequest, OrderStatus, Role,
-    Timestamp,
+    Backend, BuyerId, Error, Flux, IdempotencyKey, ItemId, ItemSpec, Order, OrderId, OrderRequest,
+    OrderStatus, Role, Timestamp,
 };
 use tokio::task::yield_now;
 use tokio::time::{advance, timeout};
@@ -303,6 +303,132 @@ async fn without_a_worker_what_is_queued_is_asked_for_once() -> Result {
     let decided = front.place(one("ann")).await?;
     assert_eq!((decided.status(), decided.placed_at), (OrderStatus::Held, queued.placed_at));
     assert_sold(&front, 1).await
+}
+
+/// One unit for a buyer under the key that is Ann's own.
+fn keyed(buyer: &str) -> OrderRequest {
+    let key = IdempotencyKey::new("click").expect("a key");
+    OrderRequest::units(buyer, "a", 1).expect("a request").with_idempotency_key(key)
+}
+
+/// The id that Ann's key stands for, as anybody can compute it.
+fn anns() -> OrderId {
+    let ann = BuyerId::new("ann").expect("a name");
+    OrderId::from_idempotency_key(&ann, "click").expect("a key")
+}
+
+#[track_caller]
+fn assert_kept_for_the_key(answer: &Answer) {
+    let field = match answer {
+        Err(Error::Invalid(wrong)) => wrong.field(),
+        answer => panic!("{answer:?}"),
+    };
+    assert_eq!(field, "order_id");
+}
+
+/// Checks that Ann's order is found by its id, and is nobody else's.
+async fn assert_anns(flux: &Flux, expected: &Order) {
+    for way in WAYS {
+        let repeat = way.bring(flux, one("ann").with_id(anns())).await;
+        assert_eq!(repeat.expect("a repeat").placed_at, expected.placed_at);
+        let other = way.bring(flux, one("bob").with_id(anns())).await;
+        assert!(matches!(other, Err(Error::IdReused(_))), "{other:?}");
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_keys_id_waits_for_the_key() -> Result {
+    for way in WAYS {
+        let (flux, _) = sale(5).await?;
+        for buyer in ["bob", "ann"] {
+            assert_kept_for_the_key(&way.bring(&flux, one(buyer).with_id(anns())).await);
+        }
+        let nowhere = OrderRequest::units("bob", "nowhere", 1)?.with_id(anns());
+        assert_kept_for_the_key(&way.bring(&flux, nowhere).await);
+        assert_sold(&flux, 0).await?;
+        let order = way.bring(&flux, keyed("ann")).await?;
+        assert_eq!((order.id, order.buyer.as_str()), (anns(), "ann"));
+        assert_ne!(way.bring(&flux, keyed("bob")).await?.id, anns());
+        flux.wait(anns(), MINUTE).await?;
+        assert_anns(&flux, &order).await;
+        assert_eq!(way.bring(&flux, keyed("ann")).await?.placed_at, order.placed_at);
+        flux.release(anns()).await?;
+        assert_anns(&flux, &order).await;
+        assert_sold(&flux, 1).await?;
+    }
+    Ok(())
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_keys_order_that_is_on_its_way_or_queued_is_known_by_its_id() -> Result {
+    let (flux, troubles) = sale(1).await?;
+    troubles.set(Operation::Commit, Trouble::Slow(MINUTE));
+    let placing = flux.clone();
+    let placing = tokio::spawn(async move { placing.place(keyed("ann")).await });
+    yield_now().await;
+    let other = flux.submit(one("bob").with_id(anns())).await;
+    assert!(matches!(other, Err(Error::IdReused(_))), "{other:?}");
+    let repeat = flux.submit(one("ann").with_id(anns())).await?;
+    assert_eq!(placing.await??.placed_at, repeat.placed_at);
+    // The gate, which is shut by now, has no say.
+    let (held, other) =
+        (flux.order(anns()).await?.expect("it is held"), one("bob").with_id(anns()));
+    assert!(matches!(flux.place(other).await, Err(Error::IdReused(_))));
+    assert_anns(&flux, &held).await;
+
+    let troubles = Troubles::default();
+    troubles.set(Operation::Receive, Trouble::Slow(10 * MINUTE));
+    let flux = start(&troubles, ItemSpec::pool("a", 5)?).await?;
+    let queued = flux.submit(keyed("ann")).await?;
+    assert_eq!(queued.status(), OrderStatus::Queued);
+    assert_anns(&flux, &queued).await;
+    Ok(())
+}
+
+#[tokio::test(start_paused = true)]
+async fn an_id_beside_a_key_is_refused() -> Result {
+    let (flux, _) = sale(1).await?;
+    for way in WAYS {
+        for id in [id(1), anns()] {
+            assert_kept_for_the_key(&way.bring(&flux, keyed("ann").with_id(id)).await);
+        }
+    }
+    assert_sold(&flux, 0).await
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 4)]
+async fn the_owner_of_a_key_wins_against_strangers_with_its_id() -> Result {
+    let flux = Flux::builder(Backend::memory()).start();
+    flux.put_item(ItemSpec::pool("a", 100_000)?).await?;
+    for round in 0..300_usize {
+        let key = format!("click_{round}");
+        let id = OrderId::from_idempotency_key(&BuyerId::new("ann")?, &key)?;
+        let barrier = Arc::new(tokio::sync::Barrier::new(4));
+        let calls: Vec<_> = (0..4)
+            .map(|n| {
+                let (flux, barrier) = (flux.clone(), Arc::clone(&barrier));
+                let request = match n {
+                    0 => keyed("ann").with_idempotency_key(IdempotencyKey::new(&key).ok()),
+                    _ => one("eve").with_id(id),
+                };
+                let way = [Way::Submit, Way::Place][(round >> n) % 2];
+                tokio::spawn(async move {
+                    barrier.wait().await;
+                    way.bring(&flux, request).await
+                })
+            })
+            .collect();
+        for (n, call) in calls.into_iter().enumerate() {
+            match (n, call.await?) {
+                (0, answer) => assert_eq!(answer?.buyer.as_str(), "ann"),
+                (_, Err(Error::Invalid(_) | Error::IdReused(_))) => {}
+                (_, answer) => panic!("round {round}: {answer:?}"),
+            }
+        }
+        assert_eq!(flux.wait(id, MINUTE).await?.buyer.as_str(), "ann");
+    }
+    flux.shutdown().await;
+    assert_sold(&flux, 300).await
 }
 
 /// A queue that can't look inside.

@@ -10,7 +10,7 @@ use flux_core::protocol::{
     Claim, Effect, Expect, FencingToken, Message, SeatMap, Stock, Verdict, View, confirm, revise,
 };
 use flux_core::{
-    Ask, BuyerCap, BuyerId, Hall, ItemId, ItemKind, ItemSpec, Line, Lines, Order, OrderId,
+    Ask, BuyerCap, BuyerId, Hall, Hold, ItemId, ItemKind, ItemSpec, Line, Lines, Order, OrderId,
     OrderState, OrderStatus, PaymentRef, PutItemError, SeatId, Timestamp,
 };
 use proptest::collection::vec;
@@ -275,7 +275,12 @@ impl Sale {
     fn settle(&mut self, old: &Order, message: &Message) {
         let Verdict::Write(write) = self.view.decide(message, Some(old), self.now) else { return };
         assert_eq!(write.expect, Expect::Status(old.status()));
-        assert_eq!((write.order.id, write.order.hold()), (old.id, old.hold()));
+        let hold = old.hold().map(|hold| match write.order.status() {
+            // A hold that is released ends there and then.
+            OrderStatus::Released => Hold::between(hold.decided_at, self.now),
+            _ => hold,
+        });
+        assert_eq!((write.order.id, write.order.hold()), (old.id, hold));
         let (was, is) = (old.status().owns_stock(), write.order.status().owns_stock());
         let fits = self.books.fits(&write.order, &self.specs);
         match write.effect() {

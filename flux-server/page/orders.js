@@ -94,7 +94,8 @@ async function send(entry) {
     } else if (content.order ?? content.order_id) {
       return take(entry, content.order ?? content);
     } else if (status === 409) {
-      return setStatus(entry, "refused", REASONS.sold_out, true);
+      const reason = content.type?.split("/").pop().replaceAll("-", "_");
+      return setStatus(entry, "refused", REASONS[reason] ?? content.detail, true);
     } else if (status === 404) {
       return setStatus(entry, "refused", REASONS.unknown_item, true);
     } else {

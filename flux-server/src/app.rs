@@ -1,19 +1,22 @@
 //! The state that all handlers share.
 
 use std::sync::Arc;
-use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::Duration;
 
+use bytes::Bytes;
 use flux_core::{Error, Flux, Role};
 use http::HeaderValue;
-use tokio::sync::{Notify, OwnedSemaphorePermit, Semaphore};
+use tokio::sync::Notify;
 use tracing::Instrument;
 
-use crate::auth::Auth;
+use crate::auth::{Auth, BuyerTokens};
 use crate::events::Hub;
 use crate::http::problem::Problem;
-use crate::limit::Limits;
-use crate::setup::config::{Command, Config, Secret};
+use crate::limit::{Limits, Peer, Peers, Place, Places, Share, Use};
+use crate::listed::Listed;
+use crate::recent::Recent;
+use crate::setup::config::{BackendKind, Command, Config};
+use crate::setup::secret::Secret;
 use crate::shutdown::Shutdown;
 use crate::telemetry::{Figures, Http};
 
@@ -27,83 +30,136 @@ pub struct App {
     pub(crate) auth: Auth,
     /// Rates of buyers and peers.
     pub(crate) limits: Limits,
+    /// A copy of the list of items, where reading it costs.
+    pub(crate) listed: Option<Arc<Listed>>,
+    /// Those who are connected, or named by a proxy that is.
+    pub(crate) peers: Arc<Peers>,
+    /// Connections.
+    pub(crate) connections: Arc<Places>,
+    /// Connections beyond those, which are told so.
+    pub(crate) turned_away: Arc<Places>,
+    /// Connections to the address of health and metrics. No other limit is asked there.
+    pub(crate) ops_connections: Arc<Places>,
     /// The source of event streams.
     pub(crate) hub: Hub,
     /// Counts requests and connections.
     pub(crate) http: Arc<Http>,
     /// The figures of `/metrics`.
     pub(crate) figures: Figures,
-    /// The origin whose pages may call `/v1`.
-    pub(crate) cors_origin: Option<HeaderValue>,
+    /// The figures as they were told last.
+    pub(crate) rendered: Recent<Bytes>,
+    /// Whether the backends worked when last asked, or why not.
+    pub(crate) readiness: Recent<Result<(), &'static str>>,
+    /// The origins whose pages may call `/v1`.
+    pub(crate) cors_origins: Vec<HeaderValue>,
     /// Bounds and times.
     pub(crate) bounds: Bounds,
     /// Whether only health and metrics are answered.
     pub(crate) operations_only: bool,
+    /// Whether those have an address of their own, and are answered nowhere else.
+    pub(crate) ops_apart: bool,
     /// The signals that stop it.
     pub(crate) shutdown: Arc<Shutdown>,
-    requests: AtomicUsize,
+    requests: Places,
     none_left: Notify,
-    streams: Arc<Semaphore>,
-    inventories: Arc<Semaphore>,
-    halls: Arc<Semaphore>,
+    bodies: Arc<Places>,
+    streams: Arc<Places>,
+    inventories: Arc<Places>,
+    halls: Arc<Places>,
 }
 
+/// Most streams of one address: a change is written to all of them at once, and
+/// whoever orders then waits for that.
+const STREAMS_PER_PEER: usize = 256;
 /// Lists of all owners being written at once.
-const INVENTORIES_MAX: usize = 4;
-/// Seats of whole halls being written at once; the largest has 4 MB.
+const INVENTORIES_MAX: usize = 8;
+/// Seats of whole halls being written at once; the largest has 13 MB.
 const HALLS_MAX: usize = 64;
+/// Connections beyond the limits that are told so, or asked of health, at once.
+pub const TURNED_AWAY_MAX: usize = 128;
+/// Connections to the address of health and metrics.
+pub const OPS_CONNECTIONS_MAX: usize = 64;
 
 /// Bounds and times.
 #[derive(Debug, Clone, Copy)]
 pub(crate) struct Bounds {
-    /// Connections at once.
-    pub(crate) connections_max: usize,
-    /// Requests being answered at once.
-    pub(crate) requests_max: usize,
     /// Time a request's head may take.
     pub(crate) head: Duration,
     /// Time a request's body may take.
     pub(crate) body: Duration,
-    /// Time a connection may be idle, or a peer not read its answer.
+    /// Bytes of an item's definition.
+    pub(crate) item_body_max: usize,
+    /// Time a connection may be idle.
     pub(crate) idle: Duration,
 }
 
 /// The server, as one request has it: one of the permits to be answered, given
 /// back when dropped.
-pub(crate) struct RequestPermit(Arc<App>);
+pub(crate) struct RequestPermit {
+    app: Arc<App>,
+    peer: Peer,
+}
+
+/// A request whose body has not come yet. It has a place among those, and none
+/// among the requests being answered.
+pub(crate) struct BodyPermit {
+    app: Arc<App>,
+    place: Place,
+}
 
 impl App {
     /// A server for `flux`, whose calls are counted by `http`.
     #[must_use]
     pub fn new(flux: Flux, config: &Config, figures: Figures, http: Http) -> Self {
         let shutdown = Arc::new(Shutdown::default());
-        let (operator, buyers) = (config.operator_token(), config.buyer_jwt_secret());
+        let places = |for_what, max| Places::new(for_what, max, Share::AsManyAsAreFree);
+        let shared = |for_what, max| Arc::new(places(for_what, max));
         Self {
             role: config.command.role(),
             auth: Auth::new(
-                operator.as_ref().map(Secret::reveal),
-                buyers.as_ref().map(Secret::reveal),
+                config.operator_token.as_ref().map(Secret::reveal),
+                config.buyer_jwt_secret.as_ref().map(|secret| BuyerTokens {
+                    secret: secret.reveal(),
+                    audience: config.buyer_jwt_audience.as_deref(),
+                    issuer: config.buyer_jwt_issuer.as_deref(),
+                }),
             ),
             limits: Limits::new(config.limit_per_buyer, config.limit_per_peer),
-            cors_origin: config.cors_origin.clone(),
+            cors_origins: config.cors_origins.clone(),
             bounds: Bounds {
-                connections_max: config.connections_max,
-                requests_max: config.requests_max,
                 head: config.head_timeout,
                 body: config.body_timeout,
+                item_body_max: config.item_body_max,
                 idle: config.idle_timeout,
             },
             operations_only: config.command == Command::Worker,
+            ops_apart: config.ops_listen.is_some(),
             http: Arc::new(http),
             figures,
+            rendered: Recent::default(),
+            readiness: Recent::default(),
+            listed: (config.backend() == BackendKind::Aws).then(Arc::default),
             hub: Hub::start(flux.clone(), shutdown.watch_draining()),
             flux,
             shutdown,
-            requests: AtomicUsize::new(0),
+            peers: Arc::new(Peers::new(config.trusted_proxies.clone())),
+            connections: Arc::new(Places::new(
+                Use::Connection,
+                config.connections_max,
+                Share::AtMost(config.connections_per_peer()),
+            )),
+            turned_away: shared(Use::TurnedAway, TURNED_AWAY_MAX),
+            ops_connections: shared(Use::Operations, OPS_CONNECTIONS_MAX),
+            requests: places(Use::Request, config.requests_max),
             none_left: Notify::new(),
-            streams: Arc::new(Semaphore::new(config.streams_max)),
-            inventories: Arc::new(Semaphore::new(INVENTORIES_MAX)),
-            halls: Arc::new(Semaphore::new(HALLS_MAX)),
+            bodies: shared(Use::Body, config.requests_max),
+            streams: Arc::new(Places::new(
+                Use::Stream,
+                config.streams_max,
+                Share::AsManyAsAreFreeUpTo(STREAMS_PER_PEER),
+            )),
+            inventories: shared(Use::Inventory, INVENTORIES_MAX),
+            halls: shared(Use::Hall, HALLS_MAX),
         }
     }
 
@@ -124,40 +180,22 @@ impl App {
 
     /// Counts an order that was turned away.
     pub(crate) fn note(&self, error: &Error) {
-        if matches!(error, Error::SoldOut(_)) {
+        if error.is_of_the_gate() {
             self.hub.turned_away();
         }
     }
 
-    /// A permit to be answered.
-    pub(crate) fn request(self: &Arc<Self>) -> Result<RequestPermit, Problem> {
-        let before = self.requests.fetch_add(1, Ordering::Relaxed);
-        let permit = RequestPermit(Arc::clone(self));
-        match before < self.bounds.requests_max {
-            true => Ok(permit),
-            false => Err(Problem::unavailable("too many requests at once; nothing was accepted")),
-        }
-    }
-
-    /// A permit to stream.
-    pub(crate) fn stream(&self) -> Result<OwnedSemaphorePermit, Problem> {
-        one_of(&self.streams, "too many streams at once")
-    }
-
-    /// A permit to list all owners.
-    pub(crate) fn inventory(&self) -> Result<OwnedSemaphorePermit, Problem> {
-        one_of(&self.inventories, "too many read the inventory at once")
-    }
-
-    /// A permit to list seats.
-    pub(crate) fn hall(&self) -> Result<OwnedSemaphorePermit, Problem> {
-        one_of(&self.halls, "too many read seats at once")
+    /// A permit for a request of `peer`'s to be answered.
+    pub(crate) fn request(self: &Arc<Self>, peer: Peer) -> Result<RequestPermit, Problem> {
+        let entered = self.requests.enter(&peer);
+        let permit = RequestPermit { app: Arc::clone(self), peer };
+        entered.then_some(permit).ok_or_else(|| beyond("too many requests at once"))
     }
 
     /// Requests being answered.
     #[must_use]
     pub fn requests(&self) -> usize {
-        self.requests.load(Ordering::Acquire)
+        self.requests.taken()
     }
 
     /// Waits until no request is being answered, its caller there or not.
@@ -169,14 +207,40 @@ impl App {
     }
 }
 
-fn one_of(permits: &Arc<Semaphore>, beyond: &'static str) -> Result<OwnedSemaphorePermit, Problem> {
-    Arc::clone(permits).try_acquire_owned().map_err(|_| Problem::unavailable(beyond))
+/// The answer where there is no place left for this peer.
+fn beyond(detail: &'static str) -> Problem {
+    Problem::unavailable(format!("{detail}, in all or from this address; nothing was accepted"))
 }
 
 impl RequestPermit {
     /// The server alone, for what goes on after the answer began.
     pub(crate) fn app(&self) -> Arc<App> {
-        Arc::clone(&self.0)
+        Arc::clone(&self.app)
+    }
+
+    /// A permit to stream.
+    pub(crate) fn stream(&self) -> Result<Place, Problem> {
+        self.one_of(&self.app.streams, "too many streams at once")
+    }
+
+    /// A permit to list all owners.
+    pub(crate) fn inventory(&self) -> Result<Place, Problem> {
+        self.one_of(&self.app.inventories, "too many read the inventory at once")
+    }
+
+    /// A permit to list seats.
+    pub(crate) fn hall(&self) -> Result<Place, Problem> {
+        self.one_of(&self.app.halls, "too many read seats at once")
+    }
+
+    fn one_of(&self, places: &Arc<Places>, detail: &'static str) -> Result<Place, Problem> {
+        places.take(&self.peer).ok_or_else(|| beyond(detail))
+    }
+
+    /// Leaves its place to others until the body is there.
+    pub(crate) fn wait_for_body(self) -> Result<BodyPermit, Problem> {
+        let place = self.one_of(&self.app.bodies, "too many requests wait for their bodies")?;
+        Ok(BodyPermit { app: self.app(), place })
     }
 
     /// Runs what must be finished even if the caller hangs up. It keeps this
@@ -208,15 +272,22 @@ impl std::ops::Deref for RequestPermit {
     type Target = App;
 
     fn deref(&self) -> &App {
-        &self.0
+        &self.app
     }
 }
 
 impl Drop for RequestPermit {
     fn drop(&mut self) {
-        if self.0.requests.fetch_sub(1, Ordering::AcqRel) == 1 {
-            self.0.none_left.notify_one();
+        if self.app.requests.leave(&self.peer) == 0 {
+            self.app.none_left.notify_one();
         }
+    }
+}
+
+impl BodyPermit {
+    /// A permit to be answered, now that the body is there.
+    pub(crate) fn go_on(self) -> Result<RequestPermit, Problem> {
+        self.app.request(self.place.peer().clone())
     }
 }
 
@@ -238,7 +309,8 @@ mod tests {
         let app =
             Arc::new(App::new(flux, &Config::parse_from(["flux-server"]), figures, Http::new([])));
         let (end, ended) = oneshot::channel();
-        let asked = app.request().expect("a permit").finish(ended);
+        let peer = app.peers.of([127, 0, 0, 1].into());
+        let asked = app.request(peer).expect("a permit").finish(ended);
         let short = Duration::from_millis(1);
         assert!(timeout(short, asked).await.is_err());
         assert_eq!(app.requests(), 1);

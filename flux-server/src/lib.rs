@@ -8,21 +8,27 @@
 //! | which call a request is, and the calls | [`api`] |
 //! | connections and calls, put together | [`serve`] |
 //! | the state that calls share, and the signals that stop it | [`app`], [`shutdown`] |
-//! | who may, and how often | `auth`, `limit` |
+//! | who may, how often, and how much at once | `auth`, `limit` |
+//! | what is told from a copy | `recent`, `listed` |
 //! | the log, figures and traces | [`telemetry`] |
 //! | Server-Sent Events | `events` |
 //! | requests as they are read, answers as they are written | `http` |
 //!
 //! Imports run one way: `serve` → `api`, `conn` → `app` → `telemetry`, `events`,
-//! `auth`, `limit`, `setup` → `http`.
+//! `auth`, `limit`, `recent`, `setup` → `http`.
 
 pub mod api;
 pub mod app;
 mod auth;
 pub mod conn;
 mod events;
+#[cfg(fuzzing)]
+#[doc(hidden)]
+pub mod fuzzing;
 mod http;
 mod limit;
+mod listed;
+mod recent;
 pub mod serve;
 pub mod setup;
 pub mod shutdown;

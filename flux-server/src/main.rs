@@ -1,22 +1,32 @@
 //! Starts, runs and stops the server.
 
+use std::error::Error;
+use std::io::Write;
+use std::net::SocketAddr;
 use std::process::ExitCode;
 use std::sync::Arc;
+use std::time::Duration;
 
 use anyhow::{Context, Result};
 use flux_server::api::route::Route;
-use flux_server::app::App;
+use flux_server::app::{App, OPS_CONNECTIONS_MAX, TURNED_AWAY_MAX};
 use flux_server::conn::server;
-use flux_server::serve::serve;
+use flux_server::serve::{operations, serve};
 use flux_server::setup::backend::{self, Opened};
 use flux_server::setup::config::Config;
-use flux_server::setup::{admin, catalog};
-use flux_server::telemetry::{Http, Telemetry};
+use flux_server::setup::without_effect::without_effect;
+use flux_server::setup::{admin, catalog, operator_token};
+use flux_server::telemetry::{self, Http, Telemetry};
 use tokio::signal::unix::{SignalKind, signal};
-use tracing::{info, warn};
+use tokio::task::JoinSet;
+use tracing::{error, info, warn};
 
 /// Open files beside the connections.
-const OTHER_FILES: u64 = 64;
+const OTHER_FILES: usize = 128 + TURNED_AWAY_MAX + OPS_CONNECTIONS_MAX;
+/// The status of a process whose engine has failed: `EX_SOFTWARE` of sysexits(3).
+const ENGINE_FAILED: u8 = 70;
+/// Time for the last lines to be written.
+const LAST_LINES_WITHIN: Duration = Duration::from_millis(200);
 
 // Orders are made by one thread and let go by another, where the system's
 // allocator has them wait for each other.
@@ -24,16 +34,15 @@ const OTHER_FILES: u64 = 64;
 static ALLOCATOR: mimalloc::MiMalloc = mimalloc::MiMalloc;
 
 fn main() -> ExitCode {
-    match start() {
-        Ok(()) => ExitCode::SUCCESS,
-        Err(error) => {
-            eprintln!("flux-server: {error:#}");
-            ExitCode::FAILURE
-        }
-    }
+    let status = start().unwrap_or_else(|error| {
+        telemetry::say(format_args!("flux-server: {error:#}"));
+        ExitCode::FAILURE
+    });
+    telemetry::flush(LAST_LINES_WITHIN);
+    status
 }
 
-fn start() -> Result<()> {
+fn start() -> Result<ExitCode> {
     // Before there are threads: it sets environment variables.
     let config = Config::read()?;
     let runtime = tokio::runtime::Builder::new_multi_thread().enable_all().build()?;
@@ -43,33 +52,45 @@ fn start() -> Result<()> {
     ran
 }
 
-async fn run(config: Config) -> Result<()> {
-    let files = rlimit::increase_nofile_limit(u64::MAX).unwrap_or_default();
+async fn run(mut config: Config) -> Result<ExitCode> {
+    let files = rlimit::increase_nofile_limit(u64::MAX).unwrap_or(u64::MAX);
     // Asked for first, so that none is missed.
     let mut terminate = signal(SignalKind::terminate())?;
     let mut interrupt = signal(SignalKind::interrupt())?;
 
+    let items = catalog::wanted(&config.items, config.catalog.as_deref())?;
     let telemetry = Telemetry::start(config.log_format)?;
+    telemetry.log_panics();
     let Opened { flux, bill } = backend::open(&config).await?;
     if let Some(done) = admin::run(&config, &flux).await {
         flux.shutdown().await;
-        return done;
+        return done.map(|()| ExitCode::SUCCESS);
     }
-    let mut items = config.items.clone();
-    if let Some(file) = &config.catalog {
-        items.extend(catalog::read(file)?);
+    for said in without_effect(&config) {
+        warn!("{said}");
     }
+    operator_token::provide(&mut config)?;
     catalog::put_missing(&flux, items).await?;
 
+    fit_connections(&mut config, files);
     let http = Http::new(Route::ALL.map(Route::name));
     let app = Arc::new(App::new(flux.clone(), &config, telemetry.figures(), http));
+    // Dropped at the end, once there is nothing more to ask about.
+    let mut for_operations = JoinSet::new();
+    if let Some(address) = config.ops_listen {
+        let listener = server::listen(address).with_context(|| {
+            format!("can't listen on {address}; choose another with --ops-listen")
+        })?;
+        announce("health and metrics", listener.local_addr()?);
+        for_operations.spawn(operations(Arc::clone(&app), listener));
+    }
     let listener = match config.address() {
         Some(address) => {
             let listener = server::listen(address).with_context(|| {
                 format!("can't listen on {address}; choose another with --listen")
             })?;
-            warn_of_risks(&config, listener.local_addr()?.ip().is_loopback(), files);
-            println!("listening on http://{}", listener.local_addr()?);
+            warn_of_risks(&config, listener.local_addr()?.ip().is_loopback());
+            announce("listening", listener.local_addr()?);
             Some(listener)
         }
         None => None,
@@ -84,6 +105,9 @@ async fn run(config: Config) -> Result<()> {
         () = &mut serving => {}
         _ = terminate.recv() => info!("SIGTERM: stopping"),
         _ = interrupt.recv() => info!("SIGINT: stopping"),
+        failure = flux.failed() => {
+            error!(error = &failure as &dyn Error, "stopping, as the engine has failed");
+        }
     }
     app.shutdown().start_draining();
     // The engine and the traces have the rest of the time.
@@ -101,16 +125,37 @@ async fn run(config: Config) -> Result<()> {
     }
     info!("stopped");
     telemetry.finish(config.drain.mul_f64(0.05)).await;
-    Ok(())
+    Ok(flux.failure().map_or(ExitCode::SUCCESS, |_| ENGINE_FAILED.into()))
 }
 
-fn warn_of_risks(config: &Config, loopback: bool, files: u64) {
-    if config.operator_token().is_none() {
+/// Says on standard output where the server listens. It serves whether anybody
+/// can read that or not.
+fn announce(what: &'static str, address: SocketAddr) {
+    tokio::task::spawn_blocking(move || {
+        // Whoever waits for this line then finds in the log what was said before it.
+        telemetry::flush(LAST_LINES_WITHIN);
+        if let Err(error) = writeln!(std::io::stdout(), "{what} on http://{address}") {
+            warn!(%error, "nobody can read on standard output: {what} on http://{address}");
+        }
+    });
+}
+
+/// Takes no more connections than files may be open: who has the last of them would
+/// keep everybody else out, whatever the shares.
+fn fit_connections(config: &mut Config, files: u64) {
+    let fit = usize::try_from(files).unwrap_or(usize::MAX).saturating_sub(OTHER_FILES).max(1);
+    if fit < config.connections_max {
         warn!(
-            "FLUX_OPERATOR_TOKEN is not set: operator calls are open to every process on this machine, and to whatever a proxy on it passes on"
+            files,
+            connections_max = fit,
+            "fewer open files are allowed than connections; raise `ulimit -n`"
         );
+        config.connections_max = fit;
     }
-    match config.buyer_jwt_secret() {
+}
+
+fn warn_of_risks(config: &Config, loopback: bool) {
+    match &config.buyer_jwt_secret {
         None => warn!("FLUX_BUYER_JWT_SECRET is not set: anybody may order in any buyer's name"),
         Some(secret) if secret.reveal().len() < 32 => {
             warn!("FLUX_BUYER_JWT_SECRET is shorter than 32 bytes: it can be guessed");
@@ -123,14 +168,7 @@ fn warn_of_risks(config: &Config, loopback: bool, files: u64) {
     if config.limit_per_buyer.is_none() && config.limit_per_peer.is_none() {
         warn!("no --limit-per-buyer and no --limit-per-peer: one caller may take all there is");
     }
-    if config.cors_origin.as_ref().is_some_and(|origin| origin == "*") {
-        warn!("--cors-origin *: pages of any origin may call /v1");
-    }
-    if files < config.connections_max as u64 + OTHER_FILES {
-        warn!(
-            files,
-            connections_max = config.connections_max,
-            "fewer open files are allowed than connections; raise `ulimit -n`"
-        );
+    if config.trusted_proxies.iter().any(|network| network.prefix_len() == 0) {
+        warn!("--trusted-proxy of all addresses: every peer may name itself as it likes");
     }
 }

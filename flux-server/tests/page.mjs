@@ -15,10 +15,12 @@ const [binary, option, picture] = process.argv.slice(2);
 const scratch = mkdtempSync(join(tmpdir(), "flux-page-"));
 const servers = new Set();
 
+const operator = { authorization: "Bearer operator" };
+
 /** A server of its own; `stop` ends it and keeps its files. */
 async function serve(name, { address = "127.0.0.1:0", env = {} } = {}) {
   const flags = ["--listen", address, "--data-dir", join(scratch, name)];
-  const child = spawn(binary, flags, { stdio: ["ignore", "pipe", "ignore"], env: { PATH: process.env.PATH, ...env }, cwd: scratch });
+  const child = spawn(binary, flags, { stdio: ["ignore", "pipe", "ignore"], env: { PATH: process.env.PATH, FLUX_OPERATOR_TOKEN: "operator", ...env }, cwd: scratch });
   servers.add(child);
   const ended = new Promise(done => child.on("exit", code => { servers.delete(child); done(code); }));
   let said = "";
@@ -35,9 +37,10 @@ async function serve(name, { address = "127.0.0.1:0", env = {} } = {}) {
     const answer = await fetch(url + path, { method, body: body && JSON.stringify(body), headers: { ...(body && { "content-type": "application/json" }), ...headers } });
     return { status: answer.status, content: await answer.json() };
   };
-  const put = async (id, fields, headers) => assert.equal((await call("PUT", `/v1/items/${id}`, fields, headers)).status, 201);
+  const put = async (id, fields) => assert.equal((await call("PUT", `/v1/items/${id}`, fields, operator)).status, 201);
+  const pay = (id, ref) => call("POST", `/v1/orders/${id}/confirm`, { payment_ref: ref }, operator);
   const rival = fields => call("POST", "/v1/orders", { buyer_id: "rival", ...fields }, { prefer: "wait=5" });
-  return { url, stop, call, put, rival };
+  return { url, stop, call, put, pay, rival };
 }
 
 /** Waits until `look` finds something. */
@@ -112,7 +115,7 @@ const tests = {
     const id = await idOf(order);
     const { content } = await server.call("GET", `/v1/orders/${id}`);
     assert.deepEqual([content.status, content.buyer_id, content.lines], ["held", "carla", [{ item_id: "pass", quantity: 2 }]]);
-    assert.equal((await server.call("POST", `/v1/orders/${id}/confirm`, { payment_ref: "p-1" })).status, 200);
+    assert.equal((await server.pay(id, "p-1")).status, 200);
     await newest("Paid: it is yours.");
     await page.reload();
     await newest("Paid: it is yours.");
@@ -308,8 +311,8 @@ async function aLostConnection() {
 
 async function aTokenThatIsAskedFor() {
   const secret = "a-secret-of-at-least-thirty-two-bytes";
-  const server = await serve("token", { env: { FLUX_BUYER_JWT_SECRET: secret, FLUX_OPERATOR_TOKEN: "operator" } });
-  await server.put("pass", { name: "Day pass", capacity: 50 }, { authorization: "Bearer operator" });
+  const server = await serve("token", { env: { FLUX_BUYER_JWT_SECRET: secret } });
+  await server.put("pass", { name: "Day pass", capacity: 50 });
   const { page, item, newest, idOf, close } = await visit(server);
   await item("Day pass").getByRole("button", { name: "Buy 1" }).click();
   await newest("Waiting for your token, above.");
@@ -319,7 +322,7 @@ async function aTokenThatIsAskedFor() {
   await page.getByLabel("This sale wants to know who buys").fill(token);
   await page.getByRole("button", { name: "Use it" }).click();
   const order = await newest("Held for you until");
-  const { content } = await server.call("GET", `/v1/orders/${await idOf(order)}`, undefined, { authorization: "Bearer operator" });
+  const { content } = await server.call("GET", `/v1/orders/${await idOf(order)}`, undefined, operator);
   assert.equal(content.buyer_id, "dora");
   await order.getByRole("button", { name: "Give back" }).click();
   await newest("Given back.");
@@ -347,7 +350,7 @@ async function takePicture(file) {
       const ask = chance < 0.01 ? { item_id: "opening-night", seats: [`${row}${1 + Math.floor(Math.random() * 20)}`] }
         : chance < 0.25 ? { item_id: "signed-vinyl" } : { item_id: "festival-pass", quantity: 1 + Math.floor(Math.random() * 3) };
       const { status, content } = await server.rival({ ...buyer, ...ask });
-      if (status === 201 && Math.random() < 0.7) await server.call("POST", `/v1/orders/${content.order_id}/confirm`, { payment_ref: `pay-${buyers}` });
+      if (status === 201 && Math.random() < 0.7) await server.pay(content.order_id, `pay-${buyers}`);
       await pause(400 * Math.random() / wave);
     }
   });

@@ -84,4 +84,14 @@ run "each_half_its_own" {
     statement.Action]), "dynamodb:BatchWriteItem")] == [true, false]
     error_message = "halls and caps are written in batches, by the api alone"
   }
+  assert {
+    condition = alltrue([for policy in [aws_iam_policy.api, aws_iam_policy.worker] :
+      alltrue([for action in ["dynamodb:DescribeTimeToLive", "dynamodb:UpdateTimeToLive"] :
+        contains(flatten([for statement in jsondecode(policy.policy).Statement :
+          statement.Action if statement.Resource == aws_dynamodb_table.flux.arn
+        ]), action) == (action == "dynamodb:DescribeTimeToLive")
+      ])
+    ])
+    error_message = "both look whether rejected orders are forgotten, and neither changes it"
+  }
 }

@@ -33,6 +33,12 @@ run "keys_and_index" {
     ])
     error_message = "on demand, protected, recoverable"
   }
+  assert {
+    condition = [for ttl in aws_dynamodb_table.flux.ttl : "${ttl.attribute_name} ${ttl.enabled}"] == [
+      "forgotten true"
+    ]
+    error_message = "rejected orders are forgotten"
+  }
 }
 
 run "encrypted_by_aws" {

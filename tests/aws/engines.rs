@@ -108,14 +108,14 @@ async fn one_is_off(is_ahead: bool) {
     right.put_item(spec.build().expect("an item")).await.expect("it is put on sale");
 
     let mut buyers = JoinSet::new();
-    for buyer in 0..200 {
+    for buyer in 0..400 {
         let engines = [right.clone(), wrong.clone()];
         buyers.spawn(async move {
             let random = |most| rand::rng().random_range(0..=most);
             let [place, pay] = [0, 1].map(|_| engines[random(1)].clone());
             // They come while holds of others end.
-            sleep(Duration::from_millis(random(4_000) as u64)).await;
-            let pause = Duration::from_millis(random(3_000) as u64);
+            sleep(Duration::from_millis(random(10_000) as u64)).await;
+            let pause = Duration::from_millis(random(6_000) as u64);
             buy(&place, &pay, buyer, pause).await
         });
     }

@@ -9,7 +9,8 @@ use std::time::Duration;
 
 use flux_aws::sqs::{self, CreateOptions};
 use serde_json::Value;
-use stage::fleet::{Client, Crowd, Process, Services, Told, flux_server};
+use stage::Client;
+use stage::fleet::{Crowd, Process, Services, Told, flux_server};
 use tempfile::TempDir;
 use tokio::task::{JoinHandle, block_in_place};
 use tokio::time::{Instant, sleep};

@@ -5,7 +5,8 @@ use std::io;
 
 use flux_aws::bill::Bill;
 
-use super::{Client, Process};
+use super::Process;
+use crate::Client;
 
 /// The bill of each process as it was last asked for.
 #[derive(Debug, Default)]

@@ -17,7 +17,7 @@ use tokio::task::JoinSet;
 use tokio::time::{Instant, sleep};
 use uuid::Uuid;
 
-use super::{Client, Reply};
+use crate::{Client, Reply};
 
 /// Seconds that a buyer asks a server to wait for the decision.
 const WAIT_SECONDS: u64 = 15;
@@ -98,7 +98,9 @@ impl Crowd {
     /// The id of a buyer's order.
     #[must_use]
     pub fn order_id(&self, buyer: u32) -> Uuid {
-        Uuid::new_v5(&self.sale, &buyer.to_be_bytes())
+        // Version 5 is for the keys of buyers.
+        let hash = Uuid::new_v5(&self.sale, &buyer.to_be_bytes());
+        uuid::Builder::from_custom_bytes(hash.into_bytes()).into_uuid()
     }
 
     /// The body that a buyer posts.

@@ -3,14 +3,12 @@
 
 mod bills;
 mod crowd;
-mod http;
 mod process;
 mod program;
 mod services;
 
 pub use bills::Bills;
 pub use crowd::{Answer, Crowd, Told};
-pub use http::{Client, Reply};
 pub use process::Process;
 pub use program::flux_server;
 pub use services::{Services, loopback};

@@ -18,6 +18,7 @@ use futures_util::StreamExt;
 
 use super::DynamoStore;
 use super::draft::{Draft, StockChange, Target, named_once};
+use super::hoarding::Buyers;
 use super::rows::{Key, Row, SERVICE, get_number};
 use super::stock_row::{Known, StockRow};
 use super::table::{Transacted, in_order};
@@ -130,12 +131,13 @@ impl DynamoStore {
         stripe: Option<usize>,
     ) -> Result<Option<CommitOutcome>, SeamError> {
         let mut fresh = false;
+        let mut buyers = self.buyers().await?;
         for _ in 0..STALE_TRIES {
             let known = match self.known(commit, fresh).await? {
                 Ok(known) => known,
                 Err(fenced) => return Ok(Some(CommitOutcome::Fenced(fenced))),
             };
-            let draft = match Draft::new(commit, &known, stripe) {
+            let draft = match Draft::new(commit, &known, stripe, &buyers, self.keep_rejected) {
                 Ok(draft) => draft,
                 Err(Refusal::Overtaken(_)) if stripe.is_some() => return Ok(None),
                 Err(Refusal::Overtaken(items)) => {
@@ -148,9 +150,15 @@ impl DynamoStore {
                 Err(Refusal::Conflict { over_cap, .. }) if !over_cap.is_empty() => {
                     return Ok(Some(self.told_live(commit, over_cap, &known).await?));
                 }
+                Err(Refusal::Conflict { barred, .. }) if !barred.is_empty() => {
+                    match self.told_barred(commit, &known, &mut buyers).await? {
+                        None => continue,
+                        told => return Ok(told),
+                    }
+                }
                 Err(refusal) => return Ok(Some(refusal.into())),
             };
-            let actions = draft.actions(&self.table.name);
+            let actions = draft.actions(&self.table.name, &buyers);
             if actions.len() > ACTIONS_MAX {
                 let reason = format!("a commit of {} rows; {ACTIONS_MAX} go", actions.len());
                 return Err(SeamError::broken(SERVICE, reason));
@@ -169,9 +177,11 @@ impl DynamoStore {
                     return Ok(Some(CommitOutcome::Unknown));
                 }
                 Transacted::Cancelled(reasons) => {
-                    if let Some(outcome) = self.explain(commit, &known, &targets, reasons)? {
+                    let explained = self.explain(commit, &known, &targets, reasons, &mut buyers)?;
+                    if let Some(outcome) = explained {
                         return Ok(Some(outcome));
                     }
+                    self.heed(&mut buyers).await?;
                     fresh = true;
                 }
             }
@@ -224,11 +234,13 @@ impl DynamoStore {
         known: &[Known],
         targets: &[Target],
         reasons: Vec<CancellationReason>,
+        buyers: &mut Buyers,
     ) -> Result<Option<CommitOutcome>, SeamError> {
         let mut tokens: HashMap<&ItemId, Option<FencingToken>> = HashMap::new();
         let mut unexpected: HashSet<OrderId> = HashSet::new();
         let mut live: HashMap<(&ItemId, &BuyerId), u32> = HashMap::new();
         let mut stripes: HashMap<&ItemId, usize> = HashMap::new();
+        let mut holders = Vec::new();
         for (target, reason) in targets.iter().zip(reasons) {
             if let Target::StockRow(item, stripe) = target {
                 stripes.insert(item, *stripe);
@@ -238,7 +250,15 @@ impl DynamoStore {
             }
             match target {
                 Target::Order(id) => {
-                    unexpected.insert(*id);
+                    let write = commit.writes.iter().find(|write| write.order.id == *id);
+                    let write = write.expect("an order of the commit");
+                    if !buyers.learn_order(write, reason.item.as_ref())? {
+                        unexpected.insert(*id);
+                    }
+                }
+                Target::Holds(buyer) => holders.push((buyer, reason.item)),
+                Target::Pause(item, buyer) => {
+                    buyers.learn_pause(item, buyer, reason.item.as_ref())?;
                 }
                 Target::Buyer(item, buyer) => {
                     live.insert((item, buyer), live_of(reason.item.as_ref())?);
@@ -257,6 +277,9 @@ impl DynamoStore {
                 Target::Log => {}
             }
         }
+        for (buyer, found) in holders {
+            buyers.learn_holds(commit, buyer, found.as_ref())?;
+        }
         let now = |item: &ItemId| {
             let now = of(known, item)?.now(stripes.get(item).copied().unwrap_or(0));
             let token = tokens.get(item).copied().unwrap_or(Some(now.token))?;
@@ -264,7 +287,7 @@ impl DynamoStore {
         };
         let is_expected = |write: &OrderWrite| !unexpected.contains(&write.order.id);
         let live_now = |item: &ItemId, buyer: &BuyerId| *live.get(&(item, buyer)).unwrap_or(&0);
-        let refusal = judge(commit, now, is_expected, live_now).err();
+        let refusal = judge(commit, now, is_expected, live_now, buyers.now()).err();
         if let Some(Refusal::Fenced(items)) = &refusal {
             items.iter().for_each(|item| self.forget(item));
         }
@@ -288,7 +311,7 @@ impl DynamoStore {
         let live = |item: &ItemId, buyer: &BuyerId| {
             live.get(&(item.clone(), buyer.clone())).copied().unwrap_or(0)
         };
-        let refusal = judge(commit, now, named_once(), live);
+        let refusal = judge(commit, now, named_once(), live, None);
         Ok(refusal.expect_err("a gain above the cap is refused whatever is live").into())
     }
 

@@ -1,6 +1,8 @@
 //! The rule's conditions in DynamoDB's words: each row of a commit's transaction
 //! under the condition that makes the whole of it fail.
 
+use std::time::Duration;
+
 use aws_sdk_dynamodb::types::{
     ConditionCheck, Put, ReturnValuesOnConditionCheckFailure as OnFailure, TransactWriteItem,
     Update,
@@ -8,21 +10,37 @@ use aws_sdk_dynamodb::types::{
 use flux_core::ItemId;
 use flux_core::protocol::{Expect, Gain, OrderWrite};
 
+use super::hoarding::Buyers;
 use super::rows::{Key, number, order_row, string};
 use super::stock_row::StockRow;
 use super::table::values;
 
 /// Writes an order if it is what was expected: of two commits that decide it, one
 /// fails.
-pub(super) fn write_order(table: &str, write: &OrderWrite) -> TransactWriteItem {
-    let put = Put::builder().table_name(table).set_item(Some(order_row(&write.order)));
+pub(super) fn write_order(
+    table: &str,
+    write: &OrderWrite,
+    buyers: &Buyers,
+    keep_rejected: Duration,
+) -> TransactWriteItem {
+    let mut row = order_row(&write.order, keep_rejected);
+    let count = buyers.count(write, &mut row);
+    let put = Put::builder().table_name(table).set_item(Some(row));
     // G3: `Expect::is_met_by`, as a condition.
     let put = match write.expect {
         Expect::Absent => put.condition_expression("attribute_not_exists(pk)"),
         Expect::Status(status) => put
-            .condition_expression("#status = :status")
+            .condition_expression(match count {
+                Some((is_counted, _)) => format!("#status = :status AND {is_counted}"),
+                None => "#status = :status".to_owned(),
+            })
             .expression_attribute_names("#status", "status")
-            .expression_attribute_values(":status", string(status)),
+            .expression_attribute_values(":status", string(status))
+            .return_values_on_condition_check_failure(OnFailure::AllOld),
+    };
+    let put = match count {
+        Some((_, Some(epoch))) => put.expression_attribute_values(":counted", number(epoch)),
+        _ => put,
     };
     let put = put.build().expect("table and row are set");
     TransactWriteItem::builder().put(put).build()

@@ -5,13 +5,14 @@ use std::time::Duration;
 use aws_sdk_dynamodb::operation::create_table::CreateTableError;
 use aws_sdk_dynamodb::types::{
     AttributeDefinition, BillingMode, GlobalSecondaryIndex, KeySchemaElement, KeyType, Projection,
-    ProjectionType, ScalarAttributeType, TableStatus,
+    ProjectionType, ScalarAttributeType, TableStatus, TimeToLiveSpecification, TimeToLiveStatus,
 };
 use flux_core::seams::SeamError;
 use tokio::time::{Instant, sleep};
+use tracing::warn;
 
 use super::DynamoStore;
-use super::rows::{DUE_INDEX, Key, SERVICE, get_number, number};
+use super::rows::{DUE_INDEX, FORGOTTEN, Key, SERVICE, get_number, number};
 use super::table::Written;
 
 /// The version of the rows; a store that writes others has another.
@@ -21,7 +22,7 @@ const CREATING_MAX: Duration = Duration::from_secs(120);
 
 impl DynamoStore {
     /// Makes the table if it is not there, billed on demand, and waits until it
-    /// can be used.
+    /// can be used. Lets DynamoDB delete what is to be forgotten.
     ///
     /// # Errors
     /// [`SeamError::Broken`] when it may not be made,
@@ -67,7 +68,10 @@ impl DynamoStore {
                 self.table.client.describe_table().table_name(&self.table.name).send().await;
             let found = found.map_err(|error| self.table.failure(error))?.table;
             if found.is_some_and(|table| table.table_status == Some(TableStatus::Active)) {
-                return self.check().await;
+                if !self.forgets().await? {
+                    self.start_forgetting().await?;
+                }
+                return self.check_format().await;
             }
             sleep(Duration::from_millis(200)).await;
         }
@@ -75,11 +79,54 @@ impl DynamoStore {
     }
 
     /// Looks whether the table is there and written by a store like this one;
-    /// a new table is marked as ours.
+    /// a new table is marked as ours. Warns when DynamoDB does not delete the rejected
+    /// orders that are to be forgotten.
     ///
     /// # Errors
     /// [`SeamError::Broken`] says what is wrong and what to do.
     pub async fn check(&self) -> Result<(), SeamError> {
+        self.check_format().await?;
+        let table = &self.table.name;
+        match self.forgets().await {
+            Ok(true) => {}
+            Ok(false) => warn!(
+                "rejected orders stay in table {table:?} for good; to have them deleted: aws dynamodb update-time-to-live --table-name {table} --time-to-live-specification Enabled=true,AttributeName={FORGOTTEN}"
+            ),
+            Err(error) => warn!(
+                %error,
+                "can't tell whether rejected orders are deleted from table {table:?}; allow dynamodb:DescribeTimeToLive"
+            ),
+        }
+        Ok(())
+    }
+
+    /// Whether DynamoDB deletes rows whose time has come.
+    async fn forgets(&self) -> Result<bool, SeamError> {
+        let described = self.table.client.describe_time_to_live().table_name(&self.table.name);
+        let described = described.send().await.map_err(|error| self.table.failure(error))?;
+        Ok(described.time_to_live_description.is_some_and(|ttl| {
+            matches!(
+                ttl.time_to_live_status,
+                Some(TimeToLiveStatus::Enabled | TimeToLiveStatus::Enabling)
+            ) && ttl.attribute_name.as_deref() == Some(FORGOTTEN)
+        }))
+    }
+
+    async fn start_forgetting(&self) -> Result<(), SeamError> {
+        let ttl = TimeToLiveSpecification::builder().enabled(true).attribute_name(FORGOTTEN);
+        let ttl = ttl.build().expect("both are set");
+        let update = self.table.client.update_time_to_live().table_name(&self.table.name);
+        let updated = update.time_to_live_specification(ttl).send().await;
+        // Of several who make one table at once, all but one are told that it changes.
+        if let Err(error) = updated
+            && !self.forgets().await.unwrap_or(false)
+        {
+            return Err(self.table.failure(error));
+        }
+        Ok(())
+    }
+
+    async fn check_format(&self) -> Result<(), SeamError> {
         let mark = self
             .table
             .update(Key::format())

@@ -7,11 +7,13 @@ use std::time::Duration;
 
 use flux_core::backoff::Backoff;
 use flux_core::seams::{Cursor, OrderFilter, OrderPage, SeamError};
-use flux_core::{BuyerId, ItemId, Order, OrderId};
+use flux_core::{BuyerId, ItemId, Order, OrderId, OrderStatus};
 use tokio::time::sleep;
 
 use super::DynamoStore;
-use super::rows::{Entry, Key, Row, SERVICE, damaged, get_number, read_order, string, text};
+use super::rows::{
+    Entry, Key, Row, SERVICE, damaged, get_number, opt_number, read_order, string, text,
+};
 use super::stock_row::Head;
 use super::table::{GET_MAX, values};
 
@@ -19,18 +21,31 @@ use super::table::{GET_MAX, values};
 const LOG_ROWS: i32 = 20;
 /// Looks at what one transaction wrote, until all of it is to be seen.
 const LOOKS_MAX: u32 = 6;
+/// The same where it may just as well be forgotten.
+const LOOKS_MAX_REJECTED: u32 = 3;
 /// The first pause between them; it doubles.
 const PAUSE: Backoff = Backoff::new(Duration::from_millis(20), Duration::from_millis(500));
 /// Calls made for one page; what was found by then is the page.
 const STEPS_MAX: usize = 20;
 
+/// One of the two lists of a stripe.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum List {
+    /// Orders that are kept for good. What is named there is there.
+    Kept,
+    /// Orders that were turned down, and are forgotten in time, as are the rows that
+    /// name them. What is missing was forgotten.
+    Rejected,
+}
+
 /// The position of a listing.
 #[derive(Debug, Clone, PartialEq, Eq)]
 enum At {
-    /// In the log of a stripe, or past it in its tail: `seen` orders of it
-    /// were seen.
+    /// In the log of a stripe, or past it in its tail: those of its orders whose
+    /// number is less than `seen` were seen.
     Log {
         item: ItemId,
+        list: List,
         stripe: usize,
         seen: u64,
     },
@@ -53,7 +68,7 @@ pub(super) struct Walk {
 
 impl Walk {
     pub(super) fn of_item(item: &ItemId) -> Self {
-        let at = At::Log { item: item.clone(), stripe: 0, seen: 0 };
+        let at = At::Log { item: item.clone(), list: List::Kept, stripe: 0, seen: 0 };
         Self { item: Some(item.clone()), at }
     }
 
@@ -67,13 +82,19 @@ impl Walk {
         Ok(Self { at, ..start })
     }
 
-    pub(super) fn is_in_a_log(&self) -> bool {
-        matches!(self.at, At::Log { .. })
+    /// Whether there may be more orders of the item that hold or own stock.
+    pub(super) fn is_among_the_kept(&self) -> bool {
+        matches!(self.at, At::Log { list: List::Kept, .. })
     }
 
     fn cursor(&self) -> Option<Cursor> {
         let text = match &self.at {
-            At::Log { item, stripe, seen } => format!("log.{stripe}.{seen}.{item}"),
+            At::Log { item, list: List::Kept, stripe, seen } => {
+                format!("log.{stripe}.{seen}.{item}")
+            }
+            At::Log { item, list: List::Rejected, stripe, seen } => {
+                format!("rejected.{stripe}.{seen}.{item}")
+            }
             At::Items(None) => "items".to_owned(),
             At::Items(Some(item)) => format!("items.{item}"),
             At::Strays { after, seen } => format!("stray.{seen}.{after}"),
@@ -86,11 +107,12 @@ impl Walk {
 fn read_cursor(text: &str) -> Option<At> {
     let (kind, rest) = text.split_once('.').unwrap_or((text, ""));
     Some(match kind {
-        "log" => {
+        "log" | "rejected" => {
+            let list = if kind == "log" { List::Kept } else { List::Rejected };
             let (stripe, rest) = rest.split_once('.')?;
             let (seen, item) = rest.split_once('.')?;
             let item = ItemId::new(item).ok()?;
-            At::Log { item, stripe: stripe.parse().ok()?, seen: seen.parse().ok()? }
+            At::Log { item, list, stripe: stripe.parse().ok()?, seen: seen.parse().ok()? }
         }
         "items" if text == "items" => At::Items(None),
         "items" => At::Items(Some(ItemId::new(rest).ok()?)),
@@ -104,9 +126,10 @@ fn read_cursor(text: &str) -> Option<At> {
     })
 }
 
-/// Orders that a row of a log or the tail of a stock row names, and how many of
-/// them were seen before.
+/// Orders that a row of a log or the tail of a stock row names, the number of the first
+/// of them, and how many were seen before.
 struct Named {
+    first: u64,
     entries: Vec<Entry>,
     seen: usize,
 }
@@ -144,31 +167,34 @@ impl DynamoStore {
             (!everything || entry.is_home) && buyer.is_none_or(|buyer| entry.may_be_of(buyer))
         };
         let mut ids = Vec::new();
+        let list = if walk.is_among_the_kept() { List::Kept } else { List::Rejected };
         match walk.at.clone() {
             At::End => {}
             At::Items(after) => {
                 walk.at = match self.item_ids(after.as_ref(), 1).await?.into_iter().next() {
-                    Some(item) => At::Log { item, stripe: 0, seen: 0 },
+                    Some(item) => At::Log { item, list: List::Kept, stripe: 0, seen: 0 },
                     None => At::Strays { after: String::new(), seen: 0 },
                 };
             }
-            At::Log { item, stripe, seen } => {
-                let (rows, stripes) = self.read_log(&item, stripe, seen).await?;
+            At::Log { item, list, stripe, seen } => {
+                let (rows, stripes) = self.read_log(&item, list, stripe, seen).await?;
                 let mut now_seen = seen;
                 let has_more = rows.is_some();
-                for Named { entries, seen } in rows.into_iter().flatten() {
-                    for entry in entries.into_iter().skip(seen) {
+                for Named { first, entries, seen } in rows.into_iter().flatten() {
+                    for (number, entry) in (first..).zip(entries).skip(seen) {
                         if ids.len() == limit {
                             break;
                         }
-                        now_seen += 1;
+                        now_seen = number + 1;
                         ids.extend(wanted(&entry).then_some(entry.id));
                     }
                 }
                 walk.at = if has_more {
-                    At::Log { item, stripe, seen: now_seen }
+                    At::Log { item, list, stripe, seen: now_seen }
                 } else if stripe + 1 < stripes {
-                    At::Log { item, stripe: stripe + 1, seen: 0 }
+                    At::Log { item, list, stripe: stripe + 1, seen: 0 }
+                } else if list == List::Kept && stripes > 0 {
+                    At::Log { item, list: List::Rejected, stripe: 0, seen: 0 }
                 } else if everything {
                     At::Items(Some(item))
                 } else {
@@ -200,14 +226,18 @@ impl DynamoStore {
                 }
             }
         }
-        self.named_orders(&ids).await
+        let mut orders = self.named_orders(&ids, list).await?;
+        // One that was forgotten and came again is named where it belongs now.
+        orders.retain(|order| list == List::Kept || order.status() == OrderStatus::Rejected);
+        Ok(orders)
     }
 
-    /// Orders that a log names. One transaction wrote both, but a reader may
+    /// Orders that a list names. One transaction wrote both, but a reader may
     /// see one of its rows for a while before another.
-    async fn named_orders(&self, ids: &[OrderId]) -> Result<Vec<Order>, SeamError> {
+    async fn named_orders(&self, ids: &[OrderId], list: List) -> Result<Vec<Order>, SeamError> {
         let mut rows: HashMap<Key, Row> = HashMap::new();
-        for looks in 0..LOOKS_MAX {
+        let looks_max = if list == List::Kept { LOOKS_MAX } else { LOOKS_MAX_REJECTED };
+        for looks in 0..looks_max {
             let keys = ids.iter().map(|id| Key::order(*id));
             let unseen: Vec<Key> = keys.filter(|key| !rows.contains_key(key)).collect();
             if unseen.is_empty() {
@@ -218,11 +248,14 @@ impl DynamoStore {
             }
             rows.extend(self.table.get_all(unseen).await?);
         }
-        let order = |id: &OrderId| match rows.get(&Key::order(*id)) {
-            Some(row) => read_order(row),
-            None => Err(unseen(&format!("order {id} is named in a log and not there"))),
+        let order = |id: &OrderId| match (rows.get(&Key::order(*id)), list) {
+            (Some(row), _) => Some(read_order(row)),
+            (None, List::Rejected) => None,
+            (None, List::Kept) => {
+                Some(Err(unseen(&format!("order {id} is named in a log and not there"))))
+            }
         };
-        ids.iter().map(order).collect()
+        ids.iter().filter_map(order).collect()
     }
 
     /// The orders of a stripe from the `seen`th on, as far as one call goes;
@@ -230,30 +263,40 @@ impl DynamoStore {
     async fn read_log(
         &self,
         item: &ItemId,
+        list: List,
         stripe: usize,
         seen: u64,
     ) -> Result<(Option<Vec<Named>>, usize), SeamError> {
         let (head, stock_row) = (Key::stock_row(item, 0), Key::stock_row(item, stripe));
-        for looks in 0..LOOKS_MAX {
-            if looks > 0 {
-                sleep(PAUSE.full_jitter(looks)).await;
+        for looks in 1..=LOOKS_MAX {
+            if looks > 1 {
+                sleep(PAUSE.full_jitter(looks - 1)).await;
             }
             let rows = self.table.get_all(vec![head.clone(), stock_row.clone()]).await?;
             let (Some(head), Some(row)) = (rows.get(&head), rows.get(&stock_row)) else {
                 return Ok((None, 0));
             };
             let stripes = Head::read(head)?.stripes;
-            let logged = get_number(row, "logged")?;
-            if seen >= logged {
-                let entries = Entry::read_all(row, "tail")?;
-                let seen = usize::try_from(seen - logged).unwrap_or(usize::MAX);
-                let named = (seen < entries.len()).then(|| vec![Named { entries, seen }]);
-                return Ok((named, stripes));
+            let (tail, first) = match list {
+                List::Kept => ("tail", get_number(row, "logged")?),
+                List::Rejected => ("rejected", opt_number(row, "rejected_logged")?.unwrap_or(0)),
+            };
+            if seen < first {
+                let rows = self.read_log_rows(item, list, stripe, seen).await?;
+                if !rows.is_empty() {
+                    return Ok((Some(rows), stripes));
+                }
+                let until = opt_number(row, "rejected_until")?.unwrap_or(0);
+                let is_past = until <= self.clock.now().as_millis() / 1_000;
+                let is_forgotten = is_past || looks >= LOOKS_MAX_REJECTED;
+                if list == List::Kept || !is_forgotten {
+                    continue;
+                }
             }
-            let rows = self.read_log_rows(item, stripe, seen).await?;
-            if !rows.is_empty() {
-                return Ok((Some(rows), stripes));
-            }
+            let entries = Entry::read_all(row, tail)?;
+            let seen = usize::try_from(seen.saturating_sub(first)).unwrap_or(usize::MAX);
+            let is_new = seen < entries.len();
+            return Ok((is_new.then(|| vec![Named { first, entries, seen }]), stripes));
         }
         Err(unseen(&format!("the log of {item} goes on at {seen}, and that is not there")))
     }
@@ -261,10 +304,14 @@ impl DynamoStore {
     async fn read_log_rows(
         &self,
         item: &ItemId,
+        list: List,
         stripe: usize,
         seen: u64,
     ) -> Result<Vec<Named>, SeamError> {
-        let key = Key::log(item, stripe, seen);
+        let key = match list {
+            List::Kept => Key::log(item, stripe, seen),
+            List::Rejected => Key::rejected_log(item, stripe, seen),
+        };
         let query = self.table.query().consistent_read(true);
         let named = values([(":pk", string(&key.pk)), (":sk", string(&key.sk))]);
         let query = query.set_expression_attribute_values(Some(named));
@@ -279,9 +326,10 @@ impl DynamoStore {
             let first: u64 = text(row, "sk")?.parse().map_err(|_| damaged(row, "sk"))?;
             let entries = Entry::read_all(row, "orders")?;
             let end = first + entries.len() as u64;
-            if end > next && first <= next {
-                let seen = usize::try_from(next - first).unwrap_or(usize::MAX);
-                named.push(Named { entries, seen });
+            // Of those turned down, rows in between may be forgotten.
+            if end > next && (first <= next || list == List::Rejected) {
+                let seen = usize::try_from(next.saturating_sub(first)).unwrap_or(usize::MAX);
+                named.push(Named { first, entries, seen });
                 next = end;
             }
         }
@@ -351,7 +399,8 @@ mod tests {
     fn a_cursor_reads_as_it_was_written_and_no_other_does() {
         let item = || ItemId::new("a.b~").expect("a name");
         for at in [
-            At::Log { item: item(), stripe: 3, seen: 71 },
+            At::Log { item: item(), list: List::Kept, stripe: 3, seen: 71 },
+            At::Log { item: item(), list: List::Rejected, stripe: 0, seen: 7 },
             At::Items(None),
             At::Items(Some(item())),
             At::Strays { after: String::new(), seen: 0 },

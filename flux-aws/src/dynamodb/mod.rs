@@ -7,21 +7,24 @@ mod conditions;
 mod create;
 mod draft;
 mod held;
+mod hoarding;
 mod items;
 mod list;
 mod put;
 mod rows;
+mod service_clock;
 mod stock_row;
 mod store;
 mod table;
 
 use std::sync::{Arc, Mutex};
+use std::time::Duration;
 
 use aws_sdk_dynamodb::Client;
 use bon::bon;
 use flux_core::clock::{Clock, SystemClock};
 use flux_core::seams::SeamError;
-use flux_core::{ItemId, Order, OrderId};
+use flux_core::{BuyerRules, ItemId, Order, OrderId};
 
 use crate::aws;
 use crate::batcher::Batcher;
@@ -29,12 +32,16 @@ use crate::bill::Meter;
 
 use claim::Memory;
 use held::HeldUnits;
+use hoarding::Hoarding;
 use items::Items;
+use service_clock::ServiceClock;
 use stock_row::Known;
 use table::Table;
 
 /// Most rows the stock of a pool may be spread over.
 const STRIPES_MAX: usize = 32;
+/// Time for which a rejected order is remembered, unless the builder says otherwise.
+const KEEP_REJECTED: Duration = Duration::from_secs(24 * 3_600);
 /// Calls for single orders, or items, that may wait to be read together.
 const READS_WAITING_MAX: usize = 65_536;
 /// Batches of them on their way at once.
@@ -59,12 +66,15 @@ const READS_AT_ONCE: usize = 4;
 pub struct DynamoStore {
     table: Table,
     clock: Arc<dyn Clock>,
+    service_clock: ServiceClock,
     stripes: usize,
+    keep_rejected: Duration,
     memory: Mutex<Memory>,
     items: Items,
     item_reads: Batcher<ItemId, Result<Option<Known>, SeamError>>,
     order_reads: Batcher<OrderId, Result<Option<Order>, SeamError>>,
     held: Arc<HeldUnits>,
+    hoarding: Hoarding,
 }
 
 #[bon]
@@ -86,11 +96,22 @@ impl DynamoStore {
         /// the more each claim costs.
         #[builder(default = 1)]
         stripes: usize,
+        /// What is asked of buyers before they get another hold; nothing. Give every
+        /// process on the table the same rules. Holds are counted from the first one
+        /// that is made under the rule on.
+        #[builder(default)]
+        buyer_rules: BuyerRules,
+        /// Time for which an order that was turned down is remembered at least: a day by
+        /// default. After that its id is a new order's, as soon as DynamoDB has deleted
+        /// it, which may take days.
+        #[builder(default = KEEP_REJECTED)]
+        keep_rejected: Duration,
         /// Tells the time, for the pause while buyers are counted.
         #[builder(default = Arc::new(SystemClock))]
         clock: Arc<dyn Clock>,
     ) -> Self {
-        let config = client.config().to_builder();
+        let service_clock = ServiceClock::default();
+        let config = client.config().to_builder().interceptor(service_clock.clone());
         let config = config.retry_config(aws::no_retries());
         let config = config.timeout_config(aws::time_outs(aws::CALL_MAX)).build();
         let table = Table { client: Client::from_conf(config), name: table, meter };
@@ -107,9 +128,12 @@ impl DynamoStore {
         };
         Self {
             held: Arc::new(HeldUnits::new(table.clone())),
+            hoarding: Hoarding::new(buyer_rules),
             table,
             clock,
+            service_clock,
             stripes: stripes.clamp(1, STRIPES_MAX),
+            keep_rejected,
             memory: Mutex::default(),
             items,
             item_reads: Batcher::new(READS_WAITING_MAX, table::GET_MAX, READS_AT_ONCE, read_items),

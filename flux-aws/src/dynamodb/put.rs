@@ -211,7 +211,7 @@ impl DynamoStore {
         let mut renewed = Instant::now();
         let mut live: BTreeMap<BuyerId, u32> = BTreeMap::new();
         let mut walk = Walk::of_item(item);
-        while walk.is_in_a_log() {
+        while walk.is_among_the_kept() {
             for order in self.walk_on(&mut walk, None, GET_MAX).await? {
                 let owns = order.status().owns_stock();
                 for line in order.lines.iter().filter(|line| owns && line.item == *item) {

@@ -3,6 +3,7 @@
 
 use std::collections::HashMap;
 use std::fmt::Display;
+use std::time::Duration;
 
 use aws_sdk_dynamodb::primitives::Blob;
 use aws_sdk_dynamodb::types::AttributeValue as Value;
@@ -16,6 +17,8 @@ use serde::de::DeserializeOwned;
 pub(crate) const SERVICE: &str = "DynamoDB";
 /// The index of holds by their end.
 pub(super) const DUE_INDEX: &str = "due";
+/// The time, in seconds, from which DynamoDB may delete a row. What is to stay has none.
+pub(super) const FORGOTTEN: &str = "forgotten";
 /// The index is spread over so many keys, lest one take every write.
 pub(super) const DUE_SHARDS: u128 = 8;
 
@@ -50,9 +53,24 @@ impl Key {
         Self::new(format!("buyer {since} {item} {buyer}"), "buyer")
     }
 
+    /// A buyer's live holds over all items, counted in an epoch.
+    pub(super) fn holder(epoch: u64, buyer: &BuyerId) -> Self {
+        Self::new(format!("holder {epoch} {buyer}"), "holder")
+    }
+
+    /// The pause of a buyer for an item.
+    pub(super) fn pause(item: &ItemId, buyer: &BuyerId) -> Self {
+        Self::new(format!("pause {item} {buyer}"), "pause")
+    }
+
     /// The orders first decided on a stripe, from the `first` on.
     pub(super) fn log(item: &ItemId, stripe: usize, first: u64) -> Self {
         Self::new(format!("log {stripe} {item}"), format!("{first:012}"))
+    }
+
+    /// The orders turned down on a stripe, from the `first` on.
+    pub(super) fn rejected_log(item: &ItemId, stripe: usize, first: u64) -> Self {
+        Self::new(format!("rejected {stripe} {item}"), format!("{first:012}"))
     }
 
     /// Orders for items that nobody could claim.
@@ -132,8 +150,16 @@ fn word<T: DeserializeOwned>(row: &Row, name: &str) -> Result<T, SeamError> {
     serde_json::from_value(word).map_err(|_| damaged(row, name))
 }
 
+/// The second from which an order need not be remembered, if it was turned down.
+pub(super) fn forgotten_at(order: &Order, keep_rejected: Duration) -> Option<u64> {
+    match order.state {
+        OrderState::Rejected(at, _) => Some((at + keep_rejected).as_millis().div_ceil(1_000)),
+        _ => None,
+    }
+}
+
 /// The row of an order.
-pub(super) fn order_row(order: &Order) -> Row {
+pub(super) fn order_row(order: &Order, keep_rejected: Duration) -> Row {
     let mut row = Key::order(order.id).into_row();
     let mut put = |name: &str, value: Value| row.insert(name.to_owned(), value);
     put("buyer", string(&order.buyer));
@@ -151,6 +177,9 @@ pub(super) fn order_row(order: &Order) -> Row {
     }
     if let Some(payment) = order.payment_ref() {
         put("payment", string(payment));
+    }
+    if let Some(at) = forgotten_at(order, keep_rejected) {
+        put(FORGOTTEN, number(at));
     }
     if order.status() == OrderStatus::Held {
         put("due", number(due_shard(order.id)));
@@ -315,16 +344,18 @@ mod tests {
         for (state, status) in states.into_iter().zip(OrderStatus::ALL) {
             let order = order(state);
             assert_eq!(order.status(), *status);
-            let row = order_row(&order);
+            let row = order_row(&order, Duration::from_secs(60));
             assert_eq!(read_order(&row).expect("it is whole"), order);
             assert_eq!(row.contains_key("due"), order.status() == OrderStatus::Held);
+            let forgotten = (order.status() == OrderStatus::Rejected).then(|| number(61));
+            assert_eq!(row.get(FORGOTTEN), forgotten.as_ref(), "{order:?}");
         }
     }
 
     #[test]
     fn a_damaged_row_is_told_by_its_attribute() {
         let hold = Hold::between(Timestamp::default(), Timestamp::default());
-        let whole = order_row(&order(OrderState::Held(hold)));
+        let whole = order_row(&order(OrderState::Held(hold)), Duration::ZERO);
         for name in ["pk", "buyer", "lines", "placed", "status", "decided", "ends"] {
             let mut row = whole.clone();
             row.insert(name.to_owned(), Value::Bool(true));

@@ -9,10 +9,12 @@ use flux_core::seams::SeamError;
 use flux_core::{BuyerCap, Capacity, Hall, HoldTime, ItemId, ItemKind, ItemSpec, Timestamp};
 
 use super::rows::{
-    Entry, Row, bytes, damaged, get_number, number, opt_bytes, opt_number, opt_text, string, text,
+    Entry, FORGOTTEN, Key, Row, bytes, damaged, get_number, number, opt_bytes, opt_number,
+    opt_text, string, text,
 };
 
-/// Orders that a stock row names itself before they go to a log.
+/// Orders that a stock row names itself before they go to a log. Where orders of both
+/// kinds came at once it may name as many as one commit has.
 pub(super) const TAIL_MAX: usize = 24;
 
 /// A part of an item's stock, in a row of its own, and the claim it belongs to.
@@ -27,11 +29,60 @@ pub(super) struct StockRow {
     pub(super) logged: u64,
     /// Orders decided since, not in the log yet.
     pub(super) tail: Vec<Entry>,
+    /// The same two of orders that were turned down, which are forgotten in time.
+    pub(super) rejected_logged: u64,
+    pub(super) rejected: Vec<Entry>,
+    /// The second from which none of those need be remembered.
+    pub(super) rejected_until: u64,
 }
 
 impl StockRow {
     pub(super) fn new(token: FencingToken, stock: Stock) -> Self {
-        Self { token, revision: 0, stock, logged: 0, tail: Vec::new() }
+        Self {
+            token,
+            revision: 0,
+            stock,
+            logged: 0,
+            tail: Vec::new(),
+            rejected_logged: 0,
+            rejected: Vec::new(),
+            rejected_until: 0,
+        }
+    }
+
+    /// Names an order that was turned down at `second`, to be forgotten at `until`.
+    pub(super) fn turn_down(&mut self, entry: Entry, second: u64, until: u64) {
+        if self.rejected_until <= second {
+            self.rejected_logged += self.rejected.len() as u64;
+            self.rejected.clear();
+        }
+        self.rejected.push(entry);
+        self.rejected_until = self.rejected_until.max(until);
+    }
+
+    /// Takes what is due for a log: one row, so that a commit has a known size.
+    pub(super) fn take_log(&mut self, item: &ItemId, stripe: usize) -> Option<Row> {
+        if self.tail.len() + self.rejected.len() <= TAIL_MAX {
+            return None;
+        }
+        let is_rejected = self.rejected.len() > self.tail.len();
+        let (entries, logged) = match is_rejected {
+            true => (&mut self.rejected, &mut self.rejected_logged),
+            false => (&mut self.tail, &mut self.logged),
+        };
+        let first = *logged;
+        *logged += entries.len() as u64;
+        let entries = Entry::write_all(&std::mem::take(entries));
+        let mut row = match is_rejected {
+            true => Key::rejected_log(item, stripe, first),
+            false => Key::log(item, stripe, first),
+        }
+        .into_row();
+        row.insert("orders".to_owned(), entries);
+        if is_rejected {
+            row.insert(FORGOTTEN.to_owned(), number(self.rejected_until));
+        }
+        Some(row)
     }
 
     pub(super) fn read(row: &Row, spec: &ItemSpec) -> Result<Self, SeamError> {
@@ -52,6 +103,9 @@ impl StockRow {
             stock,
             logged: get_number(row, "logged")?,
             tail: Entry::read_all(row, "tail")?,
+            rejected_logged: opt_number(row, "rejected_logged")?.unwrap_or(0),
+            rejected: Entry::read_all(row, "rejected")?,
+            rejected_until: opt_number(row, "rejected_until")?.unwrap_or(0),
         })
     }
 
@@ -64,6 +118,12 @@ impl StockRow {
             ("logged", number(self.logged)),
             ("tail", Entry::write_all(&self.tail)),
         ];
+        // Never again zero.
+        if self.rejected_until > 0 {
+            attributes.push(("rejected_logged", number(self.rejected_logged)));
+            attributes.push(("rejected", Entry::write_all(&self.rejected)));
+            attributes.push(("rejected_until", number(self.rejected_until)));
+        }
         if let Stock::Seats(map) = &self.stock {
             attributes.push(("taken", bytes(map.to_bytes())));
         }
@@ -216,7 +276,6 @@ impl Known {
 
 #[cfg(test)]
 mod tests {
-    use super::super::rows::Key;
     use super::*;
 
     #[test]

@@ -4,10 +4,10 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use async_trait::async_trait;
-use flux_core::protocol::{Claim, Commit, CommitOutcome, ConfirmRuling, Stock, confirm};
+use flux_core::protocol::{Claim, Commit, CommitOutcome, Stock};
 use flux_core::seams::{
     CommitMax, ConfirmOutcome, Cursor, DueHolds, InventoryStore, OrderFilter, OrderPage, Payment,
-    PutOutcome, SeamError,
+    PutOutcome, SeamError, ServiceTime,
 };
 use flux_core::{Item, ItemId, ItemSpec, Order, OrderId, OrderStatus, Timestamp};
 use futures_util::StreamExt;
@@ -15,7 +15,7 @@ use futures_util::future::try_join_all;
 
 use super::DynamoStore;
 use super::commit::ACTIONS_MAX;
-use super::rows::{DUE_SHARDS, Key, SERVICE, get_number, number, read_order, string, text};
+use super::rows::{DUE_SHARDS, Key, Row, SERVICE, get_number, number, read_order, string, text};
 use super::stock_row::Known;
 use super::table::{Table, Written, in_order};
 use crate::batcher::NotBatched;
@@ -26,6 +26,10 @@ const COMMIT_BYTES_MAX: usize = 2_500_000;
 const SIDE_BY_SIDE: usize = 16;
 /// Holds looked at first in each key of the index.
 const DUE_PAGE: i32 = 25;
+
+/// Makes a held order a paid one, which is neither due nor counted.
+pub(super) const PAID: &str =
+    "SET #status = :confirmed, payment = :payment REMOVE due, takes, counted";
 
 #[async_trait]
 impl InventoryStore for DynamoStore {
@@ -39,7 +43,11 @@ impl InventoryStore for DynamoStore {
 
     fn commit_max(&self) -> CommitMax {
         let max = CommitMax::builder().parts(ACTIONS_MAX).bytes(COMMIT_BYTES_MAX);
-        max.side_by_side(SIDE_BY_SIDE).build()
+        let rules = self.hoarding.rules;
+        max.side_by_side(SIDE_BY_SIDE)
+            .parts_per_order(1 + usize::from(rules.holds_max.is_some()))
+            .parts_per_line(usize::from(rules.pause().is_some()))
+            .build()
     }
 
     async fn commit(&self, commits: &[Commit]) -> Result<Vec<CommitOutcome>, SeamError> {
@@ -130,6 +138,10 @@ impl InventoryStore for DynamoStore {
         let known = self.read_item(item).await?;
         Ok(known.map(|known| (Arc::clone(&known.spec), known.stock())))
     }
+
+    fn service_time(&self) -> Option<ServiceTime> {
+        self.service_clock.time()
+    }
 }
 
 impl DynamoStore {
@@ -145,38 +157,35 @@ impl DynamoStore {
         }
     }
 
-    async fn pay(
+    /// Pays an order by a write of its row alone: if it is held, and, where that is asked
+    /// for, its hold is in no count. Else the row as it is, if there is one.
+    pub(super) async fn try_pay(
         &self,
         Payment { order, payment, at, .. }: &Payment,
-    ) -> Result<ConfirmOutcome, SeamError> {
+        minds_counts: bool,
+    ) -> Result<Result<ConfirmOutcome, Option<Row>>, SeamError> {
         // G9: the order's own condition lets one win of a payment and an expiry.
+        let condition = match minds_counts {
+            true => "#status = :held AND ends > :at AND attribute_not_exists(counted)",
+            false => "#status = :held AND ends > :at",
+        };
         let update = self
             .table
             .update(Key::order(*order))
-            .update_expression("SET #status = :confirmed, payment = :payment REMOVE due, takes")
-            .condition_expression("#status = :held AND ends > :at")
+            .update_expression(PAID)
+            .condition_expression(condition)
             .expression_attribute_names("#status", "status")
             .expression_attribute_values(":confirmed", string(OrderStatus::Confirmed))
             .expression_attribute_values(":held", string(OrderStatus::Held))
             .expression_attribute_values(":payment", string(payment))
             .expression_attribute_values(":at", number(at.as_millis()));
-        let order = match self.table.write(update).await? {
+        match self.table.write(update).await? {
             Written::Row(row) => {
                 self.held.changed();
-                return Ok(ConfirmOutcome::Settled(read_order(&row)?));
+                Ok(Ok(ConfirmOutcome::Settled(read_order(&row)?)))
             }
-            Written::Not(None) => return Ok(ConfirmOutcome::NotFound),
-            Written::Not(Some(row)) => read_order(&row)?,
-        };
-        Ok(match confirm(&order, payment, *at) {
-            ConfirmRuling::Repeat => ConfirmOutcome::Settled(order),
-            ConfirmRuling::Late => ConfirmOutcome::Late(order),
-            ConfirmRuling::NotHeld => ConfirmOutcome::NotHeld(order),
-            ConfirmRuling::Write(_) => {
-                let reason = format!("a payment of {} was refused for no reason", order.id);
-                return Err(SeamError::broken(SERVICE, reason));
-            }
-        })
+            Written::Not(found) => Ok(Err(found)),
+        }
     }
 
     /// Holds of one key of the index that ended by `now`, with their ends, and

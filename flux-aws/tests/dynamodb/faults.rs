@@ -164,7 +164,7 @@ async fn a_commit_that_arrives_late_and_first_is_found() {
     let after = claim(&store, "a").await;
     assert_eq!(after.stock.available(), 4, "six tries were one commit");
     let outcome = store.commit(&[commit(&[&after], vec![new(&late)])]).await.expect("told");
-    let moved = CommitOutcome::Conflict { moved: vec![id(1)], over_cap: vec![] };
+    let moved = CommitOutcome::Conflict { moved: vec![id(1)], over_cap: vec![], barred: vec![] };
     assert_eq!(outcome, [moved]);
 }
 

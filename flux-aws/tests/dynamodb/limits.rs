@@ -146,7 +146,7 @@ async fn orders_over_ten_capped_items() {
     apply(&store, &claims, full).await;
     let beyond = commit(&claims, vec![new(&of_all(50, "buyer-3", 2))]);
     let outcomes = store.commit(&[beyond]).await.expect("told");
-    let [CommitOutcome::Conflict { moved, over_cap }] = &outcomes[..] else {
+    let [CommitOutcome::Conflict { moved, over_cap, .. }] = &outcomes[..] else {
         panic!("{outcomes:?}")
     };
     assert!(moved.is_empty() && over_cap.len() == 10, "each item tells");
@@ -161,7 +161,8 @@ async fn orders_that_are_repeated() {
     store.put_item(&pool("a", 100)).await.expect("put");
     let claimed = claim(&store, "a").await;
     let (one, two, three) = (held(&single(1, "a")), held(&single(2, "a")), held(&single(3, "a")));
-    let moved = |n| CommitOutcome::Conflict { moved: vec![id(n)], over_cap: vec![] };
+    let moved =
+        |n| CommitOutcome::Conflict { moved: vec![id(n)], over_cap: vec![], barred: vec![] };
     // In one commit, in two commits of one call, and in a later call.
     let twice = commit(&[&claimed], vec![new(&one), new(&two), new(&one)]);
     let first = commit(&[&claimed], vec![new(&one), new(&two)]);

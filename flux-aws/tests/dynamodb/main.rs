@@ -20,6 +20,7 @@
 //! | a buyer's count has no condition | `a_cap_counts_what_was_sold_between_its_look_and_its_claim`, `orders_over_ten_capped_items`, `and_so_they_do_over_stripes` |
 //! | who is above a cap can't give back | conformance: `a_cap_that_comes_later_counts_earlier_orders` |
 //! | a late cap counts nobody | `a_cap_counts_what_was_sold_between_its_look_and_its_claim` and, in conformance, `a_cap_that_comes_later_counts_earlier_orders` |
+//! | whether anybody is to be counted is judged by the capacity that comes with the cap | conformance: `a_cap_that_comes_with_another_capacity_counts_earlier_orders` |
 //! | a late cap goes on with an older count | `a_cap_counts_what_was_sold_between_its_look_and_its_claim` |
 //! | whether to count is settled before the claim | the same |
 //! | a count that fails keeps the item shut | `a_count_that_fails_lets_others_claim_at_once` |
@@ -33,6 +34,7 @@
 //! | keys, or rows, that a batch left out are forgotten | `keys_and_rows_that_a_batch_left_out_are_asked_again` |
 //! | a read that may lag | `every_read_is_consistent_but_those_of_the_index` |
 //! | what found too little on its stripe is given up, or stripes are never brought together | `the_rest_is_brought_together_…`; the sale of `four_engines_…` never ends |
+//! | the dates of answers are not read, or a clock that is off ends holds | the two of `a_worker_whose_clock_is_…` |
 //! | a payment ignores the end of the hold, or the state | conformance: `a_payment_is_ruled_on_by_the_orders_state` and 2 more |
 //! | a paid order stays in the index | `everything_else` of the bill |
 //! | holds are due before they end | conformance: `due_holds_are_listed_earliest_first` |
@@ -42,8 +44,11 @@
 //! | each caller reads an item for itself | `five_thousand_orders_at_once_through_an_engine` |
 
 mod bill;
+mod clock;
 mod conformance;
 mod faults;
+mod forgotten;
+mod hoarding;
 mod limits;
 mod microburst;
 mod sale;

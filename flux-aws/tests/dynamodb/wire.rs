@@ -14,6 +14,8 @@ use aws_smithy_runtime_api::client::http::{
 use aws_smithy_runtime_api::client::orchestrator::{HttpRequest, HttpResponse};
 use aws_smithy_runtime_api::client::result::ConnectorError;
 use aws_smithy_runtime_api::client::runtime_components::RuntimeComponents;
+use aws_smithy_types::DateTime;
+use aws_smithy_types::date_time::Format;
 use tokio::sync::watch;
 
 /// The fate of a call.
@@ -23,6 +25,8 @@ pub(crate) enum Fate {
     Well,
     /// It is answered so much later.
     Slow(Duration),
+    /// It is answered, with a date that is off by so many seconds.
+    Dated(i64),
     /// It does not arrive; this status and body come back.
     Answer(u16, String),
     /// It arrives, and its answer is lost.
@@ -101,6 +105,14 @@ impl HttpConnector for Wired {
         HttpConnectorFuture::new(async move {
             match fate {
                 Fate::Well => network.call(request).await,
+                Fate::Dated(off) => {
+                    let mut answer = network.call(request).await?;
+                    let date = answer.headers().get("date").expect("it is dated");
+                    let date = DateTime::from_str(date, Format::HttpDate).expect("a date");
+                    let date = DateTime::from_secs(date.secs() + off).fmt(Format::HttpDate);
+                    answer.headers_mut().insert("date", date.expect("a date"));
+                    Ok(answer)
+                }
                 Fate::Slow(time) => {
                     tokio::time::sleep(time).await;
                     network.call(request).await

@@ -72,6 +72,14 @@ impl<L: LockManager> LockManager for Two<L> {
         self.next().acquire_free(keys, ttl).await
     }
 
+    async fn join(&self, member: &str, ttl: Duration) -> Result<Vec<String>, SeamError> {
+        self.next().join(member, ttl).await
+    }
+
+    async fn leave(&self, member: &str) -> Result<(), SeamError> {
+        self.next().leave(member).await
+    }
+
     async fn renew(&self, lease: &Lease, ttl: Duration) -> Result<bool, SeamError> {
         self.next().renew(lease, ttl).await
     }

@@ -116,6 +116,74 @@ async fn what_could_not_be_deleted_is_deleted_later() {
     assert_eq!((depth.waiting, depth.in_flight), (0, 0));
 }
 
+/// A queue that hands out again after two seconds, to which no order for `a` can be sent
+/// while told so; and a client that is not meddled with, and the queue's name.
+async fn unsendable() -> (SqsQueue, Arc<AtomicBool>, aws_sdk_sqs::Client, String) {
+    let (client, name) = created(Emulator::Fauxqs, Kind::Standard, Duration::from_secs(2)).await;
+    let fails = Arc::new(AtomicBool::new(false));
+    let now = Arc::clone(&fails);
+    let meddled = meddler::client(Emulator::Fauxqs, move |operation, asked| {
+        let is_sent =
+            operation == "SendMessageBatch" && !entries_on(asked, "a", Fault::Service).is_empty();
+        match is_sent && now.load(SeqCst) {
+            true => Act::Refuse("RequestThrottled"),
+            false => Act::Pass,
+        }
+    });
+    let queue = SqsQueue::open(meddled.await, &name, &Meter::default()).await;
+    (queue.expect("the queue opens"), fails, client, name)
+}
+
+#[tokio::test]
+async fn a_pack_whose_rest_can_not_be_sent_again_is_not_deleted() {
+    let (queue, fails, ..) = unsendable().await;
+    let sent = [order("a"), order("a"), order("a")];
+    queue.send(&sent).await.expect("sent");
+    let came = receive(&queue, 3).await;
+    let given = receipts(&came);
+    queue.ack(&given[..1]).await.expect("settled");
+    fails.store(true, SeqCst);
+    let error = queue.retry(&given[1..], Duration::ZERO).await.expect_err("it can't be sent");
+    assert!(error.can_retry(), "{error:?}");
+    fails.store(false, SeqCst);
+    let again = receive(&queue, 3).await;
+    for rest in &came[1..] {
+        assert!(again.iter().any(|delivery| delivery.message == rest.message), "{again:?}");
+    }
+}
+
+#[tokio::test]
+async fn a_pack_that_can_not_be_taken_apart_is_not_deleted() {
+    let (queue, fails, ..) = unsendable().await;
+    let sent = [order("a"), order("a"), order("a")];
+    queue.send(&sent).await.expect("sent");
+    for _ in 1..=2 {
+        let came = receive(&queue, 3).await;
+        queue.retry(&receipts(&came), Duration::ZERO).await.expect("handed back");
+    }
+    fails.store(true, SeqCst);
+    assert_eq!(queue.receive(3, Duration::from_secs(1)).await.expect("a receive"), []);
+    fails.store(false, SeqCst);
+    let came = receive(&queue, 3).await;
+    assert!(sent.iter().all(|sent| came.iter().any(|came| came.message == *sent)), "{came:?}");
+}
+
+#[tokio::test]
+async fn a_pack_with_poison_whose_rest_can_not_be_sent_again_is_not_deleted() {
+    let (queue, fails, client, name) = unsendable().await;
+    let url = client.get_queue_url().queue_name(&name).send().await.expect("it is there");
+    let good = order("a");
+    let json = serde_json::to_string(&good).expect("JSON");
+    let body = format!(r#"{{"v":1,"m":[[0,{json}],[0,{{"Dance":1}}]]}}"#);
+    fails.store(true, SeqCst);
+    let put = client.send_message().set_queue_url(url.queue_url).message_body(body);
+    put.send().await.expect("sent");
+    assert_eq!(queue.receive(3, Duration::from_secs(1)).await.expect("a receive"), []);
+    fails.store(false, SeqCst);
+    let came = receive(&queue, 1).await;
+    assert_eq!(came[0].message, good);
+}
+
 #[tokio::test]
 async fn throttling_has_no_effect_and_says_so() {
     let is_throttled = Arc::new(AtomicBool::new(false));

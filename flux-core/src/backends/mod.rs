@@ -11,7 +11,10 @@ use std::time::Duration;
 
 use tokio::time::Instant;
 
-use crate::seams::{InventoryStore, LockManager, OrderQueue, OutcomeBus};
+use crate::protocol::{ItemId, Order, OrderId};
+use crate::seams::{
+    InventoryStore, LockManager, OrderQueue, OutcomeBus, QueueDepth, SeamError, partition_of,
+};
 
 /// One of each seam, for an engine to run on. Mix as you like; every engine that
 /// sells the same items must share the queue and the store.
@@ -25,6 +28,50 @@ pub struct Backend {
     pub store: Arc<dyn InventoryStore>,
     /// Carries outcomes to those who wait.
     pub bus: Arc<dyn OutcomeBus>,
+    /// The partitions of the queue, where there are several: whoever shares the
+    /// queue has the same, in the same order. `queue` is then not used.
+    pub partitions: Vec<Arc<dyn OrderQueue>>,
+}
+
+impl Backend {
+    /// The partitions of the queue; at least one.
+    #[must_use]
+    pub fn queues(&self) -> &[Arc<dyn OrderQueue>] {
+        match self.partitions.is_empty() {
+            true => std::slice::from_ref(&self.queue),
+            false => &self.partitions,
+        }
+    }
+
+    /// The partition of the orders whose first item this is.
+    #[must_use]
+    pub fn queue_of(&self, item: &ItemId) -> &dyn OrderQueue {
+        let queues = self.queues();
+        &*queues[partition_of(item, queues.len())]
+    }
+
+    /// Counts the messages of all partitions.
+    pub(crate) async fn depth(&self) -> Result<QueueDepth, SeamError> {
+        let mut sum = QueueDepth::default();
+        for queue in self.queues() {
+            let depth = queue.depth().await?;
+            sum.waiting += depth.waiting;
+            sum.in_flight += depth.in_flight;
+            sum.dead += depth.dead;
+            sum.oldest = sum.oldest.max(depth.oldest);
+        }
+        Ok(sum)
+    }
+
+    /// Finds an order that waits in the queue, as [`OrderQueue::find`].
+    pub(crate) async fn find_queued(&self, id: OrderId) -> Result<Option<Order>, SeamError> {
+        for queue in self.queues() {
+            if let Some(order) = queue.find(id).await? {
+                return Ok(Some(order));
+            }
+        }
+        Ok(None)
+    }
 }
 
 impl fmt::Debug for Backend {

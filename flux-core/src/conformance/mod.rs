@@ -70,7 +70,9 @@
 //! | cap stops a buyer above it from giving back | `a_cap_that_comes_later_counts_earlier_orders` |
 //! | cap ignores what the same commit gives back | `what_comes_back_gives_the_buyer_room` |
 //! | a late payment may pass the cap | `what_comes_back_gives_the_buyer_room` |
-//! | a later cap does not count earlier orders | `a_cap_that_comes_later_counts_earlier_orders` |
+//! | a later cap does not count earlier orders | `a_cap_that_comes_later_counts_earlier_orders`, `a_cap_that_comes_with_another_capacity_counts_earlier_orders` |
+//! | whether anybody is to be counted is judged by the capacity that comes with the cap | `a_cap_that_comes_with_another_capacity_counts_earlier_orders` |
+//! | a cap that is gone leaves its count to the next one | `a_cap_that_comes_later_counts_earlier_orders` |
 //! | `OverCap` tells the wrong count | `a_cap_holds_over_commits` and 4 more |
 //! | `due_holds` lists paid or ended orders, is unsorted, ignores the limit or the moment itself | `due_holds_are_listed_earliest_first` |
 //! | confirm ignores the end of the hold | `a_payment_is_ruled_on_by_the_orders_state` |
@@ -112,6 +114,27 @@
 //! | nothing is published, or without availability | `outcomes_arrive_as_they_were_sent` |
 //! | publishing to nobody is an error | `publishing_to_nobody_is_no_error` |
 //!
+//! In the memory store, of what may be [forgotten](forgetting()):
+//!
+//! | broken rule | caught by |
+//! |---|---|
+//! | nothing is forgotten, or the order and not its row | `a_forgotten_id_is_a_new_orders` |
+//! | orders are forgotten after half their time | `a_rejected_order_is_remembered_for_its_time` |
+//! | any order is forgotten, whatever became of it | `what_was_ever_held_is_remembered_for_good` |
+//! | an id is forgotten once more, when it is another order's | `a_forgotten_id_is_a_new_orders` |
+//!
+//! In the memory store with [`BUYER_RULES`]:
+//!
+//! | broken rule | caught by |
+//! |---|---|
+//! | a hold that ends makes no room, or one that is paid for makes none in its commit | `no_buyer_has_more_holds_than_the_rule` and 3 more |
+//! | the holds of one commit are not summed | `no_buyer_has_more_holds_than_the_rule` |
+//! | a late payment counts as a hold | `no_buyer_has_more_holds_than_the_rule` |
+//! | a pause is not kept, or kept for another item | `nobody_holds_again_within_the_pause`, `a_pause_holds_for_writers_at_once` |
+//! | a release, or an expiry, pauses nothing | `nobody_holds_again_within_the_pause` |
+//! | a pause lasts a moment too long | `nobody_holds_again_within_the_pause`, `a_pause_holds_for_writers_at_once` |
+//! | an end in the commit pauses nothing behind it | `nobody_holds_again_within_the_pause` |
+//!
 //! And every kind of [`history::Fault`] was left out once: the unit test of a
 //! hand-made history with that fault failed.
 
@@ -128,6 +151,7 @@ use std::time::Duration;
 pub use check::{Check, CheckResult, Failure, Report};
 pub use queue::{Counts, QueueTerms};
 
+use crate::protocol::BuyerRules;
 use crate::seams::{InventoryStore, LockManager, OrderQueue, OutcomeBus};
 
 /// Runs every check of an inventory store, each on an empty store from `fresh`.
@@ -147,6 +171,43 @@ where
     S: InventoryStore + ?Sized,
 {
     store::all()
+}
+
+/// Runs every check of a store that forgets rejected orders, `keep` after they
+/// were decided, each on an empty store from `fresh`. The time is what
+/// [`due_holds`](InventoryStore::due_holds) is told: a store that goes by another
+/// clock can't pass.
+pub async fn forgetting<S, F, Fut>(keep: Duration, fresh: F) -> Report
+where
+    S: InventoryStore + ?Sized,
+    F: Fn() -> Fut,
+    Fut: Future<Output = Arc<S>>,
+{
+    check::run_all(forgetting_checks(), || async { (fresh().await, keep) }).await
+}
+
+/// The checks of [`forgetting`], for a runner of your own.
+#[must_use]
+pub fn forgetting_checks<S>() -> Vec<Check<(Arc<S>, Duration)>>
+where
+    S: InventoryStore + ?Sized,
+{
+    store::all_of_forgetting()
+}
+
+/// The [rules about buyers](BuyerRules) of the stores that
+/// [`store_with_buyer_rules`] asks for.
+pub const BUYER_RULES: BuyerRules = store::buyers::BUYER_RULES;
+
+/// Runs the checks of a store that keeps to [`BUYER_RULES`], each on an empty
+/// store from `fresh` that was given them. A store may do without such rules.
+pub async fn store_with_buyer_rules<S, F, Fut>(fresh: F) -> Report
+where
+    S: InventoryStore + ?Sized,
+    F: Fn() -> Fut,
+    Fut: Future<Output = Arc<S>>,
+{
+    check::run_all(store::of_buyer_rules(), fresh).await
 }
 
 /// Runs every check of an order queue, each on an empty queue from `fresh`.

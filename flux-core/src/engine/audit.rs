@@ -10,7 +10,7 @@ use serde::{Deserialize, Serialize};
 use crate::protocol::{
     Ask, BuyerId, Item, ItemId, ItemKind, Order, OrderId, OrderStatus, Reason, SeatId, Timestamp,
 };
-use crate::seams::{InventoryStore, OrderFilter, SeamError};
+use crate::seams::{InventoryStore, OrderFilter, OrderPage, SeamError};
 
 const PAGE: usize = 1_000;
 /// Longest time after its end that a hold may keep its stock.
@@ -176,37 +176,62 @@ struct Tally {
     buyers: HashMap<BuyerId, u64>,
 }
 
+/// A recount on its way.
+#[derive(Default)]
+struct Recount {
+    audit: Audit,
+    items: HashMap<ItemId, (Item, Tally)>,
+    ids: Vec<OrderId>,
+}
+
 /// Recounts a store at rest.
 pub(super) async fn run(store: &dyn InventoryStore, now: Timestamp) -> Result<Audit, SeamError> {
-    let mut items: HashMap<ItemId, (Item, Tally)> = HashMap::new();
+    let mut recount = Recount::default();
     let mut last: Option<ItemId> = None;
     loop {
         let page = store.list_items(last.as_ref(), PAGE).await?;
         let Some(end) = page.last() else { break };
         last = Some(end.spec.id.clone());
-        items.extend(page.into_iter().map(|i| (i.spec.id.clone(), (i, Tally::default()))));
+        recount.items.extend(page.into_iter().map(|i| (i.spec.id.clone(), (i, Tally::default()))));
     }
-    let mut audit = Audit::default();
     let mut after = None;
-    let mut ids: Vec<OrderId> = Vec::new();
     loop {
         let page = store.list_orders(&OrderFilter::default(), after.as_ref(), PAGE).await?;
-        for order in &page.orders {
-            ids.push(order.id);
-            audit.judge(order, &mut items, now);
-        }
-        match page.next {
+        let OrderPage { orders, next } = page;
+        recount = aside(move || recount.judge(&orders, now)).await;
+        match next {
             Some(next) => after = Some(next),
             None => break,
         }
     }
-    ids.sort_unstable();
-    let twice = ids.windows(2).filter(|pair| pair[0] == pair[1]);
-    audit.faults.extend(twice.map(|pair| AuditFault::DecidedTwice(pair[0])));
-    for (item, tally) in items.into_values() {
-        audit.judge_item(&item, tally);
+    Ok(aside(move || recount.finish()).await)
+}
+
+/// Computes on a thread that may take its time.
+async fn aside<T: Send + 'static>(compute: impl FnOnce() -> T + Send + 'static) -> T {
+    let computed = tokio::task::spawn_blocking(compute).await;
+    computed.unwrap_or_else(|panic| std::panic::resume_unwind(panic.into_panic()))
+}
+
+impl Recount {
+    fn judge(mut self, orders: &[Order], now: Timestamp) -> Self {
+        for order in orders {
+            self.ids.push(order.id);
+            self.audit.judge(order, &mut self.items, now);
+        }
+        self
     }
-    Ok(audit)
+
+    fn finish(self) -> Audit {
+        let Self { mut audit, items, mut ids } = self;
+        ids.sort_unstable();
+        let twice = ids.windows(2).filter(|pair| pair[0] == pair[1]);
+        audit.faults.extend(twice.map(|pair| AuditFault::DecidedTwice(pair[0])));
+        for (item, tally) in items.into_values() {
+            audit.judge_item(&item, tally);
+        }
+        audit
+    }
 }
 
 impl Audit {

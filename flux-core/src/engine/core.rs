@@ -5,38 +5,50 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use tokio::sync::watch;
-use tokio::time::{Instant, timeout, timeout_at};
-use tracing::{Span, debug};
+use tokio::time::{Instant, timeout};
+use tracing::{Span, debug, error};
 
 use super::accept::gate::Gate;
 use super::accept::id_guard::GuardedIds;
 use super::accept::inbox::Inbox;
 use super::accept::queued_spans::QueuedSpans;
+use super::accept::sweep_alarm::SweepAlarm;
 use super::accept::waiters::{Waiters, Waiting};
+use super::clock_watch::ClockWatch;
 use super::error::Error;
+use super::failure::Failure;
 use super::settings::{Role, Settings};
+use super::steady_clock::SteadyClock;
 use crate::backends::Backend;
+use crate::backoff::spread;
 use crate::clock::Clock;
-use crate::protocol::{Message, Order, OrderId, OrderStatus};
-use crate::seams::Outcomes;
+use crate::protocol::{Message, Order, OrderId, OrderStatus, Timestamp};
+use crate::seams::{Outcomes, SeamError};
+use crate::sync::timeout_at;
 
 /// Longest time that the bus gets to take outcomes.
 const PUBLISH_MAX: Duration = Duration::from_secs(1);
 /// The first and the longest time between two looks at an order that a call
 /// waits for: the bus may lose its outcome.
 const LOOK_EVERY: [Duration; 2] = [Duration::from_millis(100), Duration::from_secs(2)];
+/// Least time from one sweep to the next.
+const SWEEP_GAP_MIN: Duration = Duration::from_millis(50);
 
 #[derive(Debug)]
 pub(super) struct Core {
     pub(super) backend: Backend,
-    pub(super) clock: Arc<dyn Clock>,
+    pub(super) clock: SteadyClock,
+    pub(super) clock_watch: ClockWatch,
     pub(super) settings: Settings,
     pub(super) role: Role,
     pub(super) gate: Gate,
     pub(super) guarded_ids: Arc<GuardedIds>,
     pub(super) inbox: Inbox,
     pub(super) waiters: Waiters,
+    pub(super) sweep_alarm: SweepAlarm,
     pub(super) queued_spans: QueuedSpans,
+    /// The reason why it can't go on, once there is one.
+    pub(super) failure: watch::Sender<Option<Failure>>,
     /// The counter of orders refused at the gate; kept, because looking it up
     /// costs as much as the gate's answer.
     pub(super) turned_away: metrics::Counter,
@@ -50,15 +62,19 @@ impl Core {
         role: Role,
     ) -> Self {
         let settings = settings.within_reason();
+        let kept = backend.store.kept_clock();
         Self {
             backend,
-            clock,
+            clock: SteadyClock::starting(clock, kept),
+            clock_watch: ClockWatch::starting(kept.reference),
             role,
             gate: Gate::default(),
             guarded_ids: Arc::new(GuardedIds::default()),
             inbox: Inbox::new(settings.batch_max, settings.calls_max),
             waiters: Waiters::new(settings.outcome_waits_max),
+            sweep_alarm: SweepAlarm::new(),
             queued_spans: QueuedSpans::default(),
+            failure: watch::Sender::new(None),
             turned_away: metrics::counter!("flux_gate_turned_away_total"),
             settings,
         }
@@ -67,6 +83,29 @@ impl Core {
     /// Whether this engine's own worker decides orders.
     pub(super) fn has_worker(&self) -> bool {
         self.role == Role::Both
+    }
+
+    /// Takes nothing more, as the engine can't go on. The first reason counts.
+    pub(super) fn fail(&self, failure: &Failure) {
+        self.inbox.close();
+        let is_first = self.failure.send_if_modified(|known| match known {
+            Some(_) => false,
+            None => {
+                *known = Some(failure.clone());
+                true
+            }
+        });
+        if is_first {
+            error!(error = failure as &dyn std::error::Error, "the engine has failed");
+        }
+    }
+
+    /// Takes note of what a call of the store or the queue answered: one that has
+    /// stopped is the end of the engine.
+    pub(super) fn note(&self, error: &SeamError) {
+        if matches!(error, SeamError::Stopped { .. }) {
+            self.fail(&Failure::Backend(error.clone()));
+        }
     }
 
     /// Publishes outcomes, best effort: calls that wait look at the store now and
@@ -79,12 +118,37 @@ impl Core {
         }
     }
 
+    /// Has the worker look for ended holds in time for those of `orders`.
+    pub(super) fn expect_ends(&self, orders: &[Order]) {
+        let held = orders.iter().filter(|order| order.status() == OrderStatus::Held);
+        let ends = held.filter_map(Order::hold).map(|hold| hold.expires_at);
+        if let Some(first_end) = ends.min() {
+            self.expect_end(Some(first_end));
+        }
+    }
+
+    /// Has the worker look for ended holds by `first_end`, or soon where it is
+    /// not known which holds there are.
+    pub(super) fn expect_end(&self, first_end: Option<Timestamp>) {
+        if self.has_worker() {
+            self.sweep_alarm.expect(self.sweep_at(self.settings.sweep_every, first_end));
+        }
+    }
+
+    /// The moment of the next sweep, if the first hold ends at `first_end`.
+    pub(super) fn sweep_at(&self, every: Duration, first_end: Option<Timestamp>) -> Instant {
+        let ends_in = |end: Timestamp| end.since(self.clock.now()).max(SWEEP_GAP_MIN);
+        let ends_in = first_end.map_or(Duration::MAX, ends_in);
+        // Not all workers at once: one is enough.
+        from_now(spread(every).min(ends_in.saturating_add(spread(SWEEP_GAP_MIN))))
+    }
+
     /// The order as it stands, queued ones included.
     pub(super) async fn order(&self, id: OrderId) -> Result<Option<Order>, Error> {
         if let Some(order) = self.decided(id).await? {
             return Ok(Some(order));
         }
-        match self.backend.queue.find(id).await? {
+        match self.backend.find_queued(id).await? {
             Some(order) => Ok(Some(order)),
             // Decided and acknowledged between the two looks.
             None => self.decided(id).await,
@@ -125,7 +189,8 @@ impl Core {
     ) -> Result<Order, Error> {
         let id = message.order_id();
         let waiting = self.waiters.register(id)?;
-        self.backend.queue.send(&[message]).await?;
+        // Of a follow-up only the id is known here; every partition is served.
+        self.backend.queues()[0].send(&[message]).await?;
         self.ruling(id, &waiting, ruled).await
     }
 
@@ -160,21 +225,20 @@ impl Core {
             // Registered before the look, or the outcome could fall in between.
             told.as_mut().enable();
             let now = Instant::now();
-            let order = match self.order(id).await {
-                Ok(order) => order,
+            match self.order(id).await {
+                Ok(order) => {
+                    let is_over = match &order {
+                        Some(order) => done(order),
+                        None => self.backend.queues().iter().all(|queue| queue.finds_all()),
+                    };
+                    if is_over || now >= deadline {
+                        return Ok(order);
+                    }
+                }
                 Err(Error::Backend(error)) if error.can_retry() && now < deadline => {
                     debug!(%error, "the order could not be read; looking again");
-                    tokio::time::sleep_until(deadline.min(now + look)).await;
-                    continue;
                 }
                 Err(error) => return Err(error),
-            };
-            let is_over = match &order {
-                Some(order) => done(order),
-                None => self.backend.queue.finds_all(),
-            };
-            if is_over || now >= deadline {
-                return Ok(order);
             }
             let _ = timeout_at(deadline.min(now + look), told).await;
             look = (look * 2).min(look_max);

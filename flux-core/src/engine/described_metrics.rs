@@ -5,9 +5,9 @@ use metrics::Unit;
 
 use crate::protocol::OrderStatus;
 
-const COUNTERS: [(&str, &str); 11] = [
+const COUNTERS: [(&str, &str); 12] = [
     ("flux_orders_total", "Orders that came to have a status."),
-    ("flux_gate_turned_away_total", "Calls told sold out before any I/O."),
+    ("flux_gate_turned_away_total", "Calls turned away at the gate: sold out, not open, closed."),
     ("flux_fenced_total", "Commits refused because another worker claimed the item."),
     ("flux_conflicts_total", "Commits refused because an order was decided or a buyer over a cap."),
     ("flux_unknown_commits_total", "Commits whose answer was lost."),
@@ -18,8 +18,19 @@ const COUNTERS: [(&str, &str); 11] = [
         "Batches whose outcomes or acknowledgements were dropped.",
     ),
     ("flux_buried_total", "Messages given up."),
+    ("flux_clock_steps_total", "Steps of the clock by more than a second."),
     ("flux_seam_errors_total", "Failed calls of the backends."),
     ("flux_seam_retries_total", "Calls of the backends that were tried again."),
+];
+const GAUGES: [(&str, &str); 2] = [
+    (
+        "flux_clock_doubt_seconds",
+        "How far the clock was stepped, until it has stood there for ten seconds; else 0.",
+    ),
+    (
+        "flux_clock_skew_seconds",
+        "How far the clock is ahead of that of the service behind the store.",
+    ),
 ];
 const HISTOGRAMS: [(&str, Unit, &str); 7] = [
     (
@@ -48,6 +59,10 @@ pub(super) fn describe() {
         if name != "flux_orders_total" && !name.starts_with("flux_seam_") {
             metrics::counter!(name).increment(0);
         }
+    }
+    for (name, help) in GAUGES {
+        metrics::describe_gauge!(name, Unit::Seconds, help);
+        metrics::gauge!(name).increment(0.0);
     }
     for (name, unit, help) in HISTOGRAMS {
         metrics::describe_histogram!(name, unit, help);
@@ -94,8 +109,9 @@ mod tests {
     #[test]
     fn every_metric_is_described_here_and_in_the_readme() -> std::io::Result<()> {
         let counters = COUNTERS.iter().map(|(name, _)| name);
+        let gauges = GAUGES.iter().map(|(name, _)| name);
         let histograms = HISTOGRAMS.iter().map(|(name, ..)| name);
-        let described = counters.chain(histograms).map(ToString::to_string).collect();
+        let described = counters.chain(gauges).chain(histograms).map(ToString::to_string).collect();
         let (mut used, mut told) = (BTreeSet::new(), BTreeSet::new());
         names_used(&Path::new(env!("CARGO_MANIFEST_DIR")).join("src"), &mut used)?;
         names_in(include_str!("../../README.md"), '`', &mut told);

@@ -17,10 +17,19 @@ pub enum Error {
     /// No such item; nothing was recorded.
     #[error("no item is called {0}")]
     UnknownItem(ItemId),
-    /// Turned away at the gate: the item is sold out. Nothing was recorded, and
-    /// the same id may be sent again.
-    #[error("{0} is sold out")]
+    /// Turned away at the gate: the item is sold out, or has fewer units left
+    /// than were asked for. Nothing was recorded, and the same id may be sent
+    /// again.
+    #[error("{0} is sold out, or has less left than was asked for")]
     SoldOut(ItemId),
+    /// Turned away at the gate: the item's sale is not open yet. Nothing was
+    /// recorded, and the same id may be sent again.
+    #[error("the sale of {0} is not open yet")]
+    NotOpen(ItemId),
+    /// Turned away at the gate: the item's sale is closed. Nothing was recorded,
+    /// and the same id may be sent again.
+    #[error("the sale of {0} is closed")]
+    Closed(ItemId),
     /// Another order, with other contents, has this id; nothing was changed.
     #[error("order id {0} belongs to another order; use a fresh id for a new order")]
     IdReused(OrderId),
@@ -53,7 +62,8 @@ pub enum Error {
         /// The time after which to come back.
         retry_after: Duration,
     },
-    /// The engine is stopping; nothing was accepted.
+    /// The engine is stopping, or has [failed](super::Flux::failed); nothing was
+    /// accepted.
     #[error("the engine is shutting down; nothing was accepted")]
     ShuttingDown,
     /// There was no decision in time. The call may still take effect; repeating
@@ -63,6 +73,23 @@ pub enum Error {
     /// A backend failed.
     #[error(transparent)]
     Backend(SeamError),
+}
+
+impl Error {
+    /// Whether the order was turned away at the gate: nothing was recorded, and
+    /// the same id may be sent again.
+    ///
+    /// ```
+    /// use flux_core::{Error, ItemId};
+    ///
+    /// assert!(Error::Closed(ItemId::new("ticket_1")?).is_of_the_gate());
+    /// assert!(!Error::ShuttingDown.is_of_the_gate());
+    /// # Ok::<(), flux_core::InvalidInput>(())
+    /// ```
+    #[must_use]
+    pub fn is_of_the_gate(&self) -> bool {
+        matches!(self, Self::SoldOut(_) | Self::NotOpen(_) | Self::Closed(_))
+    }
 }
 
 impl From<SeamError> for Error {

@@ -3,14 +3,18 @@
 use bon::bon;
 use serde::{Deserialize, Serialize};
 
-use crate::protocol::{BuyerId, InvalidInput, Line, Lines, OrderId};
+use crate::protocol::{BuyerId, IdempotencyKey, InvalidInput, Line, Lines, OrderId};
 
 /// An order to place. Without an id the engine makes a time-ordered one
-/// (UUIDv7); give one, your own or
-/// [from an idempotency key](OrderId::from_idempotency_key), to be able to
+/// (UUIDv7); give one of your own, or the buyer's idempotency key, to be able to
 /// repeat the request safely.
 ///
-/// An id of your own stands for one request. A repeat gets the order of the
+/// An id of your own is any UUID but a version 5 one: those
+/// [stand for keys](OrderId::from_idempotency_key), and as anybody can compute them,
+/// only the key brings in an order. Given as an id they repeat a request that is known;
+/// else it is [`Error::Invalid`](super::Error::Invalid).
+///
+/// An id of your own, or a key, stands for one request. A repeat gets the order of the
 /// first, as placed when that was; another buyer's or for other things, it is
 /// [`Error::IdReused`](super::Error::IdReused), whether the first is decided,
 /// queued or on its way in this engine. Two engines that are given different
@@ -38,6 +42,9 @@ pub struct OrderRequest {
     /// The identity to decide it under, if the caller chose one.
     #[serde(default)]
     pub id: Option<OrderId>,
+    /// The buyer's word for this request, which then stands in for an id.
+    #[serde(default)]
+    pub idempotency_key: Option<IdempotencyKey>,
     /// The buyer who asks.
     pub buyer: BuyerId,
     /// The lines asked for: the order gets all of them, or none.
@@ -49,10 +56,10 @@ impl OrderRequest {
     /// Builds a request for several lines.
     ///
     /// ```
-    /// use flux_core::{BuyerId, Line, OrderId, OrderRequest};
+    /// use flux_core::{Line, OrderId, OrderRequest};
     ///
     /// let request = OrderRequest::builder()
-    ///     .id(OrderId::from_idempotency_key(&BuyerId::new("ann")?, "basket_7")?)
+    ///     .id(OrderId::new())
     ///     .buyer("ann")
     ///     .lines(vec![Line::units("parking", 1)?, Line::seats("hall", ["A1", "A2"])?])
     ///     .build()?;
@@ -72,13 +79,16 @@ impl OrderRequest {
         /// The id to decide it under, to be able to repeat the request; without
         /// one the engine makes it.
         id: Option<OrderId>,
+        /// The buyer's word for the request, instead of an id.
+        idempotency_key: Option<IdempotencyKey>,
         /// The buyer who asks: a [`BuyerId`].
         #[builder(into)]
         buyer: String,
         /// The lines, 1 to 10; they get all or nothing.
         lines: Vec<Line>,
     ) -> Result<Self, InvalidInput> {
-        Ok(Self { id, buyer: BuyerId::new(buyer)?, lines: Lines::new(lines)? })
+        let (buyer, lines) = (BuyerId::new(buyer)?, Lines::new(lines)?);
+        Ok(Self { id, idempotency_key, buyer, lines })
     }
 }
 
@@ -86,7 +96,7 @@ impl OrderRequest {
     /// A request of parts that are checked already.
     #[must_use]
     pub fn of(buyer: BuyerId, lines: Lines) -> Self {
-        Self { id: None, buyer, lines }
+        Self { id: None, idempotency_key: None, buyer, lines }
     }
 
     /// `quantity` units of a pool.
@@ -120,6 +130,32 @@ impl OrderRequest {
         self
     }
 
+    /// The same request under a key of the buyer's, if there is one.
+    ///
+    /// ```
+    /// use flux_core::{IdempotencyKey, OrderRequest};
+    ///
+    /// let key = IdempotencyKey::new("basket_7")?;
+    /// let request = OrderRequest::units("ann", "ticket_1", 2)?.with_idempotency_key(key);
+    /// # Ok::<(), flux_core::InvalidInput>(())
+    /// ```
+    #[must_use]
+    pub fn with_idempotency_key(mut self, key: impl Into<Option<IdempotencyKey>>) -> Self {
+        self.idempotency_key = key.into();
+        self
+    }
+
+    /// The id that the caller, or the buyer's key, stands for it under.
+    pub(super) fn chosen_id(&self) -> Result<Option<OrderId>, InvalidInput> {
+        match (self.id, &self.idempotency_key) {
+            (id, None) => Ok(id),
+            (None, Some(key)) => Ok(Some(OrderId::of_key(&self.buyer, key))),
+            (Some(_), Some(_)) => {
+                Err(InvalidInput::new("order_id", "can't stand beside an Idempotency-Key"))
+            }
+        }
+    }
+
     fn one_line(buyer: impl AsRef<str>, line: Line) -> Result<Self, InvalidInput> {
         Ok(Self::of(BuyerId::new(buyer)?, Lines::new(vec![line])?))
     }
@@ -132,12 +168,19 @@ mod tests {
     #[test]
     fn a_request_is_read_as_it_is_written() -> Result<(), Box<dyn std::error::Error>> {
         let request = OrderRequest::seats("ann", "hall", ["A1"])?;
-        for request in [request.clone(), request.with_id(OrderId::from_uuid(uuid::Uuid::nil()))] {
+        for request in [
+            request.clone(),
+            request.clone().with_id(OrderId::from_uuid(uuid::Uuid::nil())),
+            request.with_idempotency_key(IdempotencyKey::new("k")?),
+        ] {
             let text = serde_json::to_string(&request)?;
             assert_eq!(serde_json::from_str::<OrderRequest>(&text)?, request);
         }
         let nobody = r#"{"buyer": "", "lines": [{"item": "a", "ask": {"Units": 1}}]}"#;
         assert!(serde_json::from_str::<OrderRequest>(nobody).is_err());
+        let without_a_key = r#"{"buyer": "ann", "lines": [{"item": "a", "ask": {"Units": 1}}]}"#;
+        let read = serde_json::from_str::<OrderRequest>(without_a_key)?;
+        assert_eq!(read, OrderRequest::units("ann", "a", 1)?);
         Ok(())
     }
 }

@@ -30,7 +30,9 @@ use serde::{Deserialize, Serialize};
 #[non_exhaustive]
 #[serde(default, deny_unknown_fields)]
 pub struct Settings {
-    /// Most messages the worker decides at once; 1,024. Zero counts as one.
+    /// Most messages the worker decides at once; 1,024. Zero counts as one. On a
+    /// store that bounds a write the worker has up to 32 times as many in its
+    /// hands, so that every write is a full one.
     #[builder(default = 1024)]
     pub batch_max: usize,
     /// Most calls waiting for this engine's worker before
@@ -71,10 +73,10 @@ pub struct Settings {
     #[builder(default = Duration::from_millis(250))]
     pub sweep_every: Duration,
     /// The time from one search for ended holds to the next, for a worker that
-    /// did nothing for a minute and saw no hold in the store; 60 s. A worker
-    /// wakes for the holds it made itself, so this delays only those that
-    /// another worker made since the last look, and died: their stock may come
-    /// back that much later.
+    /// for a minute did nothing, heard of no hold and saw none in the store;
+    /// 60 s. It is woken by the holds that it makes, and by those that it hears
+    /// of on the bus. So this delays only the end of a hold whose worker died
+    /// and whose outcome no bus carried.
     #[builder(default = Duration::from_secs(60))]
     pub idle_sweep_every: Duration,
     /// Tries of one message before it goes back to the queue, or its caller is

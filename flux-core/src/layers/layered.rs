@@ -6,13 +6,14 @@ use std::time::Duration;
 use async_trait::async_trait;
 
 use super::{Call, Layer, Operation};
+use crate::clock::ClockReference;
 use crate::protocol::{
     Claim, Commit, CommitOutcome, Item, ItemId, ItemSpec, Message, Order, OrderId, Stock, Timestamp,
 };
 use crate::seams::{
     Begun, CommitMax, ConfirmOutcome, Cursor, DeadLetter, Delivery, DueHolds, InventoryStore,
-    Lease, LockManager, OrderFilter, OrderPage, OrderQueue, OutcomeBus, OutcomeReceiver, Outcomes,
-    Payment, PutOutcome, QueueDepth, Receipt, SeamError,
+    KeptClock, Lease, LockManager, OrderFilter, OrderPage, OrderQueue, OutcomeBus, OutcomeReceiver,
+    Outcomes, Payment, PutOutcome, QueueDepth, Receipt, SeamError, ServiceTime,
 };
 
 /// The behaviour that [`Layered`] puts around a seam. Every [`Layer`] goes around
@@ -151,6 +152,14 @@ impl<S: LockManager + ?Sized, L: Hooks> LockManager for Layered<S, L> {
         self.layer.around(call, || self.inner.acquire_free(keys, ttl)).await
     }
 
+    async fn join(&self, member: &str, ttl: Duration) -> Result<Vec<String>, SeamError> {
+        self.layer.around(Operation::Join.into(), || self.inner.join(member, ttl)).await
+    }
+
+    async fn leave(&self, member: &str) -> Result<(), SeamError> {
+        self.layer.around(Operation::Leave.into(), || self.inner.leave(member)).await
+    }
+
     async fn renew(&self, lease: &Lease, ttl: Duration) -> Result<bool, SeamError> {
         self.layer.around(Operation::Renew.into(), || self.inner.renew(lease, ttl)).await
     }
@@ -243,6 +252,18 @@ impl<S: InventoryStore + ?Sized, L: Hooks> InventoryStore for Layered<S, L> {
     async fn stock(&self, item: &ItemId) -> Result<Option<(Arc<ItemSpec>, Stock)>, SeamError> {
         self.layer.around(Operation::Stock.into(), || self.inner.stock(item)).await
     }
+
+    fn kept_clock(&self) -> KeptClock {
+        self.inner.kept_clock()
+    }
+
+    fn keep_clock(&self, reference: ClockReference) {
+        self.inner.keep_clock(reference);
+    }
+
+    fn service_time(&self) -> Option<ServiceTime> {
+        self.inner.service_time()
+    }
 }
 
 #[deny(clippy::missing_trait_methods)]
@@ -309,6 +330,8 @@ mod tests {
             queue.depth().await?;
             layered.locks.acquire(&[], SECOND, SECOND).await?;
             layered.locks.acquire_free(&[], SECOND).await?;
+            layered.locks.join("me", SECOND).await?;
+            layered.locks.leave("me").await?;
             layered.locks.renew(&lease, SECOND).await?;
             layered.locks.release(&lease).await?;
             let store = &layered.store;

@@ -49,11 +49,39 @@ impl LockManager for BrokenLocks {
         Err(SeamError::unavailable("locks"))
     }
 
+    async fn join(&self, _member: &str, _ttl: Duration) -> Result<Vec<String>, SeamError> {
+        Err(SeamError::unavailable("locks"))
+    }
+
+    async fn leave(&self, _member: &str) -> Result<(), SeamError> {
+        Err(SeamError::unavailable("locks"))
+    }
+
     async fn renew(&self, _lease: &Lease, _ttl: Duration) -> Result<bool, SeamError> {
         Err(SeamError::unavailable("locks"))
     }
 
     async fn release(&self, _lease: &Lease) -> Result<(), SeamError> {
         Err(SeamError::unavailable("locks"))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[tokio::test]
+    async fn one_grants_and_keeps_everything_and_the_other_is_never_there() -> Result<(), SeamError>
+    {
+        let keys = ["b", "a"].map(|name| ItemId::new(name).expect("a name"));
+        let second = Duration::from_secs(1);
+        let lease = YesLocks.acquire(&keys, second, second).await?.expect("it says yes");
+        assert_eq!(lease.keys, [keys[1].clone(), keys[0].clone()]);
+        assert!(YesLocks.renew(&lease, second).await?);
+        YesLocks.release(&lease).await?;
+        assert!(BrokenLocks.acquire(&keys, second, second).await.is_err());
+        assert!(BrokenLocks.renew(&lease, second).await.is_err());
+        assert!(BrokenLocks.release(&lease).await.is_err());
+        Ok(())
     }
 }

@@ -74,8 +74,12 @@ impl Backend {
     /// share their state.
     #[must_use]
     pub fn layered<L: Hooks + Clone>(self, layer: L) -> Self {
+        let partitions = self.partitions.into_iter();
+        let partitions =
+            partitions.map(|queue| Arc::new(Layered::new(queue, layer.clone())) as _).collect();
         Self {
             queue: Arc::new(Layered::new(self.queue, layer.clone())),
+            partitions,
             locks: Arc::new(Layered::new(self.locks, layer.clone())),
             store: Arc::new(Layered::new(self.store, layer.clone())),
             bus: Arc::new(Layered::new(self.bus, layer)),

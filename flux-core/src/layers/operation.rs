@@ -79,6 +79,8 @@ operations! {
     Locks {
         Acquire "acquire",
         AcquireFree "acquire_free",
+        Join "join",
+        Leave "leave",
         Renew "renew",
         Release "release",
     }

@@ -152,7 +152,9 @@ impl Layer for Retry {
 /// The error to hand on when an earlier attempt may have taken effect.
 fn doubtful(operation: Operation, error: SeamError) -> SeamError {
     match error {
-        SeamError::Unavailable { .. } | SeamError::Overloaded { .. } => {
+        SeamError::Unavailable { .. }
+        | SeamError::Overloaded { .. }
+        | SeamError::Stopped { .. } => {
             SeamError::unknown(operation.service().as_str()).with_source(error)
         }
         SeamError::Unknown { .. } | SeamError::Broken { .. } | SeamError::UnknownCursor { .. } => {
@@ -233,6 +235,19 @@ mod tests {
         let fake = Fake::failing([SeamError::broken("store", "disk full")]);
         assert!(backend(&fake).layered(retry()).store.claim(&[]).await.is_err());
         assert_eq!(fake.calls().len(), 1);
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn what_has_stopped_is_left_alone_and_settles_no_earlier_attempt() {
+        let stopped = || SeamError::stopped("store", "disk full");
+        let fake = Fake::failing([stopped()]);
+        let error = backend(&fake).layered(retry()).store.claim(&[]).await.expect_err("stopped");
+        assert!(matches!(error, SeamError::Stopped { .. }), "{error:?}");
+        assert_eq!(fake.calls().len(), 1);
+
+        let fake = Fake::failing([unknown(), stopped()]);
+        let error = backend(&fake).layered(retry()).store.claim(&[]).await.expect_err("stopped");
+        assert!(error.may_have_applied(), "{error:?}");
     }
 
     #[tokio::test(start_paused = true)]

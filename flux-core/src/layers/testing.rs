@@ -37,7 +37,8 @@ pub(super) struct Fake {
 }
 
 pub(super) fn backend(fake: &Arc<Fake>) -> Backend {
-    Backend { queue: fake.clone(), locks: fake.clone(), store: fake.clone(), bus: fake.clone() }
+    let (queue, locks, store, bus) = (fake.clone(), fake.clone(), fake.clone(), fake.clone());
+    Backend { queue, locks, store, bus, partitions: Vec::new() }
 }
 
 /// A commit that can be told from others.
@@ -140,6 +141,14 @@ impl LockManager for Fake {
     async fn acquire_free(&self, _: &[ItemId], _: Duration) -> Result<Option<Lease>, SeamError> {
         self.step(Operation::AcquireFree).await.map(|()| None)
     }
+
+    async fn join(&self, _: &str, _: Duration) -> Result<Vec<String>, SeamError> {
+        self.step(Operation::Join).await.map(|()| Vec::new())
+    }
+
+    async fn leave(&self, _: &str) -> Result<(), SeamError> {
+        self.step(Operation::Leave).await
+    }
     async fn renew(&self, _: &Lease, _: Duration) -> Result<bool, SeamError> {
         self.step(Operation::Renew).await.map(|()| true)
     }
@@ -164,7 +173,7 @@ impl InventoryStore for Fake {
         for commit in commits {
             let token = commit.claims[0].1.0;
             outcomes.push(if committed.contains(&token) {
-                CommitOutcome::Conflict { moved: vec![], over_cap: vec![] }
+                CommitOutcome::Conflict { moved: vec![], over_cap: vec![], barred: vec![] }
             } else {
                 CommitOutcome::Applied
             });

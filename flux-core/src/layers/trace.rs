@@ -60,6 +60,7 @@ fn kind(error: &SeamError) -> &'static str {
         SeamError::Unknown { .. } => "unknown",
         SeamError::Overloaded { .. } => "overloaded",
         SeamError::Broken { .. } => "broken",
+        SeamError::Stopped { .. } => "stopped",
         SeamError::UnknownCursor { .. } => "unknown_cursor",
     }
 }

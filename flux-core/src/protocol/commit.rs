@@ -8,6 +8,7 @@ use std::collections::BTreeMap;
 
 use serde::{Deserialize, Serialize};
 
+use super::buyer_rules::{BuyerChanges, BuyerDraft, BuyersNow};
 use super::ids::{BuyerId, ItemId, OrderId};
 use super::item::ItemSpec;
 use super::order::{Line, Order, OrderStatus};
@@ -115,6 +116,9 @@ pub enum CommitOutcome {
         moved: Vec<OrderId>,
         /// Buyers over their cap.
         over_cap: Vec<OverCap>,
+        /// New orders that the [rules about buyers](super::BuyerRules) bar from
+        /// a hold. The others of their buyers get theirs.
+        barred: Vec<OrderId>,
     },
     /// The store can't tell whether it took effect.
     Unknown,
@@ -142,6 +146,9 @@ pub enum Refusal {
         moved: Vec<OrderId>,
         /// Buyers over their cap.
         over_cap: Vec<OverCap>,
+        /// New orders that the rules about buyers bar; none are told while there
+        /// are buyers over their cap, whose orders won't count.
+        barred: Vec<OrderId>,
     },
     /// More is taken of these items than is available. A commit decided under its
     /// claims never does that.
@@ -152,7 +159,9 @@ impl From<Refusal> for CommitOutcome {
     fn from(refusal: Refusal) -> Self {
         match refusal {
             Refusal::Fenced(items) | Refusal::Overtaken(items) => Self::Fenced(items),
-            Refusal::Conflict { moved, over_cap } => Self::Conflict { moved, over_cap },
+            Refusal::Conflict { moved, over_cap, barred } => {
+                Self::Conflict { moved, over_cap, barred }
+            }
         }
     }
 }
@@ -184,13 +193,16 @@ pub struct Changes<'c> {
     pub stocks: Vec<(&'c ItemId, Stock)>,
     /// The gains of buyers of capped items.
     pub gains: BTreeMap<(&'c ItemId, &'c BuyerId), Gain>,
+    /// What the rules about buyers ask to be kept.
+    pub buyers: BuyerChanges<'c>,
 }
 
 /// Judges a commit: returns its effects, or the reason to refuse it. Every
 /// refusal of every store is decided here, from what the store has at one
 /// moment: the claimed items (`now`), whether an order `is_expected`, asked for
-/// each write in order, and the units of an item that a buyer holds or owns
-/// (`live`).
+/// each write in order, the units of an item that a buyer holds or owns (`live`),
+/// and, in a store with [rules about buyers](super::BuyerRules), what is known of
+/// those (`buyers`).
 ///
 /// # Errors
 /// The [`Refusal`], in this order: fenced, conflict, overtaken.
@@ -199,13 +211,18 @@ pub fn judge<'c, 's>(
     now: impl Fn(&ItemId) -> Option<ItemNow<'s>>,
     mut is_expected: impl FnMut(&'c OrderWrite) -> bool,
     live: impl Fn(&ItemId, &BuyerId) -> u32,
+    buyers: Option<&dyn BuyersNow>,
 ) -> Result<Changes<'c>, Refusal> {
     let mut draft = Draft::of_claims(commit, now)?;
+    let mut ruled = buyers.map(BuyerDraft::new);
     // G3: an order is written only if it is what the decision took it for.
     let mut moved = Vec::new();
     for write in &commit.writes {
         if is_expected(write) {
             draft.write(write);
+            if let Some(ruled) = &mut ruled {
+                ruled.write(write);
+            }
         } else {
             moved.push(write.order.id);
         }
@@ -213,15 +230,19 @@ pub fn judge<'c, 's>(
     // G6: no buyer comes to own more of an item than its cap.
     let over_cap = draft.over_cap(live);
     // G5: one write in the wrong, and none of the commit takes effect.
-    if !moved.is_empty() || !over_cap.is_empty() {
-        return Err(Refusal::Conflict { moved, over_cap });
+    let (buyers, barred) = match ruled {
+        Some(ruled) if over_cap.is_empty() => ruled.finish(),
+        _ => Default::default(),
+    };
+    if !moved.is_empty() || !over_cap.is_empty() || !barred.is_empty() {
+        return Err(Refusal::Conflict { moved, over_cap, barred });
     }
     // G1: nothing is taken that is not available.
     if !draft.overtaken.is_empty() {
         return Err(Refusal::Overtaken(draft.overtaken));
     }
     let stocks = draft.claimed.into_iter().map(|(item, _, stock)| (item, stock)).collect();
-    Ok(Changes { stocks, gains: draft.gains })
+    Ok(Changes { stocks, gains: draft.gains, buyers })
 }
 
 /// The stock of the claimed items as the commit would leave it.

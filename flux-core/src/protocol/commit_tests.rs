@@ -33,7 +33,7 @@ impl Store {
         let live = |item: &ItemId, buyer: &BuyerId| {
             self.live.get(&(item.clone(), buyer.clone())).copied().unwrap_or(0)
         };
-        judge(commit, now, is_expected, live)
+        judge(commit, now, is_expected, live, None)
     }
 }
 
@@ -87,7 +87,8 @@ fn conflict(moved: &[u128], over_cap: &[(&str, &str, u32)]) -> Refusal {
     let over =
         |(i, b, live): &(&str, &str, u32)| OverCap { item: item(i), buyer: buyer(b), live: *live };
     let moved = moved.iter().map(|n| id(*n)).collect();
-    Refusal::Conflict { moved, over_cap: over_cap.iter().map(over).collect() }
+    let over_cap = over_cap.iter().map(over).collect();
+    Refusal::Conflict { moved, over_cap, barred: vec![] }
 }
 
 fn fenced(items: &[&str]) -> Refusal {

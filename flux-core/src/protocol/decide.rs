@@ -1,13 +1,13 @@
 //! The decisions. A [`View`] is what a worker knows under its claims; deciding
 //! changes the view, and the commit makes the store agree or refuses.
 
-use std::collections::HashMap;
+use std::collections::{HashMap, HashSet};
 use std::sync::Arc;
 
 use foldhash::fast::RandomState;
 
 use super::commit::{Expect, FencingToken, OrderWrite, OverCap};
-use super::ids::{BuyerId, ItemId};
+use super::ids::{BuyerId, ItemId, OrderId};
 use super::item::ItemSpec;
 use super::limits::Timestamp;
 use super::message::Message;
@@ -42,12 +42,19 @@ pub struct View {
     claims: HashMap<ItemId, Claim, RandomState>,
     /// The least number of units of a capped item that the buyer holds or owns.
     live: HashMap<(ItemId, BuyerId), u32, RandomState>,
+    /// Orders that the rules about buyers bar from a hold.
+    barred: HashSet<OrderId, RandomState>,
 }
 
 impl View {
     /// Adds a claim, or replaces the item's older one.
     pub fn insert(&mut self, claim: Claim) {
         self.claims.insert(claim.spec.id.clone(), claim);
+    }
+
+    /// Adds the claims of another view, which replace older ones.
+    pub fn merge(&mut self, other: Self) {
+        self.claims.extend(other.claims);
     }
 
     /// Forgets an item.
@@ -67,9 +74,15 @@ impl View {
         *live = over.live.max(*live);
     }
 
-    /// Forgets all buyers: their counts are as old as the batch.
+    /// Bars an order from a hold, as a commit's refusal told.
+    pub fn bar(&mut self, order: OrderId) {
+        self.barred.insert(order);
+    }
+
+    /// Forgets all buyers: what is known of them is as old as the batch.
     pub fn forget_buyers(&mut self) {
         self.live.clear();
+        self.barred.clear();
     }
 
     /// Decides a message at `now`. `found` is the order as the store has it.
@@ -108,6 +121,9 @@ impl View {
             }
             expires_at = expires_at.min(now + spec.hold.as_duration());
         }
+        if self.barred.contains(&order.id) {
+            return Err(Reason::BuyerLimit);
+        }
         self.take(order)?;
         Ok(Hold { decided_at: now, expires_at })
     }
@@ -122,7 +138,8 @@ impl View {
             (Message::Release(_), OrderState::Held(hold)) => {
                 self.give_back(order);
                 Some(if now < hold.expires_at {
-                    OrderState::Released(*hold)
+                    let released_at = now.max(hold.decided_at);
+                    OrderState::Released(Hold { expires_at: released_at, ..*hold })
                 } else {
                     OrderState::Expired(*hold)
                 })
@@ -321,5 +338,52 @@ mod tests {
             follow(&mut view, &Message::Cancel(paid.id), &paid, end).expect("cancelled");
         assert_eq!((cancelled.status(), left(&view, "a")), (OrderStatus::Cancelled, 1));
         assert_eq!(confirm(&cancelled, &payment, end), ConfirmRuling::NotHeld);
+    }
+
+    #[test]
+    fn what_a_buyer_gives_back_counts_for_its_cap_no_more() {
+        let capped = ItemSpec::builder().id("a").capacity(9).max_per_buyer(2).build().expect("a");
+        let mut view = view(&[capped]);
+        let two = |n| order(n, "ann", vec![units("a", 2)]);
+        let held = place(&mut view, &two(1));
+        assert_eq!(place(&mut view, &two(2)).reason(), Some(Reason::BuyerLimit));
+        follow(&mut view, &Message::Release(held.id), &held, T0).expect("released");
+        assert_eq!(place(&mut view, &two(3)).status(), OrderStatus::Held);
+        assert_eq!(left(&view, "a"), 7);
+    }
+
+    #[test]
+    fn what_is_told_of_buyers_counts_until_it_is_forgotten() {
+        let capped = ItemSpec::builder().id("a").capacity(9).max_per_buyer(2).build().expect("a");
+        let mut view = view(&[capped]);
+        let (item, buyer) = (ItemId::new("a").expect("a"), BuyerId::new("bob").expect("bob"));
+        let one = |n, buyer| order(n, buyer, vec![units("a", 1)]);
+        for live in [2, 1] {
+            view.learn(OverCap { item: item.clone(), buyer: buyer.clone(), live });
+        }
+        view.bar(one(2, "ann").id);
+        let reasons = |view: &mut View| {
+            [one(1, "bob"), one(2, "ann")].map(|order| place(view, &order).reason())
+        };
+        assert_eq!(reasons(&mut view), [Some(Reason::BuyerLimit); 2], "the most that was told");
+        view.forget_buyers();
+        assert_eq!(reasons(&mut view), [None; 2]);
+    }
+
+    #[test]
+    fn a_release_ends_the_hold_when_it_comes() {
+        let mut view = view(&[ItemSpec::pool("a", 9).expect("pool")]);
+        let held = place(&mut view, &order(1, "ann", vec![units("a", 1)]));
+        let hold = held.hold().expect("held");
+        let release = Message::Release(held.id);
+        let before = Timestamp::from_millis(1);
+        let last = Timestamp::from_millis(hold.expires_at.as_millis() - 1);
+        for (now, ended) in [(last, last), (T0, T0), (before, hold.decided_at)] {
+            let released = follow(&mut view, &release, &held, now).expect("released");
+            assert_eq!(released.status(), OrderStatus::Released);
+            assert_eq!(released.hold(), Some(Hold { expires_at: ended, ..hold }));
+        }
+        let late = follow(&mut view, &release, &held, hold.expires_at).expect("over");
+        assert_eq!(late.state, OrderState::Expired(hold), "it was over before");
     }
 }

@@ -8,17 +8,15 @@ use std::str::FromStr;
 
 use serde::{Deserialize, Serialize};
 use smol_str::SmolStr;
-use uuid::Uuid;
+use uuid::{Uuid, Variant};
 
 use super::limits::InvalidInput;
 
-const NAME_BYTES_MAX: usize = 128;
-
-fn visible_ascii(field: &'static str, name: &str) -> Result<(), InvalidInput> {
-    if name.is_empty() || name.len() > NAME_BYTES_MAX {
+fn visible_ascii(field: &'static str, name: &str, bytes_max: usize) -> Result<(), InvalidInput> {
+    if name.is_empty() || name.len() > bytes_max {
         return Err(InvalidInput::new(
             field,
-            format!("must be 1 to {NAME_BYTES_MAX} bytes long, was {}", name.len()),
+            format!("must be 1 to {bytes_max} bytes long, was {}", name.len()),
         ));
     }
     if !name.bytes().all(|b| b.is_ascii_graphic()) {
@@ -31,20 +29,20 @@ fn visible_ascii(field: &'static str, name: &str) -> Result<(), InvalidInput> {
 }
 
 macro_rules! name {
-    ($(#[$doc:meta])* $name:ident, $field:literal) => {
+    ($(#[$doc:meta])* $name:ident, $field:literal, $bytes_max:literal) => {
         $(#[$doc])*
         #[derive(Clone, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
         #[serde(try_from = "SmolStr", into = "SmolStr")]
         pub struct $name(SmolStr);
 
         impl $name {
-            /// Checks that `name` is 1–128 bytes of visible ASCII (0x21 to
-            /// 0x7E, so without spaces).
+            #[doc = concat!("Checks that `name` is 1–", $bytes_max, " bytes of visible ASCII")]
+            /// (0x21 to 0x7E, so without spaces).
             ///
             /// # Errors
             /// [`InvalidInput`] naming the field.
             pub fn new(name: impl AsRef<str>) -> Result<Self, InvalidInput> {
-                visible_ascii($field, name.as_ref())?;
+                visible_ascii($field, name.as_ref(), $bytes_max)?;
                 Ok(Self(SmolStr::new(name)))
             }
 
@@ -58,7 +56,7 @@ macro_rules! name {
         impl TryFrom<SmolStr> for $name {
             type Error = InvalidInput;
             fn try_from(name: SmolStr) -> Result<Self, InvalidInput> {
-                visible_ascii($field, &name)?;
+                visible_ascii($field, &name, $bytes_max)?;
                 Ok(Self(name))
             }
         }
@@ -122,7 +120,7 @@ name! {
     /// assert_eq!(error.field(), "item_id");
     /// # Ok::<(), flux_core::InvalidInput>(())
     /// ```
-    ItemId, "item_id"
+    ItemId, "item_id", 128
 }
 name! {
     /// The name of a buyer, as the application knows its users. Caps count by
@@ -135,7 +133,7 @@ name! {
     /// assert_eq!(String::from(buyer), "ann");
     /// # Ok::<(), flux_core::InvalidInput>(())
     /// ```
-    BuyerId, "buyer_id"
+    BuyerId, "buyer_id", 128
 }
 name! {
     /// The name of one seat, unique in its [`Hall`](super::Hall).
@@ -146,7 +144,7 @@ name! {
     /// assert_eq!(SeatId::new("A-12")?.to_string(), "A-12");
     /// # Ok::<(), flux_core::InvalidInput>(())
     /// ```
-    SeatId, "seat"
+    SeatId, "seat", 128
 }
 name! {
     /// The payment provider's name of a payment. A confirmation repeated with
@@ -158,7 +156,21 @@ name! {
     /// assert_eq!(PaymentRef::new("pay_81")?.as_str(), "pay_81");
     /// # Ok::<(), flux_core::InvalidInput>(())
     /// ```
-    PaymentRef, "payment_ref"
+    PaymentRef, "payment_ref", 128
+}
+name! {
+    /// A word by which a buyer's request is known when it is repeated, as in the header
+    /// `Idempotency-Key`. It counts for that buyer alone: see
+    /// [`OrderId::from_idempotency_key`].
+    ///
+    /// ```
+    /// use flux_core::{IdempotencyKey, OrderRequest};
+    ///
+    /// let key = IdempotencyKey::new("basket_7")?;
+    /// let request = OrderRequest::units("ann", "ticket_1", 2)?.with_idempotency_key(key);
+    /// # Ok::<(), flux_core::InvalidInput>(())
+    /// ```
+    IdempotencyKey, "Idempotency-Key", 255
 }
 
 /// The identity of an order: a UUID. A client that repeats its request under
@@ -203,18 +215,27 @@ impl OrderId {
     /// same buyer is the same order, for as long as the order is remembered,
     /// with nothing more to store (a UUIDv5 over buyer and key, RFC 9562 §5.5).
     ///
+    /// Anybody can compute it, so it only takes an order in with the key itself
+    /// ([`with_idempotency_key`](crate::OrderRequest::with_idempotency_key)); as an id
+    /// it finds the order, pays it, and repeats its request.
+    ///
     /// # Errors
     /// [`InvalidInput`] when the key is not 1–255 visible ASCII characters.
     pub fn from_idempotency_key(buyer: &BuyerId, key: &str) -> Result<Self, InvalidInput> {
-        if key.is_empty() || key.len() > 255 || !key.bytes().all(|b| b.is_ascii_graphic()) {
-            return Err(InvalidInput::new(
-                "Idempotency-Key",
-                "must be 1 to 255 visible ASCII characters",
-            ));
-        }
+        Ok(Self::of_key(buyer, &IdempotencyKey::new(key)?))
+    }
+
+    pub(crate) fn of_key(buyer: &BuyerId, key: &IdempotencyKey) -> Self {
         // A space can be in neither, so no two pairs read the same.
         let name = format!("{buyer} {key}");
-        Ok(Self(Uuid::new_v5(&KEY_SPACE, name.as_bytes())))
+        Self(Uuid::new_v5(&KEY_SPACE, name.as_bytes()))
+    }
+
+    /// Whether it has the form of an id that stands for an idempotency key, a
+    /// version 5 UUID. No caller may choose one for a new order: the key it stands
+    /// for is another's to use.
+    pub(crate) fn stands_for_a_key(&self) -> bool {
+        self.0.get_version_num() == 5 && self.0.get_variant() == Variant::RFC4122
     }
 
     /// The UUID.
@@ -290,5 +311,24 @@ mod tests {
         assert_ne!(key(&ann, "k").expect("key"), key(&bob, "k").expect("key"));
         assert!(key(&ann, "").is_err() && key(&ann, &"k".repeat(256)).is_err());
         assert!(key(&ann, &"k".repeat(255)).is_ok());
+    }
+
+    #[test]
+    fn a_keys_id_is_told_from_all_others() {
+        let ann = BuyerId::new("ann").expect("a name");
+        let keys = OrderId::from_idempotency_key(&ann, "k").expect("a key");
+        assert!(keys.stands_for_a_key());
+        assert!(!OrderId::new().stands_for_a_key());
+        for other in [
+            "00000000-0000-0000-0000-000000000000",
+            "ffffffff-ffff-ffff-ffff-ffffffffffff",
+            "2ed6657d-e927-468b-95e1-2665a8aea6a2",
+            "2ed6657d-e927-368b-95e1-2665a8aea6a2",
+            "2ed6657d-e927-868b-95e1-2665a8aea6a2",
+            // Only this variant has versions.
+            "2ed6657d-e927-568b-d5e1-2665a8aea6a2",
+        ] {
+            assert!(!other.parse::<OrderId>().expect("a UUID").stands_for_a_key(), "{other}");
+        }
     }
 }

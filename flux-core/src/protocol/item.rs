@@ -485,4 +485,26 @@ mod tests {
             assert!(error.to_string().contains(field), "{error}");
         }
     }
+
+    #[test]
+    fn a_name_may_fill_its_256_bytes_and_a_sale_last_a_millisecond() {
+        let at = Timestamp::from_millis;
+        let spec = ItemSpec::builder().id("a").capacity(1).name("n".repeat(256));
+        assert!(spec.opens_at(at(5)).closes_at(at(6)).build().is_ok());
+    }
+
+    #[test]
+    fn a_sale_is_open_from_its_opening_until_before_its_end() {
+        let at = Timestamp::from_millis;
+        let spec = ItemSpec::builder().id("a").capacity(9).opens_at(at(5)).closes_at(at(8));
+        let spec = Arc::new(spec.build().expect("an item"));
+        let left = |available| {
+            Item::builder().spec(spec.clone()).available(available).held(0).sold(0).build()
+        };
+        let states = [(4, "scheduled"), (5, "open"), (7, "open"), (8, "closed"), (9, "closed")];
+        for (millis, state) in states {
+            assert_eq!(left(1).state(at(millis)).as_str(), state, "at {millis}");
+            assert_eq!(left(0).state(at(millis)), ItemState::SoldOut, "at {millis}");
+        }
+    }
 }

@@ -236,6 +236,12 @@ mod tests {
     use super::*;
 
     #[test]
+    fn the_present_is_past_the_day_this_was_written() {
+        let (written, now) = (Timestamp::from_millis(1_700_000_000_000), Timestamp::now());
+        assert!(written < now && now < written + Duration::from_secs(100 * 365 * 86_400));
+    }
+
+    #[test]
     fn every_range_holds_at_both_ends() {
         assert!(Quantity::new(0).is_err() && Quantity::new(1).is_ok());
         assert!(Quantity::new(1000).is_ok() && Quantity::new(1001).is_err());
@@ -253,5 +259,19 @@ mod tests {
         let error = Quantity::new(0).expect_err("zero is below the range");
         assert_eq!(error.field(), "quantity");
         assert_eq!(error.to_string(), "quantity: must be 1 to 1000, was 0");
+    }
+
+    #[test]
+    fn moments_end_where_their_numbers_do() {
+        let at = Timestamp::from_millis;
+        assert_eq!(at(5) + Duration::from_millis(2), at(7));
+        assert_eq!(at(5) + Duration::MAX, at(u64::MAX));
+        assert_eq!(at(7).since(at(5)), Duration::from_millis(2));
+        assert_eq!(at(5).since(at(7)), Duration::ZERO);
+        let before = SystemTime::UNIX_EPOCH - Duration::from_secs(1);
+        assert_eq!(Timestamp::from(before), at(0));
+        let moment = SystemTime::UNIX_EPOCH + Duration::from_millis(1_790_000_000_123);
+        assert_eq!(Timestamp::from(moment), at(1_790_000_000_123));
+        assert_eq!(SystemTime::from(at(1_790_000_000_123)), moment);
     }
 }

@@ -12,6 +12,7 @@
 //! | the messages of the queue | `message` |
 //! | who gets what | `decide` |
 //! | the rulings on a payment, in time or late | `payment` |
+//! | the holds of buyers who hoard | `buyer_rules` |
 //! | the effects of one atomic write, or its refusal | `commit` |
 //!
 //! # The doors of G1 to G9
@@ -25,14 +26,15 @@
 //! |---|---|---|
 //! | G1 no oversell | `take` in `protocol/stock.rs`, `judge` in `protocol/commit.rs` | `no_more_is_taken_by_writers_at_once`, `a_seat_has_one_owner` |
 //! | G2 conservation | `line` in `protocol/commit.rs` | `numbers_add_up_through_every_state` |
-//! | G3 one decision | `is_met_by` in `protocol/commit.rs`, `judge` in `protocol/commit.rs`, `swap` in `backends/state/ledger.rs`, `same` in `engine/accept/repeats.rs` | `an_id_is_decided_once` |
-//! | G4 nothing lost | `acknowledge` in `engine/worker/completion.rs` | `a_delivery_left_alone_comes_again` |
+//! | G3 one decision | `is_met_by` in `protocol/commit.rs`, `judge` in `protocol/commit.rs`, `swap` in `backends/state/ledger.rs`, `same` in `engine/accept/repeats.rs` | `an_id_is_decided_once`, `a_forgotten_id_is_a_new_orders` |
+//! | G4 nothing lost | `tell` in `engine/worker/completion.rs` | `a_delivery_left_alone_comes_again` |
 //! | G5 all or nothing | `take` in `protocol/decide.rs`, `judge` in `protocol/commit.rs` | `an_order_takes_all_its_items_or_none`, `a_partly_refused_commit_writes_nothing` |
-//! | G6 limits hold | `live_max` in `protocol/commit.rs`, `judge` in `protocol/commit.rs` | `a_cap_holds_over_commits_at_once` |
+//! | G6 limits hold | `live_max` in `protocol/commit.rs`, `judge` in `protocol/commit.rs`, `live_max` in `protocol/buyer_rules.rs`, `begin` in `protocol/buyer_rules.rs`, `put_counting` in `backends/memory/store.rs`, `put_counting` in `backends/embedded/store.rs` | `a_cap_holds_over_commits_at_once`, `no_buyer_has_more_holds_by_writers_at_once`, `nobody_holds_again_within_the_pause`, `a_cap_that_comes_later_counts_earlier_orders`, `a_cap_that_comes_with_another_capacity_counts_earlier_orders` |
 //! | G7 fencing | `of_claims` in `protocol/commit.rs`, `mint` in `backends/state/ledger.rs` | `a_thawed_worker_changes_nothing` |
-//! | G8 no undersell | `give_back` in `protocol/stock.rs`, `refresh_shut` in `engine/accept/gate.rs`, `ended_holds` in `engine/worker/mod.rs` | `stock_comes_back_once`, `due_holds_are_listed_earliest_first` |
+//! | G8 no undersell | `give_back` in `protocol/stock.rs`, `glance` in `engine/accept/gate.rs`, `refresh_shut` in `engine/accept/gate.rs`, `sweep` in `engine/worker/ended_holds.rs` | `stock_comes_back_once`, `due_holds_are_listed_earliest_first` |
 //! | G9 late payment | `confirm` in `protocol/payment.rs`, `late` in `protocol/payment.rs` | `a_payment_and_the_end_of_its_hold_race` |
 
+mod buyer_rules;
 mod commit;
 mod decide;
 mod ids;
@@ -45,12 +47,15 @@ mod rfc3339;
 mod stock;
 mod words;
 
+pub use buyer_rules::{
+    BuyerChanges, BuyerRules, BuyerRulesBuilder, BuyersNow, HoldGain, PauseChange,
+};
 pub use commit::{
     Changes, Commit, CommitOutcome, Effect, Expect, FencingToken, Gain, ItemNow, OrderWrite,
     OverCap, Refusal, judge,
 };
 pub use decide::{Claim, Verdict, View};
-pub use ids::{BuyerId, ItemId, OrderId, PaymentRef, SeatId};
+pub use ids::{BuyerId, IdempotencyKey, ItemId, OrderId, PaymentRef, SeatId};
 pub use item::{
     Hall, Item, ItemBuilder, ItemKind, ItemSpec, ItemSpecBuilder, ItemState, PutItemError,
 };

@@ -177,7 +177,8 @@ pub enum Reason {
     SoldOut,
     /// At least one of the seats was taken, or is not in the hall any more.
     SeatTaken,
-    /// The buyer's live orders would exceed the item's cap.
+    /// The buyer's live orders would exceed the item's cap, or a
+    /// [rule about buyers](super::BuyerRules) bars another hold for now.
     BuyerLimit,
     /// Placed before the sale opened.
     NotOpen,
@@ -209,7 +210,8 @@ words! {
 pub struct Hold {
     /// The moment the order got its stock.
     pub decided_at: Timestamp,
-    /// The moment the hold ends unless it is paid.
+    /// The moment the hold ends unless it is paid; of one that was released, the
+    /// moment it was.
     pub expires_at: Timestamp,
 }
 
@@ -449,5 +451,66 @@ mod tests {
         assert_eq!(Lines::new(vec![seats(101)]).expect_err("101").field(), "seats");
         assert!(Lines::new(vec![seats(2), seats(1)]).is_err(), "a seat in two lines");
         assert!(Lines::new(vec![line(1), line(1)]).is_ok(), "summed");
+    }
+
+    fn order(buyer: &str, lines: Vec<Line>) -> Order {
+        let lines = Lines::new(lines).expect("lines");
+        let buyer = BuyerId::new(buyer).expect("buyer");
+        Order::queued(OrderId::new(), buyer, lines, Timestamp::default())
+    }
+
+    #[test]
+    fn an_order_tells_what_its_state_knows_and_no_more() {
+        let at = Timestamp::from_millis;
+        let hold = Hold::between(at(5), at(9));
+        let pay = PaymentRef::new("pay").expect("ref");
+        let paid = (Some(hold), Some(at(5)), None, Some(&pay));
+        let unpaid = (Some(hold), Some(at(5)), None, None);
+        let queued = order("ann", vec![Line::units("a", 1).expect("line")]);
+        let sold_out = Reason::SoldOut;
+        for (state, known) in [
+            (OrderState::Queued, (None, None, None, None)),
+            (OrderState::Held(hold), unpaid),
+            (OrderState::Released(hold), unpaid),
+            (OrderState::Expired(hold), unpaid),
+            (OrderState::Confirmed(hold, pay.clone()), paid),
+            (OrderState::Cancelled(hold, pay.clone()), paid),
+            (OrderState::RefundDue(hold, pay.clone()), paid),
+            (OrderState::Rejected(at(7), sold_out), (None, Some(at(7)), Some(sold_out), None)),
+        ] {
+            let order = queued.with_state(state);
+            let told = (order.hold(), order.decided_at(), order.reason(), order.payment_ref());
+            assert_eq!(told, known, "{order:?}");
+        }
+    }
+
+    #[test]
+    fn a_repeat_is_of_the_same_buyer_and_the_same_lines() {
+        let line = |n| vec![Line::units("a", n).expect("line")];
+        let first = order("ann", line(1));
+        assert!(first.asks_the_same_as(&order("ann", line(1))));
+        assert!(!first.asks_the_same_as(&order("bob", line(1))));
+        assert!(!first.asks_the_same_as(&order("ann", line(2))));
+    }
+
+    #[test]
+    fn an_orders_weight_is_at_least_its_bytes_and_not_far_above() {
+        let seats = |count: usize, bytes: usize| {
+            let name = |n| format!("{n:0>bytes$}");
+            Line::seats("h".repeat(128), (0..count).map(name)).expect("line")
+        };
+        for lines in [
+            vec![Line::units("a", 1).expect("line")],
+            (0..10).map(|n| Line::units(format!("{n:0>128}"), 1_000).expect("line")).collect(),
+            vec![seats(1, 3)],
+            vec![seats(100, 3)],
+            vec![seats(100, 128)],
+        ] {
+            let hold = Hold::between(Timestamp::now(), Timestamp::now());
+            let order = order(&"b".repeat(128), lines).with_state(OrderState::Held(hold));
+            let written = serde_json::to_vec(&order).expect("json").len();
+            let weight = order.weight();
+            assert!((written..=written + 512).contains(&weight), "{weight}, written {written}");
+        }
     }
 }

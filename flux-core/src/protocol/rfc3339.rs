@@ -30,7 +30,8 @@ impl FromStr for Timestamp {
         let wrong = || {
             InvalidInput::new(
                 "time",
-                "must be like 2026-11-23T10:00:00Z (RFC 3339), of 1970 or later",
+                "must be like 2026-11-23T10:00:00Z (RFC 3339), of 1970 or later, \
+                 with an offset of less than 24 hours",
             )
         };
         if !has_the_shape(text.as_bytes()) {
@@ -64,7 +65,10 @@ fn has_the_shape(text: &[u8]) -> bool {
     }
     let offset = match rest {
         [b'Z' | b'z'] => true,
-        [b'+' | b'-', h, h2, b':', m, m2] => [h, h2, m, m2].iter().all(|d| d.is_ascii_digit()),
+        [b'+' | b'-', h, h2, b':', m, m2] => {
+            let digits = [h, h2, m, m2].iter().all(|d| d.is_ascii_digit());
+            digits && [*h, *h2] <= *b"23" && [*m, *m2] <= *b"59"
+        }
         _ => false,
     };
     date && time && offset
@@ -89,7 +93,11 @@ mod tests {
 
     #[test]
     fn only_rfc_3339_of_1970_or_later_is_read() {
-        assert!(read("2026-11-23t10:00:00z").is_ok());
+        for good in
+            ["2026-11-23t10:00:00z", "2026-11-23T10:00:00+23:59", "2026-11-23T10:00:00-00:00"]
+        {
+            assert!(read(good).is_ok(), "{good}");
+        }
         for bad in [
             "",
             "2026-11-23",
@@ -100,10 +108,27 @@ mod tests {
             "2026-13-23T10:00:00Z",
             "1969-12-31T23:59:59Z",
             "2026-11-23T10:00:00+02",
+            "2026-11-23T10:00:00+24:00",
+            "2026-11-23T10:00:00-24:00",
+            "2026-11-23T10:00:00+25:59",
+            "2026-11-23T10:00:00+99:00",
+            "2026-11-23T10:00:00+02:60",
+            "2026-11-23T10:00:00-00:99",
+            "2026-11-23T24:00:00Z",
+            "2026-11-23T10:60:00Z",
             "2026-11-23T10:00:00Z[Europe/Berlin]",
             "20261123T100000Z",
         ] {
             assert!(read(bad).is_err(), "{bad}");
         }
+    }
+
+    #[test]
+    fn a_fraction_has_1_to_9_digits() {
+        for (digits, millis) in [("5", 500), ("1239", 123), ("123456789", 123)] {
+            let text = format!("1970-01-01T00:00:00.{digits}Z");
+            assert_eq!(read(&text), Ok(Timestamp::from_millis(millis)), "{text}");
+        }
+        assert!(read("1970-01-01T00:00:00.1234567890Z").is_err());
     }
 }

@@ -228,4 +228,28 @@ mod tests {
         let revised = revise(&good, &Stock::full(&good), &bad);
         assert!(matches!(revised, Err(PutItemError::Invalid(e)) if e.field() == "name"));
     }
+
+    #[test]
+    fn what_is_given_back_twice_is_there_once() {
+        let pool = ItemSpec::pool("a", 5).expect("pool");
+        let mut left = Stock::full(&pool);
+        let three = Ask::Units(crate::protocol::Quantity::new(3).expect("3"));
+        assert_eq!(left.take(&pool, &three), Ok(()));
+        for _ in 0..2 {
+            left.give_back(&pool, &three);
+            assert_eq!(left.available(), 5);
+        }
+
+        let hall = ItemSpec::hall("h", ["x", "y", "z"]).expect("hall");
+        let mut left = Stock::full(&hall);
+        let two = Ask::Seats(vec!["x".parse().expect("x"), "z".parse().expect("z")]);
+        assert_eq!(left.take(&hall, &two), Ok(()));
+        assert_eq!((left.available(), left.take(&hall, &two)), (1, Err(Reason::SeatTaken)));
+        for _ in 0..2 {
+            left.give_back(&hall, &two);
+            assert_eq!(left.available(), 3);
+        }
+        assert_eq!(left.take(&hall, &three), Err(Reason::UnknownItem), "a hall has no units");
+        assert_eq!(left.available(), 3);
+    }
 }

@@ -33,24 +33,23 @@ pub struct CommitMax {
     /// that get their units; turning one down would rest on the others).
     #[builder(default = 1)]
     pub side_by_side: usize,
+    /// Parts of each order, but for its lines: its own row, and one of its buyer
+    /// where the store counts that one's holds.
+    #[builder(default = 1)]
+    pub parts_per_order: usize,
+    /// Parts of each line, beside that of a capped item: 1 where the store looks
+    /// at a row of the buyer and the item.
+    #[builder(default = 0)]
+    pub parts_per_line: usize,
 }
 
 /// The weight of decisions in a commit, but for the items they are about.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
 pub struct Weight {
-    /// One for each order, and one more for each of its lines on a capped item.
+    /// The rows of the orders and of their buyers, the most there can be.
     pub parts: usize,
     /// The orders' bytes, by [`Order::weight`].
     pub bytes: usize,
-}
-
-impl Weight {
-    /// The weight of a decision on `order`; `is_capped` tells which items have a
-    /// cap for each buyer.
-    pub fn of(order: &Order, is_capped: impl Fn(&ItemId) -> bool) -> Self {
-        let capped = order.lines.iter().filter(|line| is_capped(&line.item)).count();
-        Self { parts: 1 + capped, bytes: order.weight() }
-    }
 }
 
 impl std::ops::Add for Weight {
@@ -63,7 +62,21 @@ impl std::ops::Add for Weight {
 
 impl CommitMax {
     /// No bounds: one commit takes whatever there is to write.
-    pub const UNLIMITED: Self = Self { parts: usize::MAX, bytes: usize::MAX, side_by_side: 1 };
+    pub const UNLIMITED: Self = Self {
+        parts: usize::MAX,
+        bytes: usize::MAX,
+        side_by_side: 1,
+        parts_per_order: 1,
+        parts_per_line: 0,
+    };
+
+    /// The weight of a decision on `order`; `is_capped` tells which items have a
+    /// cap for each buyer, which costs one part more for each line.
+    pub fn weigh(&self, order: &Order, is_capped: impl Fn(&ItemId) -> bool) -> Weight {
+        let capped = order.lines.iter().filter(|line| is_capped(&line.item)).count();
+        let lines = order.lines.len() * self.parts_per_line + capped;
+        Weight { parts: self.parts_per_order + lines, bytes: order.weight() }
+    }
 
     /// Whether one commit takes decisions of this weight on so many items, each
     /// of which counts as two parts more: its stock and its log.

@@ -21,6 +21,9 @@ use std::time::Duration;
 ///
 /// let source = error.source().and_then(|source| source.downcast_ref::<io::Error>());
 /// assert_eq!(source.map(io::Error::kind), Some(io::ErrorKind::StorageFull));
+///
+/// let later = SeamError::stopped("store", "a write failed; make room");
+/// assert!(!later.may_have_applied() && !later.can_retry());
 /// ```
 #[derive(Debug, Clone, thiserror::Error)]
 #[non_exhaustive]
@@ -51,8 +54,8 @@ pub enum SeamError {
         /// The time after which to come back.
         retry_after: Duration,
     },
-    /// The backend can't go on; trying again can't help. A write that met this
-    /// may have taken effect.
+    /// The call met a fault; trying again can't help. A write that met this may
+    /// have taken effect.
     #[error("{service} is broken: {reason}")]
     Broken {
         /// The service's name.
@@ -60,6 +63,19 @@ pub enum SeamError {
         /// The fault, and what to do about it.
         reason: String,
         /// The service's own error.
+        #[source]
+        source: Option<Source>,
+    },
+    /// The backend stopped for good at a fault that an earlier call met; nothing
+    /// took effect. An engine that gets this from its store or queue has
+    /// [failed](crate::Flux::failed).
+    #[error("{service} has stopped, and nothing was changed: {reason}")]
+    Stopped {
+        /// The service's name.
+        service: &'static str,
+        /// The fault, and what to do about it.
+        reason: String,
+        /// The error of the call that met the fault.
         #[source]
         source: Option<Source>,
     },
@@ -103,6 +119,11 @@ impl SeamError {
         Self::Broken { service, reason: reason.into(), source: None }
     }
 
+    /// [`SeamError::Stopped`] without a source.
+    pub fn stopped(service: &'static str, reason: impl Into<String>) -> Self {
+        Self::Stopped { service, reason: reason.into(), source: None }
+    }
+
     /// The same failure with the error that caused it. [`SeamError::Overloaded`] and
     /// [`SeamError::UnknownCursor`] say all there is to say, and stay as they are.
     #[must_use]
@@ -110,7 +131,8 @@ impl SeamError {
         match &mut self {
             Self::Unavailable { source, .. }
             | Self::Unknown { source, .. }
-            | Self::Broken { source, .. } => *source = Some(Source(error.into().into())),
+            | Self::Broken { source, .. }
+            | Self::Stopped { source, .. } => *source = Some(Source(error.into().into())),
             Self::Overloaded { .. } | Self::UnknownCursor { .. } => {}
         }
         self
@@ -119,7 +141,7 @@ impl SeamError {
     /// Whether the same call may succeed later.
     #[must_use]
     pub fn can_retry(&self) -> bool {
-        !matches!(self, Self::Broken { .. } | Self::UnknownCursor { .. })
+        !matches!(self, Self::Broken { .. } | Self::Stopped { .. } | Self::UnknownCursor { .. })
     }
 
     /// Whether the call may have taken effect although it failed.

@@ -79,6 +79,19 @@ pub trait LockManager: Send + Sync + 'static {
         self.acquire(keys, ttl, Duration::ZERO).await
     }
 
+    /// Counts `member` among the workers for `ttl`, and returns all who are counted, in
+    /// no order. By default nobody knows of anybody else.
+    async fn join(&self, member: &str, ttl: Duration) -> Result<Vec<String>, SeamError> {
+        let _ = ttl;
+        Ok(vec![member.to_owned()])
+    }
+
+    /// Counts `member` no more.
+    async fn leave(&self, member: &str) -> Result<(), SeamError> {
+        let _ = member;
+        Ok(())
+    }
+
     /// Makes the lease last `ttl` from this call on. `false` when the owner lost
     /// any key of it; the others stay leased until their time.
     async fn renew(&self, lease: &Lease, ttl: Duration) -> Result<bool, SeamError>;

@@ -20,8 +20,10 @@ mod bus;
 mod commit_max;
 mod error;
 mod lock;
+mod partition;
 mod queue;
 mod store;
+mod time;
 
 pub use bus::{
     Availability, OutcomeBus, OutcomeReceiver, OutcomeSender, Outcomes, outcome_channel,
@@ -29,8 +31,11 @@ pub use bus::{
 pub use commit_max::{CommitMax, CommitMaxBuilder, Weight};
 pub use error::{SeamError, Source};
 pub use lock::{Lease, LockManager};
+pub(crate) use partition::hash;
+pub use partition::partition_of;
 pub use queue::{DeadLetter, Delivery, OrderQueue, QueueDepth, QueueDepthBuilder, Receipt};
 pub use store::{
     Begun, ConfirmOutcome, Cursor, DueHolds, Durable, InventoryStore, OrderFilter,
     OrderFilterBuilder, OrderPage, Payment, PutOutcome,
 };
+pub use time::{KeptClock, ServiceTime};

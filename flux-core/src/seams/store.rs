@@ -7,7 +7,8 @@ use std::sync::Arc;
 use async_trait::async_trait;
 use serde::{Deserialize, Serialize};
 
-use super::{CommitMax, SeamError};
+use super::{CommitMax, KeptClock, SeamError, ServiceTime};
+use crate::clock::ClockReference;
 use crate::protocol::{
     BuyerId, Claim, Commit, CommitOutcome, Item, ItemId, ItemSpec, Order, OrderId, OrderStatus,
     PaymentRef, PutItemError, Stock, Timestamp,
@@ -372,4 +373,24 @@ pub trait InventoryStore: Send + Sync + 'static {
 
     /// Reads an item's definition and stock without claiming it.
     async fn stock(&self, item: &ItemId) -> Result<Option<(Arc<ItemSpec>, Stock)>, SeamError>;
+
+    /// Tells what is known of the clock that made the holds in this store: an
+    /// engine asks when it starts. Nothing, unless told otherwise, and then the
+    /// clock is believed.
+    fn kept_clock(&self) -> KeptClock {
+        KeptClock::default()
+    }
+
+    /// Keeps the position of the engine's clock for the next start, best effort.
+    /// Called when it changes, and not for a new position before that has stood.
+    fn keep_clock(&self, reference: ClockReference) {
+        let _ = reference;
+    }
+
+    /// The present time by the clock of the service behind this store, as far as
+    /// its last answers told it. An engine whose own clock is off by much ends
+    /// no holds. `None`, unless told otherwise: there is no such clock.
+    fn service_time(&self) -> Option<ServiceTime> {
+        None
+    }
 }

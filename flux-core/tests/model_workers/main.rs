@@ -212,3 +212,13 @@ fn an_acknowledgement_too_early_is_noticed() {
 fn a_view_kept_in_doubt_is_noticed() {
     notices(late_commits(), Fault::KeepsView, "G8 no false refusal");
 }
+
+#[test]
+fn a_release_at_the_very_end_of_a_hold_is_noticed() {
+    notices(paid_or_released(), Fault::ReleasesAtTheEnd, "G9 an ended hold expires");
+}
+
+#[test]
+fn a_view_that_gives_back_twice_is_noticed() {
+    notices(late_commits(), Fault::GivesBackAgain, "G2 no view of more than there is");
+}

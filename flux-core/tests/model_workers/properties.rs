@@ -5,6 +5,7 @@ use flux_core::{Ask, ItemId, ItemKind, OrderStatus, Reason};
 use stateright::Property;
 
 use super::scene::{Scene, Task, item_number};
+use super::worker::Grip;
 use super::world::World;
 
 /// A state that a scene must lead to, lest it test less than it says.
@@ -19,6 +20,7 @@ pub(crate) fn of(scene: &Scene) -> Vec<Property<Scene>> {
         always("G2 conservation", |scene, world| {
             scene.counts(world, |taken, left, all| taken + left == all)
         }),
+        always("G2 no view of more than there is", no_more_in_view),
         always("G3 one decision", |_, world| !world.store.broken.decision_changed),
         always("G4 nothing lost", |_, world| {
             let mut orders = world.store.orders.iter().enumerate();
@@ -29,6 +31,7 @@ pub(crate) fn of(scene: &Scene) -> Vec<Property<Scene>> {
         always("G7 fencing", |_, world| !world.store.broken.stale_write),
         always("G8 no false refusal", |_, world| !world.store.broken.false_refusal),
         always("G9 ticket or refund", ticket_or_refund),
+        always("G9 an ended hold expires", |_, world| !world.store.broken.released_at_its_end),
     ];
     let meetings: [Meeting; 11] = [
         ("a fenced commit", |_, world| {
@@ -70,7 +73,7 @@ pub(crate) fn of(scene: &Scene) -> Vec<Property<Scene>> {
     ];
     let meetings = meetings.into_iter().filter(|(name, _)| scene.meets.contains(name));
     all.extend(meetings.map(|(name, met)| Property::sometimes(name, met)));
-    assert_eq!(all.len(), 11 + scene.meets.len(), "a meeting is misspelt");
+    assert_eq!(all.len(), 13 + scene.meets.len(), "a meeting is misspelt");
     all
 }
 
@@ -115,6 +118,15 @@ fn one_owner(scene: &Scene, world: &World) -> bool {
             let owners = lines.filter(|line| line.item == spec.id && names(&line.ask)).count();
             owners == usize::from(map.is_taken(place))
         })
+    })
+}
+
+/// No worker has more units left of an item in its view than the item has.
+fn no_more_in_view(scene: &Scene, world: &World) -> bool {
+    world.workers.iter().flat_map(|worker| worker.view.iter().enumerate()).all(|(item, grip)| {
+        let fits =
+            |grip: &Grip| grip.stock.0.available() <= scene.items[item][grip.version].capacity();
+        grip.as_ref().is_none_or(fits)
     })
 }
 

@@ -29,6 +29,10 @@ pub(crate) enum Fault {
     AckFirst,
     /// The worker keeps its view when it can't tell whether a commit applied.
     KeepsView,
+    /// The worker releases a hold that is over.
+    ReleasesAtTheEnd,
+    /// The worker gives back whatever its view has already.
+    GivesBackAgain,
     /// The workers don't look for holds that ended.
     NoSweep,
 }

@@ -90,6 +90,9 @@ pub(crate) struct Broken {
     pub(crate) decision_changed: bool,
     pub(crate) stale_write: bool,
     pub(crate) false_refusal: bool,
+    /// A hold that was over, and released all the same: money that comes then is
+    /// neither a ticket nor a refund.
+    pub(crate) released_at_its_end: bool,
     /// Units asked for, under the newest token, that are not there.
     pub(crate) overdrawn: bool,
 }
@@ -158,7 +161,7 @@ impl Store {
             .collect();
         let over_cap = self.over_cap(scene, commit);
         if !moved.is_empty() || !over_cap.is_empty() {
-            return CommitOutcome::Conflict { moved, over_cap };
+            return CommitOutcome::Conflict { moved, over_cap, barred: vec![] };
         }
         let mut after = self.clone();
         after.broken.stale_write |= !stale.is_empty();
@@ -265,8 +268,12 @@ impl Store {
     pub(crate) fn put(&mut self, order: &Order) {
         let place = &mut self.orders[order_number(order.id)];
         if let Some(Known(old)) = place {
-            let kept = old.hold() == order.hold() && old.asks_the_same_as(order);
+            let kept = keeps_hold(old, order) && old.asks_the_same_as(order);
             self.broken.decision_changed |= !kept || !may_become(&old.state, &order.state);
+            self.broken.released_at_its_end |= matches!(
+                (&old.state, &order.state),
+                (OrderState::Held(was), OrderState::Released(is)) if is.expires_at >= was.expires_at
+            );
         }
         *place = Some(Known(Arc::new(order.clone())));
     }
@@ -313,5 +320,15 @@ fn may_become(old: &OrderState, new: &OrderState) -> bool {
         | (Expired(_), Confirmed(..) | RefundDue(..)) => true,
         (Confirmed(_, paid), Cancelled(_, returned)) => paid == returned,
         _ => false,
+    }
+}
+
+/// Whether the order has the hold it had; one that was released ended then.
+fn keeps_hold(old: &Order, new: &Order) -> bool {
+    match (&old.state, &new.state) {
+        (OrderState::Held(was), OrderState::Released(is)) => {
+            was.decided_at == is.decided_at && is.expires_at <= was.expires_at
+        }
+        _ => old.hold() == new.hold(),
     }
 }

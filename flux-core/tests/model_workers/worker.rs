@@ -2,8 +2,10 @@
 //! it can die, freeze or hear nothing. All that is decided, the protocol's own
 //! `View` decides.
 
-use flux_core::protocol::{Claim, Commit, CommitOutcome, FencingToken, OverCap, Verdict, View};
-use flux_core::{BuyerId, ItemId, Order};
+use flux_core::protocol::{
+    Claim, Commit, CommitOutcome, Effect, FencingToken, OverCap, Stock, Verdict, View,
+};
+use flux_core::{BuyerId, ItemId, Order, OrderState};
 use std::sync::Arc;
 
 use super::scene::{Fault, Scene, Task, item_number, order_number};
@@ -12,8 +14,8 @@ use super::store::{Known, StockRow, Store, Wire};
 #[derive(Clone, Debug, PartialEq, Hash)]
 pub(crate) struct Grip {
     pub(crate) token: FencingToken,
-    version: usize,
-    stock: StockRow,
+    pub(crate) version: usize,
+    pub(crate) stock: StockRow,
 }
 
 #[derive(Clone, Debug, PartialEq, Eq, Hash)]
@@ -160,7 +162,12 @@ impl Worker {
             let found = self.facts[order].as_ref().and_then(Option::as_ref);
             let found: Option<&Order> = found.map(|known| &*known.0);
             match view.decide(&scene.message(task), found, scene.time(tick)) {
-                Verdict::Write(write) => {
+                Verdict::Write(mut write) => {
+                    if let (Fault::ReleasesAtTheEnd, Task::Release(_), OrderState::Expired(hold)) =
+                        (scene.fault, task, &write.order.state)
+                    {
+                        write.order.state = OrderState::Released(*hold);
+                    }
                     commit.writes.push(write);
                     positions.push(index);
                 }
@@ -169,7 +176,12 @@ impl Worker {
         }
         for (grip, specs) in self.view.iter_mut().zip(&scene.items) {
             if let (Some(grip), Some(claim)) = (grip, view.get(&specs[0].id)) {
-                grip.stock = StockRow(claim.stock.clone());
+                let given_back = match scene.fault {
+                    Fault::GivesBackAgain => given_back(&commit, &specs[0].id),
+                    _ => 0,
+                };
+                let more = Stock::Pool { available: grip.stock.0.available() + given_back };
+                grip.stock = StockRow(if given_back > 0 { more } else { claim.stock.clone() });
             }
         }
         if commit.writes.is_empty() {
@@ -215,7 +227,7 @@ impl Worker {
                 return self.clean_if_done(scene);
             }
             CommitOutcome::Fenced(_) => {}
-            CommitOutcome::Conflict { moved, over_cap } => {
+            CommitOutcome::Conflict { moved, over_cap, .. } => {
                 moved.into_iter().for_each(|id| self.doubtful[order_number(id)] = true);
                 self.over_cap.extend(over_cap.into_iter().map(|o| (o.item, o.buyer, o.live)));
                 self.over_cap.sort_unstable();
@@ -248,4 +260,11 @@ impl Worker {
             self.forget_batch(scene);
         }
     }
+}
+
+/// The units of an item that a commit gives back.
+fn given_back(commit: &Commit, item: &ItemId) -> u32 {
+    let writes = commit.writes.iter().filter(|write| write.effect() == Effect::GivesBack);
+    let lines = writes.flat_map(|write| write.order.lines.iter());
+    lines.filter(|line| line.item == *item).map(|line| line.ask.units()).sum()
 }

@@ -13,22 +13,32 @@ pub(crate) enum Trouble {
     /// Works after so long.
     Slow(Duration),
     /// Gone, which takes so long to find out.
+    #[allow(dead_code, reason = "not every test has one that is")]
     Away(Duration),
 }
 
 /// A layer that makes trouble.
 #[derive(Debug, Clone, Default)]
-pub(crate) struct Troubles(Arc<Mutex<HashMap<Operation, Trouble>>>);
+pub(crate) struct Troubles {
+    troubles: Arc<Mutex<HashMap<Operation, Trouble>>>,
+    calls: Arc<Mutex<HashMap<Operation, usize>>>,
+}
 
 impl Troubles {
     /// From now on.
     pub(crate) fn set(&self, operation: Operation, trouble: Trouble) {
-        self.0.lock().expect("no panic").insert(operation, trouble);
+        self.troubles.lock().expect("no panic").insert(operation, trouble);
+    }
+
+    /// The number of calls so far.
+    #[allow(dead_code, reason = "not every test counts")]
+    pub(crate) fn calls(&self, operation: Operation) -> usize {
+        self.calls.lock().expect("no panic").get(&operation).copied().unwrap_or_default()
     }
 
     /// All is well again.
     pub(crate) fn clear(&self) {
-        self.0.lock().expect("no panic").clear();
+        self.troubles.lock().expect("no panic").clear();
     }
 }
 
@@ -39,7 +49,8 @@ impl Layer for Troubles {
         F: Fn() -> Fut + Send + Sync,
         Fut: Future<Output = std::result::Result<T, SeamError>> + Send,
     {
-        let trouble = self.0.lock().expect("no panic").get(&call.operation).copied();
+        *self.calls.lock().expect("no panic").entry(call.operation).or_default() += 1;
+        let trouble = self.troubles.lock().expect("no panic").get(&call.operation).copied();
         match trouble {
             Some(Trouble::Slow(time)) => tokio::time::sleep(time).await,
             Some(Trouble::Away(time)) => {

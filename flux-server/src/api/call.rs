@@ -1,6 +1,8 @@
 //! The call, as a handler takes it.
 
-use std::net::IpAddr;
+use std::future::poll_fn;
+use std::pin::pin;
+use std::task::Poll;
 
 use bytes::Bytes;
 use http::request::Parts;
@@ -15,8 +17,6 @@ use crate::http::response::Failure;
 pub(crate) struct Call<B> {
     /// The server, and the permit to be answered.
     pub(crate) app: RequestPermit,
-    /// The caller's address, as far as the network knows.
-    pub(crate) peer: IpAddr,
     /// The head.
     pub(crate) parts: Parts,
     /// The body, unread.
@@ -35,13 +35,26 @@ where
         self.body_of_at_most(body::BODY_MAX)
     }
 
-    /// Reads the JSON body, of at most so many bytes.
+    /// Reads the JSON body, of at most so many bytes. Who waits for it waits beside
+    /// the requests that are answered, which have theirs.
     pub(crate) async fn body_of_at_most(
         self,
         bytes_max: usize,
     ) -> Result<(RequestPermit, Parts, Bytes), Problem> {
-        let Self { app, parts, body, .. } = self;
-        let read = body::read(&parts.headers, body, bytes_max, app.bounds.body).await?;
+        let Self { app, parts, body } = self;
+        let time_max = app.bounds.body;
+        let (app, read) = {
+            let mut reading = pin!(body::read(&parts.headers, body, bytes_max, time_max));
+            // It nearly always comes with the head.
+            match poll_fn(|context| Poll::Ready(reading.as_mut().poll(context))).await {
+                Poll::Ready(read) => (app, read?),
+                Poll::Pending => {
+                    let waiting = app.wait_for_body()?;
+                    let read = reading.await?;
+                    (waiting.go_on()?, read)
+                }
+            }
+        };
         Ok((app, parts, read))
     }
 }

@@ -3,7 +3,7 @@
 use bytes::Bytes;
 use http::header::{
     ACCESS_CONTROL_ALLOW_HEADERS, ACCESS_CONTROL_ALLOW_METHODS, ACCESS_CONTROL_ALLOW_ORIGIN,
-    ACCESS_CONTROL_EXPOSE_HEADERS, ACCESS_CONTROL_MAX_AGE, VARY,
+    ACCESS_CONTROL_EXPOSE_HEADERS, ACCESS_CONTROL_MAX_AGE, ORIGIN, VARY,
 };
 use http::request::Parts;
 use http::{HeaderMap, HeaderValue, Response, StatusCode};
@@ -11,8 +11,9 @@ use http::{HeaderMap, HeaderValue, Response, StatusCode};
 use crate::api::route::Found;
 use crate::http::response::{self, Answer};
 
-const ALLOW_HEADERS: HeaderValue =
-    HeaderValue::from_static("authorization, content-type, idempotency-key, prefer, x-request-id");
+const ALLOW_HEADERS: HeaderValue = HeaderValue::from_static(
+    "authorization, baggage, content-type, idempotency-key, prefer, traceparent, tracestate, x-request-id",
+);
 const EXPOSE_HEADERS: HeaderValue =
     HeaderValue::from_static("location, preference-applied, retry-after, x-request-id");
 const A_DAY: HeaderValue = HeaderValue::from_static("86400");
@@ -24,23 +25,21 @@ pub(crate) enum CorsPolicy {
     No,
     /// Any page may call, as the legacy calls allow.
     Legacy,
-    /// Pages of this origin may call.
-    Of(HeaderValue),
+    /// Pages of the origins on the list may call; the one that calls, if it is among them.
+    Listed(Option<HeaderValue>),
 }
 
 impl CorsPolicy {
-    /// The policy for a request, where `origin` is the one whose pages may call `/v1`.
-    pub(crate) fn of(
-        origin: Option<&HeaderValue>,
-        parts: &Parts,
-        found: Option<Found<'_>>,
-    ) -> Self {
+    /// The policy for a request, where pages of `origins` may call `/v1`.
+    pub(crate) fn of(origins: &[HeaderValue], parts: &Parts, found: Option<Found<'_>>) -> Self {
         let legacy = |found: Found<'_>| found.calls.iter().any(|route| route.is_legacy());
-        match origin {
-            _ if found.is_some_and(legacy) => Self::Legacy,
-            Some(origin) if parts.uri.path().starts_with("/v1/") => Self::Of(origin.clone()),
-            _ => Self::No,
+        if found.is_some_and(legacy) {
+            return Self::Legacy;
         }
+        if origins.is_empty() || !parts.uri.path().starts_with("/v1/") {
+            return Self::No;
+        }
+        Self::Listed(parts.headers.get(ORIGIN).filter(|origin| origins.contains(origin)).cloned())
     }
 
     /// The answer to a browser that asks before it calls with one of the
@@ -66,12 +65,13 @@ impl CorsPolicy {
             Self::Legacy => {
                 headers.insert(ACCESS_CONTROL_ALLOW_ORIGIN, ANY);
             }
-            Self::Of(origin) => {
-                if origin != ANY {
-                    headers.insert(VARY, HeaderValue::from_static("origin"));
+            Self::Listed(origin) => {
+                // A cache keeps apart what each origin was told.
+                headers.append(VARY, HeaderValue::from_static("origin"));
+                if let Some(origin) = origin {
+                    headers.insert(ACCESS_CONTROL_ALLOW_ORIGIN, origin);
+                    headers.insert(ACCESS_CONTROL_EXPOSE_HEADERS, EXPOSE_HEADERS);
                 }
-                headers.insert(ACCESS_CONTROL_ALLOW_ORIGIN, origin);
-                headers.insert(ACCESS_CONTROL_EXPOSE_HEADERS, EXPOSE_HEADERS);
             }
         }
     }

@@ -1,56 +1,61 @@
 //! One request, from its head to its answer: what all calls have in common.
 
-use std::net::IpAddr;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, LazyLock};
 
 use bytes::Bytes;
-use http::header::{CONNECTION, TRANSFER_ENCODING};
+use http::header::{CACHE_CONTROL, CONNECTION, EXPECT, TRANSFER_ENCODING, X_CONTENT_TYPE_OPTIONS};
 use http::request::Parts;
-use http::{HeaderMap, HeaderName, HeaderValue, Method, Request};
+use http::{HeaderMap, HeaderName, HeaderValue, Method, Request, StatusCode};
+use http_body_util::BodyExt;
 use hyper::body::Body;
 use tracing::Instrument;
 
 use super::{health, items, legacy, orders, page};
 use crate::api::call::Call;
 use crate::api::cors::CorsPolicy;
+use crate::api::door::Door;
 use crate::api::route::{self, Found, Route};
 use crate::app::App;
 use crate::http::problem::Problem;
 use crate::http::response::{Answer, Failure};
+use crate::http::{body, head};
+use crate::limit::Peer;
 use crate::telemetry;
 
-/// Most bytes of a URI.
-const URI_MAX: usize = 8 * 1024;
-/// Most bytes of a header block.
-const HEAD_MAX: usize = 16 * 1024;
-
+const NO_STORE: HeaderValue = HeaderValue::from_static("no-store");
+const A_SECOND: HeaderValue = HeaderValue::from_static("public, max-age=1");
+const NO_SNIFF: HeaderValue = HeaderValue::from_static("nosniff");
 const REQUEST_ID: HeaderName = HeaderName::from_static("x-request-id");
 const CLOSE: HeaderValue = HeaderValue::from_static("close");
 
-/// Answers a request. Never fails: what goes wrong is an answer too.
-pub(crate) async fn answer<B>(app: Arc<App>, peer: IpAddr, request: Request<B>) -> Answer
+/// Answers a request of `peer`'s. Never fails: what goes wrong is an answer too.
+pub(crate) async fn answer<B>(app: Arc<App>, door: Door, peer: Peer, request: Request<B>) -> Answer
 where
-    B: Body<Data = Bytes>,
+    B: Body<Data = Bytes> + Unpin + Send + 'static,
     B::Error: Into<Failure>,
 {
     let asked = app.http.start();
-    let (parts, body) = request.into_parts();
+    let (parts, mut body) = request.into_parts();
     let request_id = request_id(&parts.headers);
     // A body of unknown length is where the check for smuggling lets go.
     let last = parts.headers.contains_key(TRANSFER_ENCODING);
+    // Who waits to be asked for a body that nobody wants may send it, or not.
+    let unsure = parts.headers.contains_key(EXPECT);
     let found = route::find(parts.uri.path());
     let route = found.and_then(|found| found.call(&parts.method));
-    let cors = CorsPolicy::of(app.cors_origin.as_ref(), &parts, found);
+    let is_private = route::is_private(parts.uri.path());
+    let cors = CorsPolicy::of(&app.cors_origins, &parts, found);
     let span = telemetry::request_span(&parts, route.map_or("none", Route::name), &request_id);
 
-    let answered = match (check_size(&parts), found, route) {
+    let refused = head::check(&parts).and_then(|()| door.check(found, app.ops_apart));
+    let answered = match (refused, found, route) {
         (Err(problem), ..) => Err(problem),
         (Ok(()), Some(found), Some(route)) => {
             let id = found.id.to_owned();
             // As large as the largest of all calls; it is moved several times
             // on its way from here into hyper's hands.
-            let handling = Box::pin(handle(&app, peer, route, id, parts, body));
+            let handling = Box::pin(handle(&app, peer, route, id, parts, &mut body));
             handling.instrument(span.clone()).await
         }
         _ => refuse(&parts, found, &cors),
@@ -59,24 +64,40 @@ where
 
     telemetry::answered(&span, answer.status());
     asked.answered(route.map(|route| route as usize), answer.status());
+    let status = answer.status();
     let headers = answer.headers_mut();
     headers.insert(REQUEST_ID, request_id);
-    cors.allow(headers);
-    if last || app.shutdown.is_draining() {
-        headers.insert(CONNECTION, CLOSE);
+    headers.insert(X_CONTENT_TYPE_OPTIONS, NO_SNIFF);
+    if is_private {
+        let kept = status == StatusCode::OK && route.is_some_and(Route::is_for_caches);
+        headers.insert(CACHE_CONTROL, if kept { A_SECOND } else { NO_STORE });
     }
+    cors.allow(headers);
+    let closes = last
+        || headers.contains_key(CONNECTION)
+        || door == Door::TurnedAway
+        || app.shutdown.is_draining();
+    // The next request begins where this one's body ends, read by a call or not.
+    match body.size_hint().exact() {
+        _ if closes => headers.insert(CONNECTION, CLOSE),
+        Some(0) => None,
+        Some(unread) if unread <= body::BODY_MAX as u64 && !unsure => {
+            tokio::spawn(read_on(app, body));
+            None
+        }
+        _ => headers.insert(CONNECTION, CLOSE),
+    };
     answer
 }
 
-fn check_size(parts: &Parts) -> Result<(), Problem> {
-    if parts.uri.path_and_query().map_or(0, |uri| uri.as_str().len()) > URI_MAX {
-        return Err(Problem::uri_too_long(URI_MAX));
+/// Reads what is left of a body after the answer, so that the connection can be kept. It
+/// holds no permit, and ends with the connection at the latest.
+async fn read_on<B: Body + Unpin>(app: Arc<App>, mut body: B) {
+    let reading = async { while let Some(Ok(_)) = body.frame().await {} };
+    tokio::select! {
+        _ = tokio::time::timeout(app.bounds.body, reading) => {}
+        () = app.shutdown.closing() => {}
     }
-    let head: usize = parts.headers.iter().map(|(n, v)| n.as_str().len() + v.len() + 4).sum();
-    if head > HEAD_MAX {
-        return Err(Problem::head_too_large(HEAD_MAX));
-    }
-    Ok(())
 }
 
 fn refuse(parts: &Parts, found: Option<Found<'_>>, cors: &CorsPolicy) -> Result<Answer, Problem> {
@@ -91,7 +112,7 @@ fn refuse(parts: &Parts, found: Option<Found<'_>>, cors: &CorsPolicy) -> Result<
 
 async fn handle<B>(
     app: &Arc<App>,
-    peer: IpAddr,
+    peer: Peer,
     route: Route,
     id: String,
     parts: Parts,
@@ -107,13 +128,14 @@ where
             let detail = "this is a worker; it answers /healthz, /readyz and /metrics";
             return Err(Problem::not_found(detail));
         }
-        app.limits.peer(peer)?;
-        Ok(Call { app: app.request()?, peer, parts, body })
+        let asking = app.peers.asking(peer, &parts.headers);
+        app.limits.peer(&asking)?;
+        Ok(Call { app: app.request(asking)?, parts, body })
     };
     match route {
-        Route::Healthz => Ok(health::alive()),
+        Route::Healthz => health::alive(app),
         Route::Readyz => health::ready(app).await,
-        Route::Metrics => Ok(health::metrics(app).await),
+        Route::Metrics => health::metrics(app).await,
         Route::PlaceOrder => orders::place(call()?).await,
         Route::ListOrders => orders::list(call()?).await,
         Route::GetOrder => orders::get(call()?, &id).await,

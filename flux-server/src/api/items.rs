@@ -3,7 +3,7 @@
 use bytes::Bytes;
 use flux_core::seams::PutOutcome;
 use flux_core::views::ItemView;
-use flux_core::{Error, Flux, Item, ItemId, Seat, Timestamp};
+use flux_core::{Error, Flux, Item, ItemId, Seat};
 use http::StatusCode;
 use http::header::{HeaderValue, LOCATION};
 use hyper::body::Body;
@@ -12,7 +12,6 @@ use serde::ser::SerializeMap;
 use serde::{Serialize, Serializer};
 
 use crate::api::call::Call;
-use crate::http::body::ITEM_BODY_MAX;
 use crate::http::cursor;
 use crate::http::problem::Problem;
 use crate::http::query::{Query, decode};
@@ -27,15 +26,25 @@ pub(crate) async fn put<B>(call: Call<B>, id: &str) -> Result<Answer, Problem>
 where
     B: Body<Data = Bytes, Error: Into<Failure>>,
 {
-    call.app.auth.operator(&call.parts.headers, call.peer)?;
+    call.app.auth.operator(&call.parts.headers)?;
     let id = id_to_change(id)?;
-    let (app, _, body) = call.body_of_at_most(ITEM_BODY_MAX).await?;
+    let bytes_max = call.app.bounds.item_body_max;
+    let body = call.body_of_at_most(bytes_max).await;
+    let (app, _, body) = body.map_err(|refused| match refused.status() {
+        StatusCode::PAYLOAD_TOO_LARGE => Problem::item_too_large(bytes_max),
+        _ => refused,
+    })?;
     let spec = read::<ItemBody>(&body)?.spec(id.clone())?;
     let flux = app.flux.clone();
-    let put =
-        async move { Ok::<_, Problem>((flux.put_item(spec).await?, known(&flux, id).await?)) };
-    let (outcome, item) = app.finish(put).await?;
-    let mut answer = response::json(StatusCode::OK, &ItemView::new(&item, Timestamp::now()));
+    let listed = app.listed.clone();
+    let put = async move {
+        let put = flux.put_item(spec).await;
+        // What failed may be done all the same.
+        listed.iter().for_each(|listed| listed.changed());
+        Ok::<_, Problem>((put?, known(&flux, id).await?, flux.now()))
+    };
+    let (outcome, item, now) = app.finish(put).await?;
+    let mut answer = response::json(StatusCode::OK, &ItemView::new(&item, now));
     if outcome == PutOutcome::Created {
         *answer.status_mut() = StatusCode::CREATED;
         let location =
@@ -49,7 +58,7 @@ where
 /// `GET /v1/items/{id}`.
 pub(crate) async fn get<B>(call: Call<B>, id: &str) -> Result<Answer, Problem> {
     let item = known(&call.app.flux, id_to_read(id)?).await?;
-    Ok(response::json(StatusCode::OK, &ItemView::new(&item, Timestamp::now())))
+    Ok(response::json(StatusCode::OK, &ItemView::new(&item, call.app.flux.now())))
 }
 
 #[derive(Serialize)]
@@ -67,12 +76,16 @@ pub(crate) async fn list<B>(call: Call<B>) -> Result<Answer, Problem> {
     let after = query.get("cursor").map(|text| cursor::decode(LIST, text)).transpose()?;
     let after = after.map(ItemId::new).transpose()?;
     // One more than asked for tells whether there is a next page.
-    let mut items = call.app.flux.items(after.as_ref(), limit + 1).await?;
+    let flux = &call.app.flux;
+    let mut items = match &call.app.listed {
+        Some(listed) => listed.page(flux, after.as_ref(), limit + 1).await?,
+        None => flux.items(after.as_ref(), limit + 1).await?,
+    };
     let more = items.len() > limit;
     items.truncate(limit);
     let last = items.last().filter(|_| more);
     let next_cursor = last.map(|item| cursor::encode(LIST, item.spec.id.as_str()));
-    let now = Timestamp::now();
+    let now = call.app.flux.now();
     let items = items.iter().map(|item| ItemView::new(item, now)).collect();
     Ok(response::json(StatusCode::OK, &Page { items, next_cursor }))
 }

@@ -5,7 +5,7 @@ use std::time::Duration;
 use bytes::Bytes;
 use flux_core::seams::{Cursor, OrderFilter, OrderPage};
 use flux_core::{
-    Ask, BuyerId, Error, ItemId, Line, Lines, Order, OrderId, OrderRequest, Quantity, Role, SeatId,
+    Ask, BuyerId, Error, ItemId, Line, Lines, Order, OrderRequest, Quantity, Role, SeatId,
 };
 use http::StatusCode;
 use http_body_util::Either;
@@ -61,15 +61,15 @@ where
         caller.acts_for(&buyer)?;
         app.limits.buyer(&buyer)?;
         refuse_while_draining(&app)?;
-        let id = idempotency_key(&parts.headers)?
-            .map(|key| OrderId::from_idempotency_key(&buyer, key))
-            .transpose()?;
-        let line = Line::new(item.clone(), Ask::Units(Quantity::MIN));
-        let request = OrderRequest::of(buyer.clone(), Lines::new(vec![line])?).with_id(id);
+        let key = idempotency_key(&parts.headers)?;
+        let lines = Lines::new(vec![Line::new(item.clone(), Ask::Units(Quantity::MIN))])?;
+        let request = OrderRequest::of(buyer.clone(), lines).with_idempotency_key(key);
         let accepted = accept(&app, request).await.inspect_err(|error| app.note(error));
         let order = match accepted {
             Ok(order) => order,
             Err(Error::SoldOut(_)) => return Ok(refused(StatusCode::CONFLICT, "Sold out")),
+            Err(Error::NotOpen(_)) => return Ok(refused(StatusCode::CONFLICT, "Not open yet")),
+            Err(Error::Closed(_)) => return Ok(refused(StatusCode::CONFLICT, "Closed")),
             Err(Error::UnknownItem(_)) => {
                 return Ok(refused(StatusCode::NOT_FOUND, "No such item"));
             }
@@ -123,7 +123,7 @@ struct Owned<'o> {
 /// is in it.
 pub(crate) async fn inventory<B>(call: Call<B>) -> Result<Answer, Problem> {
     if call.app.auth.knows_buyers() {
-        call.app.auth.operator(&call.parts.headers, call.peer)?;
+        call.app.auth.operator(&call.parts.headers)?;
     }
     let (permit, reader) = (call.app.stream()?, call.app.inventory()?);
     let app = call.app.app();
@@ -207,7 +207,7 @@ fn owned(orders: &[Order]) -> impl Iterator<Item = Owned<'_>> {
 
 #[cfg(test)]
 mod tests {
-    use flux_core::{Hold, OrderState, Timestamp};
+    use flux_core::{Hold, OrderId, OrderState, Timestamp};
 
     use super::*;
 

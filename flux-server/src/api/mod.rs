@@ -3,6 +3,7 @@
 pub(crate) mod call;
 mod cors;
 pub(crate) mod dispatch;
+pub(crate) mod door;
 mod health;
 mod items;
 mod legacy;

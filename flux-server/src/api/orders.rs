@@ -5,7 +5,7 @@ use std::time::Duration;
 use bytes::Bytes;
 use flux_core::seams::{Cursor, OrderFilter, SeamError};
 use flux_core::views::OrderView;
-use flux_core::{Error, Order, OrderId, OrderRequest, OrderStatus, Role};
+use flux_core::{Error, IdempotencyKey, Order, OrderId, OrderRequest, OrderStatus, Role};
 use http::header::{HeaderName, HeaderValue, LOCATION};
 use http::{HeaderMap, StatusCode};
 use hyper::body::Body;
@@ -19,8 +19,10 @@ use crate::http::problem::Problem;
 use crate::http::query::{Query, decode};
 use crate::http::requests::{ConfirmBody, PlaceBody, read};
 use crate::http::response::{self, Answer, Failure};
-use crate::http::{cursor, prefer};
+use crate::http::{body, cursor, prefer};
 
+/// Longest wait for an order to be decided that is to be released.
+const DECIDED_WITHIN: Duration = Duration::from_secs(10);
 const PREFERENCE_APPLIED: HeaderName = HeaderName::from_static("preference-applied");
 const IDEMPOTENCY_KEY: HeaderName = HeaderName::from_static("idempotency-key");
 
@@ -36,18 +38,9 @@ where
     let chosen = body.order_id;
     let (buyer, lines) = body.lines()?;
     app.limits.buyer(&buyer)?;
-    let id = match (chosen, idempotency_key(&parts.headers)?) {
-        (Some(_), Some(_)) => {
-            return Err(Problem::invalid(
-                "order_id: can't stand beside the header Idempotency-Key",
-            ));
-        }
-        (Some(id), None) => Some(id),
-        (None, Some(key)) => Some(OrderId::from_idempotency_key(&buyer, key)?),
-        (None, None) => None,
-    };
+    let key = idempotency_key(&parts.headers)?;
     refuse_while_draining(&app)?;
-    let request = OrderRequest::of(buyer, lines).with_id(id);
+    let request = OrderRequest::of(buyer, lines).with_id(chosen).with_idempotency_key(key);
     let wait = prefer::wait(&parts.headers);
     let placed = match wait {
         Some(longest) if app.role == Role::AcceptOnly => accept(&app, request, longest).await,
@@ -87,13 +80,12 @@ pub(crate) async fn get<B>(call: Call<B>, id: &str) -> Result<Answer, Problem> {
     let caller = call.app.auth.buyer_or_operator(&call.parts.headers)?;
     let id = id_to_read(id)?;
     let (app, wait) = (&call.app, prefer::wait(&call.parts.headers));
-    let known = app.flux.order(id).await?.filter(|order| caller.may_see(order));
-    let mut order = known.ok_or(Error::NotFound(id))?;
+    let mut order = shown_to(&caller, id, app.flux.order(id).await?)?;
     if let Some(longest) = wait
         && order.status() == OrderStatus::Queued
         && let Some(waited) = app.unless_draining(app.flux.wait(id, longest)).await
     {
-        order = waited?;
+        order = shown_to(&caller, id, Some(waited?))?;
     }
     let mut answer = response::json(StatusCode::OK, &OrderView::from(&order));
     say_what_was_preferred(&mut answer, wait);
@@ -105,7 +97,7 @@ pub(crate) async fn confirm<B>(call: Call<B>, id: &str) -> Result<Answer, Proble
 where
     B: Body<Data = Bytes, Error: Into<Failure>>,
 {
-    call.app.auth.operator(&call.parts.headers, call.peer)?;
+    call.app.auth.operator(&call.parts.headers)?;
     let id = id_to_change(id)?;
     let (app, _, body) = call.body().await?;
     let ConfirmBody { payment_ref } = read(&body)?;
@@ -118,11 +110,17 @@ where
 /// `POST /v1/orders/{id}/release`.
 pub(crate) async fn release<B>(call: Call<B>, id: &str) -> Result<Answer, Problem> {
     let caller = call.app.auth.buyer_or_operator(&call.parts.headers)?;
+    body::check_coding(&call.parts.headers)?;
     let id = id_to_change(id)?;
     let flux = call.app.flux.clone();
     if let Caller::Buyer(_) = caller {
-        let order = flux.order(id).await?.filter(|order| caller.may_see(order));
-        order.ok_or(Error::NotFound(id))?;
+        let mut order = shown_to(&caller, id, flux.order(id).await?)?;
+        if order.status() == OrderStatus::Queued {
+            order = shown_to(&caller, id, Some(flux.wait(id, DECIDED_WITHIN).await?))?;
+        }
+        if order.status() == OrderStatus::Queued {
+            return Err(Error::OutcomePending(id).into());
+        }
     }
     let order = call.app.finish(async move { flux.release(id).await }).await?;
     Ok(response::json(StatusCode::OK, &OrderView::from(&order)))
@@ -130,7 +128,8 @@ pub(crate) async fn release<B>(call: Call<B>, id: &str) -> Result<Answer, Proble
 
 /// `POST /v1/orders/{id}/cancel`.
 pub(crate) async fn cancel<B>(call: Call<B>, id: &str) -> Result<Answer, Problem> {
-    call.app.auth.operator(&call.parts.headers, call.peer)?;
+    call.app.auth.operator(&call.parts.headers)?;
+    body::check_coding(&call.parts.headers)?;
     let id = id_to_change(id)?;
     let flux = call.app.flux.clone();
     let order = call.app.finish(async move { flux.cancel(id).await }).await?;
@@ -147,7 +146,7 @@ const LIST: &str = "orders";
 
 /// `GET /v1/orders`.
 pub(crate) async fn list<B>(call: Call<B>) -> Result<Answer, Problem> {
-    let caller = call.app.auth.operator_or_buyer(&call.parts.headers, call.peer)?;
+    let caller = call.app.auth.operator_or_buyer(&call.parts.headers)?;
     let query = Query::of(&call.parts.uri, &["buyer_id", "item_id", "status", "limit", "cursor"])?;
     let mut filter = OrderFilter::builder()
         .maybe_buyer(query.parsed("buyer_id")?)
@@ -172,6 +171,13 @@ pub(crate) async fn list<B>(call: Call<B>) -> Result<Answer, Problem> {
     Ok(response::json(StatusCode::OK, &page))
 }
 
+/// The order, if the caller may see it. To be asked again once it is decided: of two
+/// buyers who chose one id, with processes that do not know of each other, each sees an
+/// order of its own until one of them has it.
+fn shown_to(caller: &Caller, id: OrderId, order: Option<Order>) -> Result<Order, Error> {
+    order.filter(|order| caller.may_see(order)).ok_or(Error::NotFound(id))
+}
+
 /// The order's id, for a call that reads.
 fn id_to_read(text: &str) -> Result<OrderId, Problem> {
     id_to_change(text).map_err(|_| Problem::not_found("no order has such an id"))
@@ -184,11 +190,11 @@ fn id_to_change(text: &str) -> Result<OrderId, Problem> {
 }
 
 /// The header `Idempotency-Key`, if there is one.
-pub(crate) fn idempotency_key(headers: &HeaderMap) -> Result<Option<&str>, Problem> {
+pub(crate) fn idempotency_key(headers: &HeaderMap) -> Result<Option<IdempotencyKey>, Problem> {
     let mut keys = headers.get_all(IDEMPOTENCY_KEY).iter();
     let key = keys.next().map(HeaderValue::to_str).transpose();
     match (key, keys.next()) {
-        (Ok(key), None) => Ok(key),
+        (Ok(key), None) => Ok(key.map(IdempotencyKey::new).transpose()?),
         _ => {
             Err(Problem::invalid("Idempotency-Key: must be one value of visible ASCII characters"))
         }

@@ -9,7 +9,7 @@ use http::HeaderValue;
 use http::header::CONTENT_SECURITY_POLICY;
 use sha2::{Digest, Sha256};
 
-use crate::app::App;
+use crate::app::RequestPermit;
 use crate::http::problem::Problem;
 use crate::http::response::{self, Answer};
 
@@ -58,7 +58,7 @@ pub(crate) fn page() -> Answer {
 }
 
 /// `GET /pulse`.
-pub(crate) fn pulse(app: &App) -> Result<Answer, Problem> {
+pub(crate) fn pulse(app: &RequestPermit) -> Result<Answer, Problem> {
     Ok(app.hub.pulse().into_answer(app.stream()?))
 }
 

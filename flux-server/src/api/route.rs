@@ -101,6 +101,18 @@ impl Route {
         matches!(self, Self::Buy | Self::Inventory)
     }
 
+    /// Whether it is about the process and not about a sale: health and metrics.
+    #[must_use]
+    pub const fn is_for_operations(self) -> bool {
+        matches!(self, Self::Healthz | Self::Readyz | Self::Metrics)
+    }
+
+    /// Whether caches may answer it for a second: how much is left is asked by the crowd.
+    #[must_use]
+    pub const fn is_for_caches(self) -> bool {
+        matches!(self, Self::ListItems | Self::GetItem | Self::GetSeats)
+    }
+
     fn answers(self, method: &Method) -> bool {
         let own = self.name().split(' ').next().unwrap_or_default();
         method.as_str() == own || (method == Method::HEAD && own == "GET")
@@ -123,6 +135,12 @@ impl Found<'_> {
         self.calls.iter().copied().find(|route| route.answers(method))
     }
 
+    /// Whether it is a path of health and metrics.
+    #[must_use]
+    pub fn is_for_operations(&self) -> bool {
+        self.calls.iter().any(|route| route.is_for_operations())
+    }
+
     /// The methods this path has, for `Allow`.
     #[must_use]
     pub fn allowed(&self) -> String {
@@ -139,6 +157,13 @@ impl Found<'_> {
         }
         methods.join(", ")
     }
+}
+
+/// Whether no cache may keep an answer at this path, unless its route
+/// [says otherwise](Route::is_for_caches).
+#[must_use]
+pub fn is_private(path: &str) -> bool {
+    path == "/v1" || path.starts_with("/v1/") || matches!(path, "/buy" | "/inventory")
 }
 
 /// Finds a path, which is as it came: percent-encoded, without the query.

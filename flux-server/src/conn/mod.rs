@@ -3,5 +3,5 @@
 
 mod hyper_errors;
 pub mod server;
-mod smuggling;
+pub(crate) mod smuggling;
 mod watched_socket;

@@ -1,7 +1,7 @@
 //! Connections: taken, bounded, served, and ended in order.
 
 use std::future::poll_fn;
-use std::io;
+use std::io::{self, Write};
 use std::net::IpAddr;
 use std::sync::Arc;
 use std::time::Duration;
@@ -12,14 +12,15 @@ use hyper::body::Incoming;
 use hyper::server::conn::http1;
 use hyper::service::service_fn;
 use hyper_util::rt::TokioIo;
-use tokio::io::{AsyncRead, AsyncWrite, AsyncWriteExt};
+use socket2::SockRef;
+use tokio::io::{AsyncRead, AsyncWrite};
 use tokio::net::{TcpListener, TcpSocket, TcpStream};
-use tokio::sync::Semaphore;
 use tokio::task::JoinSet;
 use tracing::{debug, warn};
 
-use crate::conn::watched_socket::{Busy, Patience, WatchedSocket};
+use crate::conn::watched_socket::{Busy, FULL, Late, Patience, WatchedSocket};
 use crate::http::response::Answer;
+use crate::limit::{Peer, Peers, Places};
 use crate::shutdown::Shutdown;
 
 /// Bytes hyper keeps of one connection. More than a head may have, so that one
@@ -27,45 +28,54 @@ use crate::shutdown::Shutdown;
 const BUFFER_MAX: usize = 64 * 1024;
 /// Connections that wait to be taken.
 const BACKLOG: u32 = 4_096;
-/// Connections being turned away at once; more are just closed.
-const TURNED_AWAY_MAX: usize = 256;
+/// Time that a connection beyond the limits has to ask for what is answered all the same.
+const TURNED_AWAY_AFTER: Duration = Duration::from_secs(1);
+/// Bytes that the system takes of an answer and can't send yet. With more it would say
+/// too rarely how far a slow reader has come.
+const UNSENT_MAX: u32 = 64 * 1024;
 /// Time for which idle connections of a server that stops are left open, so that
 /// requests that are on their way get an answer.
 const CLOSING_AFTER: Duration = Duration::from_millis(500);
 
-const FULL: &[u8] = b"HTTP/1.1 503 Service Unavailable\r\n\
-    content-type: application/problem+json\r\ncontent-length: 121\r\n\
-    retry-after: 1\r\nconnection: close\r\n\r\n\
-    {\"type\":\"/problems/unavailable\",\"title\":\"Unavailable\",\"status\":503,\
-    \"detail\":\"too many connections; nothing was accepted\"}";
-
 /// Answers the requests of all connections; a clone serves each.
 pub(crate) trait Handler: Clone + Send + Sync + 'static {
     /// Answers a request of `peer`'s. What goes wrong is an answer too.
-    fn answer(
-        self,
-        peer: IpAddr,
-        request: Request<Incoming>,
-    ) -> impl Future<Output = Answer> + Send;
+    fn answer(self, peer: Peer, request: Request<Incoming>) -> impl Future<Output = Answer> + Send;
+
+    /// The same for a connection beyond the limits: it answers what must be answered
+    /// all the same, and turns away what is not.
+    #[must_use]
+    fn turning_away(self) -> Self;
 
     /// Takes note of a new connection, which is open until the result is dropped.
     fn open(&self) -> impl Sized + Send;
 }
 
 /// The limits of connections.
-#[derive(Debug, Clone, Copy)]
+#[derive(Debug)]
 pub(crate) struct Limits {
+    /// Those who are connected.
+    pub(crate) peers: Arc<Peers>,
     /// Connections at once.
-    pub(crate) connections_max: usize,
+    pub(crate) connections: Arc<Places>,
+    /// Connections beyond those at once; more are told so, and closed unheard.
+    pub(crate) turned_away: Arc<Places>,
     /// Time a request's head may take.
     pub(crate) head: Duration,
-    /// Time a connection may be idle, or a peer not read its answer.
+    /// Time a connection may be idle.
     pub(crate) idle: Duration,
 }
 
 impl Limits {
-    fn patience(&self) -> Patience {
-        Patience { head: self.head, idle: self.idle }
+    /// The times of a connection within the limits.
+    #[must_use]
+    pub(crate) fn patience(&self) -> Patience {
+        Patience { head: self.head, idle: self.idle, late: Late::Head }
+    }
+
+    fn little_patience(&self) -> Patience {
+        let short = |time: Duration| time.min(TURNED_AWAY_AFTER);
+        Patience { head: short(self.head), idle: short(self.idle), late: Late::TurnedAway }
     }
 }
 
@@ -76,6 +86,8 @@ impl Limits {
 pub fn listen(address: std::net::SocketAddr) -> io::Result<TcpListener> {
     let socket = if address.is_ipv4() { TcpSocket::new_v4()? } else { TcpSocket::new_v6()? };
     socket.set_reuseaddr(true)?;
+    #[cfg(any(target_os = "android", target_os = "linux"))]
+    SockRef::from(&socket).set_tcp_notsent_lowat(UNSENT_MAX)?;
     socket.bind(address)?;
     socket.listen(BACKLOG)
 }
@@ -88,26 +100,25 @@ pub(crate) async fn serve<H: Handler>(
     shutdown: Arc<Shutdown>,
     listener: TcpListener,
 ) {
-    let permits = Arc::new(Semaphore::new(limits.connections_max));
-    let turned_away = Arc::new(Semaphore::new(TURNED_AWAY_MAX));
     let mut connections = JoinSet::new();
     let take = |accepted: TcpStream, peer: IpAddr, connections: &mut JoinSet<()>| {
         // Answers are small and complete: there is nothing to wait for.
         if let Err(error) = accepted.set_nodelay(true) {
             debug!(%error, "a connection was gone at once");
         }
-        if let Ok(permit) = Arc::clone(&permits).try_acquire_owned() {
-            let (handler, shutdown) = (handler.clone(), Arc::clone(&shutdown));
-            connections.spawn(async move {
-                connection(handler, limits, shutdown, accepted, peer).await;
-                drop(permit);
-            });
-        } else if let Ok(permit) = Arc::clone(&turned_away).try_acquire_owned() {
-            connections.spawn(async move {
-                turn_away(accepted, limits.patience()).await;
-                drop(permit);
-            });
-        }
+        let peer = limits.peers.of(peer);
+        let (handler, patience, place) = if let Some(place) = limits.connections.take(&peer) {
+            (handler.clone(), limits.patience(), place)
+        } else if let Some(place) = limits.turned_away.take(&peer) {
+            (handler.clone().turning_away(), limits.little_patience(), place)
+        } else {
+            return turn_away(accepted);
+        };
+        let shutdown = Arc::clone(&shutdown);
+        connections.spawn(async move {
+            connection(handler, patience, shutdown, accepted, peer).await;
+            drop(place);
+        });
     };
     let draining = shutdown.draining();
     tokio::pin!(draining);
@@ -138,21 +149,22 @@ pub(crate) async fn serve<H: Handler>(
 /// Serves one connection to its end.
 pub(crate) async fn connection<H, S>(
     handler: H,
-    limits: Limits,
+    patience: Patience,
     shutdown: Arc<Shutdown>,
     socket: S,
-    peer: IpAddr,
+    peer: Peer,
 ) where
     H: Handler,
     S: AsyncRead + AsyncWrite + Unpin,
 {
     let _open = handler.open();
     let busy = Busy::default();
-    let socket = WatchedSocket::new(socket, limits.patience(), busy.clone());
+    let socket = WatchedSocket::new(socket, patience, busy.clone());
     let closing = shutdown.closing();
+    let address = peer.address();
     let service = handler.clone();
     let answer = service_fn(move |request| {
-        let (handler, answering) = (service.clone(), busy.start());
+        let (handler, peer, answering) = (service.clone(), peer.clone(), busy.start());
         async move {
             let mut answer = handler.answer(peer, request).await;
             if let Either::Right(stream) = answer.body_mut() {
@@ -184,18 +196,14 @@ pub(crate) async fn connection<H, S>(
     })
     .await;
     if let Err(error) = served {
-        debug!(%peer, error = %Chain(&error), "a connection broke off");
+        debug!(peer = %address, error = %Chain(&error), "a connection broke off");
     }
 }
 
-async fn turn_away(socket: TcpStream, patience: Patience) {
-    let mut socket = WatchedSocket::new(socket, patience, Busy::default());
-    if let Err(error) = async {
-        socket.write_all(FULL).await?;
-        socket.shutdown().await
-    }
-    .await
-    {
+/// Tells a connection that there are too many, unheard.
+fn turn_away(socket: TcpStream) {
+    // Nothing was written to it yet, so there is room for this.
+    if let Err(error) = socket.into_std().and_then(|mut socket| socket.write(FULL)) {
         debug!(%error, "nobody heard that there are too many connections");
     }
 }

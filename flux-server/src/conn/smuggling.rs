@@ -1,9 +1,10 @@
 //! The end of each request, by its head alone: enough of RFC 9112 §6 to refuse
-//! a request with both `Content-Length` and `Transfer-Encoding`, which may be an
-//! attempt to make a proxy and this server disagree on it.
+//! a request with both `Content-Length` and `Transfer-Encoding`, or with a coding
+//! other than `chunked`, which may be an attempt to make a proxy and this server
+//! disagree on it.
 //!
-//! hyper drops the one header when it has seen the other, so the heads are
-//! looked at as they pass. A head that is refused is overwritten with zeros,
+//! hyper drops the one header when it has seen the other, and of several codings looks at
+//! the last, so the heads are looked at as they pass. A head that is refused is overwritten with zeros,
 //! which hyper answers with 400 and a closed connection, when its turn comes.
 
 use memchr::memchr;
@@ -130,6 +131,9 @@ impl Said {
         let colon = line.iter().position(|byte| *byte == b':').unwrap_or(line.len());
         let (name, value) = line.split_at(colon);
         if name.eq_ignore_ascii_case(b"transfer-encoding") {
+            if self.coded || may_be_cut || !is_chunked(value) {
+                return Next::Refused;
+            }
             self.coded = true;
         } else if name.eq_ignore_ascii_case(b"content-length") {
             match read_length(value) {
@@ -143,6 +147,12 @@ impl Said {
         }
         if self.coded && self.length.is_some() { Next::Refused } else { Next::Head }
     }
+}
+
+/// Whether it is this one coding, which says where the body ends.
+fn is_chunked(value: &[u8]) -> bool {
+    let value = value.strip_prefix(b":").unwrap_or(value).trim_ascii();
+    value.eq_ignore_ascii_case(b"chunked")
 }
 
 fn read_length(value: &[u8]) -> Option<u64> {
@@ -173,6 +183,17 @@ mod tests {
             "POST /b HTTP/1.1\r\nContent-Length: 5\r\nTransfer-Encoding: chunked\r\n\r\n0\r\n\r\n",
             "POST /b HTTP/1.1\r\ntransfer-encoding:chunked\r\nX: y\r\nCONTENT-LENGTH:5\r\n\r\n0\r\n\r\n",
             "POST /b HTTP/1.1\nTransfer-Encoding: gzip\nContent-Length: 1\n\n",
+            "POST /b HTTP/1.1\r\nTransfer-Encoding: gzip, chunked\r\n\r\n0\r\n\r\n",
+            "POST /b HTTP/1.1\r\nTransfer-Encoding: chunked, chunked\r\n\r\n0\r\n\r\n",
+            "POST /b HTTP/1.1\r\nTransfer-Encoding: chunked\r\nTransfer-Encoding: chunked\r\n\r\n0\r\n\r\n",
+            "POST /b HTTP/1.1\r\nTransfer-Encoding: chunked;a=b\r\n\r\n0\r\n\r\n",
+            "POST /b HTTP/1.1\r\nTransfer-Encoding: \"chunked\"\r\n\r\n0\r\n\r\n",
+            "POST /b HTTP/1.1\r\nTransfer-Encoding:\r\n\r\n0\r\n\r\n",
+            &format!("POST /b HTTP/1.1\r\nTransfer-Encoding: {}chunked\r\n\r\n", " ".repeat(300)),
+            &format!(
+                "POST /b HTTP/1.1\r\nTransfer-Encoding: chunked{}, chunked\r\n\r\n",
+                " ".repeat(300)
+            ),
             "POST /b HTTP/1.1\r\nContent-Length: 5\r\nContent-Length: 6\r\n\r\n",
             "POST /b HTTP/1.1\r\nContent-Length: +5\r\n\r\n",
             &format!("POST /b HTTP/1.1\r\nContent-Length: {}5\r\n\r\n", "0".repeat(300)),
@@ -194,6 +215,7 @@ mod tests {
             "GET / HTTP/1.1\r\n\r\nPOST / HTTP/1.1\r\nContent-Length: 3\r\n\r\n\r\n\nGET / HTTP/1.1\r\n\r\n",
             "\r\n\r\nPOST / HTTP/1.1\r\nContent-Length: 0\r\nContent-Length: 0\r\n\r\nGET / HTTP/1.1\r\n\r\n",
             "POST / HTTP/1.1\r\nTransfer-Encoding: chunked\r\n\r\n5\r\nContent-Length: 1\r\n0\r\n\r\n",
+            "POST / HTTP/1.1\r\ntransfer-encoding:  Chunked\t\r\n\r\n0\r\n\r\n",
             "POST / HTTP/1.1\r\nX-Transfer-Encoding: chunked\r\nContent-Length: 2\r\n\r\nab",
         ] {
             for cut in 0..good.len() {

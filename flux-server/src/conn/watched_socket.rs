@@ -18,18 +18,41 @@ use crate::conn::smuggling::Boundaries;
 /// Time a peer may go on sending after its connection was ended.
 const LINGER: Duration = Duration::from_secs(1);
 
+/// Time that a peer may take over a part of an answer, however slowly it reads.
+const READS_WITHIN: Duration = Duration::from_secs(10);
+/// Bytes a second that a peer must read beyond that.
+const READS_AT_LEAST: u64 = 8 * 1024;
+
 const LATE: &[u8] = b"HTTP/1.1 408 Request Timeout\r\n\
     content-type: application/problem+json\r\ncontent-length: 118\r\nconnection: close\r\n\r\n\
     {\"type\":\"/problems/request-timeout\",\"title\":\"Request timeout\",\"status\":408,\
     \"detail\":\"the head did not arrive in time\"}";
+
+/// The answer to a connection that is one too many.
+pub(super) const FULL: &[u8] = b"HTTP/1.1 503 Service Unavailable\r\n\
+    content-type: application/problem+json\r\ncontent-length: 121\r\n\
+    retry-after: 1\r\nconnection: close\r\n\r\n\
+    {\"type\":\"/problems/unavailable\",\"title\":\"Unavailable\",\"status\":503,\
+    \"detail\":\"too many connections; nothing was accepted\"}";
 
 /// Times after which a connection is ended.
 #[derive(Debug, Clone, Copy)]
 pub(crate) struct Patience {
     /// Time from the first byte of a head to its last.
     pub(crate) head: Duration,
-    /// Time from an answer to the next head, or without taking any of an answer.
+    /// Time from an answer to the next head.
     pub(crate) idle: Duration,
+    /// What is said to who takes too long.
+    pub(crate) late: Late,
+}
+
+/// What a connection is told when it ends because no head came in time.
+#[derive(Debug, Clone, Copy)]
+pub(crate) enum Late {
+    /// That its head took too long, if it began one.
+    Head,
+    /// That there are too many connections.
+    TurnedAway,
 }
 
 /// A flag that a request is being answered: then nothing is late.
@@ -66,14 +89,21 @@ pub(crate) struct WatchedSocket<S> {
     instead: Option<(Vec<u8>, usize)>,
     head_since: Option<Instant>,
     wrote_at: Instant,
-    /// Whether the peer has not taken all that was to be written.
-    blocked: bool,
+    /// The part of an answer that the peer has not taken all of.
+    behind: Option<Behind>,
     alarm: Pin<Box<Sleep>>,
     /// Whether the alarm wakes this task.
     armed: bool,
     /// Whether the peer sends no more.
     ended: bool,
     lingers: bool,
+}
+
+/// A part of an answer that is on its way for longer than it takes to write.
+#[derive(Debug, Clone, Copy)]
+struct Behind {
+    since: Instant,
+    taken: u64,
 }
 
 impl<S: AsyncRead + AsyncWrite + Unpin> WatchedSocket<S> {
@@ -89,7 +119,7 @@ impl<S: AsyncRead + AsyncWrite + Unpin> WatchedSocket<S> {
             // A connection is made to send something.
             head_since: Some(now),
             wrote_at: now,
-            blocked: false,
+            behind: None,
             // Never later than the next deadline there may be.
             alarm: Box::pin(sleep_until(now + patience.head.min(patience.idle))),
             armed: false,
@@ -162,9 +192,12 @@ impl<S: AsyncRead + AsyncWrite + Unpin> AsyncRead for WatchedSocket<S> {
             Poll::Pending => {
                 let deadline = self.deadline();
                 let late = self.poll_late(context, deadline);
-                if late.is_ready() && self.boundaries.is_within_a_head() && !self.blocked {
+                if late.is_ready()
+                    && self.behind.is_none()
+                    && let Some(told) = self.told_when_late()
+                {
                     // Everything is written, so there is room for this.
-                    let _ = Pin::new(&mut self.socket).poll_write(context, LATE);
+                    let _ = Pin::new(&mut self.socket).poll_write(context, told);
                 }
                 late.map(Err)
             }
@@ -178,15 +211,28 @@ impl<S: AsyncRead + AsyncWrite + Unpin> WatchedSocket<S> {
         context: &mut Context<'_>,
         wrote: Poll<io::Result<usize>>,
     ) -> Poll<io::Result<usize>> {
-        self.blocked = wrote.is_pending();
+        let now = Instant::now();
         match wrote {
             Poll::Ready(wrote) => {
-                self.wrote_at = Instant::now();
+                self.wrote_at = now;
+                if let (Some(behind), Ok(new)) = (&mut self.behind, &wrote) {
+                    behind.taken += *new as u64;
+                }
                 Poll::Ready(wrote)
             }
             Poll::Pending => {
-                self.poll_late(context, Some(self.wrote_at + self.patience.idle)).map(Err)
+                let behind = *self.behind.get_or_insert(Behind { since: now, taken: 0 });
+                let read_in = Duration::from_secs(behind.taken) / READS_AT_LEAST as u32;
+                let deadline = behind.since + READS_WITHIN.min(self.patience.idle) + read_in;
+                self.poll_late(context, Some(deadline)).map(Err)
             }
+        }
+    }
+
+    fn told_when_late(&self) -> Option<&'static [u8]> {
+        match self.patience.late {
+            Late::Head => self.boundaries.is_within_a_head().then_some(LATE),
+            Late::TurnedAway => Some(FULL),
         }
     }
 
@@ -249,6 +295,8 @@ impl<S: AsyncRead + AsyncWrite + Unpin> AsyncWrite for WatchedSocket<S> {
     }
 
     fn poll_flush(mut self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<io::Result<()>> {
+        // All there is to write was written.
+        self.behind = None;
         Pin::new(&mut self.socket).poll_flush(context)
     }
 
@@ -276,12 +324,14 @@ mod tests {
 
     use super::*;
 
+    const PATIENCE: Patience =
+        Patience { head: Duration::from_secs(1), idle: Duration::from_secs(60), late: Late::Head };
+
     /// The bytes that a peer that takes too long over a head is sent after the first 500
     /// bytes, where so many were to be written before.
     async fn told_when_late(before: usize) -> Vec<u8> {
         let (ours, mut peer) = duplex(1_000);
-        let patience = Patience { head: Duration::from_secs(1), idle: Duration::from_secs(60) };
-        let mut watched = WatchedSocket::new(ours, patience, Busy::default());
+        let mut watched = WatchedSocket::new(ours, PATIENCE, Busy::default());
         peer.write_all(b"GET / HT").await.expect("room");
         let written = vec![b'x'; before];
         let writing = tokio::time::timeout(Duration::from_millis(1), watched.write_all(&written));
@@ -300,5 +350,56 @@ mod tests {
     async fn who_is_late_is_told_unless_another_answer_is_not_out_yet() {
         assert_eq!(told_when_late(500).await, LATE);
         assert_eq!(told_when_late(2_000).await, [b'x'; 500]);
+    }
+
+    /// What becomes of an answer of a megabyte to a peer that reads so much a second,
+    /// and after how many seconds.
+    async fn answered(read_in_a_second: usize) -> (Result<(), io::ErrorKind>, u64) {
+        let (ours, mut peer) = duplex(16 * 1024);
+        let mut watched = WatchedSocket::new(ours, PATIENCE, Busy::default());
+        let started = Instant::now();
+        let writing = async {
+            for _ in 0..16 {
+                watched.write_all(&[b'x'; 64 * 1024]).await?;
+                watched.flush().await?;
+            }
+            Ok(())
+        };
+        let reading = async {
+            let mut read = vec![0; read_in_a_second];
+            loop {
+                tokio::time::sleep(Duration::from_secs(1)).await;
+                peer.read_exact(&mut read).await.expect("more");
+            }
+        };
+        let written = tokio::select! {
+            written = writing => written,
+            () = reading => unreachable!("it goes on"),
+        };
+        (written.map_err(|error: io::Error| error.kind()), started.elapsed().as_secs())
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn who_reads_too_slowly_is_cut_off() {
+        assert_eq!(answered(0).await, (Err(io::ErrorKind::TimedOut), 10));
+        assert_eq!(answered(1_024).await, (Err(io::ErrorKind::TimedOut), 11));
+        let (answered, seconds) = answered(8 * 1_024).await;
+        assert!(answered.is_ok() && seconds > 60, "{answered:?} after {seconds} s");
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn who_is_one_too_many_is_told_so_without_a_word() {
+        for said in ["", "GET / HT"] {
+            let (ours, mut peer) = duplex(1_000);
+            let patience = Patience { late: Late::TurnedAway, ..PATIENCE };
+            let mut watched = WatchedSocket::new(ours, patience, Busy::default());
+            peer.write_all(said.as_bytes()).await.expect("room");
+            let late = watched.read_to_end(&mut Vec::new()).await.expect_err("it never ends");
+            assert_eq!(late.kind(), io::ErrorKind::TimedOut);
+            drop(watched);
+            let mut told = Vec::new();
+            peer.read_to_end(&mut told).await.expect("its end");
+            assert_eq!(told, FULL);
+        }
     }
 }

@@ -8,7 +8,6 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use bytes::{Bytes, BytesMut};
-use flux_core::clock::Clock;
 use flux_core::seams::Outcomes;
 use flux_core::views::ItemView;
 use flux_core::{Error, Flux, Item, ItemId, Subscription};
@@ -27,9 +26,9 @@ const REREAD_EVERY: Duration = Duration::from_secs(1);
 const LISTED_MAX: usize = 1_000;
 
 /// Serves streams until the last handle of the hub is gone.
-pub(super) async fn run(flux: Flux, clock: Arc<dyn Clock>, mut asks: mpsc::Receiver<Ask>) {
+pub(super) async fn run(flux: Flux, mut asks: mpsc::Receiver<Ask>) {
     while let Some(first) = asks.recv().await {
-        let mut board = Board::new(flux.clone(), Arc::clone(&clock));
+        let mut board = Board::new(flux.clone());
         board.serve(first, &mut asks).await;
     }
 }
@@ -37,7 +36,6 @@ pub(super) async fn run(flux: Flux, clock: Arc<dyn Clock>, mut asks: mpsc::Recei
 /// The last event of each item that somebody watches.
 struct Board {
     flux: Flux,
-    clock: Arc<dyn Clock>,
     outcomes: Subscription,
     entries: HashMap<ItemId, Entry>,
     all: broadcast::Sender<Bytes>,
@@ -63,12 +61,11 @@ impl Entry {
 }
 
 impl Board {
-    fn new(flux: Flux, clock: Arc<dyn Clock>) -> Self {
+    fn new(flux: Flux) -> Self {
         Self {
             // From before anything is read, so that no change falls between.
             outcomes: flux.subscribe(),
             flux,
-            clock,
             entries: HashMap::new(),
             all: broadcast::channel(UPDATES_KEPT).0,
             changed: HashSet::new(),
@@ -151,7 +148,7 @@ impl Board {
     }
 
     fn event(&self, item: &Item) -> Bytes {
-        let json = serde_json::to_vec(&ItemView::new(item, self.clock.now()));
+        let json = serde_json::to_vec(&ItemView::new(item, self.flux.now()));
         event("item", &json.expect("an item is made of strings and numbers"))
     }
 

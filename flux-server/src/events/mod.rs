@@ -10,13 +10,12 @@ use std::task::{Context, Poll, ready};
 use std::time::Duration;
 
 use bytes::Bytes;
-use flux_core::clock::{Clock, SystemClock};
 use flux_core::{Flux, ItemId};
 use http::HeaderValue;
 use http::header::CACHE_CONTROL;
 use http_body_util::Either;
 use hyper::body::{Body, Frame};
-use tokio::sync::{OwnedSemaphorePermit, broadcast, mpsc, oneshot, watch};
+use tokio::sync::{broadcast, mpsc, oneshot, watch};
 use tokio::time::{Instant, Interval, MissedTickBehavior, interval_at};
 
 use crate::http::response::{self, Answer};
@@ -47,15 +46,11 @@ impl Hub {
     /// within a tokio runtime.
     #[must_use]
     pub(crate) fn start(flux: Flux, stop: watch::Receiver<bool>) -> Self {
-        Self::with_clock(flux, Arc::new(SystemClock), stop)
-    }
-
-    fn with_clock(flux: Flux, clock: Arc<dyn Clock>, stop: watch::Receiver<bool>) -> Self {
         let (items, item_asks) = mpsc::channel(ASKS_MAX);
         let (pulse, pulse_asks) = mpsc::channel(ASKS_MAX);
         let turned_away = Arc::new(AtomicU64::new(0));
-        let items_run = items::run(flux.clone(), Arc::clone(&clock), item_asks);
-        let pulse_run = pulse::run(flux, clock, pulse_asks, Arc::clone(&turned_away));
+        let items_run = items::run(flux.clone(), item_asks);
+        let pulse_run = pulse::run(flux, pulse_asks, Arc::clone(&turned_away));
         tokio::spawn(until_stopped(stop.clone(), items_run));
         tokio::spawn(until_stopped(stop.clone(), pulse_run));
         Self { items, pulse, turned_away, stop }
@@ -143,7 +138,7 @@ impl EventStream {
     }
 
     /// The answer that streams these events; `permit` is kept until its end.
-    pub(crate) fn into_answer(self, permit: OwnedSemaphorePermit) -> Answer {
+    pub(crate) fn into_answer(self, permit: impl Send + 'static) -> Answer {
         let body = Either::Right(response::Stream::new(self, permit));
         let mut answer = response::of_type("text/event-stream", body);
         let headers = answer.headers_mut();

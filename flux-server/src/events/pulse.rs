@@ -9,9 +9,8 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
 
 use bytes::Bytes;
-use flux_core::clock::Clock;
 use flux_core::seams::Outcomes;
-use flux_core::{Flux, OrderStatus};
+use flux_core::{Flux, OrderStatus, Timestamp};
 use serde_json::json;
 use tokio::sync::broadcast::error::RecvError;
 use tokio::sync::{broadcast, mpsc};
@@ -26,12 +25,7 @@ const KEPT: usize = 60;
 const WAIT_MAX: usize = 10_000;
 
 /// Serves streams until the last handle of the hub is gone.
-pub(super) async fn run(
-    flux: Flux,
-    clock: Arc<dyn Clock>,
-    mut asks: mpsc::Receiver<Ask>,
-    turned_away: Arc<AtomicU64>,
-) {
+pub(super) async fn run(flux: Flux, mut asks: mpsc::Receiver<Ask>, turned_away: Arc<AtomicU64>) {
     while let Some(first) = asks.recv().await {
         let updates = broadcast::channel(UPDATES_KEPT).0;
         let mut past = VecDeque::with_capacity(KEPT);
@@ -50,7 +44,7 @@ pub(super) async fn run(
                     None => return,
                 },
                 heard = outcomes.recv() => match heard {
-                    Ok(outcomes) => second.count(&outcomes, &*clock),
+                    Ok(outcomes) => second.count(&outcomes, flux.now()),
                     // The plot is then a little low.
                     Err(RecvError::Lagged(_)) => {}
                     Err(RecvError::Closed) => return,
@@ -90,8 +84,7 @@ impl Default for Second {
 }
 
 impl Second {
-    fn count(&mut self, outcomes: &Outcomes, clock: &dyn Clock) {
-        let now = clock.now();
+    fn count(&mut self, outcomes: &Outcomes, now: Timestamp) {
         for order in &outcomes.orders {
             match order.status() {
                 OrderStatus::Held => self.held += 1,

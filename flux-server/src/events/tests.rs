@@ -1,7 +1,7 @@
 use std::time::Duration;
 
 use bytes::Bytes;
-use flux_core::clock::TokioClock;
+use flux_core::clock::{Clock, TokioClock};
 use flux_core::seams::{
     OutcomeBus, OutcomeReceiver, OutcomeSender, Outcomes, SeamError, outcome_channel,
 };
@@ -34,7 +34,7 @@ impl Scene {
             flux.put_item(ItemSpec::pool(id, *capacity).expect("pool")).await.expect("put");
         }
         let (stop, stopping) = watch::channel(false);
-        let hub = Hub::with_clock(flux.clone(), clock.clone(), stopping);
+        let hub = Hub::start(flux.clone(), stopping);
         Self { flux, hub, stop, clock }
     }
 

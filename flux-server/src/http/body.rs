@@ -6,18 +6,17 @@ use std::task::Poll;
 use std::time::Duration;
 
 use bytes::Bytes;
-use http::header::{CONTENT_LENGTH, CONTENT_TYPE};
+use http::header::{CONTENT_ENCODING, CONTENT_LENGTH, CONTENT_TYPE};
 use http::{HeaderMap, HeaderValue};
 use http_body_util::{BodyExt, LengthLimitError, Limited};
 use hyper::body::Body;
 
+use crate::http::head::only;
 use crate::http::problem::Problem;
 use crate::http::response::Failure;
 
 /// Most bytes of a body, unless the call says otherwise.
 pub(crate) const BODY_MAX: usize = 64 * 1024;
-/// Most bytes of an item's definition.
-pub(crate) const ITEM_BODY_MAX: usize = 4 * 1024 * 1024;
 
 /// Reads a JSON body of at most `bytes_max` within `time_max`.
 pub(crate) async fn read<B>(
@@ -30,9 +29,11 @@ where
     B: Body<Data = Bytes>,
     B::Error: Into<Failure>,
 {
-    if !headers.get(CONTENT_TYPE).is_some_and(is_json) {
+    // Of two types nobody can say which was meant.
+    if !only(headers, &CONTENT_TYPE).is_some_and(is_json) {
         return Err(Problem::not_json());
     }
+    check_coding(headers)?;
     let announced =
         headers.get(CONTENT_LENGTH).and_then(|length| length.to_str().ok()?.parse().ok());
     if announced.is_some_and(|length: u64| length > bytes_max as u64) {
@@ -51,6 +52,18 @@ where
         Ok(Err(_)) => Err(Problem::invalid("the body broke off")),
         Err(_) => Err(Problem::timed_out()),
     }
+}
+
+/// Refuses a body that is compressed, or coded in any other way.
+pub(crate) fn check_coding(headers: &HeaderMap) -> Result<(), Problem> {
+    let none = |coding: &str| coding.is_empty() || coding.eq_ignore_ascii_case("identity");
+    for codings in headers.get_all(CONTENT_ENCODING) {
+        let codings = codings.to_str().map_err(|_| Problem::coded())?;
+        if !codings.split(',').all(|coding| none(coding.trim())) {
+            return Err(Problem::coded());
+        }
+    }
+    Ok(())
 }
 
 fn is_json(content_type: &HeaderValue) -> bool {

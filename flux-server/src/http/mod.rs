@@ -2,6 +2,8 @@
 
 pub(crate) mod body;
 pub(crate) mod cursor;
+pub(crate) mod forwarded;
+pub(crate) mod head;
 pub(crate) mod prefer;
 pub(crate) mod problem;
 pub(crate) mod query;

@@ -9,8 +9,10 @@ use std::time::{Duration, Instant};
 
 use flux_core::seams::SeamError;
 use flux_core::views::OrderView;
-use flux_core::{Error, InvalidInput, Order, PutItemError, Reason};
-use http::header::{ALLOW, CONNECTION, CONTENT_TYPE, RETRY_AFTER, WWW_AUTHENTICATE};
+use flux_core::{Error, InvalidInput, Order, PutItemError, Reason, SEATS_PER_HALL_MAX};
+use http::header::{
+    ACCEPT_ENCODING, ALLOW, CONNECTION, CONTENT_TYPE, RETRY_AFTER, WWW_AUTHENTICATE,
+};
 use http::{HeaderValue, StatusCode};
 use serde::{Serialize, Serializer};
 
@@ -25,6 +27,7 @@ pub(crate) struct Problem {
     order: Option<Box<Order>>,
     retry_after: Option<Duration>,
     allow: Option<String>,
+    coded: bool,
     closes: bool,
 }
 
@@ -55,6 +58,7 @@ impl Problem {
             order: None,
             retry_after: None,
             allow: None,
+            coded: false,
             closes: false,
         }
     }
@@ -92,10 +96,27 @@ impl Problem {
         Self::new(StatusCode::PAYLOAD_TOO_LARGE, "body-too-large", detail)
     }
 
+    /// More bytes than an item may have. Most of a large one are its seats' names.
+    pub(crate) fn item_too_large(bytes_max: usize) -> Self {
+        // A name has quotes and a comma.
+        let name = bytes_max / SEATS_PER_HALL_MAX - 3;
+        let detail = format!(
+            "the body may have at most {bytes_max} bytes, as {SEATS_PER_HALL_MAX} seats with names \
+             of {name} bytes have; --item-body-max allows more, and --catalog has no such bound"
+        );
+        Self { detail: detail.into(), ..Self::body_too_large(bytes_max) }
+    }
+
     /// Another content type, or none.
     pub(crate) fn not_json() -> Self {
         let detail = "send the header Content-Type: application/json";
         Self::new(StatusCode::UNSUPPORTED_MEDIA_TYPE, "not-json", detail)
+    }
+
+    /// A body that is compressed, or coded in another way.
+    pub(crate) fn coded() -> Self {
+        let detail = "send the body as it is, without the header Content-Encoding";
+        Self { coded: true, ..Self::new(StatusCode::UNSUPPORTED_MEDIA_TYPE, "not-json", detail) }
     }
 
     /// The header block exceeds its bound.
@@ -128,6 +149,12 @@ impl Problem {
     pub(crate) fn unavailable(detail: impl Into<Cow<'static, str>>) -> Self {
         let problem = Self::new(StatusCode::SERVICE_UNAVAILABLE, "unavailable", detail);
         Self { retry_after: Some(RETRY_AFTER_DEFAULT), ..problem }
+    }
+
+    /// The connection is one too many.
+    pub(crate) fn too_many_connections() -> Self {
+        let problem = Self::unavailable("too many connections; nothing was accepted");
+        Self { closes: true, ..problem }
     }
 
     /// A pool has no seats to show.
@@ -182,6 +209,9 @@ impl Problem {
         if let Some(allow) = self.allow.as_ref().and_then(|allow| allow.parse().ok()) {
             headers.insert(ALLOW, allow);
         }
+        if self.coded {
+            headers.insert(ACCEPT_ENCODING, HeaderValue::from_static("identity"));
+        }
         if self.closes {
             headers.insert(CONNECTION, HeaderValue::from_static("close"));
         }
@@ -213,7 +243,9 @@ fn turned_down(reason: Reason) -> &'static str {
     match reason {
         Reason::SoldOut => "fewer units are left than were asked for",
         Reason::SeatTaken => "a seat that was asked for is taken",
-        Reason::BuyerLimit => "the buyer would have more units than one buyer may",
+        Reason::BuyerLimit => {
+            "the buyer would have more than one buyer may, or may not hold this again so soon"
+        }
         Reason::NotOpen => "the sale is not open yet",
         Reason::Closed => "the sale is closed",
         Reason::UnknownItem => TURNED_DOWN,
@@ -268,6 +300,8 @@ impl From<Error> for Problem {
             Error::Invalid(_) => Self::invalid(detail),
             Error::UnknownItem(_) | Error::NotFound(_) => Self::not_found(detail),
             Error::SoldOut(_) => Self::conflict("sold-out", detail),
+            Error::NotOpen(_) => Self::conflict("not-open", detail),
+            Error::Closed(_) => Self::conflict("closed", detail),
             Error::IdReused(_) => {
                 Self::new(StatusCode::UNPROCESSABLE_ENTITY, "order-id-reused", detail)
             }

@@ -11,7 +11,6 @@ use http_body_util::combinators::UnsyncBoxBody;
 use http_body_util::{BodyExt, Either, Full};
 use hyper::body::{Frame, SizeHint};
 use serde::Serialize;
-use tokio::sync::OwnedSemaphorePermit;
 
 /// Bytes of a long body that are handed over at once.
 pub(crate) const PIECE: usize = 64 * 1024;
@@ -43,7 +42,7 @@ pub(crate) fn of_type(content_type: &'static str, body: Body) -> Answer {
 }
 
 /// An answer of long JSON, handed over as it is taken; `permit` is kept until it all is.
-pub(crate) fn long_json(value: &impl Serialize, permit: OwnedSemaphorePermit) -> Answer {
+pub(crate) fn long_json(value: &impl Serialize, permit: impl Send + 'static) -> Answer {
     let content = serde_json::to_vec(value).expect("answers are made of strings and numbers");
     of_type("application/json", Either::Right(Stream::new(Pieces(content.into()), permit)))
 }
@@ -86,17 +85,18 @@ pub(crate) fn json(status: StatusCode, value: &impl Serialize) -> Answer {
 /// A body that comes by and by, and its permit to stream.
 pub(crate) struct Stream {
     parts: UnsyncBoxBody<Bytes, Failure>,
-    _permit: OwnedSemaphorePermit,
+    _permit: Box<dyn Send>,
     kept: Option<Box<dyn Send>>,
 }
 
 impl Stream {
     /// Streams `parts`.
-    pub(crate) fn new<B>(parts: B, permit: OwnedSemaphorePermit) -> Self
+    pub(crate) fn new<B>(parts: B, permit: impl Send + 'static) -> Self
     where
         B: hyper::body::Body<Data = Bytes, Error: Into<Failure>> + Send + 'static,
     {
-        Self { parts: parts.map_err(Into::into).boxed_unsync(), _permit: permit, kept: None }
+        let parts = parts.map_err(Into::into).boxed_unsync();
+        Self { parts, _permit: Box::new(permit), kept: None }
     }
 
     /// Keeps `guard` as long as this body goes on.

@@ -1,6 +1,7 @@
 //! The commands of an operator: recount, and look after dead letters.
 
-use std::fmt::Write;
+use std::fmt::{Display, Write};
+use std::io::{self, Write as _};
 
 use anyhow::{Context, Result, ensure};
 use flux_core::Flux;
@@ -20,7 +21,7 @@ pub async fn run(config: &Config, flux: &Flux) -> Option<Result<()>> {
 
 async fn audit(flux: &Flux) -> Result<()> {
     let audit = flux.audit().await.context("the sale could not be counted")?;
-    println!("{audit}");
+    print(&audit)?;
     ensure!(audit.is_clean(), "the audit found faults");
     Ok(())
 }
@@ -39,13 +40,21 @@ async fn dead_letters(flux: &Flux, max: usize) -> Result<()> {
         let (at, order) = (letter.buried_at, letter.message.order_id());
         let _ = writeln!(list, "{at} {what} {order}: {}", letter.reason);
     }
-    print!("{list}");
-    println!("{} dead letters", letters.len());
-    Ok(())
+    let _ = write!(list, "{} dead letters", letters.len());
+    print(list)
 }
 
 async fn redrive(flux: &Flux, max: usize) -> Result<()> {
     let count = flux.redrive(max).await.context("dead letters could not be put back")?;
-    println!("{count} dead letters put back in the queue");
-    Ok(())
+    print(format_args!("{count} dead letters put back in the queue"))
+}
+
+/// Prints an answer. Who asked and has heard enough, as `head` has, is not told of
+/// that.
+fn print(answer: impl Display) -> Result<()> {
+    let mut out = io::stdout().lock();
+    match writeln!(out, "{answer}").and_then(|()| out.flush()) {
+        Err(error) if error.kind() == io::ErrorKind::BrokenPipe => Ok(()),
+        printed => printed.context("the answer could not be written to standard output"),
+    }
 }

@@ -1,5 +1,7 @@
 //! The backend on SQS, DynamoDB and Redis, as the configuration names them.
 
+use std::time::Duration;
+
 use anyhow::{Context, Result};
 use flux_aws::Aws;
 use flux_aws::bill::Meter;
@@ -7,10 +9,9 @@ use flux_aws::redis::RedisSettings;
 use flux_core::{Flux, InvalidInput};
 use tracing::warn;
 
-use crate::setup::config::{Command, Config, REDIS_PASSWORD, REDIS_URL, Secret, variable};
-
-const REDIS_HOST: &str = "REDIS_HOST";
-const REDIS_PORT: &str = "REDIS_PORT";
+use crate::setup::config::{
+    Command, Config, REDIS_HOST, REDIS_PASSWORD, REDIS_PORT, REDIS_URL, variable,
+};
 
 /// Opens the backend and starts its engine, whose calls the meter counts.
 pub(super) async fn open(config: &Config) -> Result<(Flux, Meter)> {
@@ -30,6 +31,8 @@ pub(super) async fn open(config: &Config) -> Result<(Flux, Meter)> {
         .maybe_redis(redis)
         .create_missing(config.create)
         .stripes(config.stripes)
+        .keep_rejected(Duration::from_secs(config.keep_rejected))
+        .buyer_rules(config.buyer_rules())
         .open()
         .await?;
     let role = config.command.role();
@@ -39,16 +42,14 @@ pub(super) async fn open(config: &Config) -> Result<(Flux, Meter)> {
 
 /// The Redis of the environment, if there is one.
 fn redis() -> Result<Option<RedisSettings>, InvalidInput> {
-    if let Some(url) = Secret::from_environment(REDIS_URL) {
-        return Ok(Some(RedisSettings::url(url.reveal())));
+    if let Some(url) = variable(REDIS_URL) {
+        return Ok(Some(RedisSettings::url(url)));
     }
     let Some(host) = variable(REDIS_HOST) else { return Ok(None) };
     let port = variable(REDIS_PORT).map(|port| {
         let wrong = |_| InvalidInput::new(REDIS_PORT, format!("must be a port, was {port:?}"));
         port.parse::<u16>().map_err(wrong)
     });
-    let password = Secret::from_environment(REDIS_PASSWORD);
-    let password = password.as_ref().map(Secret::reveal);
     let server = RedisSettings::server(host).maybe_port(port.transpose()?);
-    Ok(Some(server.maybe_password(password).build()))
+    Ok(Some(server.maybe_password(variable(REDIS_PASSWORD)).build()))
 }

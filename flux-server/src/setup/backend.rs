@@ -1,5 +1,7 @@
 //! The backend that keeps orders and items: files, or AWS.
 
+use std::time::Duration;
+
 use anyhow::{Context, Result, ensure};
 use flux_core::Flux;
 use flux_core::backends::embedded::Embedded;
@@ -44,8 +46,11 @@ fn check_built(kind: BackendKind, with_aws: bool) -> Result<()> {
 }
 
 async fn open_embedded(config: &Config) -> Result<Opened> {
-    let data_dir = config.data_dir.clone();
-    let opened = tokio::task::spawn_blocking(move || Embedded::open(data_dir)).await?;
+    let builder = Embedded::builder(config.data_dir.clone())
+        .keep_rejected(Duration::from_secs(config.keep_rejected))
+        .rejected_max(config.rejected_max)
+        .buyer_rules(config.buyer_rules());
+    let opened = tokio::task::spawn_blocking(move || builder.open()).await?;
     let embedded = opened.with_context(|| format!("can't open {}", config.data_dir.display()))?;
     match config.command {
         Command::Api => warn!(

@@ -1,30 +1,46 @@
 //! Flags, environment and `.env`, in that order of precedence.
 
 use std::env::VarError;
-use std::net::SocketAddr;
-use std::num::NonZeroU32;
+use std::ffi::OsStr;
+use std::net::{IpAddr, SocketAddr};
+use std::num::{NonZeroU32, NonZeroUsize};
 use std::path::PathBuf;
 use std::time::Duration;
 
-use clap::builder::Resettable;
-use clap::{CommandFactory, FromArgMatches, Parser, ValueEnum};
-use flux_core::{InvalidInput, ItemSpec, Role};
+use clap::builder::{BoolishValueParser, PathBufValueParser, Resettable, TypedValueParser};
+use clap::{Arg, CommandFactory, FromArgMatches, Parser, ValueEnum};
+use flux_core::{BuyerRules, InvalidInput, ItemSpec, Role};
+use ipnet::IpNet;
 
 use crate::setup::dotenv::{self, DotenvError};
+use crate::setup::origin::origin;
+use crate::setup::secret::Secret;
 
 const LISTEN: &str = "FLUX_LISTEN";
+const OPS_LISTEN: &str = "FLUX_OPS_LISTEN";
 const BACKEND: &str = "FLUX_BACKEND";
 const DATA_DIR: &str = "FLUX_DATA_DIR";
+const KEEP_REJECTED: &str = "FLUX_KEEP_REJECTED";
+const REJECTED_MAX: &str = "FLUX_REJECTED_MAX";
 const CREATE: &str = "FLUX_CREATE";
+const HOLDS_PER_BUYER: &str = "FLUX_HOLDS_PER_BUYER";
+const HOLD_AGAIN_AFTER: &str = "FLUX_HOLD_AGAIN_AFTER";
 const OPERATOR_TOKEN: &str = "FLUX_OPERATOR_TOKEN";
 const BUYER_JWT_SECRET: &str = "FLUX_BUYER_JWT_SECRET";
-const QUEUE: &str = "SQS_QUEUE_URL";
-const TABLE: &str = "DYNAMODB_TABLE";
+const BUYER_JWT_AUDIENCE: &str = "FLUX_BUYER_JWT_AUDIENCE";
+const BUYER_JWT_ISSUER: &str = "FLUX_BUYER_JWT_ISSUER";
+pub(super) const QUEUE: &str = "SQS_QUEUE_URL";
+pub(super) const TABLE: &str = "DYNAMODB_TABLE";
 pub(super) const REDIS_URL: &str = "REDIS_URL";
+pub(super) const REDIS_HOST: &str = "REDIS_HOST";
+pub(super) const REDIS_PORT: &str = "REDIS_PORT";
 pub(super) const REDIS_PASSWORD: &str = "REDIS_PASSWORD";
 
+/// Ten years, in seconds.
+const KEEP_REJECTED_MAX: u64 = 10 * 365 * 86_400;
+
 /// Variables that no message may show.
-const SECRETS: [&str; 6] = [
+pub(super) const SECRETS: [&str; 6] = [
     OPERATOR_TOKEN,
     BUYER_JWT_SECRET,
     REDIS_URL,
@@ -41,8 +57,8 @@ const VERSION: &str = match cfg!(feature = "aws") {
 
 const AFTER_HELP: &str = "\
 Secrets come from the environment or .env alone, where no list of processes shows them:
-  FLUX_OPERATOR_TOKEN    what operator calls must bring as a bearer token;
-                         without it they are for callers on this machine
+  FLUX_OPERATOR_TOKEN    what operator calls must bring as a bearer token; without it
+                         `serve` makes one and keeps it in DATA_DIR/operator-token
   FLUX_BUYER_JWT_SECRET  the key of the buyers' HS256 tokens; without it buyers
                          need none
   REDIS_URL              like rediss://:password@host:6379; or REDIS_HOST,
@@ -66,27 +82,54 @@ pub struct Config {
     #[arg(long, env = LISTEN)]
     pub listen: Option<SocketAddr>,
 
+    /// Address for /healthz, /readyz and /metrics alone, which no limit of the
+    /// other one touches; that one answers them no more.
+    #[arg(long, env = OPS_LISTEN, value_name = "ADDRESS")]
+    pub ops_listen: Option<SocketAddr>,
+
     /// Where orders and items live. [default: embedded; aws where
     /// SQS_QUEUE_URL and DYNAMODB_TABLE are set]
     #[arg(long, env = BACKEND, value_enum)]
     pub backend: Option<BackendKind>,
 
-    /// Directory of the embedded backend's files.
-    #[arg(long, env = DATA_DIR, default_value = "flux-data")]
+    /// Directory of the embedded backend's files, and of the operator's token
+    /// that `serve` makes.
+    #[arg(long, env = DATA_DIR, default_value = "flux-data", value_parser = PathBufValueParser::new().try_map(path))]
     pub data_dir: PathBuf,
+
+    /// Seconds for which a rejected order is remembered; 3600 at least. After
+    /// that, its id is a new order's.
+    #[arg(
+        long,
+        env = KEEP_REJECTED,
+        value_name = "SECONDS",
+        default_value_t = 86_400,
+        value_parser = clap::value_parser!(u64).range(3_600..=KEEP_REJECTED_MAX)
+    )]
+    pub keep_rejected: u64,
+
+    /// Rejected orders that the embedded backend remembers, the newest.
+    #[arg(
+        long,
+        env = REJECTED_MAX,
+        value_name = "N",
+        default_value_t = 10_000_000,
+        value_parser = clap::value_parser!(u64).range(1..=1_000_000_000)
+    )]
+    pub rejected_max: u64,
 
     /// Make queue, dead-letter queue and table of the aws backend if they are
     /// missing: for tests and trials.
-    #[arg(long, env = CREATE)]
+    #[arg(long, env = CREATE, value_parser = BoolishValueParser::new())]
     pub create: bool,
 
     /// Rows that the aws backend spreads the stock of a new pool over, for one
     /// that sells more than ten thousand orders a second; 1 to 32.
-    #[arg(long, value_name = "N", default_value_t = 1)]
+    #[arg(long, value_name = "N", default_value_t = 1, value_parser = count)]
     pub stripes: usize,
 
     /// Most dead letters to list or put back.
-    #[arg(long, value_name = "N", default_value_t = 1_000)]
+    #[arg(long, value_name = "N", default_value_t = 1_000, value_parser = count)]
     pub max: usize,
 
     /// A pool to put on sale if it is missing; may be repeated.
@@ -98,9 +141,29 @@ pub struct Config {
     #[arg(long, value_name = "FILE")]
     pub catalog: Option<PathBuf>,
 
-    /// Origin whose pages may call /v1, or `*`.
-    #[arg(long, value_name = "ORIGIN", value_parser = origin)]
-    pub cors_origin: Option<http::HeaderValue>,
+    /// Origin whose pages may call /v1, as browsers send it, like
+    /// `https://shop.example`; may be repeated.
+    #[arg(long = "cors-origin", value_name = "ORIGIN", value_parser = origin)]
+    pub cors_origins: Vec<http::HeaderValue>,
+
+    /// Audience that buyers' tokens must be made out for, their `aud`.
+    /// [default: any]
+    #[arg(long, env = BUYER_JWT_AUDIENCE, value_name = "AUD", value_parser = claim)]
+    pub buyer_jwt_audience: Option<String>,
+
+    /// Issuer that buyers' tokens must be of, their `iss`. [default: any]
+    #[arg(long, env = BUYER_JWT_ISSUER, value_name = "ISS", value_parser = claim)]
+    pub buyer_jwt_issuer: Option<String>,
+
+    /// Live holds of one buyer over all items before `buyer_limit`.
+    /// [default: no limit]
+    #[arg(long, env = HOLDS_PER_BUYER, value_name = "N")]
+    pub holds_per_buyer: Option<NonZeroU32>,
+
+    /// Seconds for which a buyer gets no hold of an item after one of it ended
+    /// unpaid, expired or released, but `buyer_limit`. [default: none]
+    #[arg(long, env = HOLD_AGAIN_AFTER, value_name = "SECONDS", value_parser = seconds)]
+    pub hold_again_after: Option<Duration>,
 
     /// Requests a second of one buyer before 429. [default: no limit]
     #[arg(long, value_name = "N")]
@@ -111,15 +174,25 @@ pub struct Config {
     pub limit_per_peer: Option<NonZeroU32>,
 
     /// Connections at once before 503.
-    #[arg(long, value_name = "N", default_value_t = 16_384)]
+    #[arg(long, value_name = "N", default_value_t = 16_384, value_parser = count)]
     pub connections_max: usize,
 
+    /// Connections at once from one address before 503; an IPv6 /64 is one address.
+    /// [default: a quarter of --connections-max]
+    #[arg(long, value_name = "N")]
+    pub connections_per_peer: Option<NonZeroUsize>,
+
+    /// Network of proxies whose `Forwarded` or `X-Forwarded-For` names the address
+    /// that limits count; may be repeated.
+    #[arg(long = "trusted-proxy", value_name = "CIDR", value_parser = network)]
+    pub trusted_proxies: Vec<IpNet>,
+
     /// Requests being answered at once before 503.
-    #[arg(long, value_name = "N", default_value_t = 8_192)]
+    #[arg(long, value_name = "N", default_value_t = 8_192, value_parser = count)]
     pub requests_max: usize,
 
     /// Event streams at once before 503.
-    #[arg(long, value_name = "N", default_value_t = 4_096)]
+    #[arg(long, value_name = "N", default_value_t = 4_096, value_parser = count)]
     pub streams_max: usize,
 
     /// Seconds a request's head may take.
@@ -129,6 +202,11 @@ pub struct Config {
     /// Seconds a request's body may take.
     #[arg(long, value_name = "SECONDS", default_value = "10", value_parser = seconds)]
     pub body_timeout: Duration,
+
+    /// Bytes of an item's definition before 413, 1048576 to 16777216: more than the
+    /// largest hall needs.
+    #[arg(long, value_name = "BYTES", default_value_t = 4 * 1024 * 1024, value_parser = item_bytes)]
+    pub item_body_max: usize,
 
     /// Seconds a connection may be idle.
     #[arg(long, value_name = "SECONDS", default_value = "75", value_parser = seconds)]
@@ -142,6 +220,14 @@ pub struct Config {
     /// much of it.
     #[arg(long, value_enum, default_value_t = LogFormat::Text)]
     pub log_format: LogFormat,
+
+    /// The token that operator calls must bring.
+    #[arg(skip)]
+    pub operator_token: Option<Secret>,
+
+    /// The key of the buyers' tokens.
+    #[arg(skip)]
+    pub buyer_jwt_secret: Option<Secret>,
 }
 
 /// A command: to run the server or one of its halves, or to look after a sale.
@@ -190,33 +276,10 @@ pub enum LogFormat {
     Json,
 }
 
-/// Text that is not to be shown.
-#[derive(Clone)]
-pub struct Secret(String);
-
 /// A variable's value. An empty one is one that is not set: templates of `.env`
 /// have them.
 pub(super) fn variable(name: &str) -> Option<String> {
     std::env::var(name).ok().filter(|value| !value.is_empty())
-}
-
-impl Secret {
-    /// The secret of a variable.
-    pub(super) fn from_environment(name: &str) -> Option<Self> {
-        variable(name).map(Self)
-    }
-
-    /// The text itself.
-    #[must_use]
-    pub fn reveal(&self) -> &str {
-        &self.0
-    }
-}
-
-impl std::fmt::Debug for Secret {
-    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        f.write_str("Secret(…)")
-    }
 }
 
 impl Config {
@@ -225,39 +288,56 @@ impl Config {
     /// can't be read.
     ///
     /// # Errors
-    /// When `.env` is there and malformed, and when a secret is not what it
-    /// seems to be.
+    /// When `.env` is there and malformed, when a secret is not what it seems to
+    /// be, and when values can't work together.
     pub fn read() -> Result<Self, ConfigError> {
         // First, as one that is no text would be replaced by the file's.
-        for name in SECRETS {
+        for name in SECRETS.into_iter().chain([QUEUE, TABLE, REDIS_HOST, REDIS_PORT]) {
             if let Err(VarError::NotUnicode(_)) = std::env::var(name) {
                 return Err(ConfigError::NotText(name));
             }
         }
         dotenv::load(&SECRETS)?;
         let mut command = Self::command();
-        // As with the secrets, an empty variable is one that is not set.
-        for (flag, name) in
-            [("listen", LISTEN), ("backend", BACKEND), ("data_dir", DATA_DIR), ("create", CREATE)]
-        {
-            if std::env::var_os(name).is_some_and(|value| value.is_empty()) {
-                command = command.mut_arg(flag, |arg| arg.env(Resettable::Reset));
-            }
+        // But for those who may do what, an empty variable is one that is not set.
+        let empty = |name: &OsStr| std::env::var_os(name).is_some_and(|value| value.is_empty());
+        let checks = |name: &OsStr| name == BUYER_JWT_AUDIENCE || name == BUYER_JWT_ISSUER;
+        let unset = |flag: &&Arg| flag.get_env().is_some_and(|name| empty(name) && !checks(name));
+        let unset: Vec<_> =
+            command.get_arguments().filter(unset).map(Arg::get_id).cloned().collect();
+        for flag in unset {
+            command = command.mut_arg(flag, |arg| arg.env(Resettable::Reset));
         }
         let matches = command.get_matches();
-        Self::from_arg_matches(&matches).or_else(|wrong| wrong.exit())
+        let mut config = Self::from_arg_matches(&matches).unwrap_or_else(|wrong| wrong.exit());
+        config.operator_token = Secret::from_environment(OPERATOR_TOKEN)?;
+        config.buyer_jwt_secret = Secret::from_environment(BUYER_JWT_SECRET)?;
+        config.check()?;
+        Ok(config)
     }
 
-    /// The token that operator calls must bring.
-    #[must_use]
-    pub fn operator_token(&self) -> Option<Secret> {
-        Secret::from_environment(OPERATOR_TOKEN)
+    /// Refuses what each value by itself does not show to be impossible.
+    fn check(&self) -> Result<(), InvalidInput> {
+        let claims = self.buyer_jwt_audience.is_some() || self.buyer_jwt_issuer.is_some();
+        if claims && self.buyer_jwt_secret.is_none() {
+            let rule = "must be set where buyers' tokens are to have an audience or an issuer: without it buyers need no token";
+            return Err(InvalidInput::new(BUYER_JWT_SECRET, rule));
+        }
+        for name in [QUEUE, TABLE, REDIS_HOST] {
+            let printed = |value: &String| value.bytes().all(|byte| byte.is_ascii_graphic());
+            if let Some(value) = variable(name).filter(|value| !printed(value)) {
+                let rule = format!("must be visible ASCII without white space, was {value:?}");
+                return Err(InvalidInput::new(name, rule));
+            }
+        }
+        Ok(())
     }
 
-    /// The key of the buyers' tokens.
+    /// What the store asks of buyers before they get another hold.
     #[must_use]
-    pub fn buyer_jwt_secret(&self) -> Option<Secret> {
-        Secret::from_environment(BUYER_JWT_SECRET)
+    pub fn buyer_rules(&self) -> BuyerRules {
+        let rules = BuyerRules::builder().maybe_holds_max(self.holds_per_buyer);
+        rules.maybe_hold_again_after(self.hold_again_after).build()
     }
 
     /// The address to listen on, if it is to listen.
@@ -271,6 +351,12 @@ impl Config {
                 self.listen
             }
         }
+    }
+
+    /// Connections that one peer may have.
+    #[must_use]
+    pub fn connections_per_peer(&self) -> usize {
+        self.connections_per_peer.map_or((self.connections_max / 4).max(1), NonZeroUsize::get)
     }
 
     /// The queue's name or URL, and the table's name.
@@ -297,9 +383,12 @@ pub enum ConfigError {
     /// `.env` can't be used.
     #[error(transparent)]
     Dotenv(#[from] DotenvError),
-    /// A secret is not UTF-8.
+    /// A variable is not UTF-8.
     #[error("{0} is not UTF-8 text")]
     NotText(&'static str),
+    /// A value can never work.
+    #[error(transparent)]
+    Invalid(#[from] InvalidInput),
 }
 
 fn pool(text: &str) -> Result<ItemSpec, InvalidInput> {
@@ -313,6 +402,43 @@ fn pool(text: &str) -> Result<ItemSpec, InvalidInput> {
     ItemSpec::pool(id, capacity)
 }
 
+fn network(text: &str) -> Result<IpNet, String> {
+    let network = text.parse().or_else(|_| text.parse::<IpAddr>().map(IpNet::from));
+    match network {
+        Ok(IpNet::V6(network)) if network.addr().to_ipv4_mapped().is_some() => {
+            Err("must be written as IPv4, as such peers are".to_owned())
+        }
+        Ok(network) => Ok(network),
+        Err(_) => Err("must be like 10.0.0.0/8 or 2001:db8::/32".to_owned()),
+    }
+}
+
+fn path(path: PathBuf) -> Result<PathBuf, String> {
+    let text = path.as_os_str().as_encoded_bytes();
+    let around = text.trim_ascii().len() != text.len();
+    if around || text.iter().any(u8::is_ascii_control) {
+        return Err("has white space around it, or a line end in it".to_owned());
+    }
+    Ok(path)
+}
+
+fn count(text: &str) -> Result<usize, String> {
+    match text.parse() {
+        Ok(0) => Err("must be at least 1: with 0 nothing could be done".to_owned()),
+        Ok(count) => Ok(count),
+        Err(_) => Err("must be a whole number, at least 1".to_owned()),
+    }
+}
+
+fn claim(text: &str) -> Result<String, String> {
+    if text.is_empty() || text.trim() != text || text.chars().any(char::is_control) {
+        return Err(
+            "must not be empty, nor have white space around it: no token has it so".to_owned()
+        );
+    }
+    Ok(text.to_owned())
+}
+
 fn seconds(text: &str) -> Result<Duration, String> {
     match text.parse::<f64>() {
         Ok(seconds) if (0.001..=86_400.0).contains(&seconds) => {
@@ -322,12 +448,9 @@ fn seconds(text: &str) -> Result<Duration, String> {
     }
 }
 
-fn origin(text: &str) -> Result<http::HeaderValue, String> {
-    let plausible = text == "*" || (text.contains("://") && !text.ends_with('/'));
-    text.parse()
-        .ok()
-        .filter(|_| plausible)
-        .ok_or_else(|| "must be like https://shop.example, or *".to_owned())
+fn item_bytes(text: &str) -> Result<usize, String> {
+    let bytes = text.parse().ok().filter(|bytes| (1024 * 1024..=16 * 1024 * 1024).contains(bytes));
+    bytes.ok_or_else(|| "must be bytes, 1048576 to 16777216".to_owned())
 }
 
 #[cfg(test)]
@@ -349,7 +472,22 @@ mod tests {
     }
 
     #[test]
-    fn a_secret_does_not_show() {
-        assert!(!format!("{:?}", Secret("hunter2".to_owned())).contains("hunter2"));
+    fn a_trusted_network_is_one_that_peers_can_be_in() {
+        for good in ["10.0.0.0/8", "10.1.2.3/8", "127.0.0.1", "::1", "2001:db8::/32", "0.0.0.0/0"] {
+            assert!(network(good).is_ok(), "{good}");
+        }
+        for bad in ["", "proxy", "10.0.0.0/33", "10.0.0/8", "::ffff:10.0.0.0/104"] {
+            assert!(network(bad).is_err(), "{bad}");
+        }
+    }
+
+    #[test]
+    fn a_peer_has_a_quarter_of_the_connections_and_one_at_least() {
+        let most = |args: &[&str]| {
+            Config::parse_from([&["flux-server"], args].concat()).connections_per_peer()
+        };
+        assert_eq!(most(&[]), 4_096);
+        assert_eq!(most(&["--connections-max", "3"]), 1);
+        assert_eq!(most(&["--connections-max", "8", "--connections-per-peer", "8"]), 8);
     }
 }

@@ -33,7 +33,7 @@ pub(crate) fn load(secrets: &[&'static str]) -> Result<(), DotenvError> {
 }
 
 /// Whether each secret is read as it is written.
-fn check(text: &str, secrets: &[&'static str]) -> Result<(), DotenvError> {
+pub(crate) fn check(text: &str, secrets: &[&'static str]) -> Result<(), DotenvError> {
     let read = dotenvy::from_read_iter(text.as_bytes()).collect::<Result<Vec<_>, _>>();
     let read = read.map_err(|wrong| explain(text, &wrong))?;
     for &name in secrets {

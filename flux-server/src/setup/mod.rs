@@ -8,3 +8,7 @@ pub mod backend;
 pub mod catalog;
 pub mod config;
 pub mod dotenv;
+pub mod operator_token;
+mod origin;
+pub mod secret;
+pub mod without_effect;

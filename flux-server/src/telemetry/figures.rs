@@ -26,8 +26,10 @@ const ITEMS_MAX: usize = 100;
 /// Time within which a backend must answer, or it is left out.
 const LOOK_WITHIN: Duration = Duration::from_secs(2);
 
-const COUNTERS: [(&str, &str); 7] = [
+const COUNTERS: [(&str, &str); 9] = [
     ("flux_http_requests_total", "Requests by route and status."),
+    ("flux_http_no_place_total", "Connections and requests that were one too many."),
+    ("flux_log_lines_lost_total", "Lines of the log that were not read in time."),
     ("flux_calls_total", "Calls to SQS, DynamoDB and Redis by service and operation."),
     ("flux_sqs_requests_total", "SQS requests as they are billed."),
     ("flux_redis_commands_total", "Commands to Redis."),

@@ -13,6 +13,7 @@ use tracing_subscriber::registry::LookupSpan;
 use tracing_subscriber::{Layer, Registry};
 
 use super::TelemetryError;
+use super::log_writer::LogWriter;
 use crate::setup::config::LogFormat;
 
 /// The log on standard error, filtered by `RUST_LOG`.
@@ -26,7 +27,7 @@ pub(super) fn layer(
         Some(text) if !text.is_empty() => filter?,
         _ => EnvFilter::default().add_directive(LevelFilter::INFO.into()),
     };
-    let log = log::layer().with_writer(io::stderr);
+    let log = log::layer().with_writer(|| LogWriter);
     Ok(match format {
         LogFormat::Json => log.json().flatten_event(true).with_filter(filter).boxed(),
         LogFormat::Text if goes_to_the_journal() => {

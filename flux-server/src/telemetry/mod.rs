@@ -3,7 +3,7 @@
 //!
 //! | part | file |
 //! |---|---|
-//! | the log, to standard error | `logs` |
+//! | the log, to standard error | `logs`, `log_writer` |
 //! | spans of requests, and where they are sent | `traces`, `collector` |
 //! | the recorder behind `/metrics`, and what is measured when it is asked | `figures`, `text` |
 //! | requests and connections | `http` |
@@ -11,15 +11,19 @@
 mod collector;
 mod figures;
 mod http;
+mod log_writer;
 mod logs;
 mod text;
 mod traces;
 
+use std::backtrace::{Backtrace, BacktraceStatus};
+use std::fmt::Display;
+use std::io::Write;
 use std::time::Duration;
 
 use opentelemetry_sdk::trace::SdkTracerProvider;
 use tokio::task::JoinHandle;
-use tracing::warn;
+use tracing::{error, warn};
 use tracing_subscriber::prelude::*;
 
 pub use figures::Figures;
@@ -75,6 +79,19 @@ impl Telemetry {
         self.figures.clone()
     }
 
+    /// Has panics logged like everything else: the standard library's own lines
+    /// would wait for a reader that has stopped.
+    pub fn log_panics(&self) {
+        std::panic::set_hook(Box::new(|panic| {
+            let thread = std::thread::current();
+            let thread = thread.name().unwrap_or("unnamed");
+            let backtrace = Backtrace::capture();
+            let backtrace = (backtrace.status() == BacktraceStatus::Captured).then_some(backtrace);
+            let backtrace = backtrace.map(tracing::field::display);
+            error!(thread, backtrace, "{panic}");
+        }));
+    }
+
     /// Sends the spans that are left, and returns after `longest` at the
     /// latest.
     pub async fn finish(self, longest: Duration) {
@@ -85,4 +102,15 @@ impl Telemetry {
             warn!(%error, "some spans were not sent");
         }
     }
+}
+
+/// Says something outside of the log, on standard error.
+pub fn say(text: impl Display) {
+    // It takes every line.
+    let _ = writeln!(log_writer::LogWriter, "{text}");
+}
+
+/// Waits until what was logged and said is written, for `longest` at most.
+pub fn flush(longest: Duration) {
+    log_writer::flush(longest);
 }

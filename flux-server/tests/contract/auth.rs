@@ -1,11 +1,15 @@
 //! The operator's calls.
 
+use std::os::unix::fs::MetadataExt;
+
 use serde_json::json;
 
 use crate::harness::{Answer, Call, Server, Setup};
 use crate::new_id;
 
 const TOKEN: &str = "s3cret-operator-token";
+/// What a server without buyers' tokens says once all else of its start is said.
+const STARTED: &str = "FLUX_BUYER_JWT_SECRET is not set";
 
 fn guarded() -> Server {
     Setup::new().args(&["--item", "t=5"]).env("FLUX_OPERATOR_TOKEN", TOKEN).start()
@@ -100,30 +104,97 @@ fn authorization_is_judged_before_the_body_and_before_existence() {
     unauthorized(server.get("/v1/orders?limit=nonsense"));
 }
 
+/// The token in the file of a server that made it.
+fn made(server: &Server) -> String {
+    let file = server.file("flux-data/operator-token");
+    let line = std::fs::read_to_string(file).expect("a token");
+    line.strip_suffix('\n').expect("one line").to_owned()
+}
+
 #[test]
-fn without_a_token_operator_calls_are_for_loopback_and_it_says_so() {
-    let server = Server::start(&["--item", "t=5"]);
+fn without_a_token_serve_makes_one_and_says_where_it_is() {
+    let server = Setup::new().args(&["--item", "t=5"]).without_operator().start();
+    let token = made(&server);
+    let url_safe = |byte: u8| byte.is_ascii_alphanumeric() || b"-_".contains(&byte);
+    assert!(token.len() >= 43 && token.bytes().all(url_safe), "{token}");
+    let mode = std::fs::metadata(server.file("flux-data/operator-token")).expect("there").mode();
+    assert_eq!(mode & 0o777, 0o600);
+    let log = server.logged("flux-data/operator-token");
+    assert!(!log.contains(&token), "{log}");
+
     let id = server.held(&json!({"buyer_id": "ann", "item_id": "t"}));
     for call in calls(&server, &id) {
-        call.send().is(200);
+        unauthorized(call.send());
     }
-    // Not for pages that found a way here, nor for what a proxy passes on.
-    for (name, value) in [("origin", "http://evil.example"), ("x-forwarded-for", "192.0.2.1")] {
-        for call in calls(&server, &id) {
-            call.header(name, value).send().problem(403, "forbidden");
-        }
+    for call in calls(&server, &id) {
+        call.bearer("x").send().problem(403, "forbidden");
     }
-    let mut connection = server.connect();
-    connection.send("GET /v1/orders HTTP/1.1\r\nHost: evil.example\r\n\r\n");
-    connection.checked("GET", "/v1/orders").problem(403, "forbidden");
-    let says_so = |log: &str| log.contains("FLUX_OPERATOR_TOKEN is not set: operator calls are");
-    assert!(says_so(&server.log()), "{}", server.log());
-    assert!(!says_so(&guarded().log()));
+    for call in calls(&server, &id) {
+        call.bearer(&token).send().is(200);
+    }
+
+    let server = server.crash().start();
+    assert_eq!(made(&server), token, "it stays");
+    server.call("GET", "/v1/orders").bearer(&token).send().is(200);
+    let log = server.logged("flux-data/operator-token");
+    assert!(!log.contains(&token), "{log}");
+}
+
+#[test]
+fn no_operator_call_is_open_wherever_it_seems_to_come_from() {
+    let server = Setup::new().args(&["--item", "t=5"]).without_operator().start();
+    // As from this machine; as a stock nginx passes it on; as a page of another site sends it.
+    for head in [
+        format!("Host: {}\r\n", server.address()),
+        "Host: localhost\r\nOrigin: http://localhost\r\n".to_owned(),
+        "Host: backend\r\nConnection: close\r\n".to_owned(),
+        "Host: 127.0.0.1\r\nX-Forwarded-For: 127.0.0.1\r\nForwarded: for=127.0.0.1\r\n".to_owned(),
+        "Host: evil.example\r\nOrigin: http://evil.example\r\n".to_owned(),
+    ] {
+        let mut connection = server.connect();
+        connection.send(format!("GET /v1/orders HTTP/1.1\r\n{head}\r\n"));
+        unauthorized(connection.checked("GET", "/v1/orders"));
+        let put = "Content-Type: application/json\r\nContent-Length: 14\r\n\r\n{\"capacity\":9}";
+        let mut connection = server.connect();
+        connection.send(format!("PUT /v1/items/t HTTP/1.1\r\n{head}{put}"));
+        unauthorized(connection.checked("PUT", "/v1/items/t"));
+    }
+    assert_eq!(server.item("t")["capacity"], 5);
+}
+
+#[test]
+fn an_api_without_a_token_answers_no_operator_call_and_says_so() {
+    let server = Setup::new().args(&["api", "--item", "t=5"]).without_operator().start();
+    for call in calls(&server, &new_id()) {
+        unauthorized(call.send());
+    }
+    for call in calls(&server, &new_id()) {
+        unauthorized(call.bearer("x").send());
+    }
+    server.logged("FLUX_OPERATOR_TOKEN is not set");
+    assert!(!server.file("flux-data/operator-token").exists());
+    let log = guarded().logged(STARTED);
+    assert!(!log.contains("FLUX_OPERATOR_TOKEN"), "{log}");
+}
+
+#[test]
+fn a_token_in_the_file_is_used_or_stops_the_start() {
+    let setup = |token: &str| {
+        let setup = Setup::new().args(&["--data-dir", "."]).without_operator();
+        setup.file("operator-token", token)
+    };
+    let server = setup("of-a-secret-store\n").start();
+    server.call("GET", "/v1/orders").bearer("of-a-secret-store").send().is(200);
+    for bad in ["", "s3cret \n", "\u{201c}s3cret\u{201d}\n", "s3cret\nanother\n"] {
+        let (status, log) = setup(bad).run_to_end();
+        assert!(!status.success() && log.contains("operator-token"), "{bad:?}: {log}");
+        assert!(!log.contains("s3cret"), "{log}");
+    }
 }
 
 #[test]
 fn no_secret_is_logged() {
-    let server = Setup::new()
+    let mut server = Setup::new()
         .args(&["--item", "t=5"])
         .env("FLUX_OPERATOR_TOKEN", TOKEN)
         .env("FLUX_BUYER_JWT_SECRET", "s3cret-buyer-key")
@@ -137,8 +208,9 @@ fn no_secret_is_logged() {
         .send()
         .is(403);
     server.call("GET", "/v1/orders").bearer("s3cret.wrong.jwt").send();
-    let log = server.log();
-    assert!(!log.is_empty());
+    server.signal("TERM");
+    assert!(server.end().success(), "{}", server.log());
+    let log = server.logged("stopped");
     let secret = log.lines().find(|line| line.contains("s3cret"));
     assert_eq!(secret, None);
 }

@@ -54,32 +54,35 @@ fn a_repeat_answers_the_order_as_it_now_stands() {
 
 #[test]
 fn a_repeat_of_a_rejected_order_is_409_with_the_same_order() {
-    let server = Server::start(&["--item", "t=3"]);
+    let server = Server::start(&[]);
+    server.put("/v1/items/t", &json!({"capacity": 9, "max_per_buyer": 3})).is(201);
     let mut order = json!({"buyer_id": "ann", "item_id": "t", "quantity": 4});
     order["order_id"] = json!(new_id());
-    let first = server.order(&order).problem(409, "sold-out").json();
+    let first = server.order(&order).problem(409, "buyer-limit").json();
     assert_eq!(first["order"]["order_id"], order["order_id"]);
-    assert_eq!(server.order(&order).problem(409, "sold-out").json()["order"], first["order"]);
-    let now = server.post("/v1/orders", &order).problem(409, "sold-out").json();
+    assert_eq!(server.order(&order).problem(409, "buyer-limit").json()["order"], first["order"]);
+    let now = server.post("/v1/orders", &order).problem(409, "buyer-limit").json();
     assert_eq!(now["order"], first["order"]);
-    // Not even when there would be stock for it now.
-    server.put("/v1/items/t", &json!({"capacity": 10})).is(200);
-    assert_eq!(server.order(&order).problem(409, "sold-out").json()["order"], first["order"]);
+    // Not even when it would get it now.
+    server.put("/v1/items/t", &json!({"capacity": 9})).is(200);
+    assert_eq!(server.order(&order).problem(409, "buyer-limit").json()["order"], first["order"]);
 }
 
 #[test]
 fn a_repeat_never_gets_the_gates_answer() {
-    let server = Server::start(&["--item", "t=1"]);
+    let server = Server::start(&[]);
+    server.put("/v1/items/t", &json!({"capacity": 2, "max_per_buyer": 1})).is(201);
     let ann = json!({"order_id": new_id(), "buyer_id": "ann", "item_id": "t"});
     let greedy = json!({"order_id": new_id(), "buyer_id": "bob", "item_id": "t", "quantity": 2});
     let by_key = |answer: Answer| answer.field("order_id");
     server.order(&greedy).is(409);
     server.held(&ann);
+    server.held(&json!({"buyer_id": "dan", "item_id": "t"}));
     // The gate is shut now.
     let fresh = server.order(&json!({"buyer_id": "cleo", "item_id": "t"}));
     assert_eq!(fresh.problem(409, "sold-out").json().get("order"), None);
     assert_eq!(server.post("/v1/orders", &ann).is(201).field("status"), "held");
-    let again = server.post("/v1/orders", &greedy).problem(409, "sold-out").json();
+    let again = server.post("/v1/orders", &greedy).problem(409, "buyer-limit").json();
     assert_eq!(again["order"]["order_id"], greedy["order_id"]);
     // Other contents under a known id are 422, gate or no gate.
     let other = json!({"order_id": ann["order_id"], "buyer_id": "bob", "item_id": "t"});
@@ -203,4 +206,97 @@ fn a_malformed_key_or_one_beside_an_order_id_is_400() {
     let both = json!({"order_id": new_id(), "buyer_id": "ann", "item_id": "t"});
     with_key(&server, "k", &both).problem(400, "invalid-request");
     assert_eq!(server.item("t")["available"], 9);
+}
+
+/// The id that a key stands for, as anybody can compute it.
+fn id_of(buyer: &str, key: &str) -> String {
+    let buyer = flux_core::BuyerId::new(buyer).expect("a name");
+    flux_core::OrderId::from_idempotency_key(&buyer, key).expect("a key").to_string()
+}
+
+#[test]
+fn nobody_takes_a_keys_id_before_its_owner() {
+    let server = Server::start(&["--item", "t=9"]);
+    let id = id_of("ann", "k");
+    for buyer in ["eve", "ann"] {
+        let taken = json!({"order_id": id, "buyer_id": buyer, "item_id": "t"});
+        server.order(&taken).names("order_id");
+        server.post("/v1/orders", &taken).names("order_id");
+        let upper = json!({"order_id": id.to_uppercase(), "buyer_id": buyer, "item_id": "t"});
+        server.order(&upper).names("order_id");
+    }
+    // It comes before what the gate and the items would say.
+    let nowhere = json!({"order_id": id, "buyer_id": "eve", "item_id": "nowhere"});
+    server.order(&nowhere).names("order_id");
+    assert_eq!(server.item("t")["available"], 9);
+    let ann = json!({"buyer_id": "ann", "item_id": "t"});
+    assert_eq!(with_key(&server, "k", &ann).is(201).field("order_id"), id);
+
+    // Now it is known: its owner's repeats are repeats, and others are told what they were.
+    let repeat = json!({"order_id": id, "buyer_id": "ann", "item_id": "t"});
+    assert_eq!(server.order(&repeat).is(201).field("order_id"), id);
+    let eve = json!({"order_id": id, "buyer_id": "eve", "item_id": "t"});
+    server.order(&eve).problem(422, "order-id-reused");
+    server.read_order(&id);
+    server.post(format_args!("/v1/orders/{id}/confirm"), &json!({"payment_ref": "p"})).is(200);
+    server.act(format_args!("/v1/orders/{id}/cancel")).is(200);
+    assert_eq!(server.order(&repeat).is(201).field("status"), "cancelled");
+    let bought = server.call("POST", "/buy").header("idempotency-key", "b");
+    let bought = bought.json(&json!({"user_id": "ann", "item_id": "t"})).send().is(200);
+    assert_eq!(bought.field("order_id"), id_of("ann", "b"));
+    server.act(format_args!("/v1/orders/{}/release", id_of("ann", "b"))).is(200);
+}
+
+#[test]
+fn a_queued_order_of_a_key_is_known_too() {
+    // Nobody decides here.
+    let server = Server::start(&["api", "--item", "t=9"]);
+    let ann = json!({"buyer_id": "ann", "item_id": "t"});
+    let keyed = server.call("POST", "/v1/orders").header("idempotency-key", "k").json(&ann);
+    let id = keyed.send().is(202).field("order_id");
+    let repeat = json!({"order_id": id, "buyer_id": "ann", "item_id": "t"});
+    assert_eq!(server.post("/v1/orders", &repeat).is(202).field("order_id"), id);
+    let eve = json!({"order_id": id, "buyer_id": "eve", "item_id": "t"});
+    server.post("/v1/orders", &eve).problem(422, "order-id-reused");
+}
+
+#[test]
+fn only_version_5_is_kept_for_keys() {
+    let server = Server::start(&["--item", "t=9"]);
+    for id in [
+        "00000000-0000-0000-0000-000000000000",
+        "ffffffff-ffff-ffff-ffff-ffffffffffff",
+        "2ed6657d-e927-168b-95e1-2665a8aea6a2",
+        "2ed6657d-e927-368b-95e1-2665a8aea6a2",
+        "2ed6657d-e927-468b-95e1-2665a8aea6a2",
+        "2ed6657d-e927-868b-95e1-2665a8aea6a2",
+    ] {
+        server.held(&json!({"order_id": id, "buyer_id": "ann", "item_id": "t"}));
+    }
+}
+
+#[test]
+fn the_owner_of_a_key_wins_against_a_stranger_at_the_same_moment() {
+    let server = Server::start(&["--item", "t=1000"]);
+    for round in 0..60 {
+        let key = format!("k{round}");
+        let stranger = json!({"order_id": id_of("ann", &key), "buyer_id": "eve", "item_id": "t"});
+        thread::scope(|scope| {
+            let strangers: Vec<_> = (0..2)
+                .map(|n| {
+                    let (server, stranger) = (&server, &stranger);
+                    scope.spawn(move || match n {
+                        0 => server.order(stranger).status,
+                        _ => server.post("/v1/orders", stranger).status,
+                    })
+                })
+                .collect();
+            let owner = with_key(&server, &key, &json!({"buyer_id": "ann", "item_id": "t"}));
+            assert_eq!(owner.is(201).field("buyer_id"), "ann");
+            for answer in strangers {
+                assert!(matches!(answer.join().expect("no panic"), 400 | 422));
+            }
+        });
+    }
+    assert_eq!(server.item("t")["held"], 60);
 }

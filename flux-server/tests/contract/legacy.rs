@@ -4,6 +4,7 @@ use std::time::Duration;
 
 use serde_json::{Value, json};
 
+use crate::from_now;
 use crate::harness::{Answer, Server, until};
 
 fn buy(server: &Server, body: &Value) -> Answer {
@@ -29,8 +30,14 @@ fn buy_answers_200_with_the_order_as_sent() {
 }
 
 #[test]
-fn buy_says_what_is_missing_unknown_or_sold_out() {
+fn buy_says_what_is_missing_unknown_sold_out_or_not_on_sale() {
     let server = Server::start(&["--item", "t=1", "--item", "none=0"]);
+    server.put("/v1/items/later", &json!({"capacity": 9, "opens_at": from_now(3600)})).is(201);
+    server.put("/v1/items/past", &json!({"capacity": 9, "closes_at": from_now(-3600)})).is(201);
+    for (item, said) in [("later", "Not open yet"), ("past", "Closed")] {
+        let refused = buy(&server, &json!({"user_id": "a", "item_id": item})).is(409);
+        assert_eq!(refused.json(), json!({"error": said}));
+    }
     let missing = json!({"error": "Missing user_id or item_id"});
     let bodies = [
         json!({}),

@@ -76,6 +76,7 @@ fn a_released_order_frees_its_stock() {
 #[test]
 fn releasing_a_queued_order_decides_it_first() {
     let server = Server::start(&["--item", "t=5"]);
+    server.put("/v1/items/capped", &json!({"capacity": 5, "max_per_buyer": 1})).is(201);
     for _ in 0..20 {
         let order = json!({"buyer_id": "ann", "item_id": "t", "quantity": 5});
         // The gate may still remember the order before.
@@ -86,14 +87,15 @@ fn releasing_a_queued_order_decides_it_first() {
         assert_eq!(release(&server, &id).is(200).field("status"), "released");
     }
     assert_eq!(units(&server), (5, 0, 0));
-    let order = json!({"buyer_id": "ann", "item_id": "t", "quantity": 6});
+    let order = json!({"buyer_id": "ann", "item_id": "capped", "quantity": 2});
     let id = server.post("/v1/orders", &order).is(202).field("order_id");
     release(&server, &id).problem(409, "not-held");
 }
 
 #[test]
 fn what_was_rejected_is_neither_held_nor_confirmed() {
-    let server = Server::start(&["--item", "t=5"]);
+    let server = Server::start(&[]);
+    server.put("/v1/items/t", &json!({"capacity": 9, "max_per_buyer": 5})).is(201);
     let order = json!({"buyer_id": "ann", "item_id": "t", "quantity": 6});
     let order = server.order(&order).is(409).json()["order"].clone();
     let id = order["order_id"].as_str().expect("an id");

@@ -4,7 +4,7 @@ use std::fmt::Write as _;
 
 use serde_json::json;
 
-use crate::harness::{Answer, Server};
+use crate::harness::{Answer, OPERATOR, Server};
 
 const ORDER_BODY_MAX: usize = 64 * 1024;
 const ITEM_BODY_MAX: usize = 4 * 1024 * 1024;
@@ -89,7 +89,7 @@ fn a_body_that_says_it_is_too_large_is_not_waited_for() {
             let mut connection = server.connect();
             let head = format!("{method} {path} HTTP/1.1\r\nHost: localhost\r\n{expect}");
             connection.send(format!(
-                "{head}Content-Type: application/json\r\nContent-Length: {length}\r\n\r\n"
+                "{head}Authorization: Bearer {OPERATOR}\r\nContent-Type: application/json\r\nContent-Length: {length}\r\n\r\n"
             ));
             connection.checked(method, path).problem(413, "body-too-large");
         }

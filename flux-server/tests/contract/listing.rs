@@ -74,6 +74,7 @@ fn orders_are_filtered_by_buyer_item_and_status() {
     let bob_t = order("bob", "t");
     let lines = json!([{"item_id": "t"}, {"item_id": "u"}]);
     let bob_both = server.held(&json!({"buyer_id": "bob", "lines": lines}));
+    server.put("/v1/items/few", &json!({"capacity": 5, "max_per_buyer": 1})).is(200);
     let greedy = json!({"buyer_id": "ann", "item_id": "few", "quantity": 2});
     let rejected = server.order(&greedy).is(409).json()["order"]["order_id"].clone();
     let rejected = rejected.as_str().expect("an id").to_owned();

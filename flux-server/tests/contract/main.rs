@@ -6,6 +6,8 @@ mod harness;
 mod auth;
 mod document;
 mod events;
+mod heads;
+mod hoarding;
 mod http;
 mod idempotency;
 mod items;
@@ -13,12 +15,16 @@ mod legacy;
 mod lifecycle;
 mod limits;
 mod listing;
+mod misconfigured;
 mod orders;
+mod origins;
 mod protection;
 mod queued;
 mod requests;
 mod running;
+mod shares;
 mod tokens;
+mod unread;
 
 /// A fresh order id.
 fn new_id() -> String {

@@ -122,35 +122,90 @@ fn rejected(server: &Server, body: &Value, reason: &str) -> String {
 
 #[test]
 fn a_rejection_is_409_with_the_order_and_its_reason_as_type() {
-    let server = Server::start(&["--item", "t=3"]);
+    let server = Server::start(&[]);
     server.put("/v1/items/hall", &json!({"seats": ["A1", "A2"]})).is(201);
     server.put("/v1/items/capped", &json!({"capacity": 9, "max_per_buyer": 2})).is(201);
-    server.put("/v1/items/later", &json!({"capacity": 9, "opens_at": from_now(3600)})).is(201);
-    server.put("/v1/items/past", &json!({"capacity": 9, "closes_at": from_now(-3600)})).is(201);
 
-    rejected(&server, &json!({"buyer_id": "ann", "item_id": "t", "quantity": 4}), "sold_out");
     server.held(&json!({"buyer_id": "ann", "item_id": "hall", "seats": ["A1"]}));
     let both = json!({"buyer_id": "bob", "item_id": "hall", "seats": ["A1", "A2"]});
     rejected(&server, &both, "seat_taken");
     server.held(&json!({"buyer_id": "ann", "item_id": "capped", "quantity": 2}));
     rejected(&server, &json!({"buyer_id": "ann", "item_id": "capped"}), "buyer_limit");
     server.held(&json!({"buyer_id": "bob", "item_id": "capped", "quantity": 1}));
-    rejected(&server, &json!({"buyer_id": "ann", "item_id": "later"}), "not_open");
-    rejected(&server, &json!({"buyer_id": "ann", "item_id": "past"}), "closed");
 
-    assert_eq!(server.item("t")["available"], 3, "a rejected order takes nothing");
+    assert_eq!(server.item("capped")["available"], 6, "a rejected order takes nothing");
     assert_eq!(server.get("/v1/items/hall/seats").json(), json!({"A1": "taken", "A2": "free"}));
 }
 
 #[test]
 fn without_a_wait_an_order_that_will_be_rejected_is_202_first() {
-    let server = Server::start(&["--item", "t=3"]);
+    let server = Server::start(&[]);
+    server.put("/v1/items/t", &json!({"capacity": 9, "max_per_buyer": 3})).is(201);
     let order = json!({"buyer_id": "ann", "item_id": "t", "quantity": 4});
     let answer = server.post("/v1/orders", &order).is(202);
     assert_eq!(answer.json()["status"], "queued");
     let path = answer.header("location").to_owned();
     let read = server.call("GET", &path).header("prefer", "wait=10").send().is(200).json();
-    assert_eq!((&read["status"], &read["reason"]), (&json!("rejected"), &json!("sold_out")));
+    assert_eq!((&read["status"], &read["reason"]), (&json!("rejected"), &json!("buyer_limit")));
+}
+
+#[test]
+fn only_the_newest_rejected_orders_are_remembered() {
+    let server = Server::start(&["--rejected-max", "3", "--keep-rejected", "3600"]);
+    server.put("/v1/items/t", &json!({"capacity": 9, "max_per_buyer": 1})).is(201);
+    let first = server.held(&json!({"buyer_id": "ann", "item_id": "t"}));
+    let order = |id: &str| json!({"order_id": id, "buyer_id": "ann", "item_id": "t"});
+    let ids: Vec<String> = (0..5).map(|_| new_id()).collect();
+    for id in &ids {
+        server.order(&order(id)).problem(409, "buyer-limit");
+    }
+    let server = server.crash().args(&["--rejected-max", "3"]).start();
+    for id in &ids[..2] {
+        server.get(format_args!("/v1/orders/{id}")).problem(404, "not-found");
+    }
+    for id in &ids[2..] {
+        assert_eq!(server.read_order(id)["reason"], "buyer_limit");
+        server.order(&order(id)).problem(409, "buyer-limit");
+    }
+    // What was held is remembered, and a forgotten id is a new order's.
+    server.act(format_args!("/v1/orders/{first}/release")).is(200);
+    assert_eq!(server.read_order(&first)["status"], "released");
+    let again = json!({"order_id": ids[0], "buyer_id": "bob", "item_id": "t"});
+    assert_eq!(server.order(&again).is(201).field("buyer_id"), "bob");
+}
+
+#[test]
+fn what_is_known_beforehand_is_answered_at_the_gate() {
+    let server = Server::start(&["--item", "few=3", "--item", "none=0"]);
+    server.put("/v1/items/later", &json!({"capacity": 9, "opens_at": from_now(3600)})).is(201);
+    server.put("/v1/items/past", &json!({"capacity": 9, "closes_at": from_now(-3600)})).is(201);
+    server.put("/v1/items/none_later", &json!({"capacity": 0, "opens_at": from_now(99)})).is(201);
+    let cases = [
+        (json!({"item_id": "later"}), "not-open"),
+        (json!({"item_id": "past"}), "closed"),
+        (json!({"item_id": "none"}), "sold-out"),
+        (json!({"item_id": "few", "quantity": 4}), "sold-out"),
+        (json!({"item_id": "none_later"}), "not-open"),
+        (json!({"lines": [{"item_id": "none"}, {"item_id": "past"}]}), "closed"),
+        (json!({"lines": [{"item_id": "past"}, {"item_id": "later"}]}), "closed"),
+    ];
+    for (mut order, kind) in cases {
+        let id = new_id();
+        order["order_id"] = json!(id);
+        order["buyer_id"] = json!("ann");
+        for answer in [server.order(&order), server.post("/v1/orders", &order)] {
+            let problem = answer.problem(409, kind).json();
+            assert_eq!(problem.get("order"), None, "{problem}");
+        }
+        server.get(format_args!("/v1/orders/{id}")).problem(404, "not-found");
+    }
+    let all = server.get("/v1/orders").is(200).json();
+    assert_eq!(all["orders"], json!([]), "nothing is recorded");
+    // The same id may be sent again.
+    let order = json!({"order_id": new_id(), "buyer_id": "ann", "item_id": "later"});
+    server.order(&order).problem(409, "not-open");
+    server.put("/v1/items/later", &json!({"capacity": 9})).is(200);
+    server.order(&order).is(201);
 }
 
 #[test]
@@ -246,10 +301,13 @@ fn an_order_id_is_taken_in_any_case_and_shown_in_lower_case() {
 #[test]
 fn an_answered_order_survives_a_crash() {
     let server = Server::start(&["--item", "t=3"]);
+    server.put("/v1/items/hall", &json!({"seats": ["A1", "A2"]})).is(201);
     let order = |quantity: u32| json!({"buyer_id": "ann", "item_id": "t", "quantity": quantity});
     let queued = server.post("/v1/orders", &order(1)).is(202).field("order_id");
     let held = server.held(&order(1));
-    let rejected = server.order(&order(5)).is(409).json()["order"].clone();
+    let both = json!({"buyer_id": "ann", "lines": [{"item_id": "hall", "seats": ["A1", "A2"]}]});
+    server.held(&json!({"buyer_id": "bob", "item_id": "hall", "seats": ["A1"]}));
+    let rejected = server.order(&both).is(409).json()["order"].clone();
     let server = server.crash().start();
     assert_eq!(server.read_order(&held)["status"], "held");
     let id = rejected["order_id"].as_str().expect("an id");

@@ -10,7 +10,7 @@ use crate::harness::{Answer, Server, Setup};
 use crate::new_id;
 
 const OPERATOR: &str = "operator-token";
-const SECRET: &str = "a secret that is long enough for HS256";
+const SECRET: &str = "a-secret-that-is-long-enough-for-HS256";
 
 fn guarded() -> Server {
     Setup::new()
@@ -59,12 +59,56 @@ fn bad_tokens(buyer: &str) -> Vec<(&'static str, String)> {
         ("alg RS256", signed(&json!({"alg": "RS256", "typ": "JWT"}), &good, SECRET)),
         ("critical", signed(&json!({"alg": "HS256", "crit": ["b64"], "b64": true}), &good, SECRET)),
         ("ended", with(json!({"sub": buyer, "exp": now() - 3600}))),
+        ("ended a moment ago", with(json!({"sub": buyer, "exp": now() - 10}))),
+        ("not good yet", with(json!({"sub": buyer, "exp": now() + 7200, "nbf": now() + 3600}))),
         ("no exp", with(json!({"sub": buyer}))),
         ("exp of another kind", with(json!({"sub": buyer, "exp": "never"}))),
         ("no sub", with(json!({"exp": now() + 3600}))),
         ("sub of another kind", with(json!({"sub": 7, "exp": now() + 3600}))),
         ("the operator's", OPERATOR.to_owned()),
     ]
+}
+
+#[test]
+fn an_audience_and_an_issuer_are_checked_where_they_are_configured() {
+    let with = |more: Value| {
+        let mut claims = json!({"sub": "ann", "exp": now() + 3600});
+        let claims_of = claims.as_object_mut().expect("an object");
+        claims_of.extend(more.as_object().expect("an object").clone());
+        signed(&json!({"alg": "HS256", "typ": "JWT"}), &claims, SECRET)
+    };
+    let guard = || Setup::new().args(&["--item", "t=50"]).env("FLUX_BUYER_JWT_SECRET", SECRET);
+    let body = json!({"buyer_id": "ann", "item_id": "t"});
+    let both = json!({"aud": "tickets", "iss": "https://id.example"});
+
+    let audience = guard().args(&["--buyer-jwt-audience", "tickets"]).start();
+    let issuer = guard().env("FLUX_BUYER_JWT_ISSUER", "https://id.example").start();
+    let neither = guard().start();
+    for sound in [both.clone(), json!({"aud": ["other", "tickets"], "iss": "https://id.example"})] {
+        for server in [&audience, &issuer, &neither] {
+            place(server, &with(sound.clone()), &body).is(201);
+        }
+    }
+    for (why, wrong) in [
+        ("no audience", json!({"iss": "https://id.example"})),
+        ("another audience", json!({"aud": "Tickets"})),
+        ("other audiences", json!({"aud": ["a", "b"]})),
+        ("an audience of nobody", json!({"aud": []})),
+        ("an audience of another kind", json!({"aud": 7})),
+        ("a null audience", json!({"aud": null})),
+    ] {
+        assert_eq!(place(&audience, &with(wrong.clone()), &body).status, 401, "{why}");
+        unauthorized(place(&audience, &with(wrong.clone()), &body));
+        place(&neither, &with(wrong), &body).is(201);
+    }
+    for (why, wrong) in [
+        ("no issuer", json!({"aud": "tickets"})),
+        ("another issuer", json!({"iss": "https://id.example/"})),
+        ("an issuer of another kind", json!({"iss": true})),
+    ] {
+        assert_eq!(place(&issuer, &with(wrong.clone()), &body).status, 401, "{why}");
+        place(&neither, &with(wrong), &body).is(201);
+    }
 }
 
 fn unauthorized(answer: Answer) {
@@ -104,6 +148,35 @@ fn a_buyers_calls_need_the_buyers_token() {
     assert_eq!(server.item("t")["available"], 48);
     let release = format!("{path}/release");
     server.call("POST", release).bearer(&token("ann")).send().is(200);
+}
+
+#[test]
+fn a_token_is_good_from_its_nbf_on() {
+    let server = guarded();
+    let claims = json!({"sub": "ann", "exp": now() + 3600, "nbf": now() - 1});
+    let good = signed(&json!({"alg": "HS256", "typ": "JWT"}), &claims, SECRET);
+    place(&server, &good, &json!({"buyer_id": "ann", "item_id": "t"})).is(201);
+}
+
+#[test]
+fn whoever_may_not_order_for_a_buyer_uses_up_none_of_its_rate() {
+    let server = Setup::new()
+        .args(&["--item", "t=50", "--limit-per-buyer", "1"])
+        .env("FLUX_BUYER_JWT_SECRET", SECRET)
+        .start();
+    let order = json!({"buyer_id": "ann", "item_id": "t"});
+    let bought = json!({"user_id": "ann", "item_id": "t"});
+    for _ in 0..5 {
+        unauthorized(server.post("/v1/orders", &order));
+        unauthorized(server.post("/buy", &bought));
+        place(&server, &token("bob"), &order).problem(403, "forbidden");
+        let buy = server.call("POST", "/buy").bearer(&token("bob")).json(&bought);
+        buy.send().problem(403, "forbidden");
+        for (why, bad) in bad_tokens("ann") {
+            assert_eq!(place(&server, &bad, &order).status, 401, "{why}");
+        }
+    }
+    place(&server, &token("ann"), &order).is(201);
 }
 
 #[test]

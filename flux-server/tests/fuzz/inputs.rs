@@ -10,6 +10,10 @@ use proptest::sample::{Index, select};
 const METHODS: [&str; 9] =
     ["GET", "POST", "PUT", "HEAD", "OPTIONS", "DELETE", "PATCH", "TRACE", "get"];
 
+/// The operator's token, so that the calls it opens are tried too.
+pub(crate) const OPERATOR: &str = "operator";
+const BEARER: &str = "Authorization: Bearer operator\r\n";
+
 /// Tokens that tend to break readers of HTTP, JSON and percent-encoding.
 pub(crate) const TOKENS: [&[u8]; 38] = [
     b"\r\n",
@@ -76,12 +80,14 @@ pub(crate) fn sound_requests() -> Vec<Vec<u8>> {
     let mut requests: Vec<Vec<u8>> = gets
         .iter()
         .map(|path| {
-            format!("GET {path} HTTP/1.1\r\nHost: localhost\r\nx-request-id: a\r\n\r\n").into()
+            format!("GET {path} HTTP/1.1\r\nHost: localhost\r\n{BEARER}x-request-id: a\r\n\r\n")
+                .into()
         })
         .collect();
     let mut with_body = |method: &str, path: &str, head: &str, body: &str| {
-        let kind = "Host: localhost\r\nContent-Type: application/json";
-        let (length, plain) = (body.len(), format!("{method} {path} HTTP/1.1\r\n{kind}\r\n{head}"));
+        let kind = "Host: localhost\r\nContent-Type: application/json\r\n";
+        let plain = format!("{method} {path} HTTP/1.1\r\n{kind}{BEARER}{head}");
+        let length = body.len();
         requests.push(format!("{plain}Content-Length: {length}\r\n\r\n{body}").into());
         let chunked = format!("{length:x}\r\n{body}\r\n0\r\n\r\n");
         requests.push(format!("{plain}Transfer-Encoding: chunked\r\n\r\n{chunked}").into());
@@ -371,21 +377,25 @@ pub(crate) fn asked() -> impl Strategy<Value = Asked> {
         8 => Just("application/json"), 1 => Just("text/plain"), 1 => Just("application/json;x"),
     ];
     let text = || "[ -~]{0,20}";
+    let bearer = prop_oneof![
+        8 => Just(format!("Bearer {OPERATOR}")),
+        1 => Just("Bearer x".to_owned()),
+        1 => text().prop_map(String::from),
+    ];
     let header = prop_oneof![
         4 => (0..40_u32).prop_map(|n| format!("Prefer: wait={n}")),
         2 => "[ -~]{0,20}".prop_map(|text| format!("Prefer: {text}")),
         2 => text().prop_map(|text| format!("Idempotency-Key: {text}")),
         1 => text().prop_map(|text| format!("x-request-id: {text}")),
         1 => text().prop_map(|text| format!("Origin: {text}")),
-        1 => text().prop_map(|text| format!("Authorization: {text}")),
     ];
     let method = prop_oneof![4 => Just("GET"), 1 => select(&METHODS[..])];
     let body = prop_oneof![3 => Just(String::new()), 1 => members(value()), 1 => value()];
     let call = prop_oneof![1 => (method, target(), body), 2 => likely()];
     let body_changes = prop_oneof![5 => Just(Vec::new()), 1 => changes(4)];
-    (call, kind, vec(header, 0..3), body_changes).prop_map(
-        |((method, path, body), kind, headers, changes)| {
-            let mut lines = format!("Content-Type: {kind}\r\n");
+    (call, kind, bearer, vec(header, 0..3), body_changes).prop_map(
+        |((method, path, body), kind, bearer, headers, changes)| {
+            let mut lines = format!("Content-Type: {kind}\r\nAuthorization: {bearer}\r\n");
             headers.iter().for_each(|header| {
                 write!(lines, "{header}\r\n").expect("a string takes all");
             });

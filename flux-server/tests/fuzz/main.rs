@@ -21,10 +21,11 @@ use flux_server::api::route::Route;
 use flux_server::app::App;
 use flux_server::serve;
 use flux_server::setup::config::{Config, LogFormat};
+use flux_server::setup::secret::Secret;
 use flux_server::telemetry::{Figures, Http, Telemetry};
 use harness::{Answer, check};
 use http::{HeaderMap, HeaderName, HeaderValue};
-use inputs::{Asked, TOKENS, apply, asked, changes, pieces, sound_requests};
+use inputs::{Asked, OPERATOR, TOKENS, apply, asked, changes, pieces, sound_requests};
 use proptest::collection::vec;
 use proptest::prelude::*;
 use proptest::sample::{Index, select};
@@ -79,7 +80,8 @@ impl Shop {
                 flux.put_item(spec).await.expect("put");
             }
             let args = "flux-server --head-timeout 0.05 --body-timeout 0.05 --idle-timeout 0.1";
-            let config = Config::parse_from(args.split(' '));
+            let mut config = Config::parse_from(args.split(' '));
+            config.operator_token = Some(Secret::new("operator", OPERATOR).expect("a token"));
             Arc::new(App::new(flux, &config, figures(), Http::new(Route::ALL.map(Route::name))))
         });
         Self { runtime, app, served: 0, seen: BTreeMap::new() }

@@ -73,6 +73,14 @@ fn template(path: &str) -> Option<&'static str> {
     paths.keys().map(String::as_str).find(|template| fits(template))
 }
 
+/// Whether the call is for the operator.
+pub(super) fn is_operators(method: &str, path: &str) -> bool {
+    let key = if method == "HEAD" { "get".to_owned() } else { method.to_ascii_lowercase() };
+    let security = template(path).map(|template| &DOCUMENT["paths"][template][key]["security"]);
+    let ways = security.and_then(Value::as_array).map_or(&[][..], Vec::as_slice);
+    ways.iter().any(|way| way["operator"].is_array()) && !ways.contains(&json!({}))
+}
+
 /// The pointer to the document's description of the answer of `status` to this call.
 fn documented(method: &str, path: &str, status: u16, context: &str) -> Option<String> {
     let found = match template(path) {

@@ -9,4 +9,4 @@ mod server;
 pub(crate) use call::{Answer, Call};
 pub(crate) use document::{DOCUMENT, check, matches};
 pub(crate) use raw::Connection;
-pub(crate) use server::{Server, Setup, until};
+pub(crate) use server::{OPERATOR, Server, Setup, until};

@@ -1,10 +1,11 @@
 //! A connection where each byte matters.
 
 use std::io::{ErrorKind, Read, Write};
-use std::net::{Shutdown, TcpStream};
+use std::net::{Ipv4Addr, Shutdown, SocketAddr, TcpStream};
 use std::time::Duration;
 
 use http::{HeaderMap, HeaderName, HeaderValue};
+use socket2::{Domain, Socket, Type};
 
 use super::call::Answer;
 use super::document;
@@ -21,10 +22,12 @@ pub(crate) struct Connection {
 
 impl Server {
     pub(crate) fn connect(&self) -> Connection {
-        let stream = TcpStream::connect(self.address()).expect("the server accepts");
-        stream.set_read_timeout(Some(PATIENCE)).expect("a time-out");
-        stream.set_nodelay(true).expect("an option");
-        Connection { stream, read: Vec::new() }
+        Connection::of(TcpStream::connect(self.address()).expect("the server accepts"))
+    }
+
+    /// Connects from `127.0.0.HOST`, which is another peer for each `HOST`.
+    pub(crate) fn connect_from(&self, host: u8) -> Connection {
+        Connection::between(host, self.address())
     }
 
     /// Sends these bytes on a fresh connection and reads one answer.
@@ -37,6 +40,21 @@ impl Server {
 }
 
 impl Connection {
+    fn of(stream: TcpStream) -> Self {
+        stream.set_read_timeout(Some(PATIENCE)).expect("a time-out");
+        stream.set_nodelay(true).expect("an option");
+        Self { stream, read: Vec::new() }
+    }
+
+    /// One from `127.0.0.HOST` that the system keeps little of that is not read.
+    pub(crate) fn between(host: u8, to: SocketAddr) -> Self {
+        let socket = Socket::new(Domain::IPV4, Type::STREAM, None).expect("a socket");
+        socket.set_recv_buffer_size(16 * 1024).expect("an option");
+        socket.bind(&SocketAddr::from((Ipv4Addr::new(127, 0, 0, host), 0)).into()).expect("bound");
+        socket.connect(&to.into()).expect("the server accepts");
+        Self::of(socket.into())
+    }
+
     pub(crate) fn send(&mut self, bytes: impl AsRef<[u8]>) {
         // A server that has answered may close before it has read everything.
         let _ = self.stream.write_all(bytes.as_ref());

@@ -4,7 +4,7 @@
 use std::io::{BufRead, BufReader, Read};
 use std::net::{Ipv4Addr, SocketAddr};
 use std::path::{Path, PathBuf};
-use std::process::{Child, Command, ExitStatus, Stdio};
+use std::process::{Child, ChildStderr, Command, ExitStatus, Stdio};
 use std::sync::{Arc, Mutex, mpsc};
 use std::thread;
 use std::time::{Duration, Instant};
@@ -15,20 +15,35 @@ use ureq::Agent;
 /// Far more than a start or a stop takes; only a hang is longer.
 const PATIENCE: Duration = Duration::from_secs(30);
 
+/// The operator's token of servers that are told of no other. Calls that need it bring it
+/// unless they say who they are.
+pub(crate) const OPERATOR: &str = "the-operators-token-of-the-tests";
+
 /// A server to be started.
 pub(crate) struct Setup {
     args: Vec<String>,
     env: Vec<(String, String)>,
+    operator: Option<&'static str>,
     listen: Option<String>,
+    /// What the shell sets before it becomes the server.
+    limits: Option<String>,
     home: Arc<TempDir>,
 }
 
 impl Setup {
-    /// No arguments but where to listen, an empty environment, an empty
-    /// directory.
+    /// No arguments but where to listen, no environment but the operator's
+    /// token, an empty directory.
     pub(crate) fn new() -> Self {
         let home = Arc::new(tempfile::tempdir().expect("a directory for the server"));
-        Self { args: Vec::new(), env: Vec::new(), listen: Some("127.0.0.1:0".to_owned()), home }
+        let listen = Some("127.0.0.1:0".to_owned());
+        Self {
+            args: Vec::new(),
+            env: Vec::new(),
+            operator: Some(OPERATOR),
+            listen,
+            limits: None,
+            home,
+        }
     }
 
     pub(crate) fn args(mut self, args: &[&str]) -> Self {
@@ -38,6 +53,13 @@ impl Setup {
 
     pub(crate) fn env(mut self, name: &str, value: &str) -> Self {
         self.env.push((name.to_owned(), value.to_owned()));
+        if name == "FLUX_OPERATOR_TOKEN" { self.without_operator() } else { self }
+    }
+
+    /// Leaves the operator's token to the environment, a file or the server,
+    /// and calls without one.
+    pub(crate) fn without_operator(mut self) -> Self {
+        self.operator = None;
         self
     }
 
@@ -52,14 +74,41 @@ impl Setup {
         self
     }
 
+    /// It may have so many files open.
+    pub(crate) fn files_max(mut self, files: u32) -> Self {
+        self.limits = Some(format!("ulimit -n {files}"));
+        self
+    }
+
     /// A file in the server's working directory.
     pub(crate) fn file(self, name: &str, contents: &str) -> Self {
         std::fs::write(self.home.path().join(name), contents).expect("a file for the server");
         self
     }
 
+    /// Lets no file grow beyond so many blocks of 512 or 1,024 bytes, as the
+    /// shell counts them: more is an error, as on a disk that is full.
+    #[allow(dead_code, reason = "not every test program fills a disk")]
+    pub(crate) fn file_blocks_max(mut self, blocks: u32) -> Self {
+        self.limits = Some(format!(r#"trap "" XFSZ; ulimit -f {blocks}"#));
+        self
+    }
+
     fn spawn(&self) -> Child {
-        let mut command = Command::new(env!("CARGO_BIN_EXE_flux-server"));
+        self.spawn_with(Stdio::piped(), Stdio::piped())
+    }
+
+    /// Starts it with these outputs.
+    pub(crate) fn spawn_with(&self, stdout: Stdio, stderr: Stdio) -> Child {
+        let program = env!("CARGO_BIN_EXE_flux-server");
+        let mut command = match &self.limits {
+            None => Command::new(program),
+            Some(limits) => {
+                let mut shell = Command::new("/bin/sh");
+                shell.args(["-c", &format!(r#"{limits}; exec "$0" "$@""#), program]);
+                shell
+            }
+        };
         if let Some(address) = &self.listen {
             command.args(["--listen", address]);
         }
@@ -67,21 +116,32 @@ impl Setup {
             .args(&self.args)
             .env_clear()
             .envs(aws(self.home.path()))
+            .envs(self.operator.map(|token| ("FLUX_OPERATOR_TOKEN", token)))
             .envs(self.env.iter().map(|(name, value)| (name, value)))
             .current_dir(self.home.path())
             .stdin(Stdio::null())
-            .stdout(Stdio::piped())
-            .stderr(Stdio::piped());
+            .stdout(stdout)
+            .stderr(stderr);
         command.spawn().expect("the binary starts")
     }
 
     /// Starts it and waits until it listens.
     pub(crate) fn start(self) -> Server {
+        self.start_with(|log, stderr| drop(log.follow(stderr, None))).0
+    }
+
+    /// The same, but nobody reads its log.
+    #[allow(dead_code, reason = "not every test program leaves a log unread")]
+    pub(crate) fn start_unread(self) -> (Server, ChildStderr) {
+        self.start_with(|_, stderr| stderr)
+    }
+
+    fn start_with<T>(self, read: impl FnOnce(&Log, ChildStderr) -> T) -> (Server, T) {
         let mut child = self.spawn();
         let log = Log::default();
         let (told, hears) = mpsc::channel();
         log.follow(child.stdout.take().expect("piped"), Some(told));
-        log.follow(child.stderr.take().expect("piped"), None);
+        let reading = read(&log, child.stderr.take().expect("piped"));
         let Ok(address) = hears.recv_timeout(PATIENCE) else {
             child.kill().expect("it is ours");
             panic!("the server did not say where it listens:\n{}", log.text());
@@ -95,7 +155,8 @@ impl Setup {
             .timeout_global(Some(Duration::from_secs(60)))
             .build()
             .into();
-        Server { child, port, log, agent, home: self.home }
+        let server = Server { child, port, log, agent, operator: self.operator, home: self.home };
+        (server, reading)
     }
 
     /// Runs it to its end, as where the configuration is wrong, and returns
@@ -212,6 +273,7 @@ pub(crate) struct Server {
     port: u16,
     log: Log,
     home: Arc<TempDir>,
+    pub(super) operator: Option<&'static str>,
     pub(super) agent: Agent,
 }
 
@@ -233,6 +295,12 @@ impl Server {
         self.log.text()
     }
 
+    /// The log, once it has this.
+    #[track_caller]
+    pub(crate) fn logged(&self, what: &str) -> String {
+        until(what, PATIENCE, || Some(self.log()).filter(|log| log.contains(what)))
+    }
+
     pub(crate) fn home(&self) -> &Path {
         self.home.path()
     }
@@ -246,7 +314,7 @@ impl Server {
     pub(crate) fn crash(mut self) -> Setup {
         self.child.kill().expect("it is ours");
         self.child.wait().expect("it is ours");
-        Setup { home: Arc::clone(&self.home), ..Setup::new() }
+        Setup { home: Arc::clone(&self.home), operator: self.operator, ..Setup::new() }
     }
 
     /// Sends a signal by name, `TERM` or `INT`.

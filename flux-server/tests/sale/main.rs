@@ -1,6 +1,6 @@
 //! Whole sales against the real binary: a crowd that repeats itself, a server
-//! that is killed or told to stop in the middle, callers who only hold
-//! connections.
+//! that is killed, told to stop or left without room on its disk in the middle,
+//! callers who only hold connections, outputs that nobody reads.
 
 // Each test program uses a part of it.
 #[allow(dead_code, unused_imports)]
@@ -9,7 +9,9 @@ mod harness;
 
 mod client;
 mod crowd;
+mod full_disk;
 mod killed;
+mod output;
 mod patience;
 mod stopped;
 mod whole;

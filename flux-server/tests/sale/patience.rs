@@ -74,14 +74,14 @@ fn an_idle_connection_is_closed_without_a_word() {
 
 #[test]
 fn one_connection_too_many_is_503() {
-    let server = Server::start(&["--connections-max", "2"]);
+    let server = Server::start(&["--connections-max", "2", "--connections-per-peer", "2"]);
     let mut connections = [server.connect(), server.connect()];
     for connection in &mut connections {
         connection.send(GET);
         connection.answer("GET").expect("an answer").is(200);
     }
     let mut third = server.connect();
-    third.send(GET);
+    third.send("GET /v1/items HTTP/1.1\r\nHost: flux\r\n\r\n");
     let answer = third.answer("GET").expect("an answer").problem(503, "unavailable");
     answer.header("retry-after");
     assert!(third.is_closed());
@@ -89,7 +89,7 @@ fn one_connection_too_many_is_503() {
     drop(connections);
     until("there is room again", Duration::from_secs(10), || {
         let mut fourth = server.connect();
-        fourth.send(GET);
+        fourth.send("GET /v1/items HTTP/1.1\r\nHost: flux\r\n\r\n");
         fourth.answer("GET").filter(|answer| answer.status == 200)
     });
 }

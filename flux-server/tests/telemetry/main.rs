@@ -331,7 +331,7 @@ fn the_log_suits_whoever_reads_it() {
         let log = server.log();
         log.lines().filter(|line| !line.starts_with("listening on")).map(str::to_owned).collect()
     };
-    let warned = "FLUX_OPERATOR_TOKEN";
+    let warned = "FLUX_BUYER_JWT_SECRET";
 
     let text: Vec<String> = says(Setup::new(), warned);
     for (line, says) in [
@@ -382,9 +382,10 @@ fn the_journal_is_told_priorities_and_no_time() {
     server.kill().expect("it is ours");
     server.wait().expect("it is ours");
     let log = std::fs::read_to_string(home.path().join("journal")).expect("it is there");
-    assert!(log.contains("FLUX_OPERATOR_TOKEN"), "{log}");
+    assert!(log.contains("FLUX_BUYER_JWT_SECRET"), "{log}");
     let is_ours = |line: &str| {
         line.starts_with("<4>flux_server: ")
+            || line.starts_with("<6>flux_server::setup::operator_token: ")
             || line.starts_with("<6>flux_core::backends::embedded: ")
     };
     assert!(log.lines().all(is_ours), "{log}");

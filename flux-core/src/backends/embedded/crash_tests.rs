@@ -4,17 +4,20 @@
 use std::collections::{BTreeMap, HashMap, HashSet};
 use std::io::ErrorKind;
 use std::pin::pin;
-use std::task::{Context, Waker};
+use std::task::{Context, Poll, Waker};
 
 use super::disk::{Dice, Disk, Fault};
 use super::*;
-use crate::backends::state::ledger::tests::{T0, hold, item, order, units};
+use crate::backends::state::ledger::tests::{T0, hold, item, order, release, units};
 use crate::protocol::{
-    Ask, BuyerCap, Claim, Commit, CommitOutcome, ItemId, ItemSpec, Line, Message, Order, OrderId,
-    OrderStatus, PaymentRef, Stock, Timestamp, Verdict, View,
+    Ask, BuyerCap, Claim, Commit, CommitOutcome, Expect, ItemId, ItemSpec, Line, Message, Order,
+    OrderId, OrderState, OrderStatus, OrderWrite, PaymentRef, Reason, Stock, Timestamp, Verdict,
+    View,
 };
 use crate::seams::{ConfirmOutcome, OrderFilter, Payment, PutOutcome, SeamError};
 
+/// So few that some are forgotten all the time.
+const REJECTED_MAX: u64 = 5;
 const HALL: [&str; 6] = ["s0", "s1", "s2", "s3", "s4", "s5"];
 
 /// The values that may be found: the one that was acknowledged, or any tried since.
@@ -71,7 +74,11 @@ struct Model {
 }
 
 fn open(disk: &Disk) -> Result<Backend, OpenError> {
-    let limits = QueueLimits { visibility: VISIBILITY, depth_max: DEPTH_MAX };
+    let limits = Limits {
+        queue: QueueLimits { visibility: VISIBILITY, depth_max: DEPTH_MAX },
+        rejected: Retention { max: REJECTED_MAX, ..Retention::DEFAULT },
+        buyers: BuyerRules::default(),
+    };
     let path = Path::new("disk");
     if disk.live().is_empty() {
         let db = Builder::new().create_with_backend(disk.clone()).map_err(Failure::from);
@@ -284,7 +291,10 @@ impl Model {
         }
         for (id, known) in &mut self.orders {
             let order = by_id.get(id).copied();
-            known.check(order, id);
+            let acknowledged = known.acknowledged.as_ref();
+            if order.is_some() || acknowledged.is_none_or(|o| o.reason().is_none()) {
+                known.check(order, id);
+            }
             *known = Known { acknowledged: order.cloned(), tried: Vec::new() };
             let read = backend.store.orders(&[*id]).await.expect("orders");
             assert_eq!(read[0].as_ref(), order);
@@ -394,7 +404,7 @@ async fn crash(seed: u64, fault: Fault) {
                     assert!(disk.failed(), "{error}");
                     assert!(matches!(error, SeamError::Broken { .. }), "{error}");
                     let later = model.put(&backend, &mut dice).await;
-                    assert!(matches!(later, Err(SeamError::Broken { .. })), "{later:?}");
+                    assert!(matches!(later, Err(SeamError::Stopped { .. })), "{later:?}");
                     break;
                 }
             }
@@ -449,20 +459,81 @@ async fn a_disk_that_can_only_be_read_is_refused() {
 #[tokio::test]
 async fn a_full_disk_is_named_once_and_kept_as_the_source_up_to_the_caller_of_the_engine() {
     let disk = Disk::default();
-    let flux = crate::Flux::builder(open(&disk).expect("opens")).start();
+    // A clock without a boot: its position is not kept, so the order's is the write that fails.
+    let clock = std::sync::Arc::new(crate::clock::TokioClock::starting_at(T0));
+    let flux = crate::Flux::builder(open(&disk).expect("opens")).clock(clock).start();
     flux.put_item(ItemSpec::pool("a", 9).expect("pool")).await.expect("put");
     disk.fail_after(0, Fault::Fails(ErrorKind::StorageFull));
-    for _ in 0..2 {
-        let asked = crate::OrderRequest::units("ann", "a", 1).expect("a request");
-        let error = flux.place(asked).await.expect_err("the disk is full");
-        assert!(matches!(error, crate::Error::Backend(SeamError::Broken { .. })), "{error:?}");
-        let said = error.to_string();
-        assert!(said.starts_with("embedded store is broken: a write failed"), "{said}");
-        assert_eq!(said.matches("broken").count(), 1, "{said}");
-        let mut chain = std::iter::successors(Some(&error as &dyn Error), |&error| error.source());
-        let io = chain.find_map(|error| error.downcast_ref::<io::Error>());
-        assert_eq!(io.map(io::Error::kind), Some(ErrorKind::StorageFull), "{error:?}");
+    let asked = crate::OrderRequest::units("ann", "a", 1).expect("a request");
+    let error = flux.place(asked).await.expect_err("the disk is full");
+    assert!(matches!(error, crate::Error::Backend(SeamError::Broken { .. })), "{error:?}");
+    let said = error.to_string();
+    assert!(said.starts_with("embedded store is broken: a write failed"), "{said}");
+    assert_eq!(said.matches("broken").count(), 1, "{said}");
+    assert_is_full(&error);
+
+    // There is room again, and yet nothing is done: the next open goes by the file.
+    disk.mend();
+    let later = flux.item(&item("a")).await.expect_err("the store has stopped");
+    assert!(matches!(later, crate::Error::Backend(SeamError::Stopped { .. })), "{later:?}");
+    assert_is_full(&later);
+    let failure = flux.failed().await;
+    assert!(matches!(failure, crate::Failure::Backend(SeamError::Stopped { .. })), "{failure:?}");
+    assert_is_full(&failure);
+}
+
+#[track_caller]
+fn assert_is_full(error: &(dyn Error + 'static)) {
+    let mut chain = std::iter::successors(Some(error), |&error| error.source());
+    let io = chain.find_map(|error| error.downcast_ref::<io::Error>());
+    assert_eq!(io.map(io::Error::kind), Some(ErrorKind::StorageFull), "{error:?}");
+}
+
+/// Only what was on its way when the disk filled up is in doubt.
+#[tokio::test]
+async fn what_comes_after_a_full_disk_is_refused_and_reopening_finds_what_was_acknowledged() {
+    let disk = Disk::default();
+    let flux = crate::Flux::builder(open(&disk).expect("opens")).start();
+    flux.put_item(ItemSpec::pool("a", 9_000).expect("pool")).await.expect("put");
+    let asked = || crate::OrderRequest::units("ann", "a", 1).expect("a request");
+    disk.fail_after(60, Fault::Fails(ErrorKind::StorageFull));
+    let (mut held, mut queued) = (Vec::new(), Vec::new());
+    // The call that fails may have met the fault, or have come after one that did.
+    loop {
+        let Ok(order) = flux.place(asked()).await else { break };
+        held.push(order);
+        let Ok(order) = flux.submit(asked()).await else { break };
+        queued.push(order.id);
     }
+    disk.mend();
+    let id = held[0].id;
+    let payment = || crate::PaymentRef::new("p").expect("a reference");
+    for refused in [
+        flux.submit(asked()).await,
+        flux.place(asked()).await,
+        flux.place_within(asked(), Duration::from_secs(1)).await,
+        flux.confirm(id, payment()).await,
+        flux.release(id).await,
+    ] {
+        match refused {
+            Err(crate::Error::Backend(error)) => assert!(!error.may_have_applied(), "{error:?}"),
+            refused => assert!(matches!(refused, Err(crate::Error::ShuttingDown)), "{refused:?}"),
+        }
+    }
+    flux.failed().await;
+    flux.shutdown().await;
+    drop(flux);
+
+    let flux = crate::Flux::builder(open(&disk).expect("opens")).start();
+    for order in &held {
+        assert_eq!(flux.order(order.id).await.expect("read").as_ref(), Some(order));
+    }
+    for id in queued {
+        let order = flux.wait(id, Duration::from_secs(60)).await.expect("it was accepted");
+        assert_eq!(order.status(), crate::OrderStatus::Held);
+    }
+    assert!(flux.audit().await.expect("read").is_clean());
+    flux.shutdown().await;
 }
 
 #[tokio::test]
@@ -511,6 +582,31 @@ async fn a_crash_counts_as_a_delivery_and_a_close_does_not() {
     }));
     assert!(unwound.is_err());
     assert_eq!(attempt(&disk).await.1, 8, "it was closed by a panic");
+}
+
+#[tokio::test]
+async fn crashes_before_a_message_was_sent_are_no_deliveries_of_it() {
+    let (mut disk, mut dice) = (Disk::default(), Dice(0));
+    // More than a message may live to see.
+    for _ in 0..120 {
+        let backend = open(&disk).expect("opens");
+        let image = disk.after_power_loss(&mut dice);
+        drop(backend);
+        disk = Disk::holding(image);
+    }
+    let accepts = crate::Flux::builder(open(&disk).expect("opens"));
+    let accepts = accepts.role(crate::Role::AcceptOnly).start();
+    accepts.put_item(ItemSpec::pool("a", 5).expect("a pool")).await.expect("put");
+    let request = crate::OrderRequest::units("ann", "a", 1).expect("a request");
+    let queued = accepts.submit(request).await.expect("accepted");
+    accepts.shutdown().await;
+    drop(accepts);
+
+    let flux = crate::Flux::builder(open(&disk).expect("opens")).start();
+    let order = flux.wait(queued.id, Duration::from_secs(60)).await;
+    assert_eq!(order.expect("it was accepted").status(), OrderStatus::Held);
+    assert_eq!(flux.dead_letters(9).await.expect("read"), []);
+    flux.shutdown().await;
 }
 
 /// Polls once; a future that needs the disk is not done.
@@ -564,4 +660,96 @@ async fn nothing_is_answered_or_shown_before_it_is_on_disk() {
     assert_eq!(stock.await.expect("stock").expect("there").1, Stock::Pool { available: 8 });
     assert_eq!(put.await.expect("put"), PutOutcome::Changed);
     assert_eq!(items.await.expect("items")[0].as_ref().expect("there").spec.capacity(), 10);
+}
+
+#[tokio::test]
+async fn an_order_is_not_shown_as_it_was_while_its_change_is_on_its_way_to_the_disk() {
+    let disk = Disk::default();
+    let Backend { store, .. } = open(&disk).expect("opens");
+    store.put_item(&ItemSpec::pool("a", 9).expect("pool")).await.expect("put");
+    let token = store.claim(&[item("a")]).await.expect("claim")[0].clone().expect("there").token;
+    let commit = |write| [Commit { claims: vec![(item("a"), token)], writes: vec![write] }];
+    let order = order(1, "ann", vec![units("a", 1)]);
+    store.commit(&commit(hold(&order))).await.expect("committed");
+    let ended = release(&order);
+
+    let stuck = disk.stick();
+    let change = commit(ended.clone());
+    let mut changed = pin!(store.commit(&change));
+    assert!(is_pending(changed.as_mut()), "committed");
+    let ids = [order.id];
+    let mut read = pin!(store.orders(&ids));
+    assert!(is_pending(read.as_mut()), "read");
+    drop(stuck);
+    assert_eq!(read.await.expect("read"), [Some(ended.order)]);
+    changed.await.expect("committed");
+}
+
+#[tokio::test]
+async fn what_is_on_disk_is_answered_so_though_the_disk_fails_before_anybody_asks() {
+    let disk = Disk::default();
+    let Backend { queue, .. } = open(&disk).expect("opens");
+    let messages = [1, 2].map(|n| [Message::Place(order(n, "ann", vec![units("a", 1)]))]);
+    let mut first = pin!(queue.send(&messages[0]));
+    assert!(is_pending(first.as_mut()), "sent");
+    // Found once it is on disk.
+    assert!(queue.find(messages[0][0].order_id()).await.expect("found").is_some());
+    disk.fail_after(0, Fault::PowerLoss);
+    queue.send(&messages[1]).await.expect_err("the power is off");
+    first.await.expect("it is on disk");
+}
+
+/// Begins calls until one is refused; all others end once the disk goes on.
+async fn begun_until_refused<Fut>(disk: &Disk, mut begin: impl FnMut(u128) -> Fut)
+where
+    Fut: Future<Output = Result<(), SeamError>>,
+{
+    let stuck = disk.stick();
+    let mut begun = Vec::new();
+    let refused = loop {
+        let number = begun.len() as u128;
+        assert!(number < 40, "nothing is refused");
+        let mut call = Box::pin(begin(number));
+        match call.as_mut().poll(&mut Context::from_waker(Waker::noop())) {
+            Poll::Pending => begun.push(call),
+            Poll::Ready(answer) => break answer,
+        }
+    };
+    assert!(matches!(refused, Err(SeamError::Overloaded { .. })), "{refused:?}");
+    assert!(begun.len() > 5, "only {} wait", begun.len());
+    drop(stuck);
+    for call in begun {
+        call.await.expect("it is on disk");
+    }
+    begin(40).await.expect("there is room again");
+}
+
+#[tokio::test]
+async fn what_waits_for_a_slow_disk_is_bounded() {
+    let disk = Disk::default();
+    let Backend { queue, store, .. } = open(&disk).expect("opens");
+    let seats: Vec<String> = (0..100).map(|n| format!("{n:0>128}")).collect();
+    let line = Line::seats("h", &seats).expect("seats");
+    let large = &order(0, "ann", vec![line]);
+    // Some megabytes each time.
+    let orders = |number: u128| {
+        let ids = (number * 400..(number + 1) * 400).map(uuid::Uuid::from_u128);
+        ids.map(move |id| Order { id: OrderId::from_uuid(id), ..large.clone() })
+    };
+    begun_until_refused(&disk, |number| {
+        let messages: Vec<_> = orders(number).map(Message::Place).collect();
+        let queue = &queue;
+        async move { queue.send(&messages).await }
+    })
+    .await;
+    begun_until_refused(&disk, |number| {
+        let turned_down = |order: Order| {
+            let order = order.with_state(OrderState::Rejected(T0, Reason::SeatTaken));
+            OrderWrite { order, expect: Expect::Absent }
+        };
+        let writes = orders(number).map(turned_down).collect();
+        let (store, commit) = (&store, Commit { claims: Vec::new(), writes });
+        async move { store.commit(&[commit]).await.map(drop) }
+    })
+    .await;
 }

@@ -11,19 +11,31 @@ use std::sync::{Arc, Condvar, Mutex, MutexGuard};
 use std::thread::JoinHandle;
 use std::time::{Duration, Instant};
 
-use redb::{Database, Table, TableDefinition};
+use redb::{Database, ReadTransaction, ReadableDatabase, Table, TableDefinition, WriteTransaction};
 use tokio::sync::watch;
 
 use super::{SERVICE, cause};
+use crate::clock::ClockReference;
 use crate::seams::SeamError;
 
-/// Format version, generation, crashes and whether it was closed.
+/// Format version, generation, crashes, whether it was closed, and how many
+/// orders were ever numbered and forgotten.
 pub(crate) const META: TableDefinition<'_, &str, u64> = TableDefinition::new("meta");
 /// In [`META`]: 1 once a close has written everything, 0 from the next open on.
 pub(crate) const CLEAN: &str = "clean";
+/// In [`META`]: the boot that the clock was kept in, and its moment by the clock.
+pub(crate) const CLOCK: [&str; 2] = ["boot", "booted_at"];
 /// Definitions, by item id.
 pub(crate) const ITEMS: TableDefinition<'_, &str, &[u8]> = TableDefinition::new("items");
-/// One row for each order, by sequence number, which have no gaps.
+/// In [`META`]: the version of the tables.
+pub(crate) const FORMAT: &str = "format";
+/// The version since which rows of orders may be missing: those forgotten.
+pub(crate) const FORMAT_WITH_GAPS: u64 = 2;
+/// In [`META`]: the number of the next new order, when orders were last forgotten.
+pub(crate) const NUMBERED: &str = "numbered";
+/// In [`META`]: the number of orders that were forgotten.
+pub(crate) const FORGOTTEN: &str = "forgotten";
+/// One row for each order that is not forgotten, by sequence number.
 pub(crate) const ORDERS: TableDefinition<'_, u64, &[u8]> = TableDefinition::new("orders");
 /// Messages sent together, by the sequence number of the first.
 pub(crate) const QUEUE: TableDefinition<'_, u64, &[u8]> = TableDefinition::new("queue");
@@ -38,10 +50,13 @@ const GROUP_BYTES_MAX: usize = 64 << 20;
 #[derive(Debug, Default)]
 pub(crate) struct Group {
     pub(crate) orders: Vec<OrderRows>,
+    /// Orders whose rows are removed, some of them perhaps of this group.
+    pub(crate) forgotten: Vec<u64>,
     pub(crate) items: Vec<(String, Vec<u8>)>,
     /// `None` removes the row; so below.
     pub(crate) queue: Vec<(u64, Option<Vec<u8>>)>,
     pub(crate) dead: Vec<(u64, Option<Vec<u8>>)>,
+    pub(crate) clock: Option<ClockReference>,
 }
 
 /// Rows of orders in one buffer.
@@ -62,8 +77,9 @@ impl OrderRows {
 
 impl Group {
     fn is_empty(&self) -> bool {
-        let Self { orders, items, queue, dead } = self;
-        orders.is_empty() && items.is_empty() && queue.is_empty() && dead.is_empty()
+        let Self { orders, forgotten, items, queue, dead, clock } = self;
+        let is_idle = queue.is_empty() && dead.is_empty() && clock.is_none();
+        is_idle && orders.is_empty() && forgotten.is_empty() && items.is_empty()
     }
 
     fn orders(&self) -> usize {
@@ -101,11 +117,33 @@ impl Group {
         Ok(())
     }
 
-    /// Writes everything. `next_seq` is the number of the next new order.
-    fn write(&self, db: &Database, next_seq: &mut u64) -> Result<(), redb::Error> {
+    /// Removes the rows of forgotten orders, and notes how many there are, so that
+    /// the next open can tell them from orders that are missing.
+    fn forget_orders(
+        &self,
+        txn: &WriteTransaction,
+        table: &mut Table<'_, u64, &'static [u8]>,
+        rows: &mut Rows,
+    ) -> Result<(), redb::Error> {
+        for seq in &self.forgotten {
+            rows.forgotten += u64::from(table.remove(seq)?.is_some());
+        }
+        let mut meta = txn.open_table(META)?;
+        meta.insert(FORMAT, FORMAT_WITH_GAPS)?;
+        meta.insert(NUMBERED, rows.numbered)?;
+        meta.insert(FORGOTTEN, rows.forgotten)?;
+        Ok(())
+    }
+
+    /// Writes everything.
+    fn write(&self, db: &Database, rows: &mut Rows) -> Result<(), redb::Error> {
         let txn = db.begin_write()?;
-        if !self.orders.is_empty() {
-            self.write_orders(&mut txn.open_table(ORDERS)?, next_seq)?;
+        if !self.orders.is_empty() || !self.forgotten.is_empty() {
+            let mut table = txn.open_table(ORDERS)?;
+            self.write_orders(&mut table, &mut rows.numbered)?;
+            if !self.forgotten.is_empty() {
+                self.forget_orders(&txn, &mut table, rows)?;
+            }
         }
         if !self.items.is_empty() {
             let mut table = txn.open_table(ITEMS)?;
@@ -125,18 +163,55 @@ impl Group {
                 };
             }
         }
+        if let Some(clock) = self.clock {
+            let mut table = txn.open_table(META)?;
+            for (name, number) in CLOCK.iter().zip([clock.boot, clock.booted_at.as_millis()]) {
+                table.insert(name, number)?;
+            }
+        }
         // Immediate durability, redb's default: on disk when this returns.
         txn.commit()?;
         Ok(())
     }
 }
 
+/// The rows of orders in the file, those ever written and those removed again.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) struct Rows {
+    /// The number of the next new order.
+    pub(crate) numbered: u64,
+    pub(crate) forgotten: u64,
+}
+
 #[derive(Debug, Clone, Default)]
 struct Progress {
     /// The newest group that is on disk.
     durable: u64,
-    /// The failure after which nothing more becomes durable.
-    broken: Option<SeamError>,
+    /// The fault after which nothing more becomes durable.
+    fault: Option<Fault>,
+}
+
+/// The end of the journal.
+#[derive(Debug, Clone)]
+struct Fault {
+    /// The answer to those who were waiting for a write.
+    in_doubt: SeamError,
+    /// The answer to those who come later.
+    later: SeamError,
+}
+
+impl Fault {
+    fn new(cause: Box<dyn Error + Send + Sync>) -> Self {
+        let reason = "a write failed, which may or may not count, and nothing more is taken: make \
+                      room or mend the disk, then reopen";
+        let in_doubt = SeamError::broken(SERVICE, reason).with_source(cause);
+        let SeamError::Broken { source, .. } = in_doubt.clone() else {
+            unreachable!("it was just made")
+        };
+        let reason = "an earlier write failed; make room or mend the disk, then reopen";
+        let later = SeamError::Stopped { service: SERVICE, reason: reason.to_owned(), source };
+        Self { in_doubt, later }
+    }
 }
 
 #[derive(Debug)]
@@ -158,6 +233,8 @@ pub(crate) struct Shared {
     open: Mutex<Open>,
     work: Condvar,
     progress: watch::Sender<Progress>,
+    /// The newest group in the file; locked while the next is written.
+    written: Mutex<u64>,
 }
 
 /// The journal and its writer. Dropping it writes what is left, marks the file
@@ -169,8 +246,8 @@ pub(crate) struct Journal {
 }
 
 impl Journal {
-    /// Starts the writer; `next_seq` is the number of the next new order.
-    pub(crate) fn start(db: Database, next_seq: u64) -> std::io::Result<Self> {
+    /// Starts the writer of a file with these rows of orders.
+    pub(crate) fn start(db: Database, rows: Rows) -> std::io::Result<Self> {
         let open = Open {
             group: Group::default(),
             number: 1,
@@ -183,11 +260,12 @@ impl Journal {
             db,
             open: Mutex::new(open),
             work: Condvar::new(),
+            written: Mutex::new(0),
             progress: watch::Sender::new(Progress::default()),
         });
         let writer = std::thread::Builder::new().name("flux-writer".into()).spawn({
             let shared = shared.clone();
-            move || shared.run(next_seq)
+            move || shared.run(rows)
         })?;
         Ok(Self { shared, writer: Some(writer) })
     }
@@ -199,8 +277,8 @@ impl Journal {
 
     /// Whether more may be appended. Ask before changing any state.
     pub(crate) fn ready(&self) -> Result<(), SeamError> {
-        if let Some(error) = &self.shared.progress.borrow().broken {
-            return Err(error.clone());
+        if let Some(fault) = &self.shared.progress.borrow().fault {
+            return Err(fault.later.clone());
         }
         if self.shared.lock().bytes > GROUP_BYTES_MAX {
             let retry_after = Duration::from_millis(100);
@@ -250,11 +328,11 @@ impl Journal {
     pub(crate) async fn durable(&self, number: u64) -> Result<(), SeamError> {
         let mut progress = self.shared.progress.subscribe();
         let progress = progress
-            .wait_for(|progress| progress.durable >= number || progress.broken.is_some())
+            .wait_for(|progress| progress.durable >= number || progress.fault.is_some())
             .await
             .expect("the sender lives as long as self");
-        match &progress.broken {
-            Some(error) if progress.durable < number => Err(error.clone()),
+        match &progress.fault {
+            Some(fault) if progress.durable < number => Err(fault.in_doubt.clone()),
             _ => Ok(()),
         }
     }
@@ -265,11 +343,25 @@ impl Shared {
         self.open.lock().expect("nothing panics under this lock")
     }
 
-    fn run(&self, mut next_seq: u64) {
+    /// A view of the file that stays as it is, and the newest group in it. Waits
+    /// for the write that is on its way, so not for a thread that may not block.
+    pub(crate) fn snapshot(&self) -> Result<(ReadTransaction, u64), redb::Error> {
+        let newest = self.written.lock().expect("nothing panics under this lock");
+        Ok((self.db.begin_read()?, *newest))
+    }
+
+    fn run(&self, mut rows: Rows) {
         while let Some((number, group)) = self.next_group() {
             let started = Instant::now();
-            let write = || group.write(&self.db, &mut next_seq);
-            let written = catch_unwind(AssertUnwindSafe(write));
+            let written = {
+                let mut newest = self.written.lock().expect("nothing panics under this lock");
+                let write = || group.write(&self.db, &mut rows);
+                let written = catch_unwind(AssertUnwindSafe(write));
+                if matches!(written, Ok(Ok(()))) {
+                    *newest = number;
+                }
+                written
+            };
             let cause: Option<Box<dyn Error + Send + Sync>> = match written {
                 Ok(Ok(())) => None,
                 Ok(Err(error)) => Some(cause(error)),
@@ -280,10 +372,7 @@ impl Shared {
                     error = &*cause as &dyn Error,
                     "a write of the embedded store failed"
                 );
-                let reason = "a write failed, which may or may not count, and nothing more is \
-                              taken: make room or mend the disk, then reopen";
-                let error = SeamError::broken(SERVICE, reason).with_source(cause);
-                self.progress.send_modify(|progress| progress.broken = Some(error));
+                self.progress.send_modify(|progress| progress.fault = Some(Fault::new(cause)));
                 return;
             }
             metrics::histogram!("flux_commit_orders").record(group.orders() as f64);

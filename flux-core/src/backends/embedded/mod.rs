@@ -5,10 +5,11 @@
 //! file has definitions, orders and messages; indexes and stock are derived
 //! from it at open. One process has it open at a time.
 //!
-//! When a write fails the store is broken: that call and all later ones answer
-//! [`SeamError::Broken`](crate::seams::SeamError::Broken), whose sources end in
-//! the [`std::io::Error`] of, say, a full disk. Opening it anew
-//! recovers everything that was acknowledged.
+//! When a write fails the store stops: the calls that wait for it answer
+//! [`SeamError::Broken`](crate::seams::SeamError::Broken), as it may count, and
+//! all later ones [`SeamError::Stopped`](crate::seams::SeamError::Stopped). The
+//! sources of both end in the [`std::io::Error`] of, say, a full disk. Opening
+//! it anew recovers everything that was acknowledged.
 //!
 //! Metrics: `flux_commit_orders` and `flux_commit_seconds`, histograms of the
 //! orders written at once and of the time that took.
@@ -22,7 +23,11 @@
 mod crash_tests;
 #[cfg(test)]
 mod disk;
+#[cfg(fuzzing)]
+#[doc(hidden)]
+pub mod fuzzing;
 mod journal;
+mod private;
 mod queue;
 mod recover;
 mod rows;
@@ -45,12 +50,14 @@ use uuid::Uuid;
 pub use queue::EmbeddedQueue;
 pub use store::EmbeddedStore;
 
-use self::journal::Journal;
-use self::recover::{FORMAT, Failure, Recovered, initialise, recover};
+use self::journal::{FORMAT_WITH_GAPS, Journal};
+use self::recover::{Failure, Limits, Recovered, initialise, recover};
 use super::Backend;
 use super::memory::{DEPTH_MAX, MemoryBus, MemoryLocks, VISIBILITY};
 use super::state::queue::QueueLimits;
+use super::state::rejected::Retention;
 use crate::clock::{Clock, SystemClock};
+use crate::protocol::BuyerRules;
 
 pub(crate) const SERVICE: &str = "embedded store";
 const FILE_NAME: &str = "flux.redb";
@@ -66,12 +73,12 @@ pub enum OpenError {
         /// The file.
         path: PathBuf,
     },
-    /// The file was written by another version of this library.
-    #[error("the data is of format {found}, this program reads format {expected}")]
+    /// The file was written by a newer version of this library.
+    #[error("the data is of format {found}, this program reads up to format {expected}")]
     Version {
         /// The version of the file.
         found: u64,
-        /// The version this program reads.
+        /// The newest version this program reads.
         expected: u64,
     },
     /// The contents are not what was written, or not a store at all.
@@ -133,7 +140,8 @@ impl Embedded {
         Self::builder(path).open()
     }
 
-    /// Opens the directory, which is made if it is missing.
+    /// Opens the directory, which is made if it is missing. What is made is its
+    /// owner's alone: mode 0700, and 0600 the file.
     ///
     /// # Errors
     /// [`OpenError`], with what to do about it.
@@ -152,11 +160,26 @@ impl Embedded {
         /// Most messages in the queue, delivered ones included; 1,000,000.
         #[builder(default = DEPTH_MAX)]
         queue_depth_max: usize,
+        /// Time for which a rejected order is remembered; a day. After that, its
+        /// id is a new order's.
+        #[builder(default = Retention::DEFAULT.keep)]
+        keep_rejected: Duration,
+        /// Most rejected orders remembered, the newest; 10,000,000.
+        #[builder(default = Retention::DEFAULT.max)]
+        rejected_max: u64,
+        /// What the store asks of buyers before they get another hold; nothing. They
+        /// may be others at each open: the orders in the file count.
+        #[builder(default)]
+        buyer_rules: BuyerRules,
         /// Dates the queue's messages; the machine's clock.
         #[builder(default = Arc::new(SystemClock))]
         clock: Arc<dyn Clock>,
     ) -> Result<Self, OpenError> {
-        let limits = QueueLimits { visibility, depth_max: queue_depth_max };
+        let limits = Limits {
+            queue: QueueLimits { visibility, depth_max: queue_depth_max },
+            rejected: Retention { keep: keep_rejected, max: rejected_max },
+            buyers: buyer_rules,
+        };
         let file = path.join(FILE_NAME);
         let mut builder = Builder::new();
         // Else a damaged page is noticed only if a crash came after it.
@@ -165,34 +188,36 @@ impl Embedded {
         if !file.exists() {
             create(&path, &file)?;
         }
+        private::close_to_others(&path, &file).map_err(|error| io_error(&file, error))?;
         Self::open_database(&file, limits, clock, || builder.open(&file))
     }
 
     fn open_database(
         path: &Path,
-        limits: QueueLimits,
+        limits: Limits,
         clock: Arc<dyn Clock>,
         open: impl FnOnce() -> Result<Database, DatabaseError>,
     ) -> Result<Self, OpenError> {
         let started = Instant::now();
         let opened = catch_unwind(AssertUnwindSafe(|| {
             let db = open()?;
-            let recovered = recover(&db, limits)?;
+            let recovered = recover(&db, limits, clock.now())?;
             Ok((db, recovered))
         }));
         let (db, recovered) = opened
             .unwrap_or_else(|_| Err(Failure::Damaged("reading it failed badly".to_owned())))
             .map_err(|failure| open_error(path, failure))?;
-        let Recovered { was_closed, crashes, ledger, items, orders, queue } = recovered;
+        let Recovered { was_closed, crashes, clock: kept, ledger, items, rows, queue } = recovered;
         let messages: usize = queue.not_done.values().sum();
+        let orders = rows.numbered - rows.forgotten;
         let how = if was_closed { "it was closed cleanly" } else { "recovered from a crash" };
         let (elapsed, file) = (started.elapsed(), path.display());
         tracing::info!(%file, orders, items, messages, ?elapsed, "embedded store opened: {how}");
-        let journal = Journal::start(db, orders).map_err(|error| io_error(path, error))?;
+        let journal = Journal::start(db, rows).map_err(|error| io_error(path, error))?;
         let journal = Arc::new(journal);
         Ok(Self {
             queue: Arc::new(EmbeddedQueue::new(journal.clone(), queue, crashes, clock)),
-            store: Arc::new(EmbeddedStore::new(journal, ledger)),
+            store: Arc::new(EmbeddedStore::new(journal, ledger, kept)),
             locks: Arc::default(),
             bus: Arc::default(),
         })
@@ -206,6 +231,7 @@ impl Embedded {
             locks: self.locks.clone(),
             store: self.store.clone(),
             bus: self.bus.clone(),
+            partitions: Vec::new(),
         }
     }
 }
@@ -214,6 +240,7 @@ impl Embedded {
 /// none, or one that opens.
 fn create(dir: &Path, file: &Path) -> Result<(), OpenError> {
     let draft = dir.join(format!("{FILE_NAME}.{}", Uuid::now_v7()));
+    private::make_file(&draft).map_err(|error| io_error(&draft, error))?;
     let created = Builder::new().create(&draft).map_err(Failure::from).and_then(|db| {
         initialise(&db)?;
         Ok(db.close()?)
@@ -238,7 +265,7 @@ fn make_dir(path: &Path) -> io::Result<()> {
     if path.is_dir() {
         return Ok(());
     }
-    std::fs::create_dir_all(path)?;
+    private::make_dir(path)?;
     path.parent().filter(|parent| !parent.as_os_str().is_empty()).map_or(Ok(()), sync_dir)
 }
 
@@ -262,7 +289,7 @@ fn io_error(path: &Path, source: io::Error) -> OpenError {
 fn open_error(path: &Path, failure: Failure) -> OpenError {
     let path = path.to_owned();
     match failure {
-        Failure::Version(found) => OpenError::Version { found, expected: FORMAT },
+        Failure::Version(found) => OpenError::Version { found, expected: FORMAT_WITH_GAPS },
         Failure::Damaged(what) => OpenError::Damaged { path, what },
         Failure::Database(redb::Error::DatabaseAlreadyOpen) => OpenError::InUse { path },
         // These kinds tell of contents, not of a device.

@@ -10,7 +10,7 @@ use tokio::time::Instant;
 
 use super::journal::Journal;
 use super::rows::{dead_row, sent_row};
-use crate::backends::state::queue::{QueueState, Waiting};
+use crate::backends::state::queue::{QueueState, REDRIVEN_AT_ONCE, Waiting};
 use crate::clock::Clock;
 use crate::protocol::{Message, Order, OrderId};
 use crate::seams::{DeadLetter, Delivery, OrderQueue, QueueDepth, Receipt, SeamError};
@@ -180,22 +180,26 @@ impl OrderQueue for EmbeddedQueue {
             (queue.state.dead_letters(max), self.journal.last())
         };
         self.journal.durable(group).await?;
-        Ok(letters)
+        Ok(letters.into_iter().map(Arc::unwrap_or_clone).collect())
     }
 
     async fn redrive(&self, max: usize) -> Result<usize, SeamError> {
-        let (count, group) = {
+        self.journal.ready()?;
+        let max = max.min(self.waiting.lock().state.dead());
+        let (mut count, mut group) = (0, 0);
+        while count < max && self.journal.ready().is_ok() {
             let mut queue = self.waiting.lock();
-            self.journal.ready()?;
-            let (seqs, messages) = queue.state.redrivable(max);
+            let (seqs, messages) = queue.state.redrivable(REDRIVEN_AT_ONCE.min(max - count));
             if seqs.is_empty() {
-                return Ok(0);
+                break;
             }
             let rows = self.rows(&messages);
             queue.state.forget_dead(seqs.len());
-            (seqs.len(), self.enqueue(&mut queue, &messages, rows, &seqs))
-        };
-        self.waiting.wake_one();
+            group = self.enqueue(&mut queue, &messages, rows, &seqs);
+            drop(queue);
+            count += seqs.len();
+            self.waiting.wake_one();
+        }
         self.journal.durable(group).await?;
         Ok(count)
     }

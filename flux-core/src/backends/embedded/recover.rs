@@ -4,24 +4,47 @@
 use std::collections::{BTreeMap, HashMap, HashSet};
 use std::ops::Range;
 use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
 
 use foldhash::fast::RandomState;
 use redb::{Database, ReadableDatabase, ReadableTable, ReadableTableMetadata, TableHandle};
 
-use super::journal::{CLEAN, DEAD, ITEMS, META, ORDERS, QUEUE};
+use super::journal::{
+    CLEAN, CLOCK, DEAD, FORGOTTEN, FORMAT, FORMAT_WITH_GAPS, ITEMS, META, NUMBERED, ORDERS, QUEUE,
+    Rows,
+};
 use super::queue::Durable;
 use super::rows::{OrderRow, read_dead, read_item, read_sent};
-use crate::backends::state::ledger::{Buyers, Entry, Ledger, RestoredItem};
+use crate::backends::state::buyer_book::BuyerBook;
+use crate::backends::state::ledger::{BuyerCounts, Entry, Ledger, RestoredItem};
 use crate::backends::state::queue::{QueueLimits, QueueState};
+use crate::backends::state::rejected::{Rejected, Retention};
 use crate::backends::state::sharded::Dealt;
-use crate::protocol::{BuyerId, ItemKind, ItemSpec, OrderId, SeatId, SeatMap, Stock, Timestamp};
+use crate::clock::ClockReference;
+use crate::protocol::{
+    BuyerId, BuyerRules, InvalidInput, ItemId, ItemKind, ItemSpec, OrderId, SeatId, SeatMap, Stock,
+    Timestamp,
+};
+use crate::seams::KeptClock;
 
-/// The version of the tables; rows have one of their own.
-pub(crate) const FORMAT: u64 = 1;
+/// The version of the tables of a file that forgot no order; rows have one of
+/// their own.
+const FORMAT_AT_FIRST: u64 = 1;
 /// Tokens and message numbers begin with the generation, which is raised at
 /// each open, and so never repeat.
 const COUNTER_BITS: u32 = 40;
 const THREADS_MAX: usize = 8;
+/// Shares of the orders that a thread takes, one after the other: where most are
+/// forgotten, some have hardly any.
+const SHARES_EACH: u64 = 64;
+
+/// What an open store may hold.
+#[derive(Debug, Clone, Copy)]
+pub(crate) struct Limits {
+    pub(crate) queue: QueueLimits,
+    pub(crate) rejected: Retention,
+    pub(crate) buyers: BuyerRules,
+}
 
 /// The state that a file stands for.
 pub(crate) struct Recovered {
@@ -29,9 +52,10 @@ pub(crate) struct Recovered {
     pub(crate) was_closed: bool,
     /// The number of opens that found the one before not closed.
     pub(crate) crashes: u64,
+    pub(crate) clock: KeptClock,
     pub(crate) ledger: Ledger,
     pub(crate) items: usize,
-    pub(crate) orders: u64,
+    pub(crate) rows: Rows,
     pub(crate) queue: Durable,
 }
 
@@ -67,7 +91,7 @@ pub(crate) fn initialise(db: &Database) -> Result<(), Failure> {
     let txn = db.begin_write()?;
     {
         let mut meta = txn.open_table(META)?;
-        meta.insert("format", FORMAT)?;
+        meta.insert(FORMAT, FORMAT_AT_FIRST)?;
         meta.insert("generation", 0)?;
         meta.insert("crashes", 0)?;
         meta.insert(CLEAN, 1)?;
@@ -84,6 +108,9 @@ struct Opened {
     generation: u64,
     crashes: u64,
     was_closed: bool,
+    clock: Option<ClockReference>,
+    /// As of the last time that orders were forgotten.
+    rows: Rows,
 }
 
 /// Checks that the tables are ours, raises the generation, and counts a crash
@@ -96,29 +123,38 @@ fn next_generation(db: &Database) -> Result<Opened, Failure> {
     let opened = {
         let mut meta = txn.open_table(META)?;
         let number = |name| Ok::<_, Failure>(meta.get(name)?.map(|number| number.value()));
-        let format = number("format")?.ok_or_else(|| damaged("its format is missing"))?;
-        if format != FORMAT {
-            return Err(Failure::Version(format));
-        }
+        let rows = match number(FORMAT)?.ok_or_else(|| damaged("its format is missing"))? {
+            FORMAT_AT_FIRST => Rows { numbered: 0, forgotten: 0 },
+            FORMAT_WITH_GAPS => Rows {
+                numbered: number(NUMBERED)?.ok_or_else(|| damaged("its numbers are missing"))?,
+                forgotten: number(FORGOTTEN)?.ok_or_else(|| damaged("its gaps are missing"))?,
+            },
+            format => return Err(Failure::Version(format)),
+        };
         let last = number("generation")?.ok_or_else(|| damaged("its generation is missing"))?;
         let crashes = number("crashes")?.ok_or_else(|| damaged("its crashes are missing"))?;
         let was_closed = number(CLEAN)? == Some(1);
         let crashes = crashes + u64::from(!was_closed);
+        let [boot, booted_at] = CLOCK.map(number);
+        let clock = boot?
+            .zip(booted_at?)
+            .map(|(boot, booted_at)| ClockReference::new(boot, Timestamp::from_millis(booted_at)));
         meta.insert("generation", last + 1)?;
         meta.insert("crashes", crashes)?;
         meta.insert(CLEAN, 0)?;
-        Opened { generation: last + 1, crashes, was_closed }
+        Opened { generation: last + 1, crashes, was_closed, clock, rows }
     };
     txn.commit()?;
     Ok(opened)
 }
 
-pub(crate) fn recover(db: &Database, limits: QueueLimits) -> Result<Recovered, Failure> {
-    let Opened { generation, crashes, was_closed } = next_generation(db)?;
+pub(crate) fn recover(db: &Database, limits: Limits, now: Timestamp) -> Result<Recovered, Failure> {
+    let Opened { generation, crashes, was_closed, clock, rows } = next_generation(db)?;
     let first = generation << COUNTER_BITS;
-    let queue = recover_queue(db, limits, crashes, first)?;
-    let (ledger, items, orders) = recover_ledger(db, first)?;
-    Ok(Recovered { was_closed, crashes, ledger, items, orders, queue })
+    let queue = recover_queue(db, limits.queue, crashes, first)?;
+    let (ledger, items, rows) = recover_ledger(db, limits, rows, first, now)?;
+    let clock = KeptClock::new(clock, ledger.next_hold_end(Timestamp::default()).is_some());
+    Ok(Recovered { was_closed, crashes, clock, ledger, items, rows, queue })
 }
 
 fn recover_queue(
@@ -161,6 +197,9 @@ fn recover_queue(
     Ok(Durable { state, not_done })
 }
 
+/// The units of an item that each buyer holds or owns.
+type Buyers = HashMap<BuyerId, u32, RandomState>;
+
 /// The stock that the orders of one item take.
 #[derive(Default)]
 struct Tally {
@@ -175,6 +214,18 @@ struct Seen {
     tallies: Vec<Tally>,
     index: Dealt<OrderId, Entry>,
     holds: Vec<(Timestamp, OrderId)>,
+    /// By share.
+    rejected: Vec<(u64, Vec<(OrderId, Timestamp)>)>,
+    rows: u64,
+    /// What the rules about buyers go by, if there are any.
+    unpaid: Option<Unpaid>,
+}
+
+/// Holds that live, and those that ended unpaid not long ago.
+#[derive(Default)]
+struct Unpaid {
+    live: Vec<BuyerId>,
+    ended: Vec<(ItemId, BuyerId, Timestamp)>,
 }
 
 /// The input of all threads.
@@ -183,38 +234,65 @@ struct Scan<'a> {
     specs: &'a [Arc<ItemSpec>],
     by_id: HashMap<&'a str, usize, RandomState>,
     chooser: RandomState,
+    /// The numbers of all orders.
+    numbers: Range<u64>,
+    /// The numbers in a share.
+    share: u64,
+    next_share: AtomicU64,
+    /// The number of orders that one thread will see, about.
+    rows_each: usize,
+    rules: BuyerRules,
+    now: Timestamp,
 }
 
 impl Scan<'_> {
-    fn range(&self, range: Range<u64>) -> Result<Seen, Failure> {
-        let count = usize::try_from(range.end - range.start)
-            .map_err(|_| damaged("it has too many orders"))?;
+    /// Reads one share after the other until all are taken.
+    fn run(&self) -> Result<Seen, Failure> {
         let mut seen = Seen {
             tallies: self.specs.iter().map(|_| Tally::default()).collect(),
-            index: Dealt::new(self.chooser.clone(), count),
+            index: Dealt::new(self.chooser.clone(), self.rows_each),
             holds: Vec::new(),
+            rejected: Vec::new(),
+            rows: 0,
+            unpaid: (!self.rules.are_off()).then(Unpaid::default),
         };
+        loop {
+            let share = self.next_share.fetch_add(1, Ordering::Relaxed);
+            let start = self.numbers.start.saturating_add(share.saturating_mul(self.share));
+            if start >= self.numbers.end {
+                return Ok(seen);
+            }
+            let end = start.saturating_add(self.share).min(self.numbers.end);
+            let rejected = self.range(start..end, &mut seen)?;
+            seen.rejected.push((share, rejected));
+        }
+    }
+
+    /// Reads a share, and returns the rejected orders in it.
+    fn range(
+        &self,
+        range: Range<u64>,
+        seen: &mut Seen,
+    ) -> Result<Vec<(OrderId, Timestamp)>, Failure> {
+        let mut rejected = Vec::new();
         let txn = self.db.begin_read()?;
         let table = txn.open_table(ORDERS)?;
-        let mut expected = range.start;
-        for row in table.range(range.clone())? {
+        for row in table.range(range)? {
             let (seq, row) = row?;
             let seq = seq.value();
-            if seq != expected {
-                return Err(damaged(format!("order {expected} is missing")));
-            }
-            expected += 1;
             let wrong = |what: String| damaged(format!("order {seq}: {what}"));
             let order = OrderRow::read(row.value()).map_err(|error| wrong(error.to_string()))?;
+            seen.rows += 1;
             seen.index.push(order.id(), Entry::new(seq, order.status()));
+            rejected.extend(order.rejected_at().map(|at| (order.id(), at)));
             if order.status().owns_stock() {
-                self.count(&order, &mut seen).map_err(wrong)?;
+                self.count(&order, seen).map_err(&wrong)?;
+            }
+            if let Some(unpaid) = &mut seen.unpaid {
+                unpaid.note(&order, self.rules, self.now).map_err(|e| wrong(e.to_string()))?;
             }
         }
-        if expected != range.end {
-            return Err(damaged(format!("order {expected} is missing")));
-        }
-        Ok(seen)
+        Ok(rejected)
     }
 
     fn count(&self, order: &OrderRow<'_>, seen: &mut Seen) -> Result<(), String> {
@@ -245,8 +323,40 @@ impl Scan<'_> {
     }
 }
 
+impl Unpaid {
+    /// Notes an order, if the rules go by it.
+    fn note(
+        &mut self,
+        order: &OrderRow<'_>,
+        rules: BuyerRules,
+        now: Timestamp,
+    ) -> Result<(), InvalidInput> {
+        let is_counted = rules.holds_max.is_some() && order.held_until().is_some();
+        let is_paused = |ended| rules.pause().is_some_and(|pause| ended + pause > now);
+        let ended = order.ended_unpaid().filter(|ended| is_paused(*ended));
+        if !is_counted && ended.is_none() {
+            return Ok(());
+        }
+        let buyer = BuyerId::new(order.buyer())?;
+        if let Some(ended) = ended {
+            for (item, ..) in order.lines() {
+                self.ended.push((ItemId::new(item)?, buyer.clone(), ended));
+            }
+        } else {
+            self.live.push(buyer);
+        }
+        Ok(())
+    }
+}
+
 /// The ledger, and how many items and orders there are.
-fn recover_ledger(db: &Database, last_token: u64) -> Result<(Ledger, usize, u64), Failure> {
+fn recover_ledger(
+    db: &Database,
+    limits: Limits,
+    Rows { numbered, forgotten }: Rows,
+    last_token: u64,
+    now: Timestamp,
+) -> Result<(Ledger, usize, Rows), Failure> {
     let txn = db.begin_read()?;
     let mut specs = Vec::new();
     let items = txn.open_table(ITEMS)?;
@@ -259,35 +369,47 @@ fn recover_ledger(db: &Database, last_token: u64) -> Result<(Ledger, usize, u64)
     let orders = txn.open_table(ORDERS)?;
     let next_seq = orders.last()?.map_or(Some(0), |(seq, _)| seq.value().checked_add(1));
     let next_seq = next_seq.ok_or_else(|| damaged("an order's number is out of range"))?;
-    if next_seq != orders.len()? {
+    let next_seq = next_seq.max(numbered);
+    let rows = orders.len()?;
+    if next_seq.checked_sub(forgotten) != Some(rows) {
         return Err(damaged("orders are missing"));
     }
+    let first = orders.first()?.map_or(next_seq, |(seq, _)| seq.value());
 
+    let threads = std::thread::available_parallelism().map_or(1, Into::into).min(THREADS_MAX);
     let scan = Scan {
         db,
         specs: &specs,
         by_id: specs.iter().enumerate().map(|(at, spec)| (spec.id.as_str(), at)).collect(),
         chooser: RandomState::default(),
+        numbers: first..next_seq,
+        share: (next_seq - first).div_ceil(threads as u64 * SHARES_EACH).max(1),
+        next_share: AtomicU64::new(0),
+        rows_each: usize::try_from(rows).map_err(|_| damaged("it has too many orders"))? / threads,
+        rules: limits.buyers,
+        now,
     };
-    let threads = std::thread::available_parallelism().map_or(1, Into::into).min(THREADS_MAX);
-    let share = next_seq.div_ceil(threads as u64).max(1);
     let scans: Vec<_> = std::thread::scope(|scope| {
-        let scan = &scan;
-        let start = |thread: u64| (thread * share).min(next_seq);
-        let threads: Vec<_> = (0..threads as u64)
-            .map(|thread| scope.spawn(move || scan.range(start(thread)..start(thread + 1))))
-            .collect();
+        let threads: Vec<_> = (0..threads).map(|_| scope.spawn(|| scan.run())).collect();
         threads.into_iter().map(std::thread::ScopedJoinHandle::join).collect()
     });
     let mut tallies: Vec<Tally> = specs.iter().map(|_| Tally::default()).collect();
     let mut dealt = Vec::with_capacity(scans.len());
     let mut holds: BTreeMap<Timestamp, Vec<OrderId>> = BTreeMap::new();
+    let (mut shares, mut rows_seen) = (Vec::new(), 0);
+    let mut book = BuyerBook::of(limits.buyers);
     for seen in scans {
         // The caller turns a panic into an error.
         let seen = seen.unwrap_or_else(|panic| std::panic::resume_unwind(panic))?;
         dealt.push(seen.index);
+        shares.extend(seen.rejected);
+        rows_seen += seen.rows;
         for (held_until, id) in seen.holds {
             holds.entry(held_until).or_default().push(id);
+        }
+        if let (Some(book), Some(Unpaid { live, ended })) = (&mut book, seen.unpaid) {
+            live.iter().for_each(|buyer| book.move_holds(buyer, 1));
+            ended.into_iter().for_each(|(item, buyer, at)| book.ended_unpaid(item, buyer, at));
         }
         for (sum, tally) in tallies.iter_mut().zip(seen.tallies) {
             sum.taken += tally.taken;
@@ -298,16 +420,28 @@ fn recover_ledger(db: &Database, last_token: u64) -> Result<(Ledger, usize, u64)
             }
         }
     }
+    if rows_seen != rows {
+        return Err(damaged("orders are missing"));
+    }
+    shares.sort_unstable_by_key(|(share, _)| *share);
+    let mut rejected = Rejected::new(limits.rejected);
+    for (id, at) in shares.into_iter().flat_map(|(_, orders)| orders) {
+        rejected.push(id, at);
+    }
     let index = Dealt::fill(dealt, scan.chooser.clone(), threads)
         .map_err(|id| damaged(format!("order {id} is there twice")))?;
     let mut restored = Vec::with_capacity(specs.len());
     for (spec, tally) in specs.iter().zip(tallies) {
         let stock = remaining(spec, &tally)?;
-        let Tally { held, buyers, .. } = tally;
+        let Tally { held, buyers: counted, .. } = tally;
+        let mut buyers = BuyerCounts::default();
+        for (buyer, units) in counted {
+            buyers.add(&buyer, i64::from(units));
+        }
         restored.push(RestoredItem { spec: spec.clone(), stock, held, buyers });
     }
-    let ledger = Ledger::restore(restored, index, holds, next_seq, last_token);
-    Ok((ledger, specs.len(), next_seq))
+    let ledger = Ledger::restore(restored, index, holds, rejected, next_seq, last_token);
+    Ok((ledger.with_book(book), specs.len(), Rows { numbered: next_seq, forgotten }))
 }
 
 /// The stock that is left when the live orders have theirs.

@@ -188,6 +188,24 @@ impl<'a> OrderRow<'a> {
         }
     }
 
+    /// The time when an order was rejected that is.
+    pub(crate) fn rejected_at(&self) -> Option<Timestamp> {
+        match self.state {
+            StateRow::Rejected(after, _) => Some(after.from(self.placed_at)),
+            _ => None,
+        }
+    }
+
+    /// The end of a hold that ended unpaid, and was not paid late.
+    pub(crate) fn ended_unpaid(&self) -> Option<Timestamp> {
+        match self.state {
+            StateRow::Released(hold) | StateRow::Expired(hold) | StateRow::RefundDue(hold, _) => {
+                Some(self.hold(hold).expires_at)
+            }
+            _ => None,
+        }
+    }
+
     /// Each line's item, units and named seats.
     pub(crate) fn lines(&self) -> impl Iterator<Item = (&'a str, u32, &[&'a str])> {
         self.lines.iter().map(|line| match &line.ask {

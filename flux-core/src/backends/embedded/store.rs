@@ -14,20 +14,32 @@ use tokio::task::spawn_blocking;
 use super::journal::{Journal, ORDERS, OrderRows, Shared};
 use super::rows::{OrderRow, RowError, item_row, put_order};
 use super::{SERVICE, cause};
-use crate::backends::memory::{SCAN_MAX, cursor_seq};
-use crate::backends::state::ledger::{Buyers, Entry, Ledger};
+use crate::backends::memory::{
+    FORGETS_MAX, FORGOTTEN_AT_ONCE, LOOKS_AT_ONCE, SCAN_MAX, cursor_seq,
+};
+use crate::backends::state::ledger::{BuyerCounts, Counting, Entry, Ledger, Move};
+use crate::clock::ClockReference;
 use crate::protocol::{
     BuyerId, Claim, Commit, CommitOutcome, ConfirmRuling, Item, ItemId, ItemSpec, Order, OrderId,
     OrderWrite, Stock, Timestamp, confirm,
 };
 use crate::seams::{
-    Begun, ConfirmOutcome, Cursor, DueHolds, Durable, InventoryStore, OrderFilter, OrderPage,
-    Payment, PutOutcome, SeamError,
+    Begun, ConfirmOutcome, Cursor, DueHolds, Durable, InventoryStore, KeptClock, OrderFilter,
+    OrderPage, Payment, PutOutcome, SeamError,
 };
 
 /// Most orders read on the caller's own thread: a hop to another costs more than
 /// they do, as they are nearly always in the cache.
 const READ_HERE_MAX: usize = 32;
+/// Rows between two that are asked for that are skipped one by one: looking for
+/// the second costs as much.
+const SKIPS_MAX: usize = 8;
+/// Bytes that a row's number takes in a group.
+const SEQ_BYTES: usize = size_of::<u64>();
+/// Changes made while buyers were counted, few enough to be added under the lock.
+const MOVES_FEW: usize = 256;
+/// Most times that more of them are added without it.
+const CATCHES_UP_MAX: usize = 16;
 
 /// An [`InventoryStore`] on disk, in the file of its
 /// [`Embedded`](super::Embedded).
@@ -35,11 +47,14 @@ const READ_HERE_MAX: usize = 32;
 pub struct EmbeddedStore {
     journal: Arc<Journal>,
     inner: Arc<Mutex<Inner>>,
+    /// Held by whoever counts the buyers of an item.
+    late_cap: Arc<tokio::sync::Mutex<()>>,
 }
 
 #[derive(Debug)]
 struct Inner {
     ledger: Ledger,
+    kept_clock: KeptClock,
     /// The group of the newest definition.
     put_in: u64,
     /// Groups with orders, oldest first, that may not be durable.
@@ -54,13 +69,29 @@ struct Fresh {
     changed: HashSet<u64>,
 }
 
+impl AsMut<Ledger> for Inner {
+    fn as_mut(&mut self) -> &mut Ledger {
+        &mut self.ledger
+    }
+}
+
 impl Inner {
-    /// Puts rows in the open group, whose orders from `first_made` on are new.
-    fn append(&mut self, journal: &Journal, rows: OrderRows, first_made: u64) -> u64 {
+    /// Puts rows in the open group, whose orders from `first_made` on are new, and has
+    /// those of forgotten orders removed with them.
+    fn append(
+        &mut self,
+        journal: &Journal,
+        rows: OrderRows,
+        first_made: u64,
+        forgotten: Vec<u64>,
+    ) -> u64 {
         let older = |(seq, _): &(Option<u64>, usize)| seq.filter(|seq| *seq < first_made);
         let changed: Vec<u64> = rows.ends.iter().filter_map(older).collect();
-        let bytes = rows.bytes.len();
-        let group = journal.append(bytes, |group| group.orders.push(rows));
+        let bytes = rows.bytes.len() + forgotten.len() * SEQ_BYTES;
+        let group = journal.append(bytes, |group| {
+            group.orders.push(rows);
+            group.forgotten.extend(forgotten);
+        });
         let durable = journal.last_durable();
         while self.fresh.front().is_some_and(|fresh| fresh.group <= durable) {
             self.fresh.pop_front();
@@ -83,11 +114,9 @@ impl Inner {
 }
 
 impl EmbeddedStore {
-    pub(crate) fn new(journal: Arc<Journal>, ledger: Ledger) -> Self {
-        Self {
-            journal,
-            inner: Arc::new(Mutex::new(Inner { ledger, put_in: 0, fresh: VecDeque::new() })),
-        }
+    pub(crate) fn new(journal: Arc<Journal>, ledger: Ledger, kept_clock: KeptClock) -> Self {
+        let inner = Inner { ledger, kept_clock, put_in: 0, fresh: VecDeque::new() };
+        Self { journal, inner: Arc::new(Mutex::new(inner)), late_cap: Arc::default() }
     }
 
     fn lock(&self) -> MutexGuard<'_, Inner> {
@@ -125,7 +154,7 @@ enum ReadError {
     #[error("order {0} can't be read: {1}")]
     Row(u64, RowError),
     #[error("order {0} is missing")]
-    Missing(u64),
+    Missing(OrderId),
 }
 
 impl From<ReadError> for SeamError {
@@ -143,15 +172,50 @@ fn panicked() -> SeamError {
     SeamError::broken(SERVICE, "reading the file failed badly; restore it from a copy")
 }
 
-/// Reads orders by their sequence numbers.
+/// Reads orders by their sequence numbers; `None` for one whose row is not there.
 fn read_orders(shared: &Shared, seqs: &[Option<u64>]) -> Result<Vec<Option<Order>>, ReadError> {
     let txn = shared.db.begin_read().map_err(redb::Error::from)?;
     let table = txn.open_table(ORDERS).map_err(redb::Error::from)?;
-    let read = |seq| {
-        let row = table.get(seq).map_err(redb::Error::from)?.ok_or(ReadError::Missing(seq))?;
-        parse(seq, row.value())
+    let read = |seq: &Option<u64>| {
+        let Some(seq) = *seq else { return Ok(None) };
+        let row = table.get(seq).map_err(redb::Error::from)?;
+        row.map(|row| parse(seq, row.value())).transpose()
     };
-    seqs.iter().map(|seq| seq.map(read).transpose()).collect()
+    seqs.iter().map(read).collect()
+}
+
+/// As [`read_orders`], for many: goes through the rows in order, as those that
+/// are asked for together were often written together.
+fn read_many_orders(
+    shared: &Shared,
+    seqs: &[Option<u64>],
+) -> Result<Vec<Option<Order>>, ReadError> {
+    let mut orders = vec![None; seqs.len()];
+    let positions = seqs.iter().enumerate();
+    let mut asked: Vec<(u64, usize)> =
+        positions.filter_map(|(at, seq)| Some(((*seq)?, at))).collect();
+    asked.sort_unstable();
+    let Some(&(first, _)) = asked.first() else { return Ok(orders) };
+    let txn = shared.db.begin_read().map_err(redb::Error::from)?;
+    let table = txn.open_table(ORDERS).map_err(redb::Error::from)?;
+    let mut rows = table.range(first..).map_err(redb::Error::from)?;
+    let mut row = rows.next().transpose().map_err(redb::Error::from)?;
+    for (seq, at) in asked {
+        let mut skipped = 0;
+        while row.as_ref().is_some_and(|(found, _)| found.value() < seq) {
+            if skipped == SKIPS_MAX {
+                rows = table.range(seq..).map_err(redb::Error::from)?;
+            }
+            skipped += 1;
+            row = rows.next().transpose().map_err(redb::Error::from)?;
+        }
+        if let Some((found, row)) = &row
+            && found.value() == seq
+        {
+            orders[at] = Some(parse(seq, row.value())?);
+        }
+    }
+    Ok(orders)
 }
 
 fn parse(seq: u64, row: &[u8]) -> Result<Order, ReadError> {
@@ -185,11 +249,12 @@ fn scan(
     Ok(page)
 }
 
-/// Counts the units of an item that each buyer holds or owns, over all orders in the file.
-fn count_buyers(shared: &Shared, item: &ItemId) -> Result<Buyers, ReadError> {
-    let txn = shared.db.begin_read().map_err(redb::Error::from)?;
+/// Counts the units of an item that each buyer holds or owns, over all orders in
+/// the file, and tells the newest group that it has seen.
+fn count_buyers(shared: &Shared, item: &ItemId) -> Result<(BuyerCounts, u64), ReadError> {
+    let (txn, newest) = shared.snapshot()?;
     let table = txn.open_table(ORDERS).map_err(redb::Error::from)?;
-    let mut buyers = Buyers::default();
+    let mut buyers = BuyerCounts::default();
     for row in table.range(0..).map_err(redb::Error::from)? {
         let (seq, row) = row.map_err(redb::Error::from)?;
         let wrong = |error| ReadError::Row(seq.value(), error);
@@ -199,10 +264,20 @@ fn count_buyers(shared: &Shared, item: &ItemId) -> Result<Buyers, ReadError> {
         }
         for (_, units, _) in order.lines().filter(|(id, ..)| *id == item.as_str()) {
             let buyer = BuyerId::new(order.buyer()).map_err(|error| wrong(error.into()))?;
-            *buyers.entry(buyer).or_default() += units;
+            buyers.add(&buyer, i64::from(units));
         }
     }
-    Ok(buyers)
+    Ok((buyers, newest))
+}
+
+/// Has the rows of forgotten orders removed, under the lock that they were
+/// forgotten under. Nobody waits for it: a row that a crash leaves is an order
+/// that is remembered a little longer.
+fn forget_rows(journal: &Journal, forgotten: Vec<u64>) {
+    if !forgotten.is_empty() {
+        journal
+            .append_lazily(forgotten.len() * SEQ_BYTES, |group| group.forgotten.extend(forgotten));
+    }
 }
 
 /// The rows of writes, made before anything is locked.
@@ -222,36 +297,62 @@ impl EmbeddedStore {
         let mut inner = self.lock();
         rows.ends[0].0 = Some(inner.ledger.confirm(write)?);
         let first_made = inner.ledger.next_seq();
-        Some(inner.append(&self.journal, rows, first_made))
+        Some(inner.append(&self.journal, rows, first_made, Vec::new()))
     }
 
     fn put(
         journal: &Journal,
         inner: &mut Inner,
         spec: &Arc<ItemSpec>,
-        owners: Buyers,
+        row: Vec<u8>,
+        owners: BuyerCounts,
     ) -> (PutOutcome, u64) {
         let outcome = inner.ledger.put_item(spec, owners);
         if matches!(outcome, PutOutcome::Created | PutOutcome::Changed) {
-            let row = item_row(spec);
             let id = spec.id.as_str().to_owned();
             inner.put_in = journal.append(row.len(), |group| group.items.push((id, row)));
         }
         (outcome, inner.put_in)
     }
 
-    /// Adds a cap to an item that has buyers already. Nothing else is decided
-    /// while they are counted.
-    async fn put_counting(&self, spec: Arc<ItemSpec>) -> Result<(PutOutcome, u64), SeamError> {
-        let (journal, inner, runtime) =
-            (self.journal.clone(), self.inner.clone(), Handle::current());
+    /// Adds a cap to an item that has buyers already, and counts them by the file
+    /// on a thread that may block. All else goes on meanwhile; what it changes is
+    /// added at the end. `None` if nobody is to be counted any more.
+    async fn put_counting(
+        &self,
+        spec: &Arc<ItemSpec>,
+        row: &[u8],
+    ) -> Result<Option<(PutOutcome, u64)>, SeamError> {
+        let late_cap = Arc::clone(&self.late_cap).lock_owned().await;
+        let (journal, inner) = (self.journal.clone(), self.inner.clone());
+        let (spec, row, runtime) = (spec.clone(), row.to_vec(), Handle::current());
         let put = move || {
-            let mut inner = inner.lock().expect("the ledger does not panic");
+            let _late_cap = late_cap;
+            let Some(_counting) = Counting::start(&inner, &spec) else { return Ok(None) };
+            // What changed before is in the file from then on.
             runtime.block_on(journal.durable(journal.last()))?;
-            // A panic of redb must not poison the ledger, which is as it was.
             let count = || count_buyers(&journal.shared(), &spec.id);
-            let owners = catch_unwind(AssertUnwindSafe(count)).map_err(|_| panicked())??;
-            Ok(Self::put(&journal, &mut inner, &spec, owners))
+            // As redb panics on some damage.
+            let counted = catch_unwind(AssertUnwindSafe(count)).map_err(|_| panicked())??;
+            let (mut owners, newest) = counted;
+            // G6: what the file did not have yet, and nothing twice.
+            let mut add = |moves: Vec<Move>| {
+                for moved in moves.iter().filter(|moved| moved.place > newest) {
+                    owners.add(&moved.buyer, moved.units);
+                }
+            };
+            let lock = || inner.lock().expect("the ledger does not panic");
+            for _ in 0..CATCHES_UP_MAX {
+                let moves = lock().ledger.take_moves(&spec.id);
+                let few = moves.len() <= MOVES_FEW;
+                add(moves);
+                if few {
+                    break;
+                }
+            }
+            let mut inner = lock();
+            add(inner.ledger.take_moves(&spec.id));
+            Ok(Some(Self::put(&journal, &mut inner, &spec, row, owners)))
         };
         spawn_blocking(put).await.map_err(|error| panicked().with_source(error))?
     }
@@ -260,21 +361,21 @@ impl EmbeddedStore {
 #[async_trait]
 impl InventoryStore for EmbeddedStore {
     /// Puts an item. A cap that comes after buyers did counts them by reading
-    /// every order, about a second for three million, while commits wait.
+    /// every order, about a second for three million; all else goes on meanwhile.
     async fn put_item(&self, spec: &ItemSpec) -> Result<PutOutcome, SeamError> {
         self.journal.ready()?;
+        let row = item_row(spec);
         let spec = Arc::new(spec.clone());
-        let put = {
-            let mut inner = self.lock();
-            if inner.ledger.put_counts_buyers(&spec) {
-                None
-            } else {
-                Some(Self::put(&self.journal, &mut inner, &spec, Buyers::default()))
+        let (outcome, group) = loop {
+            {
+                let mut inner = self.lock();
+                if !inner.ledger.put_counts_buyers(&spec) {
+                    break Self::put(&self.journal, &mut inner, &spec, row, BuyerCounts::default());
+                }
             }
-        };
-        let (outcome, group) = match put {
-            Some(put) => put,
-            None => self.put_counting(spec).await?,
+            if let Some(put) = self.put_counting(&spec, &row).await? {
+                break put;
+            }
         };
         self.journal.durable(group).await?;
         Ok(outcome)
@@ -299,6 +400,7 @@ impl InventoryStore for EmbeddedStore {
         let mut inner = self.lock();
         let first_made = inner.ledger.next_seq();
         let mut first = 0;
+        let mut forgotten = Vec::new();
         for commit in commits {
             let ends = &mut rows.ends[first..first + commit.writes.len()];
             first += ends.len();
@@ -307,6 +409,7 @@ impl InventoryStore for EmbeddedStore {
                     for (end, seq) in ends.iter_mut().zip(seqs) {
                         end.0 = Some(seq);
                     }
+                    forgotten.extend(inner.ledger.forget_after(commit));
                     CommitOutcome::Applied
                 }
                 Err(refused) => refused,
@@ -314,7 +417,12 @@ impl InventoryStore for EmbeddedStore {
         }
         // All at once, lest the writer take them in halves.
         if rows.count() > 0 {
-            let group = inner.append(&self.journal, rows, first_made);
+            let group = inner.append(&self.journal, rows, first_made, forgotten);
+            for (commit, outcome) in commits.iter().zip(&outcomes) {
+                if *outcome == CommitOutcome::Applied {
+                    inner.ledger.note_moves(commit, |_| group);
+                }
+            }
             let journal = Arc::clone(&self.journal);
             durable = Durable::after(async move { journal.durable(group).await });
         }
@@ -364,12 +472,22 @@ impl InventoryStore for EmbeddedStore {
         };
         let Some(group) = group else { return Ok(vec![None; ids.len()]) };
         self.journal.durable(group).await?;
-        if seqs.len() <= READ_HERE_MAX {
+        let orders = if seqs.len() <= READ_HERE_MAX {
             let shared = self.journal.shared();
             let read = catch_unwind(AssertUnwindSafe(|| read_orders(&shared, &seqs)));
-            return Ok(read.map_err(|_| panicked())??);
+            read.map_err(|_| panicked())??
+        } else {
+            let seqs = seqs.clone();
+            self.read(move |shared| read_many_orders(shared, &seqs)).await?
+        };
+        let unread = (0..ids.len()).filter(|&at| seqs[at].is_some() && orders[at].is_none());
+        for at in unread {
+            // It may have been forgotten since it was looked up.
+            if self.lock().ledger.entry(ids[at]).map(Entry::seq) == seqs[at] {
+                return Err(ReadError::Missing(ids[at]).into());
+            }
         }
-        self.read(move |shared| read_orders(shared, &seqs)).await
+        Ok(orders)
     }
 
     /// Lists a page; a limit of 0 gets an empty last one.
@@ -393,6 +511,19 @@ impl InventoryStore for EmbeddedStore {
         let mut due = Vec::new();
         while !self.lock().ledger.due_holds(now, limit, &mut due) {}
         let next = self.lock().ledger.next_hold_end(now);
+        for _ in 0..FORGETS_MAX {
+            let count = {
+                let mut inner = self.lock();
+                let forgotten = inner.ledger.forget(now, FORGOTTEN_AT_ONCE);
+                let count = forgotten.len();
+                forget_rows(&self.journal, forgotten);
+                count
+            };
+            if count < FORGOTTEN_AT_ONCE {
+                break;
+            }
+            tokio::task::yield_now().await;
+        }
         Ok(DueHolds { due, next })
     }
 
@@ -405,7 +536,18 @@ impl InventoryStore for EmbeddedStore {
         after: Option<&ItemId>,
         limit: usize,
     ) -> Result<Vec<Item>, SeamError> {
-        self.look(|ledger| ledger.list_items(after, limit)).await
+        let mut items: Vec<Item> = Vec::new();
+        loop {
+            let after = items.last().map_or(after, |item| Some(&item.spec.id));
+            let most = LOOKS_AT_ONCE.min(limit - items.len());
+            let more = self.look(|ledger| ledger.list_items(after, most)).await?;
+            let is_last = more.len() < most || items.len() + more.len() == limit;
+            items.extend(more);
+            if is_last {
+                return Ok(items);
+            }
+            tokio::task::yield_now().await;
+        }
     }
 
     async fn stock(&self, item: &ItemId) -> Result<Option<(Arc<ItemSpec>, Stock)>, SeamError> {
@@ -416,5 +558,19 @@ impl InventoryStore for EmbeddedStore {
         };
         self.journal.durable(group).await?;
         Ok(stock)
+    }
+
+    fn kept_clock(&self) -> KeptClock {
+        self.lock().kept_clock
+    }
+
+    /// Puts it in the open group. Nobody waits for it.
+    fn keep_clock(&self, reference: ClockReference) {
+        if self.journal.ready().is_err() {
+            return;
+        }
+        let mut inner = self.lock();
+        inner.kept_clock.reference = Some(reference);
+        self.journal.append(0, |group| group.clock = Some(reference));
     }
 }

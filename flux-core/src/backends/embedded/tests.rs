@@ -1,5 +1,6 @@
 //! The embedded backend by itself; the conformance suite tests the rest.
 
+use std::num::NonZeroU32;
 use std::time::Duration;
 
 use redb::Database;
@@ -7,11 +8,14 @@ use tempfile::TempDir;
 
 use super::*;
 use crate::backends::state::ledger::tests::{T0, hold, item, order, release, units};
+use crate::clock::ClockReference;
 use crate::protocol::{
-    Commit, CommitOutcome, Expect, ItemSpec, Message, Order, OrderState, OrderStatus, OrderWrite,
-    PaymentRef, PutItemError, Reason, Timestamp,
+    BuyerRules, Commit, CommitOutcome, Expect, ItemSpec, Message, Order, OrderState, OrderStatus,
+    OrderWrite, PaymentRef, PutItemError, Reason, Timestamp,
 };
-use crate::seams::{ConfirmOutcome, OrderFilter, OrderPage, Payment, PutOutcome, SeamError};
+use crate::seams::{
+    ConfirmOutcome, KeptClock, OrderFilter, OrderPage, Payment, PutOutcome, SeamError,
+};
 
 fn dir() -> TempDir {
     tempfile::tempdir().expect("a directory")
@@ -141,6 +145,73 @@ async fn a_cap_that_comes_later_counts_what_is_on_disk() {
 }
 
 #[tokio::test]
+async fn rules_about_buyers_go_by_what_is_on_disk() {
+    /// Right after the orders were decided, so all of them are of late.
+    #[derive(Debug)]
+    struct At(Timestamp);
+    impl Clock for At {
+        fn now(&self) -> Timestamp {
+            self.0
+        }
+    }
+    const PAUSE: Duration = Duration::from_secs(60);
+    let dir = dir();
+    let open_with = |rules: BuyerRules, now| {
+        let embedded = Embedded::builder(dir.path()).buyer_rules(rules).clock(Arc::new(At(now)));
+        embedded.open().expect("opens").backend()
+    };
+    let holds = BuyerRules::builder().holds_max(NonZeroU32::new(2).expect("2")).build();
+    let pause = BuyerRules::builder().hold_again_after(PAUSE).build();
+    // Before there were rules: two live holds, and of what ended one was paid.
+    let backend = open(&dir);
+    put(&backend, ItemSpec::pool("a", 99).expect("pool")).await;
+    put(&backend, ItemSpec::pool("b", 99).expect("pool")).await;
+    let orders: Vec<_> = (1..=4).map(|n| one(n, "ann", "a")).collect();
+    commit(&backend, &["a"], orders.iter().map(hold).collect()).await;
+    let ended = release(&orders[0]);
+    let at = ended.order.hold().expect("it had one").expires_at;
+    commit(&backend, &["a"], vec![ended]).await;
+    let payment = PaymentRef::new("pay").expect("ref");
+    let payment = Payment { order: orders[1].id, payment, at: T0 };
+    backend.store.confirm(&[payment]).await.expect("confirm");
+    drop(backend);
+
+    let barred = |n| CommitOutcome::Conflict {
+        moved: vec![],
+        over_cap: vec![],
+        barred: vec![one(n, "ann", "a").id],
+    };
+    let hold_at = |n, item: &str, decided_at| {
+        let expires_at = decided_at + PAUSE;
+        let state = OrderState::Held(crate::Hold { decided_at, expires_at });
+        OrderWrite { order: one(n, "ann", item).with_state(state), expect: Expect::Absent }
+    };
+    let backend = open_with(holds, T0);
+    assert_eq!(commit(&backend, &["b"], vec![hold(&one(9, "ann", "b"))]).await, barred(9));
+    commit(&backend, &["a"], vec![release(&orders[2])]).await;
+    let two = vec![hold(&one(9, "ann", "b")), hold(&one(10, "ann", "b"))];
+    assert_eq!(commit(&backend, &["b"], two).await, barred(10));
+    drop(backend);
+
+    let backend = open_with(pause, at);
+    let over = at + PAUSE;
+    let early = hold_at(11, "a", Timestamp::from_millis(over.as_millis() - 1));
+    assert_eq!(commit(&backend, &["a"], vec![early]).await, barred(11));
+    for write in [hold_at(11, "a", over), hold_at(12, "b", at)] {
+        let item = write.order.lines[0].item.to_string();
+        assert_eq!(commit(&backend, &[&item], vec![write]).await, CommitOutcome::Applied);
+    }
+    drop(backend);
+    // Another rule at each open, and none at all.
+    let backend = open(&dir);
+    let many = (20..60).map(|n| hold(&one(n, "ann", "a"))).collect();
+    assert_eq!(commit(&backend, &["a"], many).await, CommitOutcome::Applied);
+    drop(backend);
+    let backend = open_with(holds, T0);
+    assert_eq!(commit(&backend, &["a"], vec![hold(&one(70, "ann", "a"))]).await, barred(70));
+}
+
+#[tokio::test]
 async fn messages_outlive_the_process() {
     let dir = dir();
     let queue = open(&dir).queue;
@@ -229,7 +300,155 @@ async fn another_format_is_refused_with_both_numbers() {
     txn.commit().expect("committed");
     drop(db);
     let error = Embedded::open(dir.path()).expect_err("newer");
-    assert!(matches!(error, OpenError::Version { found: 9, expected: 1 }), "{error}");
+    assert!(matches!(error, OpenError::Version { found: 9, expected: 2 }), "{error}");
+}
+
+fn rejected(n: u128) -> OrderWrite {
+    let order = one(n, "ann", "a").with_state(OrderState::Rejected(T0, Reason::SeatTaken));
+    OrderWrite { order, expect: Expect::Absent }
+}
+
+fn open_with(dir: &TempDir, rejected_max: u64) -> Backend {
+    let builder = Embedded::builder(dir.path()).rejected_max(rejected_max);
+    builder.open().expect("it opens").backend()
+}
+
+/// What the file says of itself.
+fn meta(dir: &TempDir, name: &str) -> Option<u64> {
+    let db = Database::open(dir.path().join(FILE_NAME)).expect("opens");
+    let txn = redb::ReadableDatabase::begin_read(&db).expect("begun");
+    let meta = txn.open_table(journal::META).expect("there");
+    let number = meta.get(name).expect("read");
+    number.map(|number| number.value())
+}
+
+async fn listed(backend: &Backend) -> Vec<u128> {
+    let page = backend.store.list_orders(&OrderFilter::default(), None, 1_000).await;
+    let orders = page.expect("list").orders;
+    orders.iter().map(|order| order.id.as_uuid().as_u128()).collect()
+}
+
+#[tokio::test]
+async fn what_is_forgotten_leaves_the_file_and_its_id_is_free() {
+    let dir = dir();
+    let backend = open_with(&dir, 3);
+    put(&backend, ItemSpec::pool("a", 9).expect("pool")).await;
+    for n in 1..=4 {
+        assert_eq!(commit(&backend, &[], vec![rejected(n)]).await, CommitOutcome::Applied);
+        let held = vec![hold(&one(10 + n, "bob", "a"))];
+        assert_eq!(commit(&backend, &["a"], held).await, CommitOutcome::Applied);
+    }
+    let first = one(1, "ann", "a");
+    assert_eq!(backend.store.orders(&[first.id]).await.expect("orders"), [None]);
+    let conflict = commit(&backend, &[], vec![rejected(2)]).await;
+    assert!(matches!(conflict, CommitOutcome::Conflict { .. }), "{conflict:?}");
+    assert_eq!(commit(&backend, &["a"], vec![hold(&first)]).await, CommitOutcome::Applied);
+    let now = [11, 2, 12, 3, 13, 4, 14, 1];
+    assert_eq!(listed(&backend).await, now);
+    drop(backend);
+
+    assert_eq!(meta(&dir, "format"), Some(2));
+    let backend = open_with(&dir, 3);
+    assert_eq!(listed(&backend).await, now);
+    // They are forgotten in the order of their decisions, before a crash or after.
+    for (n, gone) in [(5, 2), (6, 3), (7, 4), (8, 5)] {
+        commit(&backend, &[], vec![rejected(n)]).await;
+        let gone = one(gone, "ann", "a").id;
+        assert_eq!(backend.store.orders(&[gone]).await.expect("orders"), [None], "{n}");
+    }
+    drop(backend);
+    // Fewer may stay than there are: they go with the next sweep.
+    let backend = open_with(&dir, 1);
+    backend.store.due_holds(T0, 9).await.expect("due");
+    // The next write that somebody waits for takes that along.
+    put(&backend, ItemSpec::pool("b", 9).expect("pool")).await;
+    assert_eq!(listed(&backend).await, [11, 12, 13, 14, 1, 8]);
+}
+
+#[tokio::test]
+async fn a_file_that_forgot_nothing_can_be_read_by_the_program_before() {
+    let dir = dir();
+    let backend = open(&dir);
+    put(&backend, ItemSpec::pool("a", 9).expect("pool")).await;
+    commit(&backend, &[], (1..=9).map(rejected).collect()).await;
+    backend.store.due_holds(T0, 9).await.expect("due");
+    drop(backend);
+    assert_eq!((meta(&dir, "format"), meta(&dir, "forgotten")), (Some(1), None));
+    let backend = open(&dir);
+    assert_eq!(listed(&backend).await.len(), 9);
+    let much_later = T0 + Duration::from_secs(2 * 86_400);
+    backend.store.due_holds(much_later, 9).await.expect("due");
+    put(&backend, ItemSpec::pool("b", 9).expect("pool")).await;
+    assert_eq!(listed(&backend).await, [0; 0]);
+    drop(backend);
+    assert_eq!((meta(&dir, "format"), meta(&dir, "forgotten")), (Some(2), Some(9)));
+    let backend = open(&dir);
+    commit(&backend, &["a"], vec![hold(&one(1, "ann", "a"))]).await;
+    drop(backend);
+    assert_eq!(listed(&open(&dir)).await, [1], "numbers go on where they were");
+}
+
+#[tokio::test]
+async fn an_order_that_is_missing_is_told_from_those_forgotten() {
+    for row in [3, 9] {
+        let dir = dir();
+        let backend = open_with(&dir, 2);
+        put(&backend, ItemSpec::pool("a", 50).expect("pool")).await;
+        for n in 1..=5 {
+            let held = hold(&one(10 + n, "bob", "a"));
+            commit(&backend, &["a"], vec![rejected(n), held]).await;
+        }
+        drop(backend);
+        let db = Database::create(dir.path().join(FILE_NAME)).expect("opens");
+        let txn = db.begin_write().expect("begun");
+        let mut orders = txn.open_table(journal::ORDERS).expect("there");
+        assert!(orders.remove(row).expect("done").is_some(), "{row}");
+        drop(orders);
+        txn.commit().expect("committed");
+        drop(db);
+        let error = Embedded::open(dir.path()).expect_err("an order is missing");
+        assert!(matches!(error, OpenError::Damaged { .. }), "{error}");
+    }
+}
+
+#[tokio::test]
+async fn under_a_flood_of_rejections_the_file_stays_as_large_as_it_is() {
+    const ROUND: u128 = 2_000;
+    let dir = dir();
+    let backend = open_with(&dir, ROUND as u64);
+    put(&backend, ItemSpec::pool("a", 9).expect("pool")).await;
+    let mut bytes = Vec::new();
+    for round in 0..30 {
+        for part in 0..4 {
+            let first = round * ROUND + part * (ROUND / 4);
+            let writes = (first..first + ROUND / 4).map(rejected).collect();
+            assert_eq!(commit(&backend, &[], writes).await, CommitOutcome::Applied);
+        }
+        bytes.push(std::fs::metadata(dir.path().join(FILE_NAME)).expect("there").len());
+    }
+    assert!(bytes[29] <= bytes[9], "{bytes:?}");
+    let page = backend.store.list_orders(&OrderFilter::default(), None, 9_999).await;
+    assert_eq!(page.expect("list").orders.len() as u128, ROUND);
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 4)]
+async fn an_order_forgotten_while_it_is_read_is_not_there() {
+    let dir = dir();
+    let backend = open_with(&dir, 1);
+    let store = backend.store.clone();
+    let reading = tokio::spawn(async move {
+        let ids: Vec<_> = (0..300).map(|n| one(n, "ann", "a").id).collect();
+        for _ in 0..300 {
+            store.orders(&ids).await.expect("nothing is broken");
+            store.orders(&ids[..20]).await.expect("nothing is broken");
+        }
+    });
+    let mut n = 0;
+    while !reading.is_finished() {
+        commit(&backend, &[], vec![rejected(n % 300)]).await;
+        n += 1;
+    }
+    reading.await.expect("it read");
 }
 
 #[tokio::test]
@@ -257,4 +476,41 @@ fn rows_take_as_many_bytes_as_the_design_page_says() {
     let messages = vec![Message::Place(queued); 256];
     let sent = |count: usize| rows::sent_row(0, at, &messages[..count]).len();
     assert_eq!((sent(1), (sent(256) - sent(1)) / 255), (60, 47));
+}
+
+#[cfg(unix)]
+#[tokio::test]
+async fn what_is_made_is_its_owners_alone_and_an_open_file_is_closed() {
+    use std::fs::{Permissions, metadata, set_permissions};
+    use std::os::unix::fs::PermissionsExt;
+
+    let mode = |path: &Path| metadata(path).expect("there").permissions().mode() & 0o777;
+    let home = dir();
+    let path = home.path().join("new").join("data");
+    let file = path.join(FILE_NAME);
+    drop(Embedded::open(&path).expect("opens"));
+    assert_eq!((mode(&path), mode(&file)), (0o700, 0o600));
+    // As an older version left them. The directory may be shared on purpose.
+    set_permissions(&file, Permissions::from_mode(0o644)).expect("opened to all");
+    set_permissions(&path, Permissions::from_mode(0o755)).expect("opened to all");
+    drop(Embedded::open(&path).expect("opens"));
+    assert_eq!((mode(&path), mode(&file)), (0o755, 0o600));
+}
+
+#[tokio::test]
+async fn the_position_of_the_clock_is_there_after_a_reopen() {
+    let dir = dir();
+    let backend = open(&dir);
+    put(&backend, ItemSpec::pool("a", 9).expect("pool")).await;
+    assert_eq!(backend.store.kept_clock(), KeptClock::default());
+    backend.store.keep_clock(ClockReference::new(u64::MAX, T0));
+    drop(backend);
+
+    let backend = open(&dir);
+    let reference = Some(ClockReference::new(u64::MAX, T0));
+    assert_eq!(backend.store.kept_clock(), KeptClock::new(reference, false));
+    commit(&backend, &["a"], vec![hold(&one(1, "ann", "a"))]).await;
+    drop(backend);
+
+    assert_eq!(open(&dir).store.kept_clock(), KeptClock::new(reference, true));
 }

@@ -1,17 +1,17 @@
 //! Leases within the process, for several engines or many workers in one.
 
 use std::collections::HashMap;
+use std::sync::PoisonError;
 use std::sync::atomic::{AtomicU64, Ordering};
-use std::sync::{Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
 use async_trait::async_trait;
-use tokio::sync::Notify;
-use tokio::time::{Instant, timeout_at};
+use tokio::time::Instant;
 
 use crate::backends::until;
 use crate::protocol::ItemId;
 use crate::seams::{Lease, LockManager, SeamError};
+use crate::sync::{Mutex, MutexGuard, Notify, timeout_at};
 
 /// The number of leases below which no ended ones are looked for.
 const SWEEP_MIN: usize = 64;
@@ -20,6 +20,7 @@ const SWEEP_MIN: usize = 64;
 #[derive(Debug, Default)]
 pub struct MemoryLocks {
     leases: Mutex<Leases>,
+    members: Mutex<HashMap<String, Instant>>,
     freed: Notify,
     /// Owners are never outside this process, so counting tells them apart.
     owners: AtomicU64,
@@ -112,6 +113,19 @@ impl LockManager for MemoryLocks {
         keys.dedup();
         keys.retain(|key| self.try_acquire(std::slice::from_ref(key), &owner, ttl).is_ok());
         Ok((!keys.is_empty()).then_some(Lease { keys, owner }))
+    }
+
+    async fn join(&self, member: &str, ttl: Duration) -> Result<Vec<String>, SeamError> {
+        let now = Instant::now();
+        let mut members = self.members.lock().unwrap_or_else(PoisonError::into_inner);
+        members.retain(|_, until| *until > now);
+        members.insert(member.to_owned(), until(now, ttl));
+        Ok(members.keys().cloned().collect())
+    }
+
+    async fn leave(&self, member: &str) -> Result<(), SeamError> {
+        self.members.lock().unwrap_or_else(PoisonError::into_inner).remove(member);
+        Ok(())
     }
 
     async fn renew(&self, lease: &Lease, ttl: Duration) -> Result<bool, SeamError> {

@@ -4,6 +4,8 @@
 mod bus;
 mod locks;
 mod queue;
+#[cfg(all(test, shuttle))]
+mod shuttle_tests;
 mod store;
 #[cfg(test)]
 mod tests;
@@ -18,11 +20,13 @@ pub use locks::MemoryLocks;
 pub use queue::MemoryQueue;
 pub use store::MemoryStore;
 #[cfg(feature = "embedded")]
-pub(crate) use store::{SCAN_MAX, cursor_seq};
+pub(crate) use store::{FORGETS_MAX, FORGOTTEN_AT_ONCE, LOOKS_AT_ONCE, SCAN_MAX, cursor_seq};
 
 use super::Backend;
 use super::state::queue::QueueLimits;
+use super::state::rejected::Retention;
 use crate::clock::{Clock, SystemClock};
+use crate::protocol::BuyerRules;
 
 /// Time for a delivery to be acknowledged, unless told otherwise.
 pub(crate) const VISIBILITY: Duration = Duration::from_secs(30);
@@ -58,6 +62,16 @@ impl Backend {
         /// Most messages in the queue, delivered ones included; 1,000,000.
         #[builder(default = DEPTH_MAX)]
         queue_depth_max: usize,
+        /// Time for which a rejected order is remembered; a day. After that, its
+        /// id is a new order's.
+        #[builder(default = Retention::DEFAULT.keep)]
+        keep_rejected: Duration,
+        /// Most rejected orders remembered, the newest; 10,000,000.
+        #[builder(default = Retention::DEFAULT.max)]
+        rejected_max: u64,
+        /// What the store asks of buyers before they get another hold; nothing.
+        #[builder(default)]
+        buyer_rules: BuyerRules,
         /// Dates the queue's messages; the machine's clock.
         #[builder(default = Arc::new(SystemClock))]
         clock: Arc<dyn Clock>,
@@ -66,8 +80,12 @@ impl Backend {
         Self {
             queue: Arc::new(MemoryQueue::with_limits(limits, clock)),
             locks: Arc::new(MemoryLocks::default()),
-            store: Arc::new(MemoryStore::default()),
+            store: Arc::new(MemoryStore::that_keeps_to(
+                Retention { keep: keep_rejected, max: rejected_max },
+                buyer_rules,
+            )),
             bus: Arc::new(MemoryBus::default()),
+            partitions: Vec::new(),
         }
     }
 }

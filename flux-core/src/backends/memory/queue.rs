@@ -7,7 +7,7 @@ use async_trait::async_trait;
 use tokio::time::Instant;
 
 use super::{DEPTH_MAX, VISIBILITY};
-use crate::backends::state::queue::{QueueLimits, QueueState, Waiting};
+use crate::backends::state::queue::{QueueLimits, QueueState, REDRIVEN_AT_ONCE, Waiting};
 use crate::clock::{Clock, SystemClock};
 use crate::protocol::{Message, Order, OrderId};
 use crate::seams::{DeadLetter, Delivery, OrderQueue, QueueDepth, Receipt, SeamError};
@@ -75,18 +75,25 @@ impl OrderQueue for MemoryQueue {
     }
 
     async fn dead_letters(&self, max: usize) -> Result<Vec<DeadLetter>, SeamError> {
-        Ok(self.waiting.lock().dead_letters(max))
+        let letters = self.waiting.lock().dead_letters(max);
+        Ok(letters.into_iter().map(Arc::unwrap_or_clone).collect())
     }
 
     async fn redrive(&self, max: usize) -> Result<usize, SeamError> {
-        let count = {
+        let max = max.min(self.waiting.lock().dead());
+        let mut count = 0;
+        while count < max {
             let mut queue = self.waiting.lock();
-            let (seqs, messages) = queue.redrivable(max);
+            let (seqs, messages) = queue.redrivable(REDRIVEN_AT_ONCE.min(max - count));
+            if seqs.is_empty() {
+                break;
+            }
             queue.forget_dead(seqs.len());
             queue.send(&messages, self.clock.now());
-            seqs.len()
-        };
-        self.waiting.wake_one();
+            drop(queue);
+            count += seqs.len();
+            self.waiting.wake_one();
+        }
         Ok(count)
     }
 

@@ -1,30 +1,42 @@
 //! The inventory store in memory: the ledger and the orders beside it.
 
-use std::collections::HashSet;
+use std::collections::{BTreeMap, HashMap, HashSet};
 use std::ops::Add;
 use std::sync::{Arc, Mutex, MutexGuard};
 
 use async_trait::async_trait;
 
-use crate::backends::state::ledger::{Ledger, count_buyers};
+use crate::backends::state::buyer_book::BuyerBook;
+use crate::backends::state::ledger::{BuyerCounts, Counting, Ledger};
+use crate::backends::state::rejected::Retention;
+use crate::clock::ClockReference;
 use crate::protocol::{
-    Claim, Commit, CommitOutcome, ConfirmRuling, Item, ItemId, ItemSpec, Order, OrderId, Stock,
-    Timestamp, confirm,
+    BuyerRules, Claim, Commit, CommitOutcome, ConfirmRuling, Item, ItemId, ItemSpec, Order,
+    OrderId, Stock, Timestamp, confirm,
 };
 use crate::seams::{
-    CommitMax, ConfirmOutcome, Cursor, DueHolds, InventoryStore, OrderFilter, OrderPage, Payment,
-    PutOutcome, SeamError, Weight,
+    CommitMax, ConfirmOutcome, Cursor, DueHolds, InventoryStore, KeptClock, OrderFilter, OrderPage,
+    Payment, PutOutcome, SeamError, Weight,
 };
 
 pub(crate) const SERVICE: &str = "store";
 /// Most orders that a listing looks at in one call.
 pub(crate) const SCAN_MAX: usize = 10_000;
+/// Most orders or items looked at while a lock is held.
+pub(crate) const LOOKS_AT_ONCE: usize = 1_024;
+/// Most rejected orders forgotten while a lock is held.
+pub(crate) const FORGOTTEN_AT_ONCE: usize = LOOKS_AT_ONCE;
+/// Most times in a row that a look for ended holds does that.
+pub(crate) const FORGETS_MAX: usize = 64;
 
 /// An [`InventoryStore`] in memory.
 #[derive(Debug)]
 pub struct MemoryStore {
     inner: Mutex<Inner>,
     commit_max: CommitMax,
+    /// Held by whoever counts the buyers of an item.
+    late_cap: tokio::sync::Mutex<()>,
+    clock: Mutex<Option<ClockReference>>,
 }
 
 impl Default for MemoryStore {
@@ -37,7 +49,7 @@ impl Default for MemoryStore {
 struct Inner {
     ledger: Ledger,
     /// The orders, by sequence number.
-    orders: Vec<Order>,
+    orders: BTreeMap<u64, Order>,
 }
 
 impl MemoryStore {
@@ -45,11 +57,61 @@ impl MemoryStore {
     /// does: to test with.
     #[must_use]
     pub fn with_commit_max(commit_max: CommitMax) -> Self {
-        Self { inner: Mutex::default(), commit_max }
+        Self {
+            inner: Mutex::default(),
+            commit_max,
+            late_cap: tokio::sync::Mutex::default(),
+            clock: Mutex::default(),
+        }
+    }
+
+    /// An empty store that remembers rejected orders, and keeps to rules about
+    /// buyers, as told.
+    pub(crate) fn that_keeps_to(retention: Retention, rules: BuyerRules) -> Self {
+        let ledger = Ledger::new(retention).with_book(BuyerBook::of(rules));
+        let inner = Inner { ledger, ..Inner::default() };
+        Self { inner: Mutex::new(inner), ..Self::default() }
+    }
+
+    /// Adds a cap to an item that has buyers already, and counts them with the
+    /// lock held for a part of the orders at a time.
+    /// `None` if nobody is to be counted any more.
+    async fn put_counting(&self, spec: &Arc<ItemSpec>) -> Option<PutOutcome> {
+        let _late_cap = self.late_cap.lock().await;
+        let _counting = Counting::start(&self.inner, spec)?;
+        let (mut owners, mut counted) = (BuyerCounts::default(), 0);
+        loop {
+            {
+                let mut inner = self.lock();
+                // G6: what changed of the orders that were counted; the others are
+                // yet to be seen as they are now.
+                for moved in inner.ledger.take_moves(&spec.id) {
+                    if moved.place < counted {
+                        owners.add(&moved.buyer, moved.units);
+                    }
+                }
+                let counted_before = counted;
+                let mut part = 0;
+                for (seq, order) in inner.orders.range(counted_before..).take(LOOKS_AT_ONCE) {
+                    owners.count(order, &spec.id);
+                    (counted, part) = (seq + 1, part + 1);
+                }
+                if part < LOOKS_AT_ONCE {
+                    return Some(inner.ledger.put_item(spec, owners));
+                }
+            }
+            tokio::task::yield_now().await;
+        }
     }
 
     fn lock(&self) -> MutexGuard<'_, Inner> {
         self.inner.lock().expect("the ledger does not panic")
+    }
+}
+
+impl AsMut<Ledger> for Inner {
+    fn as_mut(&mut self) -> &mut Ledger {
+        &mut self.ledger
     }
 }
 
@@ -61,27 +123,29 @@ impl Inner {
         let orders = || commit.writes.iter().map(|write| &write.order);
         let items: HashSet<_> =
             orders().flat_map(|o| o.lines.iter().map(|line| &line.item)).collect();
-        let weights = orders().map(|order| Weight::of(order, is_capped));
+        let weights = orders().map(|order| max.weigh(order, is_capped));
         max.fits(weights.fold(Weight::default(), Weight::add), items.len())
     }
 
     fn order(&self, id: OrderId) -> Option<&Order> {
-        self.ledger.entry(id).map(|entry| &self.orders[entry.seq() as usize])
+        self.orders.get(&self.ledger.entry(id)?.seq())
     }
 
-    fn write(&mut self, seq: u64, order: &Order) {
-        match self.orders.get_mut(seq as usize) {
-            Some(slot) => *slot = order.clone(),
-            None => self.orders.push(order.clone()),
+    fn forget(&mut self, seqs: &[u64]) {
+        for seq in seqs {
+            self.orders.remove(seq);
         }
     }
 
     fn commit(&mut self, commit: &Commit) -> CommitOutcome {
         match self.ledger.commit(commit) {
             Ok(seqs) => {
+                self.ledger.note_moves(commit, |at| seqs[at]);
                 for (write, seq) in commit.writes.iter().zip(seqs) {
-                    self.write(seq, &write.order);
+                    self.orders.insert(seq, write.order.clone());
                 }
+                let forgotten = self.ledger.forget_after(commit);
+                self.forget(&forgotten);
                 CommitOutcome::Applied
             }
             Err(refused) => refused,
@@ -96,7 +160,7 @@ impl Inner {
             ConfirmRuling::NotHeld => ConfirmOutcome::NotHeld(order.clone()),
             ConfirmRuling::Write(write) => {
                 let seq = self.ledger.confirm(&write).expect("the order is held under this lock");
-                self.write(seq, &write.order);
+                self.orders.insert(seq, write.order.clone());
                 ConfirmOutcome::Settled(write.order)
             }
         }
@@ -111,16 +175,20 @@ pub(crate) fn cursor_seq(cursor: &Cursor, service: &'static str) -> Result<u64, 
 #[async_trait]
 impl InventoryStore for MemoryStore {
     /// Puts an item. A cap that comes after buyers did counts them by looking at
-    /// every order, while all else waits.
+    /// every order; all else goes on meanwhile.
     async fn put_item(&self, spec: &ItemSpec) -> Result<PutOutcome, SeamError> {
-        let mut inner = self.lock();
-        let inner = &mut *inner;
-        let owners = if inner.ledger.put_counts_buyers(spec) {
-            count_buyers(inner.orders.iter(), &spec.id)
-        } else {
-            Default::default()
-        };
-        Ok(inner.ledger.put_item(&Arc::new(spec.clone()), owners))
+        let spec = Arc::new(spec.clone());
+        loop {
+            {
+                let ledger = &mut self.lock().ledger;
+                if !ledger.put_counts_buyers(&spec) {
+                    return Ok(ledger.put_item(&spec, BuyerCounts::default()));
+                }
+            }
+            if let Some(outcome) = self.put_counting(&spec).await {
+                return Ok(outcome);
+            }
+        }
     }
 
     async fn claim(&self, items: &[ItemId]) -> Result<Vec<Option<Claim>>, SeamError> {
@@ -138,6 +206,15 @@ impl InventoryStore for MemoryStore {
                     return Err(SeamError::broken(SERVICE, reason));
                 }
             }
+            let mut carried: HashMap<&ItemId, usize> = HashMap::new();
+            for (item, _) in commits.iter().flat_map(|commit| &commit.claims) {
+                let times = carried.entry(item).or_default();
+                *times += 1;
+                if *times > max.side_by_side {
+                    let reason = format!("{times} commits side by side are too many for {item}");
+                    return Err(SeamError::broken(SERVICE, reason));
+                }
+            }
         }
         Ok(commits.iter().map(|commit| inner.commit(commit)).collect())
     }
@@ -152,8 +229,12 @@ impl InventoryStore for MemoryStore {
     }
 
     async fn orders(&self, ids: &[OrderId]) -> Result<Vec<Option<Order>>, SeamError> {
-        let inner = self.lock();
-        Ok(ids.iter().map(|id| inner.order(*id).cloned()).collect())
+        let mut orders = Vec::with_capacity(ids.len());
+        for part in ids.chunks(LOOKS_AT_ONCE) {
+            let inner = self.lock();
+            orders.extend(part.iter().map(|id| inner.order(*id).cloned()));
+        }
+        Ok(orders)
     }
 
     /// Lists a page; a limit of 0 gets an empty last one.
@@ -167,18 +248,28 @@ impl InventoryStore for MemoryStore {
         if limit == 0 {
             return Ok(OrderPage::default());
         }
-        let inner = self.lock();
-        let from = usize::try_from(from).unwrap_or(usize::MAX).min(inner.orders.len());
-        let mut page = OrderPage::default();
-        for (seq, order) in inner.orders.iter().enumerate().skip(from) {
-            if page.orders.len() >= limit || seq - from >= SCAN_MAX {
-                page.next = Some(Cursor(seq.to_string()));
-                break;
+        let (mut page, mut from) = (OrderPage::default(), from);
+        for _ in 0..SCAN_MAX / LOOKS_AT_ONCE {
+            {
+                let inner = self.lock();
+                let mut rest = inner.orders.range(from..);
+                for (seq, order) in rest.by_ref().take(LOOKS_AT_ONCE) {
+                    if page.orders.len() >= limit {
+                        page.next = Some(Cursor(seq.to_string()));
+                        return Ok(page);
+                    }
+                    if filter.matches(order) {
+                        page.orders.push(order.clone());
+                    }
+                }
+                match rest.next() {
+                    Some((seq, _)) => from = *seq,
+                    None => return Ok(page),
+                }
             }
-            if filter.matches(order) {
-                page.orders.push(order.clone());
-            }
+            tokio::task::yield_now().await;
         }
+        page.next = Some(Cursor(from.to_string()));
         Ok(page)
     }
 
@@ -186,6 +277,18 @@ impl InventoryStore for MemoryStore {
         let mut due = Vec::new();
         while !self.lock().ledger.due_holds(now, limit, &mut due) {}
         let next = self.lock().ledger.next_hold_end(now);
+        for _ in 0..FORGETS_MAX {
+            let forgotten = {
+                let mut inner = self.lock();
+                let forgotten = inner.ledger.forget(now, FORGOTTEN_AT_ONCE);
+                inner.forget(&forgotten);
+                forgotten
+            };
+            if forgotten.len() < FORGOTTEN_AT_ONCE {
+                break;
+            }
+            tokio::task::yield_now().await;
+        }
         Ok(DueHolds { due, next })
     }
 
@@ -199,10 +302,32 @@ impl InventoryStore for MemoryStore {
         after: Option<&ItemId>,
         limit: usize,
     ) -> Result<Vec<Item>, SeamError> {
-        Ok(self.lock().ledger.list_items(after, limit))
+        let mut items: Vec<Item> = Vec::new();
+        loop {
+            let after = items.last().map_or(after, |item| Some(&item.spec.id));
+            let most = LOOKS_AT_ONCE.min(limit - items.len());
+            let more = self.lock().ledger.list_items(after, most);
+            let is_last = more.len() < most || items.len() + more.len() == limit;
+            items.extend(more);
+            if is_last {
+                return Ok(items);
+            }
+            tokio::task::yield_now().await;
+        }
     }
 
     async fn stock(&self, item: &ItemId) -> Result<Option<(Arc<ItemSpec>, Stock)>, SeamError> {
         Ok(self.lock().ledger.stock(item))
+    }
+
+    /// Kept as long as the store lives.
+    fn kept_clock(&self) -> KeptClock {
+        let reference = *self.clock.lock().expect("nothing panics under this lock");
+        let has_holds = self.lock().ledger.next_hold_end(Timestamp::default()).is_some();
+        KeptClock::new(reference, reference.is_some() && has_holds)
+    }
+
+    fn keep_clock(&self, reference: ClockReference) {
+        *self.clock.lock().expect("nothing panics under this lock") = Some(reference);
     }
 }

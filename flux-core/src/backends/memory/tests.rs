@@ -100,6 +100,28 @@ async fn every_waiting_receiver_hears_of_a_timer_another_one_set() {
     assert_eq!(one.len() + two.len(), 2, "taken once and, not acknowledged, once more");
 }
 
+#[tokio::test(start_paused = true)]
+async fn a_receiver_that_goes_away_leaves_its_timers_to_the_next() {
+    let Backend { queue, .. } = Backend::memory();
+    queue.send(&[place(1)]).await.expect("send");
+    let first = queue.receive(1, Duration::ZERO).await.expect("receive");
+    let start = tokio::time::Instant::now();
+    let receive = || {
+        let queue = queue.clone();
+        tokio::spawn(
+            async move { queue.receive(1, Duration::from_secs(20)).await.expect("receive") },
+        )
+    };
+    let [gone, waiting] = [receive(), receive()];
+    tokio::task::yield_now().await;
+    // Told of by waking the first of those who wait.
+    queue.retry(&[first[0].receipt.clone()], Duration::from_secs(1)).await.expect("retry");
+    tokio::task::yield_now().await;
+    gone.abort();
+    assert_eq!(waiting.await.expect("joined").len(), 1);
+    assert_eq!(start.elapsed(), Duration::from_secs(1));
+}
+
 #[tokio::test]
 async fn a_full_queue_takes_no_part_of_a_batch() {
     let backend = Backend::memory_with().queue_depth_max(2).build();
@@ -107,6 +129,45 @@ async fn a_full_queue_takes_no_part_of_a_batch() {
     let error = backend.queue.send(&[place(2), place(3)]).await.expect_err("full");
     assert!(matches!(error, SeamError::Overloaded { .. }) && error.can_retry());
     assert_eq!(backend.queue.depth().await.expect("depth").waiting, 1);
+    backend.queue.send(&[place(2)]).await.expect("there is room for one");
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_lease_for_ever_and_a_wait_for_ever_outlast_half_a_year() {
+    let Backend { locks, .. } = Backend::memory();
+    let (a, for_ever) = ([item("a")], Duration::MAX);
+    let lease = locks.acquire(&a, for_ever, Duration::ZERO).await.expect("ok").expect("free");
+    let waiting = tokio::spawn({
+        let (locks, a) = (locks.clone(), a.clone());
+        async move { locks.acquire(&a, for_ever, for_ever).await.expect("ok") }
+    });
+    tokio::time::sleep(Duration::from_secs(180 * 86_400)).await;
+    assert!(!waiting.is_finished());
+    assert!(locks.renew(&lease, for_ever).await.expect("ok"), "it is still ours");
+    locks.release(&lease).await.expect("ok");
+    assert!(waiting.await.expect("joined").is_some());
+}
+
+/// As many as a process is to keep in memory.
+#[tokio::test]
+async fn dead_letters_are_bounded_and_what_finds_no_room_stays_in_the_queue() {
+    const DEAD_MAX: usize = 100_000;
+    let Backend { queue, .. } = Backend::memory();
+    let messages: Vec<_> = (0..1_000).map(place).collect();
+    for _ in 0..=DEAD_MAX / 1_000 {
+        queue.send(&messages).await.expect("send");
+    }
+    let bury = async |count| {
+        let taken = queue.receive(count, Duration::ZERO).await.expect("receive");
+        let letters: Vec<_> = taken.into_iter().map(|d| (d.receipt, "why".to_owned())).collect();
+        queue.bury(&letters).await
+    };
+    bury(DEAD_MAX - 1).await.expect("buried");
+    assert!(matches!(bury(2).await, Err(SeamError::Overloaded { .. })));
+    bury(1).await.expect("there is room for one");
+    assert!(matches!(bury(1).await, Err(SeamError::Overloaded { .. })));
+    let depth = queue.depth().await.expect("depth");
+    assert_eq!((depth.dead, depth.waiting + depth.in_flight), (100_000, 1_000));
 }
 
 #[tokio::test(start_paused = true)]

@@ -5,17 +5,21 @@
 use std::collections::hash_map::Entry::{Occupied, Vacant};
 use std::collections::{BTreeMap, BTreeSet, HashMap};
 use std::ops::Bound;
-use std::sync::Arc;
+use std::sync::{Arc, Mutex};
 
+use super::buyer_book::BuyerBook;
+use super::rejected::{Rejected, Retention};
 use super::sharded::Sharded;
 use crate::protocol::{
-    BuyerId, Changes, Claim, Commit, CommitOutcome, Effect, Expect, FencingToken, Item, ItemId,
-    ItemNow, ItemSpec, Order, OrderId, OrderStatus, OrderWrite, Stock, Timestamp, judge, revise,
+    BuyerId, BuyersNow, Changes, Claim, Commit, CommitOutcome, Effect, Expect, FencingToken, Item,
+    ItemId, ItemNow, ItemSpec, Order, OrderId, OrderState, OrderStatus, OrderWrite, Stock,
+    Timestamp, judge, revise,
 };
 use crate::seams::PutOutcome;
 
-/// Most ended holds dropped in one go, so that a caller can let go of its lock.
-const DROPS_PER_LOOK: usize = 16_384;
+/// Most orders that are held no more dropped in one look for ended holds, so
+/// that a caller can let go of its lock.
+const DROPS_PER_LOOK: usize = 2_048;
 
 /// An order's sequence number and its status, in eight bytes.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -37,7 +41,45 @@ impl Entry {
 }
 
 /// The units of an item that each buyer holds or owns.
-pub(crate) type Buyers = HashMap<BuyerId, u32, foldhash::fast::RandomState>;
+#[derive(Debug, Default)]
+pub(crate) struct BuyerCounts(Sharded<BuyerId, u32>);
+
+impl BuyerCounts {
+    fn get(&self, buyer: &BuyerId) -> u32 {
+        self.0.get(buyer).copied().unwrap_or(0)
+    }
+
+    /// Adds units, or takes some away.
+    pub(crate) fn add(&mut self, buyer: &BuyerId, units: i64) {
+        let buyers = self.0.shard_mut(buyer);
+        let live = i64::from(buyers.get(buyer).copied().unwrap_or(0)) + units;
+        debug_assert!(live >= 0, "gave back more than was owned");
+        match u32::try_from(live) {
+            Ok(0) | Err(_) => buyers.remove(buyer),
+            Ok(live) => buyers.insert(buyer.clone(), live),
+        };
+    }
+
+    /// Counts what an order holds or owns of the item.
+    pub(crate) fn count(&mut self, order: &Order, item: &ItemId) {
+        if order.status().owns_stock() {
+            for line in order.lines.iter().filter(|line| line.item == *item) {
+                self.add(&order.buyer, i64::from(line.ask.units()));
+            }
+        }
+    }
+}
+
+/// Units that a buyer came to own, or gave back, while the buyers of their item
+/// are counted.
+#[derive(Debug)]
+pub(crate) struct Move {
+    /// The place of the change among those that the count has seen, as the store
+    /// noted it.
+    pub(crate) place: u64,
+    pub(crate) buyer: BuyerId,
+    pub(crate) units: i64,
+}
 
 /// One item.
 #[derive(Debug)]
@@ -48,7 +90,7 @@ struct ItemEntry {
     held: u32,
     token: FencingToken,
     /// Kept only while the item has a cap.
-    buyers: Option<Sharded<BuyerId, u32>>,
+    buyers: Option<BuyerCounts>,
 }
 
 impl ItemEntry {
@@ -70,31 +112,16 @@ impl ItemEntry {
 
     /// Units the buyer holds or owns, as far as they are counted.
     fn live(&self, buyer: &BuyerId) -> u32 {
-        let counted = self.buyers.as_ref().and_then(|buyers| buyers.get(buyer));
-        counted.copied().unwrap_or(0)
+        self.buyers.as_ref().map_or(0, |buyers| buyers.get(buyer))
     }
 
     /// Starts to keep count of buyers if the item has a cap, and stops if not.
-    fn count_buyers(&mut self, owners: Buyers) {
+    fn count_buyers(&mut self, owners: BuyerCounts) {
         if self.spec.max_per_buyer.is_none() {
             self.buyers = None;
         } else if self.buyers.is_none() {
-            self.buyers = Some(Sharded::default());
-            for (buyer, units) in owners {
-                self.move_buyer(&buyer, i64::from(units));
-            }
+            self.buyers = Some(owners);
         }
-    }
-
-    fn move_buyer(&mut self, buyer: &BuyerId, units: i64) {
-        let Some(buyers) = &mut self.buyers else { return };
-        let buyers = buyers.shard_mut(buyer);
-        let live = i64::from(buyers.get(buyer).copied().unwrap_or(0)) + units;
-        debug_assert!(live >= 0, "gave back more than was owned");
-        match u32::try_from(live) {
-            Ok(0) | Err(_) => buyers.remove(buyer),
-            Ok(live) => buyers.insert(buyer.clone(), live),
-        };
     }
 }
 
@@ -105,7 +132,7 @@ pub(crate) struct RestoredItem {
     pub(crate) stock: Stock,
     pub(crate) held: u32,
     /// Empty unless the item has a cap.
-    pub(crate) buyers: Buyers,
+    pub(crate) buyers: BuyerCounts,
 }
 
 type Items = HashMap<ItemId, ItemEntry, foldhash::fast::RandomState>;
@@ -120,11 +147,26 @@ pub(crate) struct Ledger {
     /// Orders by the end of their holds. One that is not held any more stays
     /// until its time, and is dropped when met.
     holds: BTreeMap<Timestamp, Vec<OrderId>>,
+    rejected: Rejected,
+    /// What changed of the items whose buyers are being counted.
+    counting: HashMap<ItemId, Vec<Move>, foldhash::fast::RandomState>,
     next_seq: u64,
     last_token: u64,
+    /// Kept only while there are rules about buyers.
+    book: Option<BuyerBook>,
 }
 
 impl Ledger {
+    /// An empty ledger that remembers rejected orders as told.
+    pub(crate) fn new(retention: Retention) -> Self {
+        Self { rejected: Rejected::new(retention), ..Self::default() }
+    }
+
+    /// The same ledger, that keeps to the rules of a book.
+    pub(crate) fn with_book(self, book: Option<BuyerBook>) -> Self {
+        Self { book, ..self }
+    }
+
     /// A ledger as it was, but that all claims are fenced: its tokens are larger
     /// than `last_token`.
     #[cfg(feature = "embedded")]
@@ -132,6 +174,7 @@ impl Ledger {
         items: Vec<RestoredItem>,
         index: Sharded<OrderId, Entry>,
         holds: BTreeMap<Timestamp, Vec<OrderId>>,
+        rejected: Rejected,
         next_seq: u64,
         mut last_token: u64,
     ) -> Self {
@@ -143,7 +186,18 @@ impl Ledger {
             entries.insert(entry.spec.id.clone(), entry);
         }
         let ids = entries.keys().cloned().collect();
-        Self { items: entries, ids, index, holds, next_seq, last_token }
+        let counting = HashMap::default();
+        Self {
+            items: entries,
+            ids,
+            index,
+            holds,
+            rejected,
+            counting,
+            next_seq,
+            last_token,
+            book: None,
+        }
     }
 
     fn mint(last_token: &mut u64) -> FencingToken {
@@ -162,10 +216,48 @@ impl Ledger {
         })
     }
 
+    /// Notes from now on what changes for the buyers of an item, until
+    /// [`stop_counting`](Self::stop_counting): whoever counts them reads orders
+    /// of different moments, and makes them one moment's by these changes.
+    pub(crate) fn start_counting(&mut self, item: &ItemId) {
+        self.counting.insert(item.clone(), Vec::new());
+    }
+
+    pub(crate) fn stop_counting(&mut self, item: &ItemId) {
+        self.counting.remove(item);
+    }
+
+    /// Notes what an applied commit changed for the buyers that are being
+    /// counted. `place` tells the place of each write.
+    pub(crate) fn note_moves(&mut self, commit: &Commit, place: impl Fn(usize) -> u64) {
+        if self.counting.is_empty() {
+            return;
+        }
+        for (at, write) in commit.writes.iter().enumerate() {
+            let sign = match write.effect() {
+                Effect::Takes => 1,
+                Effect::GivesBack => -1,
+                Effect::None => continue,
+            };
+            for line in write.order.lines.iter() {
+                if let Some(moves) = self.counting.get_mut(&line.item) {
+                    let units = sign * i64::from(line.ask.units());
+                    let buyer = write.order.buyer.clone();
+                    moves.push(Move { place: place(at), buyer, units });
+                }
+            }
+        }
+    }
+
+    /// Takes out what was noted so far.
+    pub(crate) fn take_moves(&mut self, item: &ItemId) -> Vec<Move> {
+        self.counting.get_mut(item).map(std::mem::take).unwrap_or_default()
+    }
+
     /// As [`InventoryStore::put_item`](crate::seams::InventoryStore::put_item).
     /// `owners` are the units that each buyer holds or owns, and count only when
     /// [`put_counts_buyers`](Self::put_counts_buyers).
-    pub(crate) fn put_item(&mut self, spec: &Arc<ItemSpec>, owners: Buyers) -> PutOutcome {
+    pub(crate) fn put_item(&mut self, spec: &Arc<ItemSpec>, owners: BuyerCounts) -> PutOutcome {
         let Some(entry) = self.items.get_mut(&spec.id) else {
             if let Err(invalid) = spec.check() {
                 return PutOutcome::Refused(invalid.into());
@@ -174,7 +266,7 @@ impl Ledger {
                 stock: Stock::full(spec),
                 held: 0,
                 token: Self::mint(&mut self.last_token),
-                buyers: spec.max_per_buyer.map(|_| Sharded::default()),
+                buyers: spec.max_per_buyer.map(|_| BuyerCounts::default()),
                 spec: spec.clone(),
             };
             self.ids.insert(spec.id.clone());
@@ -203,7 +295,7 @@ impl Ledger {
     /// Applies the commit as a whole and returns its orders' sequence numbers, or
     /// changes nothing and says why.
     pub(crate) fn commit(&mut self, commit: &Commit) -> Result<Vec<u64>, CommitOutcome> {
-        let Self { items, index, next_seq, .. } = self;
+        let Self { items, index, next_seq, book, .. } = self;
         let first_new = *next_seq;
         let mut swapped = Vec::with_capacity(commit.writes.len());
         let judged = judge(
@@ -213,8 +305,9 @@ impl Ledger {
             // order named twice meets itself.
             |write| swap(index, next_seq, write).map(|swap| swapped.push(swap)).is_some(),
             |item, buyer| items.get(item).map_or(0, |entry| entry.live(buyer)),
+            book.as_ref().map(|book| book as &dyn BuyersNow),
         );
-        let Changes { stocks, gains } = match judged {
+        let Changes { stocks, gains, buyers } = match judged {
             Ok(changes) => changes,
             Err(refusal) => {
                 for Swapped { id, was, .. } in swapped.into_iter().rev() {
@@ -231,12 +324,46 @@ impl Ledger {
             items.get_mut(item).expect("a claimed item is there").stock = stock;
         }
         for ((item, buyer), gain) in gains {
-            items.get_mut(item).expect("a claimed item is there").move_buyer(buyer, gain.units);
+            let entry = items.get_mut(item).expect("a claimed item is there");
+            if let Some(buyers) = &mut entry.buyers {
+                buyers.add(buyer, gain.units);
+            }
+        }
+        if let Some(book) = book {
+            book.enter(buyers);
         }
         for write in &commit.writes {
             self.note_hold(write);
+            if let OrderState::Rejected(at, _) = write.order.state {
+                self.rejected.push(write.order.id, at);
+            }
         }
         Ok(swapped.into_iter().map(|swapped| swapped.seq).collect())
+    }
+
+    /// Forgets rejected orders whose time is over or that are too many, after a
+    /// commit that was applied: up to two for each that it rejects, which keeps
+    /// up with any flood. Returns their sequence numbers.
+    pub(crate) fn forget_after(&mut self, commit: &Commit) -> Vec<u64> {
+        let rejected_at = |write: &OrderWrite| match write.order.state {
+            OrderState::Rejected(at, _) => Some(at),
+            _ => None,
+        };
+        let times = || commit.writes.iter().filter_map(rejected_at);
+        times().max().map_or_else(Vec::new, |now| self.forget(now, 2 * times().count()))
+    }
+
+    /// Forgets rejected orders whose time is over at `now` or that are too many,
+    /// oldest first and at most `most`. Returns their sequence numbers.
+    pub(crate) fn forget(&mut self, now: Timestamp, most: usize) -> Vec<u64> {
+        let Self { rejected, index, .. } = self;
+        let gone = std::iter::from_fn(|| rejected.pop(now)).take(most);
+        gone.filter_map(|id| {
+            let entry = index.remove(&id);
+            debug_assert!(entry.is_some_and(|entry| entry.status() == OrderStatus::Rejected));
+            entry.map(Entry::seq)
+        })
+        .collect()
     }
 
     /// Writes one order that changes no stock, if it is what is expected.
@@ -244,6 +371,9 @@ impl Ledger {
         debug_assert_eq!(write.effect(), Effect::None);
         let swapped = swap(&mut self.index, &mut self.next_seq, write)?;
         self.note_hold(write);
+        if let Some(book) = &mut self.book {
+            book.move_holds(&write.order.buyer, -1);
+        }
         Some(swapped.seq)
     }
 
@@ -285,20 +415,32 @@ impl Ledger {
         due: &mut Vec<OrderId>,
     ) -> bool {
         due.clear();
+        if let Some(book) = &mut self.book {
+            book.drop_pauses(now, DROPS_PER_LOOK);
+        }
         let mut dropped = 0;
         let mut emptied = Vec::new();
         let index = &self.index;
+        let is_held = |id: OrderId| index.get(&id).is_some_and(|e| e.status() == OrderStatus::Held);
         for (&ended, ids) in self.holds.range_mut(..=now) {
-            if due.len() >= limit || dropped >= DROPS_PER_LOOK {
-                break;
+            // From the back, where what was found by an earlier look, and is held no
+            // more, can be dropped one by one: any number may end at one moment.
+            let mut at = ids.len();
+            while at > 0 && due.len() < limit && dropped < DROPS_PER_LOOK {
+                at -= 1;
+                if is_held(ids[at]) {
+                    due.push(ids[at]);
+                } else {
+                    ids.swap_remove(at);
+                    dropped += 1;
+                }
             }
-            dropped += ids.len();
-            ids.retain(|id| index.get(id).is_some_and(|e| e.status() == OrderStatus::Held));
-            dropped -= ids.len();
             if ids.is_empty() {
                 emptied.push(ended);
             }
-            due.extend(ids.iter().take(limit - due.len()));
+            if due.len() >= limit || dropped >= DROPS_PER_LOOK {
+                break;
+            }
         }
         for ended in emptied {
             self.holds.remove(&ended);
@@ -363,15 +505,32 @@ fn swap(
     }
 }
 
-/// Counts the units of `item` that each buyer holds or owns.
-pub(crate) fn count_buyers<'a>(orders: impl Iterator<Item = &'a Order>, item: &ItemId) -> Buyers {
-    let mut buyers = Buyers::default();
-    for order in orders.filter(|order| order.status().owns_stock()) {
-        for line in order.lines.iter().filter(|line| line.item == *item) {
-            *buyers.entry(order.buyer.clone()).or_default() += line.ask.units();
+/// An item whose buyers are being counted, until this is dropped.
+pub(crate) struct Counting<'s, S: AsMut<Ledger>> {
+    state: &'s Mutex<S>,
+    item: ItemId,
+}
+
+impl<'s, S: AsMut<Ledger>> Counting<'s, S> {
+    /// Starts the count that a new definition needs, if it still does.
+    pub(crate) fn start(state: &'s Mutex<S>, spec: &ItemSpec) -> Option<Self> {
+        let mut locked = state.lock().expect("the ledger does not panic");
+        let ledger = locked.as_mut();
+        if !ledger.put_counts_buyers(spec) {
+            return None;
+        }
+        ledger.start_counting(&spec.id);
+        Some(Self { state, item: spec.id.clone() })
+    }
+}
+
+impl<S: AsMut<Ledger>> Drop for Counting<'_, S> {
+    fn drop(&mut self) {
+        // A ledger that panicked is used no more.
+        if let Ok(mut state) = self.state.lock() {
+            state.as_mut().stop_counting(&self.item);
         }
     }
-    buyers
 }
 
 #[cfg(test)]

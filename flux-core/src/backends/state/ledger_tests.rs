@@ -1,7 +1,7 @@
 //! The commit contract, rule by rule.
 
 use super::*;
-use crate::protocol::{Hold, Line, Lines, OrderState, OverCap, PaymentRef};
+use crate::protocol::{BuyerRules, Hold, Line, Lines, OrderState, OverCap, PaymentRef};
 
 pub(crate) const T0: Timestamp = Timestamp::from_millis(1_000_000);
 
@@ -41,7 +41,7 @@ pub(crate) fn release(order: &Order) -> OrderWrite {
 fn ledger(specs: &[ItemSpec]) -> Ledger {
     let mut ledger = Ledger::default();
     for spec in specs {
-        let put = ledger.put_item(&Arc::new(spec.clone()), Buyers::default());
+        let put = ledger.put_item(&Arc::new(spec.clone()), BuyerCounts::default());
         assert_eq!(put, PutOutcome::Created);
     }
     ledger
@@ -80,7 +80,7 @@ fn a_commit_needs_the_newest_token_of_every_item_it_writes() {
     assert_eq!(ledger.commit(&unclaimed), Err(fenced(&["b"])));
     let fresh = commit(&mut ledger, &["a", "b"], &[hold(&both)]);
     let spec = Arc::new(pool("b", 6));
-    assert_eq!(ledger.put_item(&spec, Buyers::default()), PutOutcome::Changed);
+    assert_eq!(ledger.put_item(&spec, BuyerCounts::default()), PutOutcome::Changed);
     assert_eq!(ledger.commit(&fresh), Err(fenced(&["b"])), "a new definition fences");
     assert_eq!((numbers(&ledger, "a"), numbers(&ledger, "b")), ((5, 0, 0), (6, 0, 0)));
 }
@@ -93,7 +93,8 @@ fn a_refused_commit_leaves_nothing_behind() {
     assert_eq!(ledger.commit(&first), Ok(vec![0]));
 
     let mixed = commit(&mut ledger, &["a"], &[hold(&two), release(&one), hold(&one)]);
-    let conflict = CommitOutcome::Conflict { moved: vec![one.id], over_cap: vec![] };
+    let conflict =
+        CommitOutcome::Conflict { moved: vec![one.id], over_cap: vec![], barred: vec![] };
     assert_eq!(ledger.commit(&mixed), Err(conflict));
     assert_eq!(ledger.entry(two.id), None);
     assert_eq!(ledger.entry(one.id), Some(Entry::new(0, OrderStatus::Held)));
@@ -121,6 +122,7 @@ fn a_cap_holds_over_the_sum_of_a_commit() {
     let over = |live| CommitOutcome::Conflict {
         moved: vec![],
         over_cap: vec![OverCap { item: item("a"), buyer: buyer("ann"), live }],
+        barred: vec![],
     };
     assert_eq!(ledger.commit(&three), Err(over(0)));
     let two = commit(&mut ledger, &["a"], &[hold(&n(1)), hold(&n(2))]);
@@ -140,7 +142,8 @@ fn a_cap_that_comes_later_counts_what_is_owned() {
     ledger.commit(&first).expect("uncapped");
     let spec = Arc::new(capped("a", 9, 2));
     assert!(ledger.put_counts_buyers(&spec));
-    let owners = count_buyers([hold(&held).order].iter(), &item("a"));
+    let mut owners = BuyerCounts::default();
+    owners.count(&hold(&held).order, &item("a"));
     assert_eq!(ledger.put_item(&spec, owners), PutOutcome::Changed);
     let more = commit(&mut ledger, &["a"], &[hold(&order(2, "ann", vec![units("a", 1)]))]);
     assert!(matches!(
@@ -168,4 +171,29 @@ fn a_confirmed_hold_is_sold_and_never_due() {
     assert!(due.is_empty());
     assert!(ledger.due_holds(Timestamp::from_millis(2_000_000), 9, &mut due));
     assert_eq!(due, [two.id]);
+}
+
+#[test]
+fn pauses_that_are_over_are_forgotten() {
+    let pause = std::time::Duration::from_secs(60);
+    let rules = BuyerRules::builder().hold_again_after(pause).build();
+    let mut ledger = ledger(&[pool("a", 9)]).with_book(BuyerBook::of(rules));
+    let kept = |ledger: &Ledger| ledger.book.as_ref().expect("there are rules").pauses_kept();
+    let mut due = Vec::new();
+    for n in 0..1_000 {
+        let end = 2_000_000 + n * 1_000;
+        let order = order(u128::from(n), &format!("buyer-{n}"), vec![units("a", 1)]);
+        let begins = commit(&mut ledger, &["a"], &[hold(&order)]);
+        ledger.commit(&begins).expect("held");
+        let state = OrderState::Released(hold_until(end));
+        let expect = Expect::Status(OrderStatus::Held);
+        let ends = OrderWrite { order: order.with_state(state), expect };
+        let ends = commit(&mut ledger, &["a"], &[ends]);
+        ledger.commit(&ends).expect("released");
+        ledger.due_holds(Timestamp::from_millis(end), 9, &mut due);
+        assert!(kept(&ledger) <= 61, "{} pauses are kept of {n}", kept(&ledger));
+    }
+    assert_eq!(kept(&ledger), 60, "those of the last minute");
+    ledger.due_holds(Timestamp::from_millis(u64::MAX), 9, &mut due);
+    assert_eq!(kept(&ledger), 0);
 }

@@ -11,6 +11,8 @@
 //!   (caches, counts, who waits, leases), goes on:
 //!   `lock().unwrap_or_else(PoisonError::into_inner)`. A panic concerns its own caller.
 
+pub(super) mod buyer_book;
 pub(super) mod ledger;
 pub(super) mod queue;
+pub(super) mod rejected;
 pub(super) mod sharded;

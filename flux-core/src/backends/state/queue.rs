@@ -2,19 +2,23 @@
 //! the messages that wait, are delayed or being worked on, and until when.
 
 use std::collections::{BTreeMap, BTreeSet, HashMap, VecDeque};
-use std::sync::{Mutex, MutexGuard};
+use std::sync::Arc;
 use std::time::Duration;
 
-use tokio::sync::Notify;
-use tokio::time::{Instant, timeout_at};
+use tokio::time::Instant;
 
 use crate::backends::until;
 use crate::protocol::{Message, Order, OrderId, Timestamp};
 use crate::seams::{DeadLetter, Delivery, QueueDepth, Receipt, SeamError};
+use crate::sync::{Mutex, MutexGuard, Notify, timeout_at};
 
 pub(crate) const SERVICE: &str = "queue";
 /// Most dead letters kept. One more is refused, and its delivery comes back.
 const DEAD_MAX: usize = 100_000;
+/// Most messages that one look makes ready because their time has come.
+const WOKEN_AT_ONCE: usize = 4_096;
+/// Most dead letters put back in the queue while its lock is held.
+pub(crate) const REDRIVEN_AT_ONCE: usize = 256;
 
 /// The bounds of a queue.
 #[derive(Debug, Clone, Copy)]
@@ -54,7 +58,7 @@ pub(crate) struct QueueState {
     placed: HashMap<OrderId, u64>,
     /// The later messages of an order, where there are any.
     placed_again: BTreeSet<(OrderId, u64)>,
-    dead: VecDeque<(u64, DeadLetter)>,
+    dead: VecDeque<(u64, Arc<DeadLetter>)>,
 }
 
 impl QueueState {
@@ -133,9 +137,10 @@ impl QueueState {
     /// in line: they have waited longest.
     fn wake_due(&mut self, now: Instant) {
         let mut timed_out = Vec::new();
-        while let Some(&(due, seq)) = self.timers.first()
-            && due <= now
-        {
+        for _ in 0..WOKEN_AT_ONCE {
+            let Some(&(_, seq)) = self.timers.first().filter(|(due, _)| *due <= now) else {
+                break;
+            };
             self.timers.pop_first();
             let entry = self.entries.get_mut(&seq).expect("what has a timer is there");
             match std::mem::replace(&mut entry.state, EntryState::Ready) {
@@ -256,11 +261,17 @@ impl QueueState {
 
     /// Adds a dead letter that was there before.
     pub(crate) fn restore_dead(&mut self, seq: u64, letter: DeadLetter) {
-        self.dead.push_back((seq, letter));
+        self.dead.push_back((seq, Arc::new(letter)));
     }
 
-    pub(crate) fn dead_letters(&self, max: usize) -> Vec<DeadLetter> {
-        self.dead.iter().take(max).map(|(_, letter)| letter.clone()).collect()
+    /// The oldest dead letters, to be copied without the lock.
+    pub(crate) fn dead_letters(&self, max: usize) -> Vec<Arc<DeadLetter>> {
+        self.dead.iter().take(max).map(|(_, letter)| Arc::clone(letter)).collect()
+    }
+
+    /// The number of dead letters.
+    pub(crate) fn dead(&self) -> usize {
+        self.dead.len()
     }
 
     /// The numbers and messages of the oldest dead letters, up to `max` and to
@@ -324,25 +335,30 @@ impl<S: AsMut<QueueState>> Waiting<S> {
     /// As [`OrderQueue::receive`](crate::seams::OrderQueue::receive).
     pub(crate) async fn receive(&self, max: usize, wait: Duration) -> Vec<Delivery> {
         let give_up = until(Instant::now(), wait);
+        let _next = WakeNext(&self.arrived);
         loop {
-            let (taken, more, timer) = {
+            let (taken, timer) = {
                 let mut state = self.lock();
                 let state = state.as_mut();
-                let taken = state.receive(max, Instant::now());
-                (taken, !state.ready.is_empty(), state.next_timer())
+                (state.receive(max, Instant::now()), state.next_timer())
             };
             if !taken.is_empty() || max == 0 || Instant::now() >= give_up {
-                if more || timer.is_some() {
-                    // An arrival wakes one receiver, and this one leaves: the
-                    // next must see to what is left and to the next timer.
-                    self.arrived.notify_one();
-                }
                 return taken;
             }
             let wake_at = timer.map_or(give_up, |timer| timer.min(give_up));
             // Either way there is something to look at.
             let _ = timeout_at(wake_at, self.arrived.notified()).await;
         }
+    }
+}
+
+/// Wakes another receiver when this one leaves, even by being dropped: arrivals
+/// and timers wake one, and what is left must be seen to.
+struct WakeNext<'q>(&'q Notify);
+
+impl Drop for WakeNext<'_> {
+    fn drop(&mut self) {
+        self.0.notify_one();
     }
 }
 

@@ -32,6 +32,17 @@ impl<K: Hash + Eq, V> Sharded<K, V> {
         &mut self.shards[shard_of(&self.chooser, key)]
     }
 
+    /// Takes an entry out. A shard that has become far too large for what is left
+    /// gives memory back.
+    pub(crate) fn remove(&mut self, key: &K) -> Option<V> {
+        let shard = self.shard_mut(key);
+        let removed = shard.remove(key);
+        if shard.capacity() > 1_024 && shard.len() < shard.capacity() / 8 {
+            shard.shrink_to(shard.len() * 2);
+        }
+        removed
+    }
+
     pub(crate) fn get(&self, key: &K) -> Option<&V> {
         self.shards[shard_of(&self.chooser, key)].get(key)
     }
@@ -97,4 +108,29 @@ fn fill_one<K: Hash + Eq + Copy, V>(
         }
     }
     Ok(shard)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn room(map: &Sharded<u64, u64>) -> usize {
+        map.shards.iter().map(HashMap::capacity).sum()
+    }
+
+    #[test]
+    fn after_a_flood_memory_is_given_back_and_what_is_left_is_there() {
+        let mut map = Sharded::default();
+        for key in 0..200_000 {
+            map.shard_mut(&key).insert(key, key);
+        }
+        let flooded = room(&map);
+        for key in 100..200_000 {
+            assert_eq!(map.remove(&key), Some(key));
+        }
+        assert!(room(&map) < flooded / 2, "{} of {flooded}", room(&map));
+        for key in 0..200_000 {
+            assert_eq!(map.get(&key).copied(), (key < 100).then_some(key));
+        }
+    }
 }

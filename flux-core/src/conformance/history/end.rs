@@ -2,12 +2,13 @@
 
 use std::collections::{BTreeMap, HashMap, HashSet};
 use std::fmt;
+use std::num::NonZeroU32;
 use std::time::Duration;
 
 use super::{Event, Fault};
 use crate::protocol::{
-    Ask, BuyerId, Item, ItemId, ItemKind, Order, OrderId, OrderState, OrderStatus, Reason, SeatId,
-    Timestamp,
+    Ask, BuyerId, BuyerRules, Item, ItemId, ItemKind, Order, OrderId, OrderState, OrderStatus,
+    Reason, SeatId, Timestamp,
 };
 use crate::seams::{InventoryStore, OrderFilter, SeamError};
 
@@ -55,6 +56,8 @@ pub struct EndState {
     pub grace: Option<Duration>,
     /// Whether everything had to be sold.
     pub demand: Demand,
+    /// The store's rules about buyers, which all orders came under.
+    pub rules: BuyerRules,
 }
 
 impl EndState {
@@ -105,6 +108,14 @@ impl EndState {
     #[must_use]
     pub fn with_demand(self, demand: Demand) -> Self {
         Self { demand, ..self }
+    }
+
+    /// The same, to be judged by those rules about buyers. A pause is judged from
+    /// [`grace`](Self::grace) after the end of the hold on, as the end must be
+    /// written first.
+    #[must_use]
+    pub fn with_buyer_rules(self, rules: BuyerRules) -> Self {
+        Self { rules, ..self }
     }
 
     /// Each item's numbers as its orders have them; nothing is negative, so an
@@ -186,6 +197,49 @@ impl EndState {
                     let (item, seat) = (line.item.clone(), seat.clone());
                     faults.push(Fault::SeatTwice { item, seat, order: order.id });
                 }
+            }
+        }
+        faults
+    }
+
+    /// Finds what the rules about buyers should have barred.
+    pub(super) fn hoarded(&self) -> Vec<Fault> {
+        let mut faults = Vec::new();
+        if let Some(holds_max) = self.rules.holds_max.map(NonZeroU32::get) {
+            let mut holds: BTreeMap<&BuyerId, u32> = BTreeMap::new();
+            for order in self.orders.iter().filter(|order| order.status() == OrderStatus::Held) {
+                *holds.entry(&order.buyer).or_default() += 1;
+            }
+            let over = holds.into_iter().filter(|(_, holds)| *holds > holds_max);
+            faults.extend(over.map(|(buyer, holds)| Fault::TooManyHolds {
+                buyer: buyer.clone(),
+                holds,
+                holds_max,
+            }));
+        }
+        let Some(grace) = self.grace else { return faults };
+        let mut pauses: HashMap<_, Vec<(Timestamp, Timestamp, OrderId)>> = HashMap::new();
+        for order in &self.orders {
+            let Some((hold, until)) = order.hold().zip(self.rules.paused_until(order)) else {
+                continue;
+            };
+            for line in order.lines.iter() {
+                let pause = (hold.expires_at + grace, until, order.id);
+                pauses.entry((&order.buyer, &line.item)).or_default().push(pause);
+            }
+        }
+        for order in &self.orders {
+            let Some(hold) = order.hold() else { continue };
+            for line in order.lines.iter() {
+                let pauses = pauses.get(&(&order.buyer, &line.item)).into_iter().flatten();
+                let within = |(from, until, _): &&(Timestamp, Timestamp, OrderId)| {
+                    *from <= hold.decided_at && hold.decided_at < *until
+                };
+                faults.extend(pauses.filter(within).map(|(.., after)| Fault::HeldInPause {
+                    order: order.id,
+                    after: *after,
+                    item: line.item.clone(),
+                }));
             }
         }
         faults

@@ -1,7 +1,7 @@
 //! The faults of a history, each under the guarantee it breaks.
 
 use super::end::Numbers;
-use crate::protocol::{BuyerId, FencingToken, ItemId, OrderId, OrderStatus, SeatId};
+use crate::protocol::{BuyerId, FencingToken, ItemId, OrderId, OrderStatus, Reason, SeatId};
 
 /// A broken guarantee; its `Display` begins with which.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
@@ -69,6 +69,20 @@ pub enum Fault {
         /// The order.
         order: OrderId,
     },
+    /// A call about one order was answered with another.
+    #[error("G3: order {order} was answered with another order, {shown}")]
+    AnotherOrder {
+        /// The order that was asked about.
+        order: OrderId,
+        /// The order that was shown.
+        shown: OrderId,
+    },
+    /// A hold was ended before its time.
+    #[error("G3: the hold of order {order} was over before its end")]
+    EndedEarly {
+        /// The order.
+        order: OrderId,
+    },
     /// Every attempt was turned away, and yet the order was decided.
     #[error("G3: order {order} was turned away, and is {stored}")]
     DecidedAfterTurnedAway {
@@ -109,6 +123,12 @@ pub enum Fault {
         /// The item.
         item: ItemId,
     },
+    /// An order got some of what was asked, and not the rest.
+    #[error("G5: order {order} got a part of what was asked")]
+    ServedInPart {
+        /// The order.
+        order: OrderId,
+    },
     /// A buyer came to own more than the cap.
     #[error("G6: {buyer} owned {live} units of {item}, capped at {cap}")]
     OverCap {
@@ -120,6 +140,27 @@ pub enum Fault {
         live: u32,
         /// The cap.
         cap: u32,
+    },
+    /// A buyer has more live holds than the rules allow.
+    #[error("G6: {buyer} has {holds} live holds, of {holds_max} at most")]
+    TooManyHolds {
+        /// The buyer.
+        buyer: BuyerId,
+        /// The live holds.
+        holds: u32,
+        /// The most there may be.
+        holds_max: u32,
+    },
+    /// A buyer got a hold of an item within the pause after one that ended
+    /// unpaid.
+    #[error("G6: order {order} was held within the pause after {after} on {item}")]
+    HeldInPause {
+        /// The order.
+        order: OrderId,
+        /// The order whose hold ended.
+        after: OrderId,
+        /// The item.
+        item: ItemId,
     },
     /// A token was given twice, or after a larger one.
     #[error("G7: {token:?} of {item} is not larger than all before it")]
@@ -155,6 +196,16 @@ pub enum Fault {
         /// An order they would have served.
         order: OrderId,
     },
+    /// An order, or late money for it, was refused for a reason that was not so.
+    #[error("G8: order {order} was refused as {reason}, for which {item} gave no cause")]
+    FalselyRefused {
+        /// The order.
+        order: OrderId,
+        /// The item, or the first of several.
+        item: ItemId,
+        /// The reason.
+        reason: Reason,
+    },
     /// The stock of an order came back more than once.
     #[error("G8: order {order} gave its stock back more than once")]
     GivenBackTwice {
@@ -170,6 +221,12 @@ pub enum Fault {
     /// A refund came of anything but the late payment of an expired order.
     #[error("G9: order {order} owes a refund without having expired first")]
     RefundNotOwed {
+        /// The order.
+        order: OrderId,
+    },
+    /// Money for an order that was held, and not given back, was turned down.
+    #[error("G9: a payment for order {order} was turned down, and the order was held")]
+    PaymentRefused {
         /// The order.
         order: OrderId,
     },

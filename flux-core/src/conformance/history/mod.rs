@@ -6,6 +6,9 @@
 //! tells the turn of a write among the others of its item, so the replay is
 //! exact even where replies were lost, late or swapped.
 //!
+//! Of a server whose store is out of reach, [`judge`] judges the answers and their
+//! times alone; `examples/judge` drives one so.
+//!
 //! ```no_run
 //! use std::sync::Arc;
 //! use std::time::Duration;
@@ -31,18 +34,22 @@ mod answers;
 mod end;
 mod fault;
 mod recorded;
+mod rejections;
 mod replay;
 #[cfg(test)]
 mod tests;
+mod told;
 
+use std::collections::HashMap;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 pub use end::{Demand, EndState, Numbers};
 pub use fault::Fault;
 pub use recorded::Recorded;
 use serde::{Deserialize, Serialize};
+pub use told::{Answer, Call, OnSale, Rest, Terms, Told, judge};
 
-use crate::protocol::{Commit, FencingToken, ItemId, Order, OrderId, OrderState};
+use crate::protocol::{Commit, FencingToken, ItemId, ItemSpec, Order, OrderId, OrderState};
 
 /// An action of a client, or an answer to it. A process under test can hand
 /// these to its parent through a pipe and be killed.
@@ -81,12 +88,17 @@ struct Write {
 /// A claim that was granted, and what it showed.
 #[derive(Debug, Clone)]
 struct Grant {
-    item: ItemId,
     token: FencingToken,
-    capacity: u32,
-    cap: Option<u32>,
+    spec: Arc<ItemSpec>,
     life: u32,
     began: u64,
+    ended: u64,
+}
+
+/// A claim of an item that was not there, and when that was told.
+#[derive(Debug, Clone)]
+struct Missing {
+    item: ItemId,
     ended: u64,
 }
 
@@ -95,7 +107,10 @@ struct Log {
     steps: u64,
     life: u32,
     events: Vec<Event>,
+    /// The step at which each order was asked for the first time.
+    asked: HashMap<OrderId, u64>,
     grants: Vec<Grant>,
+    missing: Vec<Missing>,
     writes: Vec<Write>,
     /// Orders as `confirm` answered them.
     confirmed: Vec<Order>,
@@ -105,6 +120,12 @@ impl Log {
     fn step(&mut self) -> u64 {
         self.steps += 1;
         self.steps
+    }
+
+    /// The step at which the order was first asked; the beginning, where that is not
+    /// recorded.
+    fn asked_at(&self, order: OrderId) -> u64 {
+        self.asked.get(&order).copied().unwrap_or_default()
     }
 }
 
@@ -128,7 +149,12 @@ impl History {
 
     /// Adds an event.
     pub fn record(&self, event: Event) {
-        self.log().events.push(event);
+        let mut log = self.log();
+        let step = log.step();
+        if let Event::Asked(order) = &event {
+            log.asked.entry(order.id).or_insert(step);
+        }
+        log.events.push(event);
     }
 
     /// [`Event::Asked`], to be recorded before the order is sent.
@@ -168,7 +194,22 @@ impl History {
     /// G9 held as far as was recorded.
     ///
     /// Without a [`Recorded`] store, stock and caps are judged at the end
-    /// alone, a cap as it then is.
+    /// alone, a cap as it then is, and the reasons of rejections are not. With
+    /// one, a reason is judged by what the claims of its write had shown:
+    ///
+    /// - `unknown_item` is false if each item that the write did not claim was
+    ///   there whenever it was claimed since the order was first asked, and if
+    ///   the others have what the order asks for: units, or seats;
+    /// - `not_open` and `closed`, if each item was open, or not closed, when the
+    ///   order was placed, by its definition, or by all that were ever claimed
+    ///   where the write did not claim it;
+    /// - `buyer_limit`, if at no moment since the order was first asked the
+    ///   buyer had so much that a cap was in its way. Not judged where the write
+    ///   did not claim an item that had a cap at some time, and where there are
+    ///   [rules about buyers](EndState::with_buyer_rules), which may be the
+    ///   reason as well;
+    /// - `sold_out` and `seat_taken` are judged by what is left [at the
+    ///   end](Demand::CoversStock), with a recorded store or without.
     #[must_use]
     pub fn check(&self, end: &EndState) -> Vec<Fault> {
         let log = self.log().clone();
@@ -179,6 +220,7 @@ impl History {
             faults.extend(replay::check(&log, end));
         }
         faults.extend(end.check());
+        faults.extend(end.hoarded());
         faults.extend(end.undersold(&log.events));
         faults
     }
@@ -189,7 +231,11 @@ fn leads_to(from: &OrderState, to: &OrderState) -> bool {
     use OrderState::{Cancelled, Confirmed, Expired, Held, Queued, RefundDue, Released};
     match (from, to) {
         (Queued, _) => true,
-        (Held(was), Released(is) | Expired(is))
+        // A hold that is released ends there and then.
+        (Held(was), Released(is)) => {
+            was.decided_at == is.decided_at && is.expires_at <= was.expires_at
+        }
+        (Held(was), Expired(is))
         | (Held(was) | Expired(was), Confirmed(is, _) | Cancelled(is, _) | RefundDue(is, _)) => {
             was == is
         }

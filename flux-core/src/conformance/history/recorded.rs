@@ -4,13 +4,14 @@ use std::sync::Arc;
 
 use async_trait::async_trait;
 
-use super::{Fate, Grant, History, Write};
+use super::{Fate, Grant, History, Missing, Write};
+use crate::clock::ClockReference;
 use crate::protocol::{
     Claim, Commit, CommitOutcome, Item, ItemId, ItemSpec, Order, OrderId, Stock, Timestamp,
 };
 use crate::seams::{
-    Begun, CommitMax, ConfirmOutcome, Cursor, DueHolds, Durable, InventoryStore, OrderFilter,
-    OrderPage, Payment, PutOutcome, SeamError,
+    Begun, CommitMax, ConfirmOutcome, Cursor, DueHolds, Durable, InventoryStore, KeptClock,
+    OrderFilter, OrderPage, Payment, PutOutcome, SeamError, ServiceTime,
 };
 
 /// Records claims, commits and payments. Put it next to the store, under
@@ -69,14 +70,14 @@ impl<S: InventoryStore + ?Sized> InventoryStore for Recorded<S> {
         let mut log = self.history.log();
         let ended = log.step();
         log.grants.extend(claims.iter().flatten().map(|claim| Grant {
-            item: claim.spec.id.clone(),
             token: claim.token,
-            capacity: claim.spec.capacity(),
-            cap: claim.spec.max_per_buyer.map(crate::BuyerCap::get),
+            spec: Arc::clone(&claim.spec),
             life,
             began,
             ended,
         }));
+        let missing = items.iter().zip(&claims).filter(|(_, claim)| claim.is_none());
+        log.missing.extend(missing.map(|(item, _)| Missing { item: item.clone(), ended }));
         Ok(claims)
     }
 
@@ -151,5 +152,17 @@ impl<S: InventoryStore + ?Sized> InventoryStore for Recorded<S> {
 
     async fn stock(&self, item: &ItemId) -> Result<Option<(Arc<ItemSpec>, Stock)>, SeamError> {
         self.store.stock(item).await
+    }
+
+    fn kept_clock(&self) -> KeptClock {
+        self.store.kept_clock()
+    }
+
+    fn keep_clock(&self, reference: ClockReference) {
+        self.store.keep_clock(reference);
+    }
+
+    fn service_time(&self) -> Option<ServiceTime> {
+        self.store.service_time()
     }
 }

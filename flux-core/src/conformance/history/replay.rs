@@ -2,21 +2,21 @@
 
 use std::collections::{BTreeMap, HashMap, HashSet};
 
-use super::{EndState, Fate, Fault, Grant, Log, Write, leads_to};
+use super::{EndState, Fate, Fault, Grant, Log, Write, leads_to, rejections};
 use crate::protocol::{
-    Ask, BuyerId, Effect, Expect, FencingToken, ItemId, Order, OrderId, OrderStatus, OrderWrite,
-    SeatId,
+    Ask, BuyerId, Effect, Expect, FencingToken, ItemId, ItemSpec, Order, OrderId, OrderStatus,
+    OrderWrite, SeatId,
 };
 
 /// The turn of a claim or a write among those of its item.
-type Turn = (u32, FencingToken);
+pub(super) type Turn = (u32, FencingToken);
 
 pub(super) fn check(log: &Log, end: &EndState) -> Vec<Fault> {
     let stored = end.by_id();
     let applied = applied(log, &stored);
     let mut grants: BTreeMap<&ItemId, Vec<&Grant>> = BTreeMap::new();
     for grant in &log.grants {
-        grants.entry(&grant.item).or_default().push(grant);
+        grants.entry(&grant.spec.id).or_default().push(grant);
     }
     let mut faults = Vec::new();
     for (item, grants) in &grants {
@@ -25,6 +25,7 @@ pub(super) fn check(log: &Log, end: &EndState) -> Vec<Fault> {
         faults.extend(stock(item, grants, &applied));
     }
     faults.extend(unclaimed(&applied, &grants));
+    faults.extend(rejections::check(log, &applied, &grants, end.rules));
     faults.extend(orders(&applied, &stored));
     faults
 }
@@ -95,7 +96,7 @@ fn tokens(item: &ItemId, grants: &[&Grant]) -> Vec<Fault> {
     faults
 }
 
-fn token_of(write: &Write, item: &ItemId) -> Option<FencingToken> {
+pub(super) fn token_of(write: &Write, item: &ItemId) -> Option<FencingToken> {
     write.commit.claims.iter().find(|(claimed, _)| claimed == item).map(|(_, token)| *token)
 }
 
@@ -125,7 +126,7 @@ fn stale(item: &ItemId, grants: &[&Grant], applied: &[&Write]) -> Vec<Fault> {
 /// Finds stock that moved without a claim of its item.
 fn unclaimed(applied: &[&Write], grants: &BTreeMap<&ItemId, Vec<&Grant>>) -> Vec<Fault> {
     let given: HashSet<(&ItemId, Turn)> =
-        grants.values().flatten().map(|grant| (&grant.item, (grant.life, grant.token))).collect();
+        grants.values().flatten().map(|grant| (&grant.spec.id, turn_of(grant))).collect();
     let mut faults = Vec::new();
     for write in applied {
         for moved in write.commit.writes.iter().filter(|w| w.effect() != Effect::None) {
@@ -149,35 +150,52 @@ struct Ledger<'a> {
     seats: HashMap<&'a SeatId, i64>,
 }
 
-/// Checks the item's capacity and caps after every commit. Commits under one
-/// token that overlapped may have come in either order; they count as one.
-fn stock(item: &ItemId, grants: &[&Grant], applied: &[&Write]) -> Vec<Fault> {
-    let terms: HashMap<Turn, &Grant> =
-        grants.iter().map(|grant| ((grant.life, grant.token), *grant)).collect();
+pub(super) fn turn_of(grant: &Grant) -> Turn {
+    (grant.life, grant.token)
+}
+
+/// The writes of an item, in their order. Commits under one token that
+/// overlapped may have come in either order; they count as one burst.
+pub(super) fn bursts<'w>(item: &ItemId, applied: &[&'w Write]) -> Vec<(Turn, Vec<&'w Write>)> {
     let mut writes: Vec<(Turn, &Write)> = applied
         .iter()
         .filter_map(|write| Some(((write.life, token_of(write, item)?), *write)))
         .collect();
     writes.sort_by_key(|(turn, write)| (*turn, write.began));
-
-    let (mut ledger, mut faults, mut oversold) = (Ledger::default(), Vec::new(), false);
-    let mut rest = writes.as_slice();
-    while let Some(&(turn, first)) = rest.first() {
-        let mut ended = first.ended;
-        let overlaps = |(other, write): &(Turn, &Write)| {
-            let together = *other == turn && ended.is_none_or(|ended| write.began <= ended);
-            if together {
-                ended = ended.and_then(|ended| Some(write.ended?.max(ended)));
+    let mut bursts: Vec<(Turn, Vec<&Write>)> = Vec::new();
+    let mut last_ended = None;
+    for (turn, write) in writes {
+        match bursts.last_mut() {
+            Some((last, burst))
+                if *last == turn && last_ended.is_none_or(|ended| write.began <= ended) =>
+            {
+                last_ended = last_ended.and_then(|ended| Some(write.ended?.max(ended)));
+                burst.push(write);
             }
-            together
-        };
-        let count = rest.iter().map(overlaps).take_while(|together| *together).count();
-        let (burst, later) = rest.split_at(count);
-        rest = later;
+            _ => {
+                last_ended = write.ended;
+                bursts.push((turn, vec![write]));
+            }
+        }
+    }
+    bursts
+}
 
+/// The units of an item that an order asks for.
+pub(super) fn units_of(order: &Order, item: &ItemId) -> i64 {
+    let lines = order.lines.iter().filter(|line| line.item == *item);
+    lines.map(|line| i64::from(line.ask.units())).sum()
+}
+
+/// Checks the item's capacity and caps after every commit, or burst of them.
+fn stock(item: &ItemId, grants: &[&Grant], applied: &[&Write]) -> Vec<Fault> {
+    let terms: HashMap<Turn, &ItemSpec> =
+        grants.iter().map(|grant| (turn_of(grant), &*grant.spec)).collect();
+    let (mut ledger, mut faults, mut oversold) = (Ledger::default(), Vec::new(), false);
+    for (turn, burst) in bursts(item, applied) {
         let mut gained: BTreeMap<&BuyerId, i64> = BTreeMap::new();
         let mut seated: BTreeMap<&SeatId, OrderId> = BTreeMap::new();
-        for write in burst.iter().flat_map(|(_, write)| &write.commit.writes) {
+        for write in burst.iter().flat_map(|write| &write.commit.writes) {
             let sign = match write.effect() {
                 Effect::Takes => 1,
                 Effect::GivesBack => -1,
@@ -201,13 +219,13 @@ fn stock(item: &ItemId, grants: &[&Grant], applied: &[&Write]) -> Vec<Fault> {
             }
         }
         let Some(terms) = terms.get(&turn) else { continue };
-        if ledger.taken > i64::from(terms.capacity) && !oversold {
+        if ledger.taken > i64::from(terms.capacity()) && !oversold {
             // The first moment tells enough.
             oversold = true;
-            let (taken, capacity) = (ledger.taken as u32, terms.capacity);
+            let (taken, capacity) = (ledger.taken as u32, terms.capacity());
             faults.push(Fault::Oversold { item: item.clone(), taken, capacity });
         }
-        let Some(cap) = terms.cap else { continue };
+        let Some(cap) = terms.max_per_buyer.map(crate::BuyerCap::get) else { continue };
         for buyer in gained.into_iter().filter(|(_, gained)| *gained > 0).map(|(buyer, _)| buyer) {
             let live = ledger.buyers.get(buyer).copied().unwrap_or_default();
             if live > i64::from(cap) {

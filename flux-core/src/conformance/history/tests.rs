@@ -1,14 +1,17 @@
 //! One hand-made history for each fault, and some that only look faulty.
 
+use std::num::NonZeroU32;
+use std::sync::Arc;
 use std::time::Duration;
 
-use super::{Demand, EndState, Event, Fate, Fault, Grant, History, Write};
+use super::{Demand, EndState, Event, Fate, Fault, Grant, History, Missing, Write};
 use crate::conformance::store::shop::{
-    HOLD, after, cancelled, capped, confirmed, expired, hall, held, item, order, payment, place,
-    pool, refund_due, rejected, released, seats, turn, units,
+    HOLD, T0, after, cancelled, capped, confirmed, expired, hall, held, held_from, item, order,
+    payment, place, pool, refund_due, rejected, released, seats, turn, units,
 };
 use crate::protocol::{
-    Commit, FencingToken, Hold, Item, ItemSpec, Order, OrderState, OrderStatus, OrderWrite,
+    BuyerRules, Commit, FencingToken, Hold, Item, ItemSpec, Order, OrderState, OrderStatus,
+    OrderWrite, Reason,
 };
 
 /// A history made by hand: each step begins after the one before has ended.
@@ -36,10 +39,8 @@ impl Story {
         let mut log = self.history.log();
         let (life, began, ended) = (log.life, log.step(), log.step());
         log.grants.push(Grant {
-            item: spec.id.clone(),
             token: FencingToken(token),
-            capacity: spec.capacity(),
-            cap: spec.max_per_buyer.map(crate::BuyerCap::get),
+            spec: Arc::new(spec.clone()),
             life,
             began,
             ended,
@@ -297,6 +298,32 @@ fn over_the_cap_at_a_moment_and_at_the_end() {
 }
 
 #[test]
+fn more_holds_than_the_rules_allow_and_a_hold_within_the_pause() {
+    let story = Story::of(&[pool("a", 9), pool("b", 9)]);
+    let rules = BuyerRules::builder().maybe_holds_max(NonZeroU32::new(1));
+    let rules = rules.hold_again_after(HOLD).build();
+    let over = expired(&one(1));
+    // While the end may not be written yet, within the pause, and at its end.
+    let [early, within, late] = [(2, 0), (3, 1), (4, 600)].map(|(n, seconds)| {
+        held_from(n, "ann", &[units("a", 1)], after(HOLD + Duration::from_secs(seconds)))
+    });
+    let [early, within] = [early, within].map(|order| confirmed(&order, "p"));
+    let elsewhere = held(5, "bob", &[units("a", 1), units("b", 1)]);
+    let orders = [&over, &early, &within, &late, &elsewhere];
+    story.ask(&orders);
+    let judge = |orders: &[&Order]| {
+        let end = story.end(orders).with_buyer_rules(rules);
+        story.history.check(&end.with_grace(Duration::from_secs(1)))
+    };
+    let fault = Fault::HeldInPause { order: within.id, after: over.id, item: item("a") };
+    assert_eq!(judge(&orders), [fault]);
+    let second = held(6, "bob", &[units("b", 1)]);
+    story.ask(&[&second]);
+    let fault = Fault::TooManyHolds { buyer: second.buyer.clone(), holds: 2, holds_max: 1 };
+    assert_eq!(judge(&[&over, &late, &elsewhere, &second]), [fault]);
+}
+
+#[test]
 fn a_cap_that_came_later_than_its_buyer_is_no_fault() {
     let mut story = Story::of(&[pool("a", 9)]);
     story.ask(&[&one(1), &one(2), &one(3)]).grant("a", 1);
@@ -369,6 +396,120 @@ fn units_left_that_somebody_wanted() {
     assert_eq!(away.history.check(&end), []);
     let faults = away.history.check(&end.with_demand(Demand::CoversStock));
     assert!(matches!(faults[..], [Fault::Undersold { available: 1, .. }]), "{faults:?}");
+}
+
+/// The order, turned down for that reason.
+fn turned_down(order: &Order, reason: Reason) -> Order {
+    order.with_state(OrderState::Rejected(T0, reason))
+}
+
+/// The fault of a rejection that was not so.
+fn false_as(order: &Order) -> Fault {
+    let (item, reason) = (order.lines[0].item.clone(), order.reason().expect("it is rejected"));
+    Fault::FalselyRefused { order: order.id, item, reason }
+}
+
+#[test]
+fn an_item_that_is_said_to_be_unknown_and_was_there() {
+    let no = turned_down(&held(1, "ann", &[units("a", 1), units("b", 1)]), Reason::UnknownItem);
+    let missing = |story: &Story| {
+        let mut log = story.history.log();
+        let ended = log.step();
+        log.missing.push(Missing { item: item("b"), ended });
+    };
+    let story = Story::of(&[pool("a", 5), pool("b", 5)]);
+    story.ask(&[&no]).grant("a", 1).apply(A1, &[place(&no)]);
+    assert_eq!(story.faults(&[&no]), [false_as(&no)], "nobody was told that b is not there");
+
+    let story = Story::of(&story.specs);
+    story.ask(&[&no]).grant("a", 1);
+    missing(&story);
+    story.apply(A1, &[place(&no)]);
+    assert_eq!(story.faults(&[&no]), []);
+
+    // It was put after all, before the order was asked, or was claimed by the write itself.
+    let story = Story::of(&story.specs);
+    missing(&story);
+    story.ask(&[&no]).grant("a", 1).apply(A1, &[place(&no)]);
+    assert_eq!(story.faults(&[&no]), [false_as(&no)]);
+    let story = Story::of(&story.specs);
+    story.ask(&[&no]).grant("a", 1);
+    missing(&story);
+    story.grant("b", 2).apply(&[("a", 1), ("b", 2)], &[place(&no)]);
+    assert_eq!(story.faults(&[&no]), [false_as(&no)]);
+
+    // Units of a hall are no item.
+    let units_of_a_hall = turned_down(&held(2, "ann", &[units("h", 1)]), Reason::UnknownItem);
+    let story = Story::of(&[hall("h", &["x"])]);
+    story.ask(&[&units_of_a_hall]).grant("h", 1);
+    story.apply(&[("h", 1)], &[place(&units_of_a_hall)]);
+    assert_eq!(story.faults(&[&units_of_a_hall]), []);
+}
+
+#[test]
+fn a_sale_that_is_said_to_be_closed_and_was_open() {
+    let a_second = Duration::from_secs(1);
+    let sale = |opens_at, closes_at| {
+        let spec = ItemSpec::builder().id("a").capacity(5);
+        spec.maybe_opens_at(opens_at).maybe_closes_at(closes_at).build().expect("a definition")
+    };
+    let judge = |spec: ItemSpec, no: &Order, claims: &[(&str, u64)]| {
+        let story = Story::of(&[spec]);
+        story.ask(&[no]).grant("a", 1).apply(claims, &[place(no)]);
+        story.faults(&[no])
+    };
+    let early = turned_down(&one(1), Reason::NotOpen);
+    let late = turned_down(&one(1), Reason::Closed);
+    for claims in [A1, &[]] {
+        assert_eq!(judge(sale(Some(after(a_second)), None), &early, claims), []);
+        assert_eq!(judge(sale(Some(T0), None), &early, claims), [false_as(&early)]);
+        assert_eq!(judge(pool("a", 5), &early, claims), [false_as(&early)]);
+        assert_eq!(judge(sale(None, Some(T0)), &late, claims), []);
+        assert_eq!(judge(sale(None, Some(after(a_second))), &late, claims), [false_as(&late)]);
+    }
+    // By the definition that the write goes by, not by one that came before it.
+    let mut story = Story::of(&[sale(Some(after(a_second)), None)]);
+    story.ask(&[&early]).grant("a", 1);
+    story.specs = vec![pool("a", 5)];
+    story.grant("a", 2).apply(A2, &[place(&early)]);
+    assert_eq!(story.faults(&[&early]), [false_as(&early)]);
+}
+
+#[test]
+fn a_buyer_who_is_said_to_be_at_the_limit_and_was_not() {
+    let (first, second) = (one(1), one(2));
+    let no = turned_down(&held(3, "ann", &[units("a", 2)]), Reason::BuyerLimit);
+    let freed = released(&first);
+    // Two of three are not one too many, three are.
+    let story = Story::of(&[capped("a", 9, 3)]);
+    story.ask(&[&first, &no]).grant("a", 1).apply(A1, &[place(&first)]).apply(A1, &[place(&no)]);
+    assert_eq!(story.faults(&[&first, &no]), [false_as(&no)]);
+    let ruled = story.end(&[&first, &no]);
+    let rules = BuyerRules::builder().maybe_holds_max(NonZeroU32::new(1)).build();
+    assert_eq!(story.history.check(&ruled.with_buyer_rules(rules)), [], "or by the rules");
+    let story = Story::of(&story.specs);
+    story.ask(&[&first, &second, &no]).grant("a", 1);
+    story.apply(A1, &[place(&first), place(&no), place(&second)]);
+    assert_eq!(story.faults(&[&first, &second, &no]), []);
+
+    // What came back makes room for whoever asks afterwards.
+    let story = Story::of(&story.specs);
+    story.ask(&[&first, &second]).grant("a", 1).apply(A1, &[place(&first), place(&second)]);
+    story.apply(A1, &[turn(&first, &freed)]);
+    story.ask(&[&no]).apply(A1, &[place(&no)]);
+    assert_eq!(story.faults(&[&freed, &second, &no]), [false_as(&no)]);
+    let story = Story::of(&story.specs);
+    story.ask(&[&first, &second, &no]).grant("a", 1).apply(A1, &[place(&first), place(&second)]);
+    story.apply(A1, &[turn(&first, &freed)]).apply(A1, &[place(&no)]);
+    assert_eq!(story.faults(&[&freed, &second, &no]), [], "it was asked before");
+
+    // Without a cap, and where there was one once that the write did not look at.
+    let mut story = Story::of(&[pool("a", 9)]);
+    story.ask(&[&first, &no]).grant("a", 1).apply(A1, &[place(&first)]).apply(&[], &[place(&no)]);
+    assert_eq!(story.faults(&[&first, &no]), [false_as(&no)]);
+    story.specs = vec![capped("a", 9, 1)];
+    story.grant("a", 2);
+    assert_eq!(story.faults(&[&first, &no]), []);
 }
 
 #[test]

@@ -5,13 +5,14 @@ use std::sync::Arc;
 use tokio::task::JoinSet;
 
 use super::shop::{
-    Shop, cancelled, capped, confirmed, expired, held, over_cap, place, pool, released, turn, units,
+    Shop, cancelled, capped, confirmed, expired, hall, held, over_cap, place, pool, released,
+    seats, turn, units,
 };
 use crate::conformance::check::{Checked, Failure, same};
-use crate::protocol::{CommitOutcome, Line};
+use crate::protocol::{CommitOutcome, ItemSpec, Line, Order};
 use crate::seams::{InventoryStore, PutOutcome};
 
-fn one(n: u128, who: &str) -> crate::Order {
+fn one(n: u128, who: &str) -> Order {
     held(n, who, &[units("a", 1)])
 }
 
@@ -146,4 +147,41 @@ where
     same("2 more for the owner of 6 of 7", &full, &over_cap("a", "ann", 6))?;
     shop.apply(&[&a], &[place(&one(9, "ann"))]).await?;
     shop.numbers("a", (12, 8, 0)).await
+}
+
+/// The count goes by what is taken, not by what the new definition has to offer.
+pub(super) async fn a_cap_that_comes_with_another_capacity_counts_earlier_orders<S>(
+    store: Arc<S>,
+) -> Checked
+where
+    S: InventoryStore + ?Sized,
+{
+    let shop = Shop::open(store, &[pool("a", 20), hall("h", &["v", "w", "x", "y", "z"])]).await?;
+    let seat = |n, name| held(n, "ann", &[seats("h", &[name])]);
+    let orders = [held(1, "ann", &[units("a", 4)]), held(2, "bob", &[units("a", 5)]), seat(3, "x")];
+    shop.sell(&["a", "h"], &orders.each_ref().map(place)).await?;
+    let put = async |spec| {
+        same("put_item with a cap", &shop.store.put_item(&spec).await?, &PutOutcome::Changed)
+    };
+    // Fewer units, and fewer seats, than were left before.
+    put(capped("a", 10, 2)).await?;
+    let seated = ItemSpec::builder().id("h").seats(["w", "x"]).max_per_buyer(1).build();
+    put(seated.expect("a good definition")).await?;
+    let full = async |order: Order, live| {
+        let (on, who) = (order.lines[0].item.as_str(), order.buyer.as_str());
+        let claim = shop.claim(on).await?;
+        let outcome = shop.write(&[&claim], &[place(&order)]).await?;
+        same("more for who has had enough", &outcome, &over_cap(on, who, live))
+    };
+    full(one(4, "ann"), 4).await?;
+    full(one(5, "bob"), 5).await?;
+    full(seat(6, "w"), 1).await?;
+    // Lower still, and with more to offer again.
+    put(capped("a", 9, 1)).await?;
+    put(capped("a", 40, 5)).await?;
+    full(held(7, "ann", &[units("a", 2)]), 4).await?;
+    full(one(8, "bob"), 5).await?;
+    shop.sell(&["a"], &[place(&one(9, "ann"))]).await?;
+    shop.numbers("a", (30, 10, 0)).await?;
+    shop.numbers("h", (1, 1, 0)).await
 }

@@ -3,16 +3,19 @@
 //! The trait does not say which rule is answered when a commit breaks several at
 //! once, so each check breaks one, or asks only that nothing was written.
 
+pub(super) mod buyers;
 mod caps;
 mod crowd;
 mod decisions;
 mod fencing;
+mod forgetting;
 mod payments;
 mod reads;
 pub(super) mod shop;
 mod units;
 
 use std::sync::Arc;
+use std::time::Duration;
 
 use super::check::{Check, checks};
 use crate::seams::InventoryStore;
@@ -48,6 +51,7 @@ where
             caps::a_cap_holds_over_commits_at_once,
             caps::what_comes_back_gives_the_buyer_room,
             caps::a_cap_that_comes_later_counts_earlier_orders,
+            caps::a_cap_that_comes_with_another_capacity_counts_earlier_orders,
         }
         "G7" {
             fencing::an_old_token_is_fenced_and_writes_nothing,
@@ -79,5 +83,33 @@ where
             reads::items_are_listed_by_id,
         }
         "G1-G9" { crowd::a_crowd_of_workers_leaves_no_fault }
+    }
+}
+
+pub(super) fn all_of_forgetting<S>() -> Vec<Check<(Arc<S>, Duration)>>
+where
+    S: InventoryStore + ?Sized,
+{
+    checks! {
+        "G3" {
+            forgetting::a_rejected_order_is_remembered_for_its_time,
+            forgetting::a_forgotten_id_is_a_new_orders,
+        }
+        "G4" { forgetting::what_was_ever_held_is_remembered_for_good }
+    }
+}
+
+/// The checks of a store with [`BUYER_RULES`](buyers::BUYER_RULES).
+pub(super) fn of_buyer_rules<S>() -> Vec<Check<Arc<S>>>
+where
+    S: InventoryStore + ?Sized,
+{
+    checks! {
+        "G6" {
+            buyers::no_buyer_has_more_holds_than_the_rule,
+            buyers::no_buyer_has_more_holds_by_writers_at_once,
+            buyers::nobody_holds_again_within_the_pause,
+            buyers::a_pause_holds_for_writers_at_once,
+        }
     }
 }

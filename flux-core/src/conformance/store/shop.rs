@@ -73,6 +73,12 @@ pub(crate) fn held_until(n: u128, who: &str, lines: &[Line], expires_at: Timesta
     order(n, who, lines).with_state(OrderState::Held(Hold { decided_at: T0, expires_at }))
 }
 
+/// The order, held for [`HOLD`] from that moment on.
+pub(crate) fn held_from(n: u128, who: &str, lines: &[Line], decided_at: Timestamp) -> Order {
+    let expires_at = decided_at + HOLD;
+    order(n, who, lines).with_state(OrderState::Held(Hold { decided_at, expires_at }))
+}
+
 pub(crate) fn rejected(n: u128, who: &str, lines: &[Line]) -> Order {
     order(n, who, lines).with_state(OrderState::Rejected(T0, Reason::SoldOut))
 }
@@ -83,6 +89,11 @@ fn hold_of(order: &Order) -> Hold {
 
 pub(crate) fn released(order: &Order) -> Order {
     order.with_state(OrderState::Released(hold_of(order)))
+}
+
+/// The order, released at that moment.
+pub(crate) fn released_at(order: &Order, expires_at: Timestamp) -> Order {
+    order.with_state(OrderState::Released(Hold { expires_at, ..hold_of(order) }))
 }
 
 pub(crate) fn expired(order: &Order) -> Order {
@@ -118,12 +129,17 @@ pub(crate) fn commit(claims: &[&Claim], writes: &[OrderWrite]) -> Commit {
 
 pub(crate) fn moved(orders: &[&Order]) -> CommitOutcome {
     let moved = orders.iter().map(|order| order.id).collect();
-    CommitOutcome::Conflict { moved, over_cap: vec![] }
+    CommitOutcome::Conflict { moved, over_cap: vec![], barred: vec![] }
 }
 
 pub(crate) fn over_cap(on: &str, who: &str, live: u32) -> CommitOutcome {
     let over = OverCap { item: item(on), buyer: buyer(who), live };
-    CommitOutcome::Conflict { moved: vec![], over_cap: vec![over] }
+    CommitOutcome::Conflict { moved: vec![], over_cap: vec![over], barred: vec![] }
+}
+
+pub(crate) fn barred(orders: &[u128]) -> CommitOutcome {
+    let barred = orders.iter().map(|n| id(*n)).collect();
+    CommitOutcome::Conflict { moved: vec![], over_cap: vec![], barred }
 }
 
 /// The store under test, with the calls a check needs in one line each.
@@ -169,10 +185,11 @@ impl<S: InventoryStore + ?Sized> Shop<S> {
         let outcome = self.commit(commit(claims, writes)).await?;
         Ok(match outcome {
             // Their order says nothing.
-            CommitOutcome::Conflict { mut moved, mut over_cap } => {
+            CommitOutcome::Conflict { mut moved, mut over_cap, mut barred } => {
                 moved.sort_unstable();
                 over_cap.sort_by(|a, b| (&a.item, &a.buyer).cmp(&(&b.item, &b.buyer)));
-                CommitOutcome::Conflict { moved, over_cap }
+                barred.sort_unstable();
+                CommitOutcome::Conflict { moved, over_cap, barred }
             }
             other => other,
         })

@@ -1,30 +1,42 @@
-//! The cheap early "sold out": each item's definition and availability, known
-//! without asking the store. It may lag behind; only the store decides.
+//! The cheap early no: each item's definition and availability, known without
+//! asking the store. It may lag behind; only the store decides.
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU32, Ordering};
 
 use foldhash::fast::RandomState;
 use papaya::HashMap;
+use tokio::sync::Mutex;
 use tokio::time::{Duration, Instant};
 
 use crate::engine::error::Error;
-use crate::protocol::{Ask, InvalidInput, ItemId, ItemKind, ItemSpec, Line};
+use crate::protocol::{Ask, InvalidInput, ItemId, ItemKind, ItemSpec, Line, Timestamp};
 use crate::seams::{Availability, InventoryStore, SeamError};
 
 /// Most items that the gate remembers; past that it forgets all and learns again.
 const ITEMS_MAX: usize = 100_000;
 /// Most shut items read again in one call.
 const REFRESH_AT_ONCE: usize = 1_000;
-/// The age past which a definition is read again before a buyer is told that
-/// a seat doesn't exist.
-const SPEC_AGE_MAX: Duration = Duration::from_secs(1);
+/// The age past which what is known of an item is read again before an order is
+/// refused by it: it may have changed elsewhere.
+const KNOWN_AGE_MAX: Duration = Duration::from_secs(1);
 
 #[derive(Debug)]
 struct Cell {
     spec: Arc<ItemSpec>,
     learned_at: Instant,
     available: AtomicU32,
+    /// Has one caller read the item again, and the others wait for it.
+    reading: Arc<Mutex<()>>,
+}
+
+/// What the gate has to say about a line.
+enum Glance {
+    Passes,
+    Refused(Error),
+    /// It would be refused, by what may be out of date.
+    Doubtful,
+    Unknown,
 }
 
 /// The availability of each item, as far as this process has heard.
@@ -34,48 +46,96 @@ pub(crate) struct Gate {
 }
 
 impl Gate {
-    /// Checks the lines against the items' definitions. `Some` names a line's
-    /// item that is known to be sold out. No I/O for items that are known.
-    pub(crate) async fn check<'l>(
+    /// Checks the lines of an order placed `at` against what is known of their
+    /// items, and returns the reason to refuse it, if there is one: a line that
+    /// fits no item before one whose sale is not open, and that before one of
+    /// which too little is left. No I/O for items that are known and let it
+    /// pass, or are sold out; one read a second at most for each that refuses
+    /// it otherwise.
+    pub(crate) async fn check(
         &self,
-        lines: &'l [Line],
+        lines: &[Line],
+        at: Timestamp,
         store: &dyn InventoryStore,
-    ) -> Result<Option<&'l ItemId>, Error> {
-        let mut sold_out = None;
+    ) -> Result<Option<Error>, SeamError> {
+        let (mut not_on_sale, mut sold_out) = (None, None);
         for line in lines {
-            let available = match self.glance(line) {
-                Some(Ok(available)) => available,
-                Some(Err(wrong)) if self.knows_well(&line.item) => return Err(wrong.into()),
-                // Unknown, or changed elsewhere since it was learned.
-                _ => {
-                    self.learn(&line.item, store).await?;
-                    self.glance(line).unwrap_or(Ok(1))?
+            let mut glance = self.glance(line, at, KNOWN_AGE_MAX);
+            if matches!(glance, Glance::Doubtful | Glance::Unknown) {
+                if !self.read(&line.item, store).await? {
+                    return Ok(Some(Error::UnknownItem(line.item.clone())));
                 }
+                glance = self.glance(line, at, Duration::MAX);
+            }
+            let Glance::Refused(refusal) = glance else { continue };
+            let place = match refusal {
+                Error::SoldOut(_) => &mut sold_out,
+                Error::NotOpen(_) | Error::Closed(_) => &mut not_on_sale,
+                _ => return Ok(Some(refusal)),
             };
-            if available == 0 {
-                sold_out = Some(&line.item);
+            place.get_or_insert(refusal);
+        }
+        Ok(not_on_sale.or(sold_out))
+    }
+
+    fn glance(&self, line: &Line, at: Timestamp, age_max: Duration) -> Glance {
+        let cells = self.cells.pin();
+        let Some(cell) = cells.get(&line.item) else { return Glance::Unknown };
+        let spec = &cell.spec;
+        let available = cell.available.load(Ordering::Relaxed);
+        let refusal = if let Err(wrong) = fits(line, spec) {
+            wrong.into()
+        } else if spec.opens_at.is_some_and(|opens| at < opens) {
+            Error::NotOpen(spec.id.clone())
+        } else if spec.closes_at.is_some_and(|closes| at >= closes) {
+            Error::Closed(spec.id.clone())
+        } else if available == 0 {
+            // Read again in the background for as long as it is.
+            return Glance::Refused(Error::SoldOut(spec.id.clone()));
+        } else if matches!(line.ask, Ask::Units(asked) if available < asked.get()) {
+            Error::SoldOut(spec.id.clone())
+        } else {
+            // Whether seats that are named are free, only the store knows.
+            return Glance::Passes;
+        };
+        // G8: nobody is refused for longer than that by what is true no more.
+        match cell.learned_at.elapsed() < age_max {
+            true => Glance::Refused(refusal),
+            false => Glance::Doubtful,
+        }
+    }
+
+    /// Reads an item, unless that was done a moment ago; `false` if there is no
+    /// such item. Of those who want to know at once, one reads.
+    async fn read(&self, item: &ItemId, store: &dyn InventoryStore) -> Result<bool, SeamError> {
+        let reading = self.cells.pin().get(item).map(|cell| Arc::clone(&cell.reading));
+        let _reader = match &reading {
+            Some(reading) => Some(reading.lock().await),
+            None => None,
+        };
+        if let Some((_, _, age)) = self.known(item)
+            && age < KNOWN_AGE_MAX
+        {
+            return Ok(true);
+        }
+        match store.stock(item).await {
+            Ok(Some((spec, stock))) => self.set(spec, stock.available()),
+            Ok(None) => return Ok(false),
+            Err(error) => {
+                // Those who wait are told what was known, lest each try in turn.
+                if let Some((spec, available, _)) = self.known(item) {
+                    self.set(spec, available);
+                }
+                return Err(error);
             }
         }
-        Ok(sold_out)
+        Ok(true)
     }
 
-    fn glance(&self, line: &Line) -> Option<Result<u32, InvalidInput>> {
+    fn known(&self, item: &ItemId) -> Option<(Arc<ItemSpec>, u32, Duration)> {
         let cells = self.cells.pin();
-        let cell = cells.get(&line.item)?;
-        Some(fits(line, &cell.spec).map(|()| cell.available.load(Ordering::Relaxed)))
-    }
-
-    fn knows_well(&self, item: &ItemId) -> bool {
-        let cells = self.cells.pin();
-        cells.get(item).is_some_and(|cell| cell.learned_at.elapsed() < SPEC_AGE_MAX)
-    }
-
-    async fn learn(&self, item: &ItemId, store: &dyn InventoryStore) -> Result<(), Error> {
-        let Some((spec, stock)) = store.stock(item).await? else {
-            return Err(Error::UnknownItem(item.clone()));
-        };
-        self.set(spec, stock.available());
-        Ok(())
+        let Cell { spec, learned_at, available, .. } = cells.get(item)?;
+        Some((Arc::clone(spec), available.load(Ordering::Relaxed), learned_at.elapsed()))
     }
 
     /// Learns an item's definition and availability.
@@ -84,8 +144,10 @@ impl Gate {
         if cells.len() >= ITEMS_MAX {
             cells.clear();
         }
+        let reading = cells.get(&spec.id).map(|cell| Arc::clone(&cell.reading));
         let (id, available) = (spec.id.clone(), AtomicU32::new(available));
-        cells.insert(id, Cell { spec, learned_at: Instant::now(), available });
+        let reading = reading.unwrap_or_default();
+        cells.insert(id, Cell { spec, learned_at: Instant::now(), available, reading });
     }
 
     /// Learns the availability of those items that the gate knows.
@@ -99,7 +161,7 @@ impl Gate {
     }
 
     /// Reads the items again that the gate is shut for, lest a lost message
-    /// keep it shut.
+    /// keep it shut. The store is asked even for none: it may have stopped.
     pub(crate) async fn refresh_shut(&self, store: &dyn InventoryStore) -> Result<(), SeamError> {
         let shut: Vec<ItemId> = {
             let cells = self.cells.pin();
@@ -107,14 +169,19 @@ impl Gate {
             shut.map(|(id, _)| id.clone()).collect()
         };
         // G8: no item with stock left stays shut.
-        for shut in shut.chunks(REFRESH_AT_ONCE) {
+        let mut rest = shut.as_slice();
+        loop {
+            let (shut, later) = rest.split_at(rest.len().min(REFRESH_AT_ONCE));
             let levels = shut.iter().zip(store.availability(shut).await?);
             let level = |(item, available): (&ItemId, Option<u32>)| {
                 Some(Availability { item: item.clone(), available: available? })
             };
             self.set_availability(&levels.filter_map(level).collect::<Vec<_>>());
+            rest = later;
+            if rest.is_empty() {
+                return Ok(());
+            }
         }
-        Ok(())
     }
 }
 

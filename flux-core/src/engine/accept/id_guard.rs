@@ -10,11 +10,12 @@
 //! message there, undecided and in no queue, and its guard with the batch.
 
 use std::collections::HashMap;
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError, Weak};
+use std::sync::{Arc, PoisonError, Weak};
 
 use foldhash::fast::RandomState;
 
 use crate::protocol::{Order, OrderId};
+use crate::sync::{Mutex, MutexGuard};
 
 /// The orders being brought in, by id.
 #[derive(Debug, Default)]

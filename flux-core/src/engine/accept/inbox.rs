@@ -4,22 +4,23 @@
 //! in memory.
 
 use std::collections::VecDeque;
-use std::sync::atomic::{AtomicBool, Ordering};
-use std::sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError};
+use std::sync::atomic::Ordering;
+use std::sync::{Arc, PoisonError};
 // Measures for the metrics in real time, also while tokio's clock is paused.
 use std::time::Instant as Stopwatch;
 
-use tokio::sync::Notify;
 use tracing::Span;
 
 use super::id_guard::IdGuard;
 use crate::engine::error::Error;
-use crate::protocol::{Message, Order, OrderId};
+use crate::protocol::{Message, Order, OrderId, OrderStatus};
 use crate::seams::{Outcomes, SeamError};
+use crate::sync::{AtomicBool, Mutex, MutexGuard, Notify, OnceLock};
 
 /// Messages in the inbox past which waiting for more saves hardly anything: so
-/// many share a write that more would not make it much cheaper.
-pub(crate) const ENOUGH: usize = 128;
+/// many share a write that more would not make it much cheaper. Few in the small
+/// scenes under shuttle.
+pub(crate) const ENOUGH: usize = if cfg!(all(test, shuttle)) { 3 } else { 128 };
 
 /// The result of one message.
 #[derive(Debug, Clone)]
@@ -34,12 +35,23 @@ pub(crate) enum Answer {
     GivenUp,
     /// A backend failed for good.
     Broken(SeamError),
+    /// Nobody looked at the message: the worker was gone.
+    Untouched,
 }
 
 impl Answer {
     /// Whether the backends kept the message from being decided.
     pub(crate) fn is_failure(&self) -> bool {
-        matches!(self, Self::GivenUp | Self::Broken(_))
+        matches!(self, Self::GivenUp | Self::Broken(_) | Self::Untouched)
+    }
+
+    /// The status of the order that it tells.
+    pub(crate) fn status(&self) -> Option<OrderStatus> {
+        match self {
+            Self::Decided(outcomes, at) => Some(outcomes.orders[*at].status()),
+            Self::Found(order) => Some(order.status()),
+            Self::NotFound(_) | Self::GivenUp | Self::Broken(_) | Self::Untouched => None,
+        }
     }
 
     fn to_result(&self, asked: OrderId) -> Result<Order, Error> {
@@ -49,6 +61,7 @@ impl Answer {
             Self::NotFound(id) => Err(Error::NotFound(*id)),
             Self::GivenUp => Err(Error::OutcomePending(asked)),
             Self::Broken(error) => Err(Error::Backend(error.clone())),
+            Self::Untouched => Err(Error::ShuttingDown),
         }
     }
 }
@@ -56,8 +69,19 @@ impl Answer {
 /// The answers to one batch, and the callers who wait for them.
 #[derive(Debug, Default)]
 struct Batch {
-    answers: OnceLock<Vec<Answer>>,
+    /// A place for each message, once the worker has taken them.
+    answers: OnceLock<Box<[OnceLock<Answer>]>>,
+    /// Whether whatever has no answer will have none.
+    is_over: AtomicBool,
     answered: Notify,
+}
+
+impl Batch {
+    fn answer(&self, at: usize) -> Option<&Answer> {
+        let is_over = self.is_over.load(Ordering::Acquire);
+        let answer = self.answers.get().and_then(|answers| answers.get(at)?.get());
+        answer.or(is_over.then_some(&Answer::GivenUp))
+    }
 }
 
 #[derive(Debug, Default)]
@@ -95,13 +119,13 @@ pub(crate) struct Taken {
     pub(crate) asked: Vec<Stopwatch>,
     /// The spans of those who asked, where spans are on, by message.
     pub(crate) spans: Vec<(usize, Span)>,
-    pub(crate) callers: TakenBatch,
+    pub(crate) callers: Arc<Callers>,
 }
 
 /// The callers of a batch that the worker has taken. Dropped, it tells those
 /// without an answer that their message is given up.
 #[derive(Debug)]
-pub(crate) struct TakenBatch {
+pub(crate) struct Callers {
     batch: Arc<Batch>,
     /// Kept until the batch is completed, whether the callers wait or not.
     _guards: Vec<Arc<IdGuard>>,
@@ -129,18 +153,19 @@ impl Inbox {
     ) -> Result<Order, Error> {
         let asked = message.order_id();
         let (batch, at) = self.push(message, guard, asking)?;
-        let answered = batch.answered.notified();
-        tokio::pin!(answered);
-        // Registered before the look, or the wake-up could fall in between.
-        answered.as_mut().enable();
-        let answers = match batch.answers.get() {
-            Some(answers) => answers,
-            None => {
-                answered.await;
-                batch.answers.get().expect("answers are set before the callers are woken")
+        loop {
+            if let Some(answer) = batch.answer(at) {
+                return answer.to_result(asked);
             }
-        };
-        answers.get(at).unwrap_or(&Answer::GivenUp).to_result(asked)
+            let answered = batch.answered.notified();
+            tokio::pin!(answered);
+            // Registered before the look, or the wake-up could fall in between.
+            answered.as_mut().enable();
+            if let Some(answer) = batch.answer(at) {
+                return answer.to_result(asked);
+            }
+            answered.await;
+        }
     }
 
     fn push(
@@ -182,7 +207,10 @@ impl Inbox {
         let mut waiting = self.lock();
         let OpenBatch { messages, asked, spans, guards, batch } = waiting.batches.pop_front()?;
         waiting.messages -= messages.len();
-        Some(Taken { messages, asked, spans, callers: TakenBatch { batch, _guards: guards } })
+        drop(waiting);
+        batch.answers.get_or_init(|| messages.iter().map(|_| OnceLock::default()).collect());
+        let callers = Arc::new(Callers { batch, _guards: guards });
+        Some(Taken { messages, asked, spans, callers })
     }
 
     /// The number of messages that wait.
@@ -216,10 +244,12 @@ impl Inbox {
         self.closed.store(true, Ordering::Release);
     }
 
-    /// Takes nothing more and gives up what waits.
+    /// Takes nothing more and sends away what waits.
     pub(crate) fn abandon(&self) {
         self.close();
-        while self.take().is_some() {}
+        while let Some(Taken { messages, callers, .. }) = self.take() {
+            (0..messages.len()).for_each(|at| callers.answer(at, Answer::Untouched));
+        }
     }
 
     fn lock(&self) -> MutexGuard<'_, Waiting> {
@@ -228,17 +258,24 @@ impl Inbox {
     }
 }
 
-impl TakenBatch {
-    /// Answers every caller of the batch, in the order their messages came.
-    pub(crate) fn complete(self, answers: Vec<Answer>) {
-        // The first setting counts; `drop` finds it set.
-        let _ = self.batch.answers.set(answers);
+impl Callers {
+    /// Leaves the answer to a message of the batch; its caller does not hear of it
+    /// before the next [`wake`](Self::wake).
+    pub(crate) fn answer(&self, at: usize, answer: Answer) {
+        let answers = self.batch.answers.get().expect("it was taken");
+        // The first answer counts.
+        let _ = answers[at].set(answer);
+    }
+
+    /// Wakes the callers of the batch, those that have no answer as well.
+    pub(crate) fn wake(&self) {
+        self.batch.answered.notify_waiters();
     }
 }
 
-impl Drop for TakenBatch {
+impl Drop for Callers {
     fn drop(&mut self) {
-        self.batch.answers.get_or_init(Vec::new);
-        self.batch.answered.notify_waiters();
+        self.batch.is_over.store(true, Ordering::Release);
+        self.wake();
     }
 }

@@ -6,5 +6,8 @@ pub(super) mod id_guard;
 pub(super) mod inbox;
 pub(super) mod queued_spans;
 mod repeats;
+#[cfg(all(test, shuttle))]
+mod shuttle_tests;
 mod submit;
+pub(super) mod sweep_alarm;
 pub(super) mod waiters;

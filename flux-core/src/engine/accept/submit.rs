@@ -12,7 +12,7 @@ use super::repeats::{Admitted, same};
 use crate::engine::core::{Core, is_decided};
 use crate::engine::error::Error;
 use crate::engine::request::OrderRequest;
-use crate::protocol::{Message, Order, OrderId};
+use crate::protocol::{InvalidInput, Message, Order, OrderId};
 
 impl Core {
     /// Accepts an order into the queue.
@@ -69,16 +69,18 @@ impl Core {
         if self.inbox.is_closed() {
             return Err(Error::ShuttingDown);
         }
-        let OrderRequest { id, buyer, lines } = request;
-        let refusal = match self.gate.check(&lines, &*self.backend.store).await {
-            Ok(None) => None,
-            Ok(Some(item)) => Some(Error::SoldOut(item.clone())),
-            Err(error @ (Error::Invalid(_) | Error::UnknownItem(_))) => Some(error),
-            Err(error) => return Err(error),
-        };
+        let chosen = request.chosen_id()?;
+        let OrderRequest { id, buyer, lines, .. } = request;
+        // Opening and closing are judged by the same reading as in the decision.
         let now = self.clock.now();
-        if let Some(id) = id {
-            return self.admit_chosen(Order::queued(id, buyer, lines, now), refusal).await;
+        if let Some(id) = id.filter(OrderId::stands_for_a_key) {
+            let order = Order::queued(id, buyer, lines, now);
+            return Box::pin(self.admit_chosen(order, Some(a_keys_id()))).await;
+        }
+        let refusal = self.gate.check(&lines, now, &*self.backend.store).await?;
+        if let Some(id) = chosen {
+            let order = Order::queued(id, buyer, lines, now);
+            return Box::pin(self.admit_chosen(order, refusal)).await;
         }
         let id = OrderId::new();
         match refusal {
@@ -88,7 +90,7 @@ impl Core {
     }
 
     pub(super) fn refused(&self, refusal: Error) -> Error {
-        if matches!(refusal, Error::SoldOut(_)) {
+        if refusal.is_of_the_gate() {
             self.turned_away.increment(1);
         }
         refusal
@@ -115,8 +117,7 @@ impl Core {
         guard: Arc<IdGuard>,
         span: &Span,
     ) -> Result<Order, Error> {
-        let queue = &self.backend.queue;
-        let queued = match queue.find(order.id).await? {
+        let queued = match self.backend.find_queued(order.id).await? {
             Some(queued) => Some(same(&order, queued)?),
             None => None,
         };
@@ -126,6 +127,7 @@ impl Core {
         } else {
             let waiting = self.waiters.register(order.id)?;
             if queued.is_none() {
+                let queue = self.backend.queue_of(&order.lines[0].item);
                 queue.send(&[Message::Place(order.clone())]).await?;
             }
             self.ruling(order.id, &waiting, is_decided).await?
@@ -146,9 +148,11 @@ impl Core {
             if self.has_worker() {
                 self.queued_spans.leave(id, &span);
             }
+            let queue = self.backend.queue_of(&order.lines[0].item);
             let message = Message::Place(order);
-            if let Err(error) = self.backend.queue.send(std::slice::from_ref(&message)).await {
+            if let Err(error) = queue.send(std::slice::from_ref(&message)).await {
                 drop(self.queued_spans.pick_up(id));
+                self.note(&error);
                 return Err(error.into());
             }
             metrics::histogram!("flux_accept_seconds").record(started.elapsed());
@@ -175,4 +179,11 @@ impl Core {
             _ => Err(Error::OutcomePending(order.id)),
         }
     }
+}
+
+/// The refusal of an id that a buyer's key stands for and that no order has: it may be
+/// somebody's who did not come yet.
+fn a_keys_id() -> Error {
+    let rule = "is of version 5, which stands for an Idempotency-Key; send the key, or another id";
+    Error::Invalid(InvalidInput::new("order_id", rule))
 }

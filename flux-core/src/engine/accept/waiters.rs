@@ -3,13 +3,12 @@
 //! outcome was lost there looks for itself (`until` in `core`).
 
 use std::collections::HashMap;
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
-
-use tokio::sync::Notify;
+use std::sync::{Arc, PoisonError};
 
 use crate::engine::error::Error;
 use crate::protocol::OrderId;
 use crate::seams::Outcomes;
+use crate::sync::{Mutex, MutexGuard, Notified, Notify};
 
 #[derive(Debug, Default)]
 struct Waiter {
@@ -77,7 +76,7 @@ impl Waiters {
 impl Waiting<'_> {
     /// Completes when an outcome of the order is told after this was first
     /// polled or [enabled](tokio::sync::futures::Notified::enable).
-    pub(crate) fn told(&self) -> tokio::sync::futures::Notified<'_> {
+    pub(crate) fn told(&self) -> Notified<'_> {
         self.woken.notified()
     }
 }

@@ -15,8 +15,10 @@ use tokio::task::JoinHandle;
 pub use items::{Seat, SeatState};
 
 use super::accept::gate_sync;
+use super::clock_watch;
 use super::core::Core;
 use super::described_metrics;
+use super::failure::Failure;
 use super::settings::{Role, Settings};
 use super::worker;
 use crate::backends::Backend;
@@ -69,7 +71,8 @@ impl Flux {
         /// Bounds and times; those of [`Settings::default`].
         #[builder(default)]
         settings: Settings,
-        /// The clock that dates orders and ends holds; the machine's.
+        /// The clock that dates orders and ends holds, guarded against
+        /// [steps](crate::clock); the machine's.
         #[builder(default = Arc::new(SystemClock))]
         clock: Arc<dyn Clock>,
         /// Whether this engine decides orders; [`Role::Both`].
@@ -80,27 +83,55 @@ impl Flux {
         let core = Arc::new(Core::new(backend, clock, settings, role));
         let (stop, stopped) = watch::channel(false);
         let (living, alive) = watch::channel(());
+        let supervisor = Supervisor { core: Arc::clone(&core), stopped: stopped.clone(), living };
         let mut tasks = vec![
-            spawn(&living, gate_sync::listen(Arc::clone(&core), stopped.clone())),
-            spawn(&living, gate_sync::refresh(Arc::clone(&core), stopped.clone())),
+            supervisor.spawn("listener", gate_sync::listen(Arc::clone(&core), stopped.clone())),
+            supervisor.spawn("reader", gate_sync::refresh(Arc::clone(&core), stopped.clone())),
+            supervisor.spawn("clock", clock_watch::run(Arc::clone(&core), stopped.clone())),
         ];
         if core.has_worker() {
-            tasks.push(spawn(&living, worker::work(Arc::clone(&core), stopped)));
+            tasks.push(supervisor.spawn("worker", worker::work(Arc::clone(&core), stopped)));
         }
         Self { core, running: Arc::new(Running { stop, tasks: Mutex::new(tasks), alive }) }
     }
 }
 
-/// Spawns a task of the engine; `living` is dropped with the last of them.
-fn spawn(
-    living: &watch::Sender<()>,
-    task: impl Future<Output = ()> + Send + 'static,
-) -> JoinHandle<()> {
-    let living = living.clone();
-    tokio::spawn(async move {
-        let _living = living;
-        task.await;
-    })
+/// Watches over the tasks of an engine: one that ends without being told to is
+/// the engine's failure.
+struct Supervisor {
+    core: Arc<Core>,
+    stopped: watch::Receiver<bool>,
+    /// Dropped with the last task.
+    living: watch::Sender<()>,
+}
+
+impl Supervisor {
+    fn spawn(
+        &self,
+        name: &'static str,
+        task: impl Future<Output = ()> + Send + 'static,
+    ) -> JoinHandle<()> {
+        let Self { core, stopped, living } = self;
+        let (core, stopped, living) = (Arc::clone(core), stopped.clone(), living.clone());
+        let task = tokio::spawn(task);
+        tokio::spawn(async move {
+            let _living = living;
+            let ended = task.await;
+            // Without a handle to the engine there is nobody to tell it to stop.
+            if *stopped.borrow() || stopped.has_changed().is_err() {
+                return ended.unwrap_or_else(|error| {
+                    tracing::warn!(%error, "the engine's {name} failed while stopping");
+                });
+            }
+            let reason = match ended {
+                Ok(()) => "it was not told to".to_owned(),
+                // The runtime is going down, and nobody is left to hear of it.
+                Err(error) if error.is_cancelled() => return,
+                Err(error) => error.to_string(),
+            };
+            core.fail(&Failure::Task { task: name, reason });
+        })
+    }
 }
 
 #[cfg(feature = "embedded")]
@@ -142,6 +173,40 @@ impl Flux {
 }
 
 impl Flux {
+    /// Waits until the engine can't go on, and returns the reason: its store or
+    /// queue has [stopped](crate::SeamError::Stopped), or one of its tasks ended
+    /// without being told to, as by a panic. From then on it accepts nothing.
+    /// There is no way back: call [`shutdown`](Self::shutdown), let go of the
+    /// engine and its backend, and open them anew, best in a new process. An
+    /// engine that is well, or stops as it is told, never completes this.
+    /// Cancel-safe.
+    ///
+    /// ```
+    /// # use flux_core::*;
+    /// # #[tokio::main(flavor = "current_thread")]
+    /// # async fn main() -> Result<(), Box<dyn std::error::Error>> {
+    /// let flux = Flux::builder(Backend::memory()).start();
+    /// # let told_to_stop = async {};
+    /// tokio::select! {
+    ///     failure = flux.failed() => return Err(failure.into()),
+    ///     () = told_to_stop => {}
+    /// }
+    /// flux.shutdown().await;
+    /// assert!(flux.failure().is_none());
+    /// # Ok(()) }
+    /// ```
+    pub async fn failed(&self) -> Failure {
+        let mut failure = self.core.failure.subscribe();
+        let known = failure.wait_for(Option::is_some).await.expect("the sender is in the core");
+        known.clone().expect("it was waited for")
+    }
+
+    /// The reason why the engine can't go on, if it [failed](Self::failed).
+    #[must_use]
+    pub fn failure(&self) -> Option<Failure> {
+        self.core.failure.borrow().clone()
+    }
+
     /// Stops: accepts nothing more, decides what was asked of this engine's
     /// worker, hands the rest back to the queue, and returns when the worker
     /// is done. Bound it with a time-out of your own; dropping it leaves the
@@ -177,7 +242,7 @@ impl Flux {
         let mut tasks = self.running.tasks.lock().await;
         while let Some(task) = tasks.last_mut() {
             if let Err(error) = task.await {
-                tracing::warn!(%error, "a task of the engine failed");
+                tracing::warn!(%error, "a task of the engine was not awaited to its end");
             }
             tasks.pop();
         }

@@ -3,7 +3,7 @@
 use super::Flux;
 use crate::engine::audit::{self, Audit};
 use crate::engine::error::Error;
-use crate::protocol::OrderId;
+use crate::protocol::{OrderId, Timestamp};
 use crate::seams::{DeadLetter, QueueDepth};
 
 impl Flux {
@@ -26,8 +26,26 @@ impl Flux {
     /// [`Error::Overloaded`].
     pub async fn check_backends(&self) -> Result<(), Error> {
         self.core.decided(OrderId::from_uuid(uuid::Uuid::nil())).await?;
-        self.core.backend.queue.depth().await?;
+        self.core.backend.depth().await?;
         Ok(())
+    }
+
+    /// The time that the sale goes by: the clock's, but for a [step](crate::clock)
+    /// of it that has not stood yet.
+    ///
+    /// ```
+    /// # use flux_core::*;
+    /// # #[tokio::main(flavor = "current_thread")]
+    /// # async fn main() -> Result<(), Box<dyn std::error::Error>> {
+    /// # let flux = Flux::builder(Backend::memory()).start();
+    /// let opens = flux.now() + std::time::Duration::from_secs(3600);
+    /// let item = ItemSpec::builder().id("ticket").capacity(100).opens_at(opens).build()?;
+    /// flux.put_item(item).await?;
+    /// # Ok(()) }
+    /// ```
+    #[must_use]
+    pub fn now(&self) -> Timestamp {
+        self.core.clock.now()
     }
 
     /// Counts the whole store anew and compares it with the guarantees. For a
@@ -70,7 +88,13 @@ impl Flux {
     /// # Errors
     /// [`Error::Overloaded`], [`Error::Backend`].
     pub async fn dead_letters(&self, max: usize) -> Result<Vec<DeadLetter>, Error> {
-        Ok(self.core.backend.queue.dead_letters(max).await?)
+        let mut letters = Vec::new();
+        for queue in self.core.backend.queues() {
+            letters.extend(queue.dead_letters(max).await?);
+        }
+        letters.sort_by_key(|letter| letter.buried_at);
+        letters.truncate(max);
+        Ok(letters)
     }
 
     /// Puts up to `max` dead letters back in the queue and returns their number.
@@ -90,7 +114,11 @@ impl Flux {
     /// # Errors
     /// [`Error::Overloaded`], [`Error::Backend`].
     pub async fn redrive(&self, max: usize) -> Result<usize, Error> {
-        Ok(self.core.backend.queue.redrive(max).await?)
+        let mut count = 0;
+        for queue in self.core.backend.queues() {
+            count += queue.redrive(max - count).await?;
+        }
+        Ok(count)
     }
 
     /// Counts the messages that wait in the queue and in the inbox of this
@@ -111,7 +139,7 @@ impl Flux {
     /// # Errors
     /// [`Error::Overloaded`], [`Error::Backend`].
     pub async fn depth(&self) -> Result<QueueDepth, Error> {
-        let mut depth = self.core.backend.queue.depth().await?;
+        let mut depth = self.core.backend.depth().await?;
         depth.waiting += self.core.inbox.len() as u64;
         Ok(depth)
     }

@@ -22,19 +22,20 @@ impl Flux {
     /// # let flux = Flux::builder(Backend::memory()).start();
     /// # flux.put_item(ItemSpec::pool("ticket", 2)?).await?;
     /// # use std::time::Duration;
-    /// let id = OrderId::from_idempotency_key(&BuyerId::new("ann")?, "basket_7")?;
-    /// let request = OrderRequest::units("ann", "ticket", 1)?.with_id(id);
+    /// let key = IdempotencyKey::new("basket_7")?;
+    /// let request = OrderRequest::units("ann", "ticket", 1)?.with_idempotency_key(key);
     /// let order = flux.submit(request.clone()).await?;
-    /// assert_eq!((order.id, order.status()), (id, OrderStatus::Queued));
+    /// assert_eq!(order.status(), OrderStatus::Queued);
     ///
-    /// let order = flux.wait(id, Duration::from_secs(5)).await?;
+    /// let order = flux.wait(order.id, Duration::from_secs(5)).await?;
     /// assert_eq!(flux.submit(request).await?, order, "a repeat");
     /// # Ok(()) }
     /// ```
     ///
     /// # Errors
-    /// [`Error::SoldOut`] at the gate (nothing is recorded),
-    /// [`Error::UnknownItem`], [`Error::Invalid`], [`Error::IdReused`],
+    /// [`Error::SoldOut`], [`Error::NotOpen`] and [`Error::Closed`] at the gate
+    /// (nothing is recorded), [`Error::UnknownItem`], [`Error::Invalid`],
+    /// [`Error::IdReused`],
     /// [`Error::Overloaded`], [`Error::ShuttingDown`], [`Error::Backend`].
     pub async fn submit(&self, request: OrderRequest) -> Result<Order, Error> {
         self.core.submit(request).await

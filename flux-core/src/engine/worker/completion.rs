@@ -2,47 +2,53 @@
 //! callers, acknowledges its deliveries and publishes its outcomes, while the
 //! worker decides the next one.
 
+use std::collections::BTreeMap;
 use std::error::Error;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
+use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::{Duration, Instant};
 
-use tokio::sync::{Notify, mpsc};
+use futures_util::future::join_all;
+use tokio::sync::mpsc;
 use tokio::task::JoinHandle;
 use tracing::{debug, warn};
 
-use super::batch::Done;
-use super::decision_metrics::DecisionMetrics;
-use crate::engine::accept::inbox::{Answer, TakenBatch};
+use super::receiving::InHand;
+use super::work::{Origin, Work};
+use crate::engine::accept::inbox::{Answer, Callers};
 use crate::engine::core::Core;
-use crate::protocol::OrderStatus;
-use crate::seams::{Outcomes, Receipt, SeamError};
+use crate::protocol::{Message, OrderStatus};
+use crate::seams::{Durable, Outcomes, Receipt, SeamError};
+use crate::sync::{AtomicUsize, Notify};
+
+#[cfg(all(test, shuttle))]
+mod shuttle_tests;
 
 /// Most batches that may be decided and not durable.
 const DECIDED_MAX: usize = 4;
 /// Most batches whose deliveries and outcomes may wait for a slow queue or bus.
-const TO_TELL_MAX: usize = 64;
+const TO_TELL_MAX: usize = 1_024;
+/// Most orders published together.
+const PUBLISHED_MAX: usize = 1_024;
 
-/// A batch that is decided.
+/// Messages that have their answers, to be told once what they tell is durable.
 pub(crate) struct DecidedBatch {
-    pub(crate) started: Instant,
-    pub(crate) done: Done,
-    pub(crate) callers: Option<TakenBatch>,
-    pub(crate) answers: Vec<Answer>,
-    pub(crate) delivered: Vec<(Receipt, Answer)>,
+    /// The beginning of the turn that decided them, if there was one.
+    pub(crate) started: Option<Instant>,
+    pub(crate) durable: Option<Durable>,
+    pub(crate) works: Vec<Work>,
+    pub(crate) outcomes: Vec<Arc<Outcomes>>,
     /// The time that a delivery stays away whose message was given up for now.
     pub(crate) retry_after: Duration,
-    pub(crate) metrics: DecisionMetrics,
 }
 
 /// The work left when the callers have their answers.
 struct Aftermath {
-    delivered: Vec<(Receipt, Answer)>,
+    delivered: Vec<(InHand, Answer)>,
     retry_after: Duration,
     outcomes: Vec<Arc<Outcomes>>,
-    /// The time from the first look to the answers.
-    took: Duration,
-    metrics: DecisionMetrics,
+    /// The time that each decision took, from when it was asked for.
+    took: Vec<Duration>,
 }
 
 #[derive(Default)]
@@ -69,7 +75,8 @@ impl Drop for Completing {
 
 /// Completes batches in the order they were decided.
 pub(crate) struct Completer {
-    hand_over: mpsc::Sender<DecidedBatch>,
+    /// `None` once it finishes.
+    hand_over: Option<mpsc::Sender<DecidedBatch>>,
     tasks: [JoinHandle<()>; 2],
     progress: Arc<Progress>,
 }
@@ -81,7 +88,7 @@ impl Completer {
         let progress = Arc::new(Progress::default());
         let completing = Completing { decided, progress: Arc::clone(&progress) };
         let tasks = [tokio::spawn(complete(completing, left)), tokio::spawn(tell(core, aftermath))];
-        Self { hand_over, tasks, progress }
+        Self { hand_over: Some(hand_over), tasks, progress }
     }
 
     /// Hands a batch to the completer; waits while too many are not durable.
@@ -89,11 +96,21 @@ impl Completer {
     /// callers hear so.
     pub(crate) async fn hand_over(&self, decided: DecidedBatch) -> bool {
         self.progress.decided.fetch_add(1, Ordering::AcqRel);
-        let taken = self.hand_over.send(decided).await.is_ok();
+        let taken = match &self.hand_over {
+            Some(hand_over) => hand_over.send(decided).await.is_ok(),
+            None => false,
+        };
         if !taken {
             self.progress.decided.store(0, Ordering::Release);
         }
         taken
+    }
+
+    /// Waits until no batch can be handed over any more. Cancel-safe.
+    pub(crate) async fn gone(&self) {
+        if let Some(hand_over) = &self.hand_over {
+            hand_over.closed().await;
+        }
     }
 
     /// Waits until every batch is completed. Cancel-safe.
@@ -109,9 +126,9 @@ impl Completer {
     }
 
     /// Completes the batches that are left.
-    pub(crate) async fn finish(self) {
-        drop(self.hand_over);
-        for task in self.tasks {
+    pub(crate) async fn finish(&mut self) {
+        self.hand_over = None;
+        for task in &mut self.tasks {
             if let Err(error) = task.await {
                 warn!(%error, "the completer failed");
             }
@@ -120,13 +137,21 @@ impl Completer {
 }
 
 async fn complete(mut completing: Completing, left: mpsc::Sender<Aftermath>) {
-    while let Some(decided) = completing.decided.recv().await {
-        let aftermath = decided.complete().await;
-        let took = aftermath.took;
-        let nanos = u64::try_from(took.as_nanos()).unwrap_or(u64::MAX);
+    let mut broken = None;
+    loop {
+        let decided = tokio::select! {
+            decided = completing.decided.recv() => decided,
+            () = left.closed() => None,
+        };
+        let Some(decided) = decided else { return };
+        let started = decided.started;
+        let aftermath = decided.complete(&mut broken).await;
         let progress = &completing.progress;
-        progress.last_took_nanos.store(nanos, Ordering::Relaxed);
-        metrics::histogram!("flux_batch_seconds").record(took.as_secs_f64());
+        if let Some(took) = started.map(|started| started.elapsed()) {
+            let nanos = u64::try_from(took.as_nanos()).unwrap_or(u64::MAX);
+            progress.last_took_nanos.store(nanos, Ordering::Relaxed);
+            metrics::histogram!("flux_batch_seconds").record(took.as_secs_f64());
+        }
         progress.decided.fetch_sub(1, Ordering::AcqRel);
         progress.completed.notify_one();
         // A queue or bus that can't keep up holds up no caller: deliveries
@@ -137,28 +162,39 @@ async fn complete(mut completing: Completing, left: mpsc::Sender<Aftermath>) {
     }
 }
 
+/// Acknowledges and publishes, all that came while the last call was on its way.
 async fn tell(core: Arc<Core>, mut left: mpsc::Receiver<Aftermath>) {
-    while let Some(aftermath) = left.recv().await {
-        let Aftermath { delivered, retry_after, outcomes, took, metrics } = aftermath;
-        metrics.measure(took);
-        for outcomes in &outcomes {
-            count(outcomes);
+    let mut aftermaths = Vec::new();
+    while left.recv_many(&mut aftermaths, TO_TELL_MAX).await > 0 {
+        let (mut done, mut outcomes) = (Vec::new(), Vec::new());
+        let mut back: BTreeMap<Duration, Vec<InHand>> = BTreeMap::new();
+        for aftermath in aftermaths.drain(..) {
+            if !aftermath.took.is_empty() {
+                let seconds = metrics::histogram!("flux_decide_seconds");
+                aftermath.took.iter().for_each(|took| seconds.record(*took));
+            }
+            aftermath.outcomes.iter().for_each(|outcomes| count(outcomes));
+            outcomes.extend(aftermath.outcomes);
+            for (delivery, answer) in aftermath.delivered {
+                // G4: a message is done once its decision is durable, and comes back until then.
+                match answer.is_failure() {
+                    false => done.push(delivery),
+                    true => back.entry(aftermath.retry_after).or_default().push(delivery),
+                }
+            }
         }
-        acknowledge(&core, delivered, retry_after).await;
-        for outcomes in outcomes {
-            core.publish(outcomes).await;
-        }
+        let hand_back = back.into_iter().map(|(after, back)| hand_back(&core, back, after));
+        tokio::join!(acknowledge(&core, done), join_all(hand_back), publish(&core, outcomes));
     }
 }
 
 impl DecidedBatch {
-    /// Answers the callers once the batch is durable.
-    async fn complete(mut self) -> Aftermath {
-        let mut durable = Ok(());
-        for written in self.done.durable {
-            durable = durable.and(written.wait().await);
-        }
-        if let Err(error) = durable {
+    /// Answers the callers once the batch is durable. What comes after one that is not
+    /// may rest on it, so `broken` is told of both.
+    async fn complete(mut self, broken: &mut Option<Answer>) -> Aftermath {
+        if let Some(durable) = self.durable
+            && let Err(error) = durable.wait().await
+        {
             warn!(
                 error = &error as &dyn Error,
                 "a batch was decided and could not be written down"
@@ -168,41 +204,88 @@ impl DecidedBatch {
                 true => error,
                 false => SeamError::unknown("the store").with_source(error),
             };
-            let broken = Answer::Broken(error);
-            self.answers.fill(broken.clone());
-            self.delivered.iter_mut().for_each(|(_, answer)| *answer = broken.clone());
-            self.done.outcomes.clear();
-            self.metrics.fail();
+            *broken = Some(Answer::Broken(error));
         }
-        if let Some(callers) = self.callers {
-            callers.complete(self.answers);
+        if let Some(broken) = broken {
+            self.works.iter_mut().for_each(|work| work.answer = Some(broken.clone()));
+            self.outcomes.clear();
         }
-        self.metrics.end();
-        let took = self.started.elapsed();
-        let Self { delivered, retry_after, metrics, .. } = self;
-        Aftermath { delivered, retry_after, outcomes: self.done.outcomes, took, metrics }
+        let (mut delivered, mut took) = (Vec::new(), Vec::new());
+        let mut heard: Vec<Arc<Callers>> = Vec::new();
+        let now = Instant::now();
+        for work in &mut self.works {
+            let answer = work.answer.take().unwrap_or(Answer::GivenUp);
+            if let (Message::Place(_), Answer::Decided(..), Some(asked)) =
+                (&work.message, &answer, work.asked)
+            {
+                took.push(now.saturating_duration_since(asked));
+            }
+            if let Some(span) = work.span.take() {
+                span.record("status", answer.status().map_or("unsettled", OrderStatus::as_str));
+            }
+            match std::mem::replace(&mut work.from, Origin::Found) {
+                Origin::Caller(callers, at) => {
+                    callers.answer(at, answer);
+                    if !heard.iter().rev().any(|known| Arc::ptr_eq(known, &callers)) {
+                        heard.push(callers);
+                    }
+                }
+                Origin::Delivery(delivery, _) => delivered.push((delivery, answer)),
+                Origin::Found => {}
+            }
+        }
+        heard.iter().for_each(|callers| callers.wake());
+        Aftermath { delivered, retry_after: self.retry_after, outcomes: self.outcomes, took }
     }
 }
 
-async fn acknowledge(core: &Core, delivered: Vec<(Receipt, Answer)>, retry_after: Duration) {
-    // G4: a message is done once its decision is durable, and comes back until then.
-    let (mut done, mut back) = (Vec::new(), Vec::new());
-    for (receipt, answer) in delivered {
-        match answer {
-            Answer::Decided(..) | Answer::Found(_) | Answer::NotFound(_) => done.push(receipt),
-            Answer::GivenUp | Answer::Broken(_) => back.push(receipt),
+async fn acknowledge(core: &Core, done: Vec<InHand>) {
+    let calls = by_partition(receipts(&done)).into_iter().map(async |(partition, receipts)| {
+        if let Err(error) = core.backend.queues()[partition].ack(&receipts).await {
+            debug!(%error, "messages were not acknowledged; they come back and are found decided");
         }
+    });
+    join_all(calls).await;
+}
+
+/// Hands deliveries back, to come again `after` a while.
+pub(crate) async fn hand_back(core: &Core, back: Vec<InHand>, after: Duration) {
+    hand_back_receipts(core, receipts(&back), after).await;
+}
+
+/// Hands back deliveries that may be in nobody's hands, by partition and receipt.
+pub(crate) async fn hand_back_receipts(core: &Core, back: Vec<(usize, Receipt)>, after: Duration) {
+    let calls = by_partition(back).into_iter().map(async |(partition, receipts)| {
+        if let Err(error) = core.backend.queues()[partition].retry(&receipts, after).await {
+            debug!(%error, "messages were not handed back; they come back by themselves");
+        }
+    });
+    join_all(calls).await;
+}
+
+fn receipts(deliveries: &[InHand]) -> Vec<(usize, Receipt)> {
+    deliveries.iter().map(|d| (d.partition(), d.receipt().clone())).collect()
+}
+
+fn by_partition(receipts: Vec<(usize, Receipt)>) -> BTreeMap<usize, Vec<Receipt>> {
+    let mut by_partition: BTreeMap<_, Vec<_>> = BTreeMap::new();
+    for (partition, receipt) in receipts {
+        by_partition.entry(partition).or_default().push(receipt);
     }
-    let queue = &core.backend.queue;
-    if !done.is_empty()
-        && let Err(error) = queue.ack(&done).await
-    {
-        debug!(%error, "messages were not acknowledged; they come back and are found decided");
-    }
-    if !back.is_empty()
-        && let Err(error) = queue.retry(&back, retry_after).await
-    {
-        debug!(%error, "messages were not handed back; they come back by themselves");
+    by_partition
+}
+
+async fn publish(core: &Core, outcomes: Vec<Arc<Outcomes>>) {
+    let mut outcomes = outcomes.into_iter().peekable();
+    while let Some(mut first) = outcomes.next() {
+        while let Some(next) =
+            outcomes.next_if(|next| first.orders.len() + next.orders.len() <= PUBLISHED_MAX)
+        {
+            let more = Arc::make_mut(&mut first);
+            more.orders.extend(next.orders.iter().cloned());
+            more.availability.extend(next.availability.iter().cloned());
+        }
+        core.publish(first).await;
     }
 }
 
@@ -252,20 +335,21 @@ mod tests {
         let span = Span::none();
         let mut caller = std::pin::pin!(core.inbox.ask(Message::Place(some_order()), None, &span));
         assert!(poll_once(caller.as_mut()).await.is_pending());
-        let Taken { callers, .. } = core.inbox.take().expect("one waits");
+        let Taken { callers, mut messages, .. } = core.inbox.take().expect("one waits");
         let (on_disk, writing) = oneshot::channel();
         let durable = Durable::after(async { writing.await.expect("it is told") });
         let told = Arc::new(Outcomes { orders: vec![some_order()], availability: Vec::new() });
+        let mut work = Work::new(messages.remove(0), Origin::Caller(callers, 0));
+        work.answer = Some(Answer::Decided(Arc::clone(&told), 0));
         let decided = DecidedBatch {
-            started: Instant::now(),
-            done: Done { durable: vec![durable], outcomes: vec![Arc::clone(&told)] },
-            callers: Some(callers),
-            answers: vec![Answer::Decided(told, 0)],
-            delivered: Vec::new(),
+            started: Some(Instant::now()),
+            durable: Some(durable),
+            works: vec![work],
+            outcomes: vec![told],
             retry_after: Duration::ZERO,
-            metrics: DecisionMetrics::default(),
         };
-        let mut completing = std::pin::pin!(decided.complete());
+        let mut broken = None;
+        let mut completing = std::pin::pin!(decided.complete(&mut broken));
         assert!(poll_once(completing.as_mut()).await.is_pending());
         assert!(poll_once(caller.as_mut()).await.is_pending(), "answered before it is on disk");
         on_disk.send(written).expect("it waits");
@@ -289,5 +373,30 @@ mod tests {
         let (answer, published) = heard_when(Err(SeamError::broken("the disk", "full"))).await;
         assert!(matches!(answer, Err(Error::Backend(SeamError::Broken { .. }))), "{answer:?}");
         assert!(!published);
+    }
+
+    #[tokio::test]
+    async fn nobody_hears_what_rests_on_a_batch_that_was_not_written() {
+        let core = core();
+        let mut broken = None;
+        let span = Span::none();
+        let mut caller = std::pin::pin!(core.inbox.ask(Message::Place(some_order()), None, &span));
+        assert!(poll_once(caller.as_mut()).await.is_pending());
+        let Taken { callers, mut messages, .. } = core.inbox.take().expect("one waits");
+        let batch = |durable, works| DecidedBatch {
+            started: None,
+            durable,
+            works,
+            outcomes: Vec::new(),
+            retry_after: Duration::ZERO,
+        };
+        let lost = Durable::after(async { Err(SeamError::broken("the disk", "full")) });
+        batch(Some(lost), Vec::new()).complete(&mut broken).await;
+        // It was found as that batch left it, and has nothing to wait for itself.
+        let mut work = Work::new(messages.remove(0), Origin::Caller(callers, 0));
+        work.answer = Some(Answer::Found(Box::new(some_order())));
+        batch(None, vec![work]).complete(&mut broken).await;
+        let answer = caller.await;
+        assert!(matches!(answer, Err(Error::Backend(_))), "{answer:?}");
     }
 }

@@ -1,93 +1,131 @@
-//! The worker's loop: takes a batch of the messages that wait, works on it, and
-//! hands it over to be completed.
+//! The worker: sorts what comes into a backlog for each item, and lets every item have
+//! its turns, one after the other, whatever the other items do. What arrives during a
+//! turn makes the next one fuller.
+//!
+//! A message goes this way:
+//!
+//! 1. it comes from a caller, from the queue, or from a sweep for ended holds;
+//! 2. its order is read, if the message is about one that may be there already;
+//! 3. it waits in the backlog of each of its items;
+//! 4. the items are leased (for throughput) and claimed (for the truth);
+//! 5. it is decided and committed in a turn of its items;
+//! 6. it is answered, or goes back to step 2 or 3, with what the commit's refusal told.
+//!
+//! On a store that takes a write of any size, all that is ready goes into one turn.
 
-mod batch;
+mod backlogs;
 pub(super) mod completion;
-mod decision_metrics;
-mod leases;
+mod ended_holds;
+mod intake;
+mod items;
+mod membership;
+mod outcome;
+mod receiving;
 mod transactions;
+mod turn;
+mod work;
 
+use std::collections::{BTreeSet, HashMap};
+use std::pin::Pin;
 use std::sync::Arc;
 // Measures spans too short for tokio's timers, paused or not.
 use std::time::{Duration, Instant as Stopwatch};
 
-use tokio::sync::{mpsc, watch};
-use tokio::time::{Instant, MissedTickBehavior, interval, sleep_until};
-use tracing::{debug, warn};
+use foldhash::fast::RandomState;
+use futures_util::stream::{FuturesUnordered, StreamExt};
+use tokio::sync::watch;
+use tokio::time::{Instant, sleep_until};
+use tracing::field::Empty;
+use tracing::{Span, debug, debug_span};
 
-use crate::backoff::{Backoff, spread};
-use crate::engine::accept::inbox::{Answer, ENOUGH, Taken, TakenBatch};
+use crate::backoff::Backoff;
+use crate::engine::accept::inbox::{Answer, ENOUGH, Taken};
 use crate::engine::core::{Core, from_now, stopped};
-use crate::protocol::Message;
-use crate::seams::{Delivery, DueHolds, Receipt};
-use batch::{BatchProcessor, Done, Work};
-use completion::{Completer, DecidedBatch};
-use decision_metrics::PendingMetrics;
+use crate::protocol::{ItemId, Message, Order, OrderId, OverCap, View};
+use crate::seams::{CommitMax, Delivery, Receipt, SeamError};
+use backlogs::Backlogs;
+use completion::Completer;
+use ended_holds::EndedHolds;
+use intake::Intake;
+use items::{Items, Obtained};
+use receiving::Deliveries;
+use turn::{Turn, Turned};
+use work::{Origin, Work};
 
-/// Longest wait of one receive for messages: SQS allows no more.
-const LONG_POLL: Duration = Duration::from_secs(20);
-/// Most holds ended in one sweep.
-const SWEEP_MAX: usize = 1_000;
-/// The time from one extension of visibility to the next, while a batch takes
-/// its time.
-const EXTEND_EVERY: Duration = Duration::from_secs(10);
-/// Longest wait for a fuller batch.
+/// Longest wait for a fuller turn.
 const LINGER_MAX: Duration = Duration::from_micros(300);
-/// Deliveries past which a message is worked on by itself.
+/// Deliveries past which a message is worked on with fewer others.
 const SUSPECT_AFTER: u32 = 3;
-/// Pauses between receives that fail.
-const PAUSE: Backoff = Backoff::new(Duration::from_millis(100), Duration::from_millis(500));
+/// Pauses between tries that got nowhere.
+const PAUSE: Backoff = Backoff::new(Duration::from_millis(4), Duration::from_millis(500));
 /// Longest time deliveries are left alone while the backends fail.
 const PAUSE_MAX: Duration = Duration::from_secs(5);
-/// Least time from one sweep to the next.
-const SWEEP_GAP_MIN: Duration = Duration::from_millis(50);
 /// Time without work after which a worker that knows of no hold is idle.
 const QUIET_AFTER: Duration = Duration::from_secs(60);
+/// Most turns at once, where the store bounds a write.
+const TURNS_MAX: usize = 32;
+/// Messages in a worker's hands, where the store bounds a write, for each that it may
+/// decide at once: so many that every turn is full.
+const IN_HAND: usize = 32;
+/// Most orders read in one call, and most calls at once.
+const READ_MAX: usize = 1_024;
+const READS_MAX: usize = 4;
 
 /// Works until `stop` says so or its sender is gone, then finishes what waits
 /// in the inbox and hands deliveries back.
 pub(crate) async fn work(core: Arc<Core>, mut stop: watch::Receiver<bool>) {
     // However this ends, no caller is left waiting for a worker that is gone.
     let _abandon = Abandon(Arc::clone(&core));
-    let (hand_over, mut delivered) = mpsc::channel(1);
-    let receiver = tokio::spawn(receive(Arc::clone(&core), hand_over, stop.clone()));
     let mut worker = Worker::new(Arc::clone(&core));
+    let mut intake = Intake::start(&core, &worker.deliveries, &stop);
     loop {
-        let mut deliveries = Vec::new();
+        let look_at = worker.look_at();
         tokio::select! {
-            () = core.inbox.filled() => {}
-            more = delivered.recv(), if worker.receives() => match more {
-                Some(more) => deliveries = more,
+            Some(event) = worker.running.next(), if !worker.running.is_empty() => {
+                worker.handle(event).await;
+            }
+            () = core.inbox.filled(), if worker.wants_callers() => {}
+            more = intake.delivered.recv(), if worker.wants_deliveries() => match more {
+                Some((partition, more)) => worker.take_deliveries(partition, more),
                 None => break,
             },
-            () = sleep_until(worker.next_sweep) => {}
-            () = sleep_until(worker.idle_at()), if worker.holds_items => {}
-            () = sleep_until(worker.pause_until), if !worker.receives() => {}
+            Some(_) = intake.tasks.join_next() => break,
+            () = core.sweep_alarm.due(), if worker.ended.are_done() => {}
+            () = sleep_until(look_at) => {}
+            Ok(()) = intake.served.changed() => {
+                let served = intake.served.borrow_and_update().clone();
+                worker.leave_to_others(&served);
+            }
+            () = worker.completer.gone() => break,
             () = stopped(&mut stop) => break,
         }
-        if deliveries.is_empty() && worker.receives() {
-            deliveries = delivered.try_recv().unwrap_or_default();
+        if worker.wants_deliveries()
+            && let Ok((partition, more)) = intake.delivered.try_recv()
+        {
+            worker.take_deliveries(partition, more);
         }
-        if !worker.next_batch(deliveries).await {
-            warn!("the worker can't go on");
-            delivered.close();
-            break;
-        }
+        worker.go_on().await;
+        let wants = worker.wants_deliveries();
+        intake.has_room.send_if_modified(|wanted| std::mem::replace(wanted, wants) != wants);
     }
     core.inbox.close();
-    while core.inbox.len() > 0 && worker.next_batch(Vec::new()).await {}
-    worker.processor.let_go().await;
-    worker.completer.finish().await;
-    // Told to stop as well, or sent away, the receiver drops its end.
-    while let Some(deliveries) = delivered.recv().await {
-        let receipts: Vec<Receipt> = deliveries.into_iter().map(|d: Delivery| d.receipt).collect();
-        if let Err(error) = core.backend.queue.retry(&receipts, Duration::ZERO).await {
-            debug!(%error, "messages were not handed back; they come back by themselves");
+    let mut unasked = intake.stop().await;
+    unasked.extend(worker.leave_unasked());
+    while core.inbox.len() > 0 || worker.is_busy() {
+        worker.go_on().await;
+        let look_at = worker.look_at();
+        tokio::select! {
+            Some(event) = worker.running.next(), if !worker.running.is_empty() => {
+                worker.handle(event).await;
+            }
+            () = sleep_until(look_at) => {}
+            () = worker.completer.gone() => break,
         }
+        unasked.extend(worker.leave_unasked());
     }
-    if let Err(error) = receiver.await {
-        warn!(%error, "the receiver failed");
-    }
+    worker.let_go_of_all().await;
+    completion::hand_back_receipts(&core, unasked, Duration::ZERO).await;
+    worker.completer.finish().await;
 }
 
 struct Abandon(Arc<Core>);
@@ -98,240 +136,293 @@ impl Drop for Abandon {
     }
 }
 
-async fn receive(
-    core: Arc<Core>,
-    hand_over: mpsc::Sender<Vec<Delivery>>,
-    mut stop: watch::Receiver<bool>,
-) {
-    let mut failures = 0;
-    loop {
-        // Deliveries that wait for this worker could be with another.
-        let permit = tokio::select! {
-            permit = hand_over.reserve() => match permit {
-                Ok(permit) => permit,
-                Err(_) => return,
-            },
-            () = stopped(&mut stop) => return,
-        };
-        let received = tokio::select! {
-            received = core.backend.queue.receive(core.settings.batch_max, LONG_POLL) => received,
-            () = stopped(&mut stop) => return,
-        };
-        match received {
-            Ok(deliveries) if deliveries.is_empty() => {}
-            Ok(deliveries) => {
-                failures = 0;
-                permit.send(deliveries);
-            }
-            Err(error) => {
-                failures += 1;
-                debug!(%error, failures, "nothing could be received");
-                tokio::select! {
-                    () = tokio::time::sleep(PAUSE.full_jitter(failures)) => {}
-                    () = stopped(&mut stop) => return,
-                }
-            }
-        }
-    }
+/// The end of something that was on its way.
+enum Event {
+    Turned(Turned, Stopwatch),
+    Obtained(Obtained),
+    Read(Vec<Work>, Option<SeamError>),
+    Swept(Vec<OrderId>),
+    /// Items were let go of, for so long at least.
+    Released(Vec<ItemId>, Duration),
+    /// Leases were renewed, but for those of these items.
+    Renewed(Vec<ItemId>),
+    /// Deliveries were handed back or given up.
+    GivenBack,
 }
+
+type Running = Pin<Box<dyn Future<Output = Event> + Send>>;
 
 struct Worker {
     core: Arc<Core>,
-    processor: BatchProcessor,
+    max: CommitMax,
+    backlogs: Backlogs,
+    /// Messages whose orders must be read before they can wait for their items.
+    unread: Vec<Work>,
+    items: Items,
+    /// The claims of the items that have no turn.
+    view: View,
+    /// Buyers that a commit was refused for, by item, until one is applied.
+    over_cap: HashMap<ItemId, Vec<OverCap>, RandomState>,
+    /// Items left alone until then.
+    pauses: BTreeSet<(Instant, ItemId)>,
+    running: FuturesUnordered<Running>,
+    turns: usize,
+    reads: usize,
+    /// Messages in turns, and being read.
+    in_work: usize,
+    /// Messages in the worker's hands that callers wait for, and that were delivered.
+    asked: usize,
+    delivered: usize,
+    deliveries: Arc<Deliveries>,
+    ended: EndedHolds,
     completer: Completer,
-    next_sweep: Instant,
-    busy_at: Instant,
-    holds_items: bool,
-    /// The number of callers that the last batch had.
+    /// The number of callers that the last turn had.
     last_asked: usize,
-    /// The number of batches in a row that the backends failed.
+    /// The number of turns in a row that the backends failed.
     failures: u32,
     failed_at: Option<Instant>,
-    pause_until: Instant,
-}
-
-/// A batch to be worked on: the callers' messages, then deliveries, then what
-/// the worker itself found to do.
-struct PendingBatch {
-    batch: Vec<Work>,
-    /// The number of messages that callers wait for.
-    asked: usize,
-    callers: Option<TakenBatch>,
-    receipts: Vec<Receipt>,
-    started: Stopwatch,
-    metrics: PendingMetrics,
+    receives_at: Instant,
 }
 
 impl Worker {
     fn new(core: Arc<Core>) -> Self {
-        let now = Instant::now();
         Self {
-            processor: BatchProcessor::new(Arc::clone(&core)),
+            max: core.backend.store.commit_max(),
+            backlogs: Backlogs::new(),
+            unread: Vec::new(),
+            items: Items::default(),
+            view: View::default(),
+            over_cap: HashMap::default(),
+            pauses: BTreeSet::new(),
+            running: FuturesUnordered::new(),
+            turns: 0,
+            reads: 0,
+            in_work: 0,
+            asked: 0,
+            delivered: 0,
+            deliveries: Arc::default(),
+            ended: EndedHolds::default(),
             completer: Completer::start(Arc::clone(&core)),
-            core,
-            next_sweep: now,
-            busy_at: now,
-            holds_items: false,
             last_asked: 0,
             failures: 0,
             failed_at: None,
-            pause_until: now,
+            receives_at: Instant::now(),
+            core,
         }
+    }
+
+    /// Whether all that is ready goes into one turn.
+    fn is_unlimited(&self) -> bool {
+        self.max == CommitMax::UNLIMITED
+    }
+
+    /// Most messages in the worker's hands that callers wait for, and as many that were
+    /// delivered: neither keep the others out.
+    fn in_hand_max(&self) -> usize {
+        match self.is_unlimited() {
+            true => self.core.settings.batch_max,
+            false => self.core.settings.batch_max.saturating_mul(IN_HAND),
+        }
+    }
+
+    /// Whether to take what callers ask for. Where all goes into one turn, when it can
+    /// begin: till then more of them gather.
+    fn wants_callers(&self) -> bool {
+        self.asked < self.in_hand_max() && (self.turns == 0 || !self.is_unlimited())
     }
 
     /// Whether to take deliveries. Not while the backends fail: each delivery
     /// counts against its message, and an outage is not the message's fault.
-    fn receives(&self) -> bool {
-        Instant::now() >= self.pause_until
+    fn wants_deliveries(&self) -> bool {
+        self.delivered < self.in_hand_max() && Instant::now() >= self.receives_at
     }
 
-    /// Works on one batch of the inbox, the deliveries, and the holds that
-    /// ended. `false` when the completer is gone.
-    async fn next_batch(&mut self, deliveries: Vec<Delivery>) -> bool {
-        self.linger().await;
-        let started = Stopwatch::now();
-        let (messages, mut metrics, callers) = match self.core.inbox.take() {
-            Some(Taken { messages, asked, spans, callers }) => {
-                let metrics = PendingMetrics::of_callers(started, &messages, asked, spans);
-                (messages, metrics, Some(callers))
+    fn is_busy(&self) -> bool {
+        self.backlogs.len() + self.unread.len() + self.in_work > 0
+    }
+
+    /// The moment to look again, whatever happens until then.
+    fn look_at(&self) -> Instant {
+        let pause = self.pauses.first().map(|(until, _)| *until);
+        let receives = Some(self.receives_at).filter(|at| *at > Instant::now());
+        let at = [pause, self.items.upkeep_at(), receives].into_iter().flatten().min();
+        at.unwrap_or_else(|| from_now(Duration::MAX))
+    }
+
+    /// Begins whatever can begin.
+    async fn go_on(&mut self) {
+        self.end_pauses();
+        self.look_after_items();
+        self.find_ended_holds();
+        if self.wants_callers() {
+            if self.is_unlimited() {
+                self.linger().await;
             }
-            None => (Vec::new(), PendingMetrics::default(), None),
-        };
-        let asked = messages.len();
-        let mut batch: Vec<Work> = messages.into_iter().map(Work::new).collect();
-        let mut receipts = Vec::with_capacity(deliveries.len());
-        // A message that came often because the backends failed is no suspect yet.
-        let failed_lately = self.failed_at.is_some_and(|at| at.elapsed() < QUIET_AFTER);
-        let often = match failed_lately {
+            self.take_callers();
+        }
+        self.read();
+        self.obtain();
+        while self.turns < if self.is_unlimited() { 1 } else { TURNS_MAX } {
+            let next = self.backlogs.next_turn(self.max, self.suspect_after());
+            let Some((works, items)) = next else { break };
+            self.begin_turn(works, items);
+        }
+    }
+
+    async fn handle(&mut self, event: Event) {
+        match event {
+            Event::Turned(turned, started) => self.end_turn(turned, started).await,
+            Event::Obtained(obtained) => self.take_over(obtained).await,
+            Event::Read(works, error) => self.sort(works, error).await,
+            Event::Swept(due) => self.take_ended(due),
+            Event::Released(items, after) => self.released(items, after),
+            Event::Renewed(lost) => self.lose(lost),
+            Event::GivenBack => {}
+        }
+    }
+
+    /// Deliveries past which a message is a suspect. One that came often because the
+    /// backends failed is none yet.
+    fn suspect_after(&self) -> u32 {
+        match self.failed_at.is_some_and(|at| at.elapsed() < QUIET_AFTER) {
             true => self.core.settings.deliveries_max.max(SUSPECT_AFTER),
             false => SUSPECT_AFTER,
-        };
-        let (suspects, deliveries): (Vec<_>, Vec<_>) =
-            deliveries.into_iter().partition(|delivery| delivery.attempt > often);
-        for delivery in deliveries {
-            self.add_delivery(&mut metrics, &delivery.message);
-            batch.push(match delivery.attempt {
-                0 | 1 => Work::new(delivery.message),
-                _ => Work::again(delivery.message),
-            });
-            receipts.push(delivery.receipt);
         }
-        batch.extend(self.ended_holds().await.into_iter().map(Work::spare));
-        if batch.is_empty() && suspects.is_empty() {
-            if self.holds_items && Instant::now() >= self.idle_at() {
-                self.processor.let_go().await;
-                self.holds_items = false;
-            }
+    }
+
+    fn take_callers(&mut self) {
+        let Some(Taken { messages, asked, spans, callers }) = self.core.inbox.take() else {
             self.last_asked = 0;
-            return true;
-        }
-        self.last_asked = asked;
-        let mut goes_on = true;
-        if !batch.is_empty() {
-            let pending = PendingBatch { batch, asked, callers, receipts, started, metrics };
-            goes_on = self.work_through(pending).await;
-        }
-        for suspect in suspects {
-            goes_on &= self.try_alone(suspect).await;
-        }
-        goes_on
-    }
-
-    /// Adds a delivered message to those whose decisions are measured and traced.
-    fn add_delivery(&self, metrics: &mut PendingMetrics, message: &Message) {
-        let id = message.order_id();
-        let waited = match message {
-            Message::Place(order) => self.core.clock.now().since(order.placed_at),
-            _ => Duration::ZERO,
+            return;
         };
-        metrics.add(id, waited, self.core.queued_spans.pick_up(id).as_ref());
-    }
-
-    /// The moment to let go of the items if there is nothing more to do: at once,
-    /// if others want them.
-    fn idle_at(&self) -> Instant {
-        if self.processor.is_crowded() {
-            return self.busy_at;
-        }
-        self.busy_at + self.core.settings.idle_max.min(PAUSE_MAX)
-    }
-
-    async fn work_through(&mut self, pending: PendingBatch) -> bool {
-        let PendingBatch { mut batch, asked, callers, receipts, started, metrics } = pending;
-        let done = self.work_on(&mut batch, &receipts).await;
-        self.busy_at = Instant::now();
-        metrics::histogram!("flux_batch_orders").record(batch.len() as f64);
-        let metrics = metrics.decided(&batch);
-        let mut answers: Vec<Answer> =
-            batch.into_iter().map(|work| work.answer.unwrap_or(Answer::GivenUp)).collect();
-        self.note_health(&answers);
-        let delivered = receipts.into_iter().zip(answers.split_off(asked)).collect();
-        let retry_after = pause_after(self.failures);
-        let decided =
-            DecidedBatch { started, done, callers, answers, delivered, retry_after, metrics };
-        self.completer.hand_over(decided).await
-    }
-
-    fn note_health(&mut self, answers: &[Answer]) {
-        if answers.iter().any(Answer::is_failure) {
-            self.failures += 1;
-            self.failed_at = Some(self.busy_at);
-            self.pause_until = self.busy_at + pause_after(self.failures).min(PAUSE_MAX);
-        } else if !answers.is_empty() {
-            self.failures = 0;
-            self.pause_until = self.busy_at;
-        }
-    }
-
-    /// Works on a message that came several times, by itself, lest it spoil
-    /// the batch of others. A message that came too often and fails while others
-    /// do well is given up: the fault is its own. One that came ten times too
-    /// often, while nothing ever failed here, is not even tried: it may be what
-    /// ends the process each time.
-    async fn try_alone(&mut self, suspect: Delivery) -> bool {
-        let Delivery { message, receipt, attempt } = suspect;
-        let most = self.core.settings.deliveries_max;
-        if self.failed_at.is_some() || attempt <= most.saturating_mul(10) {
-            let mut metrics = PendingMetrics::default();
-            self.add_delivery(&mut metrics, &message);
-            let mut work = [Work::again(message)];
-            let started = Stopwatch::now();
-            let done = self.work_on(&mut work, std::slice::from_ref(&receipt)).await;
-            let metrics = metrics.decided(&work);
-            let [Work { answer, .. }] = work;
-            let answer = answer.unwrap_or(Answer::GivenUp);
-            if !answer.is_failure() || attempt <= most || self.failures > 0 {
-                if !answer.is_failure() {
-                    self.note_health(std::slice::from_ref(&answer));
-                }
-                let retry_after = pause_after(attempt);
-                let (callers, answers, delivered) = (None, Vec::new(), vec![(receipt, answer)]);
-                let decided = DecidedBatch {
-                    started,
-                    done,
-                    callers,
-                    answers,
-                    delivered,
-                    retry_after,
-                    metrics,
-                };
-                return self.completer.hand_over(decided).await;
+        self.last_asked = messages.len();
+        self.asked += messages.len();
+        let mut spans = spans.into_iter().peekable();
+        for (at, (message, asked)) in messages.into_iter().zip(asked).enumerate() {
+            let mut work = Work::new(message, Origin::Caller(Arc::clone(&callers), at));
+            work.asked = Some(asked);
+            if let Some((_, asking)) = spans.next_if(|(of, _)| *of == at) {
+                work.span = Some(Box::new(span(&asking, &work, asked.elapsed())));
             }
+            self.add(work);
         }
-        metrics::counter!("flux_buried_total").increment(1);
-        warn!(attempt, "a message is given up");
-        let reason = format!("delivered {attempt} times and never settled, while others were");
-        if let Err(error) = self.core.backend.queue.bury(&[(receipt, reason)]).await {
-            debug!(%error, "the message was not buried; it comes back");
-        }
-        true
     }
 
-    /// Waits for a fuller batch: while the last one is on its way to the disk,
+    fn take_deliveries(&mut self, partition: usize, deliveries: Vec<Delivery>) {
+        let hopeless = self.core.settings.deliveries_max.saturating_mul(10);
+        for Delivery { message, receipt, attempt } in deliveries {
+            let delivery = self.deliveries.take(partition, receipt);
+            // It may be what ends the process each time.
+            if attempt > hopeless && self.failed_at.is_none() {
+                self.bury(delivery, attempt);
+                continue;
+            }
+            let waited = match &message {
+                Message::Place(order) => self.core.clock.now().since(order.placed_at),
+                _ => Duration::ZERO,
+            };
+            self.delivered += 1;
+            let mut work = Work::new(message, Origin::Delivery(delivery, attempt));
+            work.asked = Stopwatch::now().checked_sub(waited);
+            if let Some(asking) = self.core.queued_spans.pick_up(work.id()) {
+                work.span = Some(Box::new(span(&asking, &work, waited)));
+            }
+            self.add(work);
+        }
+    }
+
+    fn add(&mut self, work: Work) {
+        match work.looks_first {
+            true => self.unread.push(work),
+            false => self.backlogs.push(work),
+        }
+    }
+
+    /// Reads the orders that messages are about.
+    fn read(&mut self) {
+        while self.reads < READS_MAX && !self.unread.is_empty() {
+            let mut most = READ_MAX;
+            let some = self.unread.iter().enumerate().take_while(|(n, work)| {
+                most = most.min(backlogs::most_with(work, self.suspect_after()));
+                *n == 0 || *n < most
+            });
+            let some = some.count();
+            let mut works: Vec<Work> = self.unread.drain(..some).collect();
+            self.reads += 1;
+            self.in_work += works.len();
+            let core = Arc::clone(&self.core);
+            self.running.push(Box::pin(async move {
+                let mut ids: Vec<_> = works.iter().map(Work::id).collect();
+                ids.sort_unstable();
+                ids.dedup();
+                match core.backend.store.orders(&ids).await {
+                    Ok(orders) => {
+                        let orders = ids.into_iter().zip(orders);
+                        let orders: HashMap<_, Option<Order>> = orders.collect();
+                        for work in &mut works {
+                            work.knows(orders.get(&work.id()).cloned().flatten());
+                        }
+                        Event::Read(works, None)
+                    }
+                    Err(error) => {
+                        debug!(%error, "orders could not be read; trying again");
+                        let tries = works.iter().map(|work| work.refusals).max();
+                        tokio::time::sleep(PAUSE.full_jitter(tries.unwrap_or(0) + 1)).await;
+                        Event::Read(works, Some(error))
+                    }
+                }
+            }));
+        }
+    }
+
+    fn begin_turn(&mut self, works: Vec<Work>, items: Vec<ItemId>) {
+        let started = Stopwatch::now();
+        let mut view = View::default();
+        if self.is_unlimited() {
+            std::mem::swap(&mut view, &mut self.view);
+        } else {
+            items.iter().filter_map(|item| self.view.remove(item)).for_each(|c| view.insert(c));
+        }
+        let mut over_cap = Vec::new();
+        if !self.over_cap.is_empty() {
+            over_cap.extend(items.iter().filter_map(|item| self.over_cap.remove(item)).flatten());
+        }
+        self.turns += 1;
+        self.in_work += works.len();
+        metrics::histogram!("flux_batch_orders").record(works.len() as f64);
+        let turn = Turn { works, items, view, over_cap };
+        let core = Arc::clone(&self.core);
+        self.running.push(Box::pin(async move { Event::Turned(turn.run(&core).await, started) }));
+    }
+
+    /// Leaves an item alone for a while.
+    fn pause(&mut self, item: ItemId, pause: Duration) {
+        let until = Instant::now() + pause;
+        self.backlogs.pause(&item, until);
+        self.pauses.insert((until, item));
+    }
+
+    fn end_pauses(&mut self) {
+        let now = Instant::now();
+        while self.pauses.first().is_some_and(|(until, _)| *until <= now) {
+            let (until, item) = self.pauses.pop_first().expect("there is one");
+            if self.backlogs.is_idle(&item) {
+                self.items.want_no_more(&item);
+            }
+            let is_claimed = self.view.get(&item).is_some();
+            self.backlogs.end_pause(&item, until, is_claimed);
+        }
+    }
+
+    /// Waits for a fuller turn: while the last one is on its way to the disk,
     /// and after that, under load, for about one write's time, in which the
-    /// callers of the last batch come back. One write for all of them is cheaper
-    /// than two. An idle worker, or one with few callers, goes on at once.
-    async fn linger(&self) {
+    /// callers of the last one come back. One write for all of them is cheaper
+    /// than two. An idle worker, or one with few callers, goes on at once, and so
+    /// does one that has full sweeps to make.
+    async fn linger(&mut self) {
+        if self.ended.are_many() {
+            return;
+        }
         tokio::select! {
             () = self.completer.completed() => {}
             () = self.core.inbox.full_enough() => return,
@@ -347,54 +438,50 @@ impl Worker {
         }
     }
 
-    async fn work_on(&mut self, batch: &mut [Work], receipts: &[Receipt]) -> Done {
-        (self.holds_items, self.busy_at) = (true, Instant::now());
-        let working = self.processor.work(batch);
-        tokio::pin!(working);
-        if receipts.is_empty() {
-            return working.await;
-        }
-        let mut extend = interval(EXTEND_EVERY);
-        extend.set_missed_tick_behavior(MissedTickBehavior::Delay);
-        extend.tick().await;
-        loop {
-            tokio::select! {
-                done = &mut working => return done,
-                _ = extend.tick() => {
-                    if let Err(error) = self.core.backend.queue.extend(receipts).await {
-                        debug!(%error, "visibility was not extended; messages may come twice");
-                    }
-                }
-            }
-        }
+    /// Hands back the deliveries of partitions that others serve now.
+    fn leave_to_others(&mut self, served: &[bool]) {
+        let is_others = |work: &Work| match &work.from {
+            Origin::Delivery(delivery, _) => !served[delivery.partition()],
+            Origin::Caller(..) | Origin::Found => false,
+        };
+        let left = self.backlogs.drain_where(is_others);
+        let left = self.counted(left);
+        self.hand_back(left.into_iter().map(|work| work.from).collect(), Duration::ZERO);
     }
 
-    async fn ended_holds(&mut self) -> Vec<Message> {
-        let now = Instant::now();
-        if now < self.next_sweep {
-            return Vec::new();
-        }
-        let today = self.core.clock.now();
-        let DueHolds { due, next } =
-            self.core.backend.store.due_holds(today, SWEEP_MAX).await.unwrap_or_else(|error| {
-                debug!(%error, "ended holds could not be read");
-                DueHolds { due: Vec::new(), next: Some(today) }
-            });
-        // G8: what an ended hold set aside is sold again. A full sweep means more.
-        if due.len() < SWEEP_MAX {
-            let settings = &self.core.settings;
-            let is_idle = due.is_empty() && next.is_none() && self.busy_at.elapsed() >= QUIET_AFTER;
-            let every = if is_idle { settings.idle_sweep_every } else { settings.sweep_every };
-            // Not all workers at once: one is enough.
-            let ends_in = next.map_or(Duration::MAX, |next| next.since(today).max(SWEEP_GAP_MIN));
-            self.next_sweep =
-                from_now(spread(every).min(ends_in.saturating_add(spread(SWEEP_GAP_MIN))));
-        }
-        due.into_iter().map(Message::Expire).collect()
+    /// Leaves what nobody here asked for, and returns the deliveries to hand back.
+    fn leave_unasked(&mut self) -> Vec<(usize, Receipt)> {
+        let is_unasked = |work: &Work| !matches!(work.from, Origin::Caller(..));
+        let mut left = self.backlogs.drain_where(is_unasked);
+        left.extend(self.unread.extract_if(.., |work| is_unasked(work)));
+        let receipt = |work: Work| match work.from {
+            Origin::Delivery(delivery, _) => {
+                Some((delivery.partition(), delivery.receipt().clone()))
+            }
+            Origin::Caller(..) | Origin::Found => None,
+        };
+        left.into_iter().filter_map(receipt).collect()
     }
 }
 
-/// Time to leave a message alone that failed so many times.
-fn pause_after(failures: u32) -> Duration {
-    Duration::from_millis(100).saturating_mul(1 << failures.min(10)).min(Duration::from_secs(30))
+impl Drop for Worker {
+    fn drop(&mut self) {
+        // After a panic: those whom nobody looked at hear so.
+        let unread = std::mem::take(&mut self.unread);
+        for work in self.backlogs.drain_where(|_| true).into_iter().chain(unread) {
+            if let Origin::Caller(callers, at) = &work.from
+                && !work.doubtful
+            {
+                callers.answer(*at, Answer::Untouched);
+            }
+        }
+    }
+}
+
+/// The span of a decision, within that of whoever asked for it.
+fn span(asking: &Span, work: &Work, waited: Duration) -> Span {
+    let waited_seconds = waited.as_secs_f64();
+    debug_span!(
+        target: "flux", parent: asking, "decide", order = %work.id(), waited_seconds, status = Empty
+    )
 }

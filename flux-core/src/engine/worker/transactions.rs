@@ -82,7 +82,7 @@ impl Transactions {
         let roots = self.roots_of(order);
         let is_closed = |root: &usize| self.items[*root].closed;
         let set = |load: Weight, root: &usize| load + self.items[*root].load;
-        let load = roots.iter().fold(weigh(order, view), set);
+        let load = roots.iter().fold(self.weigh(order, view), set);
         let items = roots.iter().map(|root| self.items[*root].items).sum();
         let beside: usize = roots.iter().map(|root| self.items[*root].beside).sum();
         let fits = self.max.fits(load, items);
@@ -128,9 +128,9 @@ impl Transactions {
             root = Some(root.map_or(other, |root| self.join(root, other)));
         }
         let root = root.expect("an order has a line");
-        let set = &mut self.items[root];
         if self.max != CommitMax::UNLIMITED {
-            let load = weigh(&write.order, view);
+            let load = self.weigh(&write.order, view);
+            let set = &mut self.items[root];
             if set.load.parts > 0 && !self.max.fits(set.load + load, set.items) {
                 set.beside += 1;
                 set.load = load;
@@ -138,7 +138,7 @@ impl Transactions {
                 set.load = set.load + load;
             }
         }
-        self.writes.push((write, root, set.beside, position));
+        self.writes.push((write, root, self.items[root].beside, position));
     }
 
     /// The atomic writes, with the claims of the view. An item that could not be
@@ -169,6 +169,12 @@ impl Transactions {
         }
         transactions.retain(|transaction| !transaction.positions.is_empty());
         transactions
+    }
+
+    fn weigh(&self, order: &Order, view: &View) -> Weight {
+        let is_capped =
+            |item: &_| view.get(item).is_some_and(|claim| claim.spec.max_per_buyer.is_some());
+        self.max.weigh(order, is_capped)
     }
 
     fn root_of(&mut self, item: &ItemId) -> usize {
@@ -215,8 +221,4 @@ impl Transactions {
         }
         one
     }
-}
-
-fn weigh(order: &Order, view: &View) -> Weight {
-    Weight::of(order, |item| view.get(item).is_some_and(|claim| claim.spec.max_per_buyer.is_some()))
 }

@@ -25,6 +25,16 @@ fn rates_and_scripts_are_checked() {
     );
     for (i, fault) in Fault::ALL.iter().enumerate() {
         assert_eq!(*fault as usize, i);
+        for operation in Operation::ALL {
+            let fits = match fault {
+                Fault::Reorder | Fault::Redeliver => *operation == Operation::Receive,
+                Fault::Lost => *operation == Operation::Publish,
+                Fault::Blurred | Fault::Late => *operation == Operation::Commit,
+                _ => true,
+            };
+            let script = Faults::script([(*operation, 1, *fault)]);
+            assert_eq!(script.is_ok(), fits, "{fault:?} of {operation}");
+        }
     }
 }
 

@@ -1,0 +1,92 @@
+//! The way of one worker to the services.
+
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::time::Duration;
+
+use flux_core::Backend;
+use flux_core::layers::{Call, Layer, Operation, Service};
+use flux_core::seams::SeamError;
+use tokio::sync::{Mutex, Semaphore, watch};
+use tokio::time::sleep;
+
+use super::Region;
+use super::store::RegionStore;
+
+/// The services as one worker sees them. Its clones are the same worker's.
+#[derive(Clone)]
+pub struct Link {
+    pub(super) region: Arc<Region>,
+    pub(super) transactions: Arc<Semaphore>,
+    pub(super) claims: Arc<Mutex<()>>,
+    frozen: watch::Sender<bool>,
+    locks_away: Arc<AtomicBool>,
+}
+
+impl Link {
+    pub(super) fn new(region: Arc<Region>) -> Self {
+        Self {
+            transactions: Arc::new(Semaphore::new(region.at_once)),
+            claims: Arc::default(),
+            region,
+            frozen: watch::Sender::new(false),
+            locks_away: Arc::default(),
+        }
+    }
+
+    /// The four seams for an engine.
+    pub fn backend(&self) -> Backend {
+        let near = self.region.backend.clone();
+        let store = Arc::new(RegionStore::new(Arc::clone(&near.store), self.clone()));
+        Backend { store, ..near }.layered(self.clone())
+    }
+
+    /// Stops the worker between any two steps, from its next call or answer on.
+    /// One that never thaws is as good as killed.
+    pub fn freeze(&self) {
+        self.frozen.send_replace(true);
+    }
+
+    /// Lets it go on where it was.
+    pub fn thaw(&self) {
+        self.frozen.send_replace(false);
+    }
+
+    /// Takes its lock service away, or gives it back.
+    pub fn set_locks_away(&self, away: bool) {
+        self.locks_away.store(away, Ordering::Relaxed);
+    }
+
+    /// Waits while the worker is frozen.
+    pub(super) async fn thawed(&self) {
+        let mut frozen = self.frozen.subscribe();
+        let _ = frozen.wait_for(|frozen| !*frozen).await;
+    }
+}
+
+impl Layer for Link {
+    async fn around<T, F, Fut>(&self, call: Call, run: F) -> Result<T, SeamError>
+    where
+        T: Send,
+        F: Fn() -> Fut + Send + Sync,
+        Fut: Future<Output = Result<T, SeamError>> + Send,
+    {
+        self.thawed().await;
+        let (times, service) = (&self.region.times, call.operation.service());
+        if service == Service::Locks && self.locks_away.load(Ordering::Relaxed) {
+            return Err(SeamError::unavailable("the lock service"));
+        }
+        let time = match (service, call.operation) {
+            (Service::Queue, _) => times.queue,
+            (Service::Locks | Service::Bus, _) => times.lock,
+            // The store sees to these, as others are in the way.
+            (Service::Store, Operation::Claim | Operation::Commit) => Duration::ZERO,
+            (Service::Store, _) => times.read,
+        };
+        sleep(time / 2).await;
+        let answer = run().await;
+        sleep(time / 2).await;
+        self.thawed().await;
+        answer
+    }
+}

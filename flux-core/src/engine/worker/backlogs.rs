@@ -1,0 +1,412 @@
+//! The backlogs: for each item the messages that wait for it, in the order they came.
+//! A message about several items is in the backlog of each, and its turn comes when it
+//! heads them all, so that all backlogs agree on who comes first and nobody waits in a
+//! circle (Thomson and others, "Calvin", SIGMOD 2012).
+//!
+//! An item with a write on its way waits for that write and for nothing else.
+
+use std::collections::{HashMap, HashSet, VecDeque};
+
+use foldhash::fast::RandomState;
+use slab::Slab;
+use tokio::time::Instant;
+
+use super::work::Work;
+use crate::protocol::{ItemId, Line};
+use crate::seams::{CommitMax, Weight};
+
+/// Most messages that a turn looks past for one about several items.
+const AHEAD_MAX: usize = 64;
+
+/// The backlogs of a worker.
+#[derive(Debug)]
+pub(crate) struct Backlogs {
+    works: Slab<Work>,
+    by_item: HashMap<ItemId, Backlog, RandomState>,
+    /// Items whose turn may have come; each is marked so.
+    ready: VecDeque<ItemId>,
+    /// Items that must be claimed first.
+    unclaimed: Vec<ItemId>,
+    arrived: u64,
+}
+
+/// What waits for one item.
+#[derive(Debug, Default)]
+struct Backlog {
+    /// The rank and the key of each message.
+    works: VecDeque<(u64, usize)>,
+    state: ItemState,
+    /// Whether it is in the list of those that are ready, or of the unclaimed.
+    is_ready: bool,
+    is_wanted: bool,
+}
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+enum ItemState {
+    /// Nobody knows its stock.
+    #[default]
+    Unclaimed,
+    /// It is being claimed, or let go of.
+    Away,
+    /// It is left alone until then.
+    Paused(Instant),
+    /// Its next turn can begin.
+    Free,
+    /// A write of it is on its way.
+    Busy,
+}
+
+impl Backlogs {
+    pub(crate) fn new() -> Self {
+        Self {
+            works: Slab::new(),
+            by_item: HashMap::default(),
+            ready: VecDeque::new(),
+            unclaimed: Vec::new(),
+            arrived: 0,
+        }
+    }
+
+    /// The number of messages that wait.
+    pub(crate) fn len(&self) -> usize {
+        self.works.len()
+    }
+
+    /// Puts a message behind all others of its items. It must have a line.
+    pub(crate) fn push(&mut self, mut work: Work) {
+        self.arrived += 1;
+        let rank = self.arrived;
+        work.rank = rank;
+        let key = self.works.insert(work);
+        let Self { works, by_item, ready, unclaimed, .. } = self;
+        for item in works[key].items() {
+            let backlog = match by_item.get_mut(item) {
+                Some(backlog) => backlog,
+                None => by_item.entry(item.clone()).or_default(),
+            };
+            backlog.works.push_back((rank, key));
+            backlog.notice(item, ready, unclaimed);
+        }
+    }
+
+    /// Puts messages of a turn back to where they were.
+    pub(crate) fn put_back(&mut self, works: Vec<Work>) {
+        for work in works.into_iter().rev() {
+            let rank = work.rank;
+            let key = self.works.insert(work);
+            let Self { works, by_item, ready, unclaimed, .. } = self;
+            for item in works[key].items() {
+                let backlog = by_item.entry(item.clone()).or_default();
+                // Usually the first place: what is behind came later.
+                let at = backlog.works.partition_point(|(other, _)| *other < rank);
+                backlog.works.insert(at, (rank, key));
+                backlog.notice(item, ready, unclaimed);
+            }
+        }
+    }
+
+    /// The items with a backlog that nobody claimed; each is told once.
+    pub(crate) fn take_unclaimed(&mut self) -> Vec<ItemId> {
+        let mut items = std::mem::take(&mut self.unclaimed);
+        items.retain(|item| {
+            let Some(backlog) = self.by_item.get_mut(item) else { return false };
+            backlog.is_wanted = false;
+            let is_wanted = backlog.state == ItemState::Unclaimed && !backlog.works.is_empty();
+            if is_wanted {
+                backlog.state = ItemState::Away;
+            }
+            is_wanted
+        });
+        items
+    }
+
+    /// Lets the next turn of an item begin: it is claimed.
+    pub(crate) fn set_claimed(&mut self, item: &ItemId) {
+        self.set(item, ItemState::Free);
+    }
+
+    /// Has an item claimed again before its next turn.
+    pub(crate) fn set_unclaimed(&mut self, item: &ItemId) {
+        self.set(item, ItemState::Unclaimed);
+    }
+
+    /// Leaves an item alone until it is told otherwise.
+    pub(crate) fn set_away(&mut self, item: &ItemId) {
+        self.set(item, ItemState::Away);
+    }
+
+    /// Leaves an item alone until its pause [ends](Self::end_pause).
+    pub(crate) fn pause(&mut self, item: &ItemId, until: Instant) {
+        self.set(item, ItemState::Paused(until));
+    }
+
+    /// Ends that pause of an item, if nothing else has become of it meanwhile.
+    pub(crate) fn end_pause(&mut self, item: &ItemId, until: Instant, is_claimed: bool) {
+        if self.by_item.get(item).is_some_and(|b| b.state == ItemState::Paused(until)) {
+            self.set(item, if is_claimed { ItemState::Free } else { ItemState::Unclaimed });
+        }
+    }
+
+    /// Ends a turn of these items; what becomes of each must be told.
+    pub(crate) fn end_turn(&mut self, items: &[ItemId]) {
+        for item in items {
+            if let Some(backlog) = self.by_item.get_mut(item) {
+                backlog.state = ItemState::Away;
+            }
+        }
+    }
+
+    /// Changes the state of an item, unless it has a write on its way.
+    fn set(&mut self, item: &ItemId, state: ItemState) {
+        let Some(backlog) = self.by_item.get_mut(item) else { return };
+        if backlog.state == ItemState::Busy {
+            return;
+        }
+        backlog.state = state;
+        if backlog.works.is_empty() && state == ItemState::Unclaimed {
+            self.by_item.remove(item);
+        } else {
+            backlog.notice(item, &mut self.ready, &mut self.unclaimed);
+        }
+    }
+
+    /// Whether an item has neither a backlog nor a write on its way.
+    pub(crate) fn is_idle(&self, item: &ItemId) -> bool {
+        let backlog = self.by_item.get(item);
+        backlog.is_none_or(|backlog| backlog.works.is_empty() && backlog.state != ItemState::Busy)
+    }
+
+    /// Whether an item waits, claimed, for its turn or for other items.
+    pub(crate) fn is_waiting(&self, item: &ItemId) -> bool {
+        self.by_item.get(item).is_some_and(|backlog| backlog.state == ItemState::Free)
+    }
+
+    /// Takes out what waits for an item and `is_wanted`.
+    pub(crate) fn take_where(
+        &mut self,
+        item: &ItemId,
+        mut is_wanted: impl FnMut(&Work) -> bool,
+    ) -> Vec<Work> {
+        let Some(backlog) = self.by_item.get(item) else { return Vec::new() };
+        let keys: Vec<usize> = backlog.works.iter().map(|(_, key)| *key).collect();
+        let keys = keys.into_iter().filter(|key| is_wanted(&self.works[*key]));
+        let keys: Vec<usize> = keys.collect();
+        keys.into_iter().map(|key| self.take_out(key)).collect()
+    }
+
+    /// Takes out everything that waits and `is_wanted`.
+    pub(crate) fn drain_where(&mut self, is_wanted: impl Fn(&Work) -> bool) -> Vec<Work> {
+        let wanted = self.works.iter().filter(|(_, work)| is_wanted(work));
+        let keys: Vec<usize> = wanted.map(|(key, _)| key).collect();
+        keys.into_iter().map(|key| self.take_out(key)).collect()
+    }
+
+    fn take_out(&mut self, key: usize) -> Work {
+        let work = self.works.remove(key);
+        for item in work.items() {
+            if let Some(backlog) = self.by_item.get_mut(item) {
+                backlog.works.retain(|(_, other)| *other != key);
+                // Another may head it now.
+                backlog.notice(item, &mut self.ready, &mut self.unclaimed);
+            }
+        }
+        work
+    }
+
+    /// The next turn, and its items, which are busy until it
+    /// [ends](Self::end_turn). `None` when no item can have one now.
+    ///
+    /// A message delivered more often than `suspect_after` has few others with it, the
+    /// fewer the more often: it may be what fails.
+    pub(crate) fn next_turn(
+        &mut self,
+        max: CommitMax,
+        suspect_after: u32,
+    ) -> Option<(Vec<Work>, Vec<ItemId>)> {
+        if max == CommitMax::UNLIMITED {
+            return self.everything(suspect_after);
+        }
+        while let Some(item) = self.ready.pop_front() {
+            let Some(backlog) = self.by_item.get_mut(&item) else { continue };
+            backlog.is_ready = false;
+            if backlog.state != ItemState::Free || backlog.works.is_empty() {
+                continue;
+            }
+            if let Some(turn) = self.connected(item, max, suspect_after) {
+                return Some(turn);
+            }
+        }
+        None
+    }
+
+    /// All that can be decided now: the heads of all backlogs, and what is behind.
+    fn everything(&mut self, suspect_after: u32) -> Option<(Vec<Work>, Vec<ItemId>)> {
+        let mut keys: Vec<(u64, usize)> = Vec::new();
+        let mut items = Vec::new();
+        while let Some(item) = self.ready.pop_front() {
+            let Some(backlog) = self.by_item.get_mut(&item) else { continue };
+            backlog.is_ready = false;
+            if backlog.state != ItemState::Free || backlog.works.is_empty() {
+                continue;
+            }
+            backlog.state = ItemState::Busy;
+            let from = keys.len();
+            keys.extend(&backlog.works);
+            items.push(item);
+            // Whoever is connected comes along.
+            for (_, key) in &keys[from..] {
+                let lines = self.works[*key].lines();
+                if lines.len() > 1 {
+                    self.ready.extend(lines.iter().map(|line| line.item.clone()));
+                }
+            }
+        }
+        keys.sort_unstable();
+        keys.dedup();
+        let mut stopped: HashSet<ItemId> = HashSet::new();
+        let mut taken = Vec::with_capacity(keys.len());
+        let mut most = usize::MAX;
+        for (_, key) in keys {
+            let work = &self.works[key];
+            let lines = work.lines();
+            let is_busy = |line: &Line| {
+                self.by_item.get(&line.item).is_some_and(|backlog| backlog.state == ItemState::Busy)
+            };
+            let is_stopped = |line: &Line| stopped.contains(&line.item);
+            let is_blocked = !stopped.is_empty() && lines.iter().any(is_stopped)
+                || lines.len() > 1 && !lines.iter().all(is_busy);
+            if !is_blocked {
+                most = most.min(most_with(work, suspect_after));
+            }
+            if is_blocked || taken.len() >= most {
+                stopped.extend(lines.iter().map(|line| line.item.clone()));
+                continue;
+            }
+            taken.push(self.works.remove(key));
+        }
+        for item in &items {
+            let backlog = self.by_item.get_mut(item).expect("it is ready");
+            if stopped.is_empty() {
+                backlog.works.clear();
+            } else {
+                backlog
+                    .works
+                    .retain(|(rank, key)| self.works.get(*key).is_some_and(|w| w.rank == *rank));
+            }
+        }
+        if taken.is_empty() {
+            // Those that stopped them will have them looked at again.
+            for item in &items {
+                self.by_item.get_mut(item).expect("it is ready").state = ItemState::Free;
+            }
+            return None;
+        }
+        Some((taken, items))
+    }
+
+    /// The messages at the head of the backlog of `seed`, and of those items that they
+    /// connect with it, as many as one commit takes.
+    fn connected(
+        &mut self,
+        seed: ItemId,
+        max: CommitMax,
+        suspect_after: u32,
+    ) -> Option<(Vec<Work>, Vec<ItemId>)> {
+        let mut items = vec![seed];
+        let mut stopped = vec![false];
+        let mut taken = Vec::new();
+        let mut weight = Weight::default();
+        let mut most = usize::MAX;
+        while taken.len() < most {
+            // Of those in front the one that came first.
+            let heads = items.iter().zip(&stopped).filter(|(_, stopped)| !**stopped);
+            let heads = heads.filter_map(|(item, _)| self.by_item[item].works.front());
+            let Some(&(rank, key)) = heads.min() else { break };
+            let lines = self.works[key].lines();
+            if lines.len() > 1 {
+                let missing = lines.iter().find(|line| !items.contains(&line.item));
+                if let Some(Line { item, .. }) = missing
+                    && self.by_item[item].state == ItemState::Free
+                    && self.is_clear(item, rank, &items)
+                    && (taken.is_empty() || max.fits(weight, items.len() + 1))
+                {
+                    items.push(item.clone());
+                    stopped.push(false);
+                    continue;
+                }
+                let heads_all =
+                    |line: &Line| self.by_item[&line.item].works.front() == Some(&(rank, key));
+                if missing.is_some() || !lines.iter().all(heads_all) {
+                    for (item, stopped) in items.iter().zip(&mut stopped) {
+                        *stopped |= lines.iter().any(|line| line.item == *item);
+                    }
+                    continue;
+                }
+            }
+            let work = &self.works[key];
+            let order = work.order().expect("it has lines");
+            let more = weight + max.weigh(order, |_| false);
+            let writes = if items.len() == 1 { max.side_by_side } else { 1 };
+            let each = CommitMax { parts: max.parts.saturating_mul(writes), ..max };
+            most = most.min(most_with(work, suspect_after));
+            if !taken.is_empty() && (!each.fits(more, items.len()) || taken.len() >= most) {
+                break;
+            }
+            weight = more;
+            for item in work.items() {
+                self.by_item.get_mut(item).expect("it is there").works.pop_front();
+            }
+            taken.push(self.works.remove(key));
+        }
+        if taken.is_empty() {
+            return None;
+        }
+        for item in &items {
+            self.by_item.get_mut(item).expect("it is there").state = ItemState::Busy;
+        }
+        Some((taken, items))
+    }
+
+    /// Whether nobody before `rank` waits for `item` and for another, but for `items`.
+    fn is_clear(&self, item: &ItemId, rank: u64, items: &[ItemId]) -> bool {
+        let before = self.by_item[item].works.iter().take_while(|(other, _)| *other < rank);
+        let is_in = |line: &Line| line.item == *item || items.contains(&line.item);
+        before
+            .take(AHEAD_MAX + 1)
+            .enumerate()
+            .all(|(n, (_, key))| n < AHEAD_MAX && self.works[*key].lines().iter().all(is_in))
+    }
+}
+
+/// The most messages of a turn that has this one: after each delivery too many a
+/// quarter.
+pub(crate) fn most_with(work: &Work, suspect_after: u32) -> usize {
+    match work.attempt().saturating_sub(suspect_after) {
+        0 => usize::MAX,
+        more => (1_024 >> (2 * more).min(10)).max(1),
+    }
+}
+
+impl Backlog {
+    /// Puts it on the list where it belongs.
+    fn notice(&mut self, item: &ItemId, ready: &mut VecDeque<ItemId>, unclaimed: &mut Vec<ItemId>) {
+        if self.works.is_empty() {
+            return;
+        }
+        match self.state {
+            ItemState::Free if !self.is_ready => {
+                self.is_ready = true;
+                ready.push_back(item.clone());
+            }
+            ItemState::Unclaimed if !self.is_wanted => {
+                self.is_wanted = true;
+                unclaimed.push(item.clone());
+            }
+            _ => {}
+        }
+    }
+}
+
+#[cfg(test)]
+#[path = "backlogs_tests.rs"]
+mod tests;

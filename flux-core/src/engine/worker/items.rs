@@ -1,0 +1,376 @@
+//! The items that a worker has: leased, so that others leave them alone for a while, and
+//! claimed, so that it knows their stock and nobody else can write it. Without an
+//! answer from the lock manager, or when somebody keeps a lease too long, it goes on
+//! without one: the claim in the store decides.
+
+use std::collections::{HashMap, HashSet};
+use std::sync::Arc;
+use std::time::Duration;
+
+use foldhash::fast::RandomState;
+use futures_util::stream::StreamExt;
+use tokio::time::Instant;
+use tracing::debug;
+
+use super::{Event, PAUSE_MAX, Worker};
+use crate::engine::core::Core;
+use crate::protocol::{Claim, ItemId};
+use crate::seams::{Lease, SeamError};
+
+/// Pause between two looks whether another worker let go of an item.
+const LOOK_EVERY: Duration = Duration::from_millis(25);
+/// Time after meeting another worker during which a worker makes room for others.
+const CROWDED_FOR: Duration = Duration::from_secs(10);
+/// Time for which a worker leaves items alone that it had its turn with: longer
+/// than others take to look whether they are free.
+const CEDED_FOR: Duration = Duration::from_millis(60);
+
+/// The items of one worker.
+#[derive(Debug, Default)]
+pub(crate) struct Items {
+    had: HashMap<ItemId, Had, RandomState>,
+    /// Items that others have, and since when they are wanted here.
+    wanted: HashMap<ItemId, Instant, RandomState>,
+    met_others: Option<Instant>,
+    /// The time to look after them.
+    upkeep_at: Option<Instant>,
+}
+
+/// An item that the worker has.
+#[derive(Debug)]
+struct Had {
+    /// The owner's name in its lease; `None` where there is no lease.
+    owner: Option<Arc<str>>,
+    since: Instant,
+    renewed: Instant,
+    used: Instant,
+}
+
+/// What came of wanting items.
+#[derive(Debug, Default)]
+pub(crate) struct Obtained {
+    /// The items that are the worker's now, unless they can't be claimed.
+    leased: Vec<ItemId>,
+    owner: Option<Arc<str>>,
+    /// Their claims; `None` for an item that is not there.
+    pub(crate) claims: Vec<(ItemId, Option<Claim>)>,
+    /// Items that somebody else has.
+    pub(crate) others: Vec<ItemId>,
+    /// Items that could not be claimed.
+    pub(crate) failed: Vec<(ItemId, SeamError)>,
+}
+
+impl Items {
+    /// The moment to look after them; `None` if there are none.
+    pub(crate) fn upkeep_at(&self) -> Option<Instant> {
+        self.upkeep_at.filter(|_| !self.had.is_empty())
+    }
+
+    /// Forgets since when an item is wanted that others have.
+    pub(crate) fn want_no_more(&mut self, item: &ItemId) {
+        self.wanted.remove(item);
+    }
+
+    /// Whether the worker has an item.
+    pub(crate) fn has(&self, item: &ItemId) -> bool {
+        self.had.contains_key(item)
+    }
+
+    /// Notes that another worker wants the same items.
+    pub(crate) fn met_others(&mut self) {
+        self.met_others = Some(Instant::now());
+    }
+
+    fn is_crowded(&self) -> bool {
+        self.met_others.is_some_and(|met| met.elapsed() < CROWDED_FOR)
+    }
+
+    /// Whether others should get their chance at an item.
+    pub(crate) fn is_over(&self, item: &ItemId, claim_max: Duration) -> bool {
+        self.had.get(item).is_some_and(|had| had.since.elapsed() >= claim_max)
+    }
+
+    /// Of these items those that need a lease first, and those that have one or do
+    /// without.
+    pub(crate) fn without_lease(&self, items: Vec<ItemId>, wait: Duration) -> [Vec<ItemId>; 2] {
+        let needs_none = |item: &ItemId| {
+            self.had.contains_key(item)
+                || self.wanted.get(item).is_some_and(|since| since.elapsed() >= wait)
+        };
+        let (covered, uncovered) = items.into_iter().partition(needs_none);
+        [uncovered, covered]
+    }
+
+    /// Takes over what was obtained.
+    pub(crate) fn add(&mut self, obtained: &Obtained) {
+        let now = Instant::now();
+        for item in &obtained.leased {
+            self.wanted.remove(item);
+            let owner = obtained.owner.clone();
+            let had = Had { owner, since: now, renewed: now, used: now };
+            self.had.insert(item.clone(), had);
+        }
+        for item in &obtained.others {
+            self.wanted.entry(item.clone()).or_insert(now);
+        }
+        for (item, _) in &obtained.claims {
+            if !self.had.contains_key(item) {
+                self.wanted.remove(item);
+                let had = Had { owner: None, since: now, renewed: now, used: now };
+                self.had.insert(item.clone(), had);
+            }
+        }
+    }
+
+    /// Notes that items were used.
+    pub(crate) fn used<'i>(&mut self, items: impl IntoIterator<Item = &'i ItemId>) {
+        let now = Instant::now();
+        for item in items {
+            if let Some(had) = self.had.get_mut(item) {
+                had.used = now;
+            }
+        }
+    }
+
+    /// Those that were not used for so long.
+    fn unused_for(&self, long: Duration) -> impl Iterator<Item = &ItemId> {
+        self.had.iter().filter(move |(_, had)| had.used.elapsed() >= long).map(|(item, _)| item)
+    }
+
+    /// Lets go of items, and returns the leases to release.
+    pub(crate) fn let_go<'i>(&mut self, items: impl IntoIterator<Item = &'i ItemId>) -> Vec<Lease> {
+        leases(items.into_iter().filter_map(|item| {
+            self.wanted.remove(item);
+            Some((self.had.remove(item)?.owner?, item))
+        }))
+    }
+
+    /// The leases that were not renewed for so long; they count as renewed.
+    pub(crate) fn take_ending(&mut self, after: Duration) -> Vec<Lease> {
+        let ending = self.had.iter_mut().filter(|(_, had)| had.renewed.elapsed() >= after);
+        leases(ending.filter_map(|(item, had)| {
+            had.renewed = Instant::now();
+            Some((Arc::clone(had.owner.as_ref()?), item))
+        }))
+    }
+}
+
+/// The leases of items by the name of their owner.
+fn leases<'i>(items: impl Iterator<Item = (Arc<str>, &'i ItemId)>) -> Vec<Lease> {
+    let mut by_owner: HashMap<Arc<str>, Vec<ItemId>> = HashMap::new();
+    for (owner, item) in items {
+        by_owner.entry(owner).or_default().push(item.clone());
+    }
+    by_owner.into_iter().map(|(owner, keys)| Lease::new(keys, &*owner)).collect()
+}
+
+/// Leases those of `uncovered` that are free, and claims them and those that are
+/// `covered`. One in trouble delays nobody else.
+pub(crate) async fn obtain(core: &Core, uncovered: Vec<ItemId>, covered: Vec<ItemId>) -> Obtained {
+    let mut obtained = Obtained::default();
+    if !uncovered.is_empty() {
+        match core.backend.locks.acquire_free(&uncovered, core.settings.lease_ttl).await {
+            Ok(lease) => {
+                let leased = lease.as_ref().map(|lease| lease.keys.iter().collect());
+                let leased: HashSet<&ItemId> = leased.unwrap_or_default();
+                let others = uncovered.iter().filter(|item| !leased.contains(item));
+                obtained.others = others.cloned().collect();
+                if let Some(Lease { keys, owner }) = lease {
+                    obtained.owner = Some(owner.into());
+                    obtained.leased = keys;
+                }
+            }
+            Err(error) => {
+                metrics::counter!("flux_unlocked_total").increment(1);
+                debug!(%error, "no lock manager; going on without a lease");
+                obtained.leased = uncovered;
+            }
+        }
+    }
+    let items: Vec<ItemId> = obtained.leased.iter().cloned().chain(covered).collect();
+    if items.is_empty() {
+        return obtained;
+    }
+    match core.backend.store.claim(&items).await {
+        Ok(claims) => obtained.claims = items.into_iter().zip(claims).collect(),
+        Err(error) if items.len() < 2 => {
+            obtained.failed = items.into_iter().map(|item| (item, error.clone())).collect();
+        }
+        Err(error) => {
+            debug!(%error, "items could not be claimed together; trying one by one");
+            for item in items {
+                match core.backend.store.claim(std::slice::from_ref(&item)).await {
+                    Ok(mut claim) => obtained.claims.push((item, claim.pop().flatten())),
+                    Err(error) => obtained.failed.push((item, error)),
+                }
+            }
+        }
+    }
+    obtained
+}
+
+impl Worker {
+    /// Leases and claims the items that have a backlog.
+    pub(super) fn obtain(&mut self) {
+        let items = self.backlogs.take_unclaimed();
+        if items.is_empty() {
+            return;
+        }
+        let [uncovered, covered] = self.items.without_lease(items, self.core.settings.lease_wait);
+        let core = Arc::clone(&self.core);
+        self.running.push(Box::pin(async move {
+            Event::Obtained(obtain(&core, uncovered, covered).await)
+        }));
+    }
+
+    /// Takes over what was obtained.
+    pub(super) async fn take_over(&mut self, obtained: Obtained) {
+        self.items.add(&obtained);
+        let every = self.upkeep_every();
+        self.items.upkeep_at.get_or_insert_with(|| Instant::now() + every);
+        let Obtained { claims, others, failed, .. } = obtained;
+        for (item, claim) in claims {
+            match claim {
+                Some(claim) => self.view.insert(claim),
+                // There is no such item; that is told to those who wait, and forgotten.
+                None if self.backlogs.is_idle(&item) => {
+                    self.backlogs.set_unclaimed(&item);
+                    continue;
+                }
+                None => {}
+            }
+            self.backlogs.set_claimed(&item);
+        }
+        if !others.is_empty() {
+            self.items.met_others();
+            self.leave_spare_work(&others).await;
+        }
+        for item in others {
+            match self.backlogs.is_idle(&item) {
+                true => {
+                    self.items.want_no_more(&item);
+                    self.backlogs.set_unclaimed(&item);
+                }
+                false => self.pause(item, LOOK_EVERY),
+            }
+        }
+        self.note_unclaimed(failed).await;
+    }
+
+    /// Lets go of the items that nobody asks for, and renews the leases of the others.
+    pub(super) fn look_after_items(&mut self) {
+        let now = Instant::now();
+        if self.items.upkeep_at().is_none_or(|at| now < at) {
+            return;
+        }
+        self.items.upkeep_at = Some(now + self.upkeep_every());
+        let idle_max = match self.items.is_crowded() {
+            true => Duration::ZERO,
+            false => self.core.settings.idle_max.min(PAUSE_MAX),
+        };
+        let unused = self.items.unused_for(idle_max);
+        let mut left: Vec<ItemId> =
+            unused.filter(|item| self.backlogs.is_idle(item)).cloned().collect();
+        if self.items.is_crowded() {
+            // Of two that wait for each other's items each gives the other its chance.
+            let claim_max = self.core.settings.claim_max;
+            let over = self.items.had.keys().filter(|item| self.items.is_over(item, claim_max));
+            left.extend(over.filter(|item| self.backlogs.is_waiting(item)).cloned());
+        }
+        self.let_go(left, Duration::ZERO);
+        let ttl = self.core.settings.lease_ttl;
+        for lease in self.items.take_ending(ttl / 2) {
+            let core = Arc::clone(&self.core);
+            self.running.push(Box::pin(async move {
+                Event::Renewed(match core.backend.locks.renew(&lease, ttl).await {
+                    Ok(true) => Vec::new(),
+                    Ok(false) => lease.keys,
+                    Err(error) => {
+                        debug!(%error, "a lease was not renewed; going on without");
+                        Vec::new()
+                    }
+                })
+            }));
+        }
+    }
+
+    fn upkeep_every(&self) -> Duration {
+        let settings = &self.core.settings;
+        (settings.idle_max / 2).min(settings.lease_ttl / 4).max(Duration::from_millis(10))
+    }
+
+    /// Lets go of items. One with a write on its way has its turn to the end.
+    /// They are claimed anew `after` a while, if there is something to do.
+    pub(super) fn let_go(&mut self, items: Vec<ItemId>, after: Duration) {
+        if items.is_empty() {
+            return;
+        }
+        let leases = self.items.let_go(&items);
+        for item in &items {
+            self.view.remove(item);
+            self.over_cap.remove(item);
+            self.backlogs.set_away(item);
+        }
+        let core = Arc::clone(&self.core);
+        self.running.push(Box::pin(async move {
+            for lease in leases {
+                if let Err(error) = core.backend.locks.release(&lease).await {
+                    debug!(%error, "a lease was not released; it will end by itself");
+                }
+            }
+            Event::Released(items, after)
+        }));
+    }
+
+    /// Has items claimed anew that were let go of, once others had their chance.
+    pub(super) fn released(&mut self, items: Vec<ItemId>, after: Duration) {
+        let pause = match self.items.is_crowded() {
+            true => after.max(CEDED_FOR),
+            false => after,
+        };
+        for item in items {
+            match pause.is_zero() {
+                true => self.backlogs.set_unclaimed(&item),
+                false => self.pause(item, pause),
+            }
+        }
+    }
+
+    /// Lets go of items that others took.
+    pub(super) fn lose(&mut self, items: Vec<ItemId>) {
+        if !items.is_empty() {
+            self.items.met_others();
+        }
+        self.let_go(items, Duration::ZERO);
+    }
+
+    /// Lets go of everything, and waits for whatever is on its way.
+    pub(super) async fn let_go_of_all(&mut self) {
+        let all = self.items.unused_for(Duration::ZERO).cloned().collect();
+        self.let_go(all, Duration::ZERO);
+        while self.running.next().await.is_some() {}
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::backends::Backend;
+    use crate::clock::SystemClock;
+    use crate::engine::{Role, Settings};
+
+    #[tokio::test(start_paused = true)]
+    async fn what_nobody_asks_for_here_is_not_taken_from_others() {
+        let clock = Arc::new(SystemClock);
+        let core = Core::new(Backend::memory(), clock, Settings::default(), Role::Both);
+        let mut worker = Worker::new(Arc::new(core));
+        let item = ItemId::new("a").expect("an item");
+        // It was met in a sweep, and its owner sees to it.
+        let others = vec![item.clone()];
+        worker.take_over(Obtained { others, ..Obtained::default() }).await;
+        tokio::time::advance(Duration::from_secs(60)).await;
+        let [uncovered, covered] =
+            worker.items.without_lease(vec![item.clone()], Duration::from_secs(3));
+        assert_eq!((uncovered, covered), (vec![item], vec![]), "it is asked for a lease anew");
+    }
+}

@@ -1,0 +1,139 @@
+//! The partitions that a worker serves, by who else is there: rendezvous hashing
+//! (Thaler and Ravishankar, 1998) with bounded loads (Mirrokni, Thorup, Zadimoghaddam,
+//! 2018), so that no worker serves more than its share.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use tokio::sync::watch;
+use tokio::time::{Instant, timeout};
+use tracing::debug;
+
+use crate::engine::core::{Core, stopped};
+use crate::seams::{SeamError, hash};
+
+/// The time from one renewal of a membership to the next.
+const RENEW_EVERY: Duration = Duration::from_secs(1);
+/// The time that a membership lasts unless it is renewed.
+const LASTS: Duration = Duration::from_secs(5);
+
+/// Whether `me` serves each of the partitions, if these are the members.
+pub(crate) fn shares(me: &str, members: &[String], partitions: usize) -> Vec<bool> {
+    let mut members: Vec<&str> = members.iter().map(String::as_str).collect();
+    members.sort_unstable();
+    members.dedup();
+    if members.is_empty() {
+        return vec![true; partitions];
+    }
+    let most = partitions.div_ceil(members.len());
+    let mut load = vec![0; members.len()];
+    let mut mine = vec![false; partitions];
+    for (partition, mine) in mine.iter_mut().enumerate() {
+        let open = (0..members.len()).filter(|member| load[*member] < most);
+        let first = open.max_by_key(|member| hash(members[*member], partition as u64 + 1));
+        let first = first.expect("there is room for all");
+        load[first] += 1;
+        *mine = members[first] == me;
+    }
+    mine
+}
+
+/// Keeps up the worker's membership, and tells which partitions it serves.
+pub(crate) async fn keep_up(
+    core: Arc<Core>,
+    me: String,
+    served: watch::Sender<Vec<bool>>,
+    mut stop: watch::Receiver<bool>,
+) {
+    let partitions = core.backend.queues().len();
+    let mut known_at: Option<Instant> = None;
+    loop {
+        let joined = tokio::select! {
+            joined = timeout(LASTS, core.backend.locks.join(&me, LASTS)) => joined,
+            () = served.closed() => break,
+            () = stopped(&mut stop) => break,
+        };
+        match joined.unwrap_or_else(|_| Err(SeamError::unavailable("the lock manager"))) {
+            Ok(members) => {
+                known_at = Some(Instant::now());
+                served.send_if_modified(|served| {
+                    let now = shares(&me, &members, partitions);
+                    let changed = *served != now;
+                    *served = now;
+                    changed
+                });
+            }
+            Err(error) => {
+                debug!(%error, "no membership");
+                // Better twice than not at all.
+                if known_at.is_none_or(|at| at.elapsed() >= LASTS) {
+                    served.send_replace(vec![true; partitions]);
+                }
+            }
+        }
+        tokio::select! {
+            () = tokio::time::sleep(RENEW_EVERY) => {}
+            () = served.closed() => break,
+            () = stopped(&mut stop) => break,
+        }
+    }
+    let left = timeout(RENEW_EVERY, core.backend.locks.leave(&me)).await;
+    if !matches!(left, Ok(Ok(()))) {
+        debug!(?left, "the membership was not ended; it ends by itself");
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn members(count: usize) -> Vec<String> {
+        (0..count).map(|n| format!("worker {n}")).collect()
+    }
+
+    /// The member that serves each partition.
+    fn servers(members: &[String], partitions: usize) -> Vec<usize> {
+        let shares: Vec<_> = members.iter().map(|me| shares(me, members, partitions)).collect();
+        let server = |partition: usize| {
+            let serving: Vec<_> = (0..members.len()).filter(|n| shares[*n][partition]).collect();
+            assert_eq!(serving.len(), 1, "partition {partition} of {} members", members.len());
+            serving[0]
+        };
+        (0..partitions).map(server).collect()
+    }
+
+    #[test]
+    fn each_partition_is_served_by_one_and_nobody_serves_more_than_its_share() {
+        for partitions in [1, 2, 16, 64] {
+            for count in [1, 2, 3, 4, 8, 16, 17] {
+                let members = members(count);
+                let servers = servers(&members, partitions);
+                for member in 0..count {
+                    let served = servers.iter().filter(|server| **server == member).count();
+                    assert!(served <= partitions.div_ceil(count), "{count} for {partitions}");
+                }
+                let reversed: Vec<_> = members.iter().rev().cloned().collect();
+                let order = shares("worker 0", &reversed, partitions);
+                assert_eq!(order, shares("worker 0", &members, partitions), "in no order");
+            }
+        }
+    }
+
+    #[test]
+    fn one_worker_less_moves_hardly_more_than_its_share() {
+        let (all, partitions) = (members(8), 64);
+        let before = servers(&all, partitions);
+        for gone in 0..all.len() {
+            let left: Vec<_> = all.iter().filter(|m| **m != all[gone]).cloned().collect();
+            let after = servers(&left, partitions);
+            let moved = (0..partitions).filter(|p| all[before[*p]] != left[after[*p]]).count();
+            assert!((8..=24).contains(&moved), "{moved} of {partitions} moved");
+        }
+    }
+
+    #[test]
+    fn somebody_whom_nobody_counts_serves_nothing() {
+        assert_eq!(shares("another", &members(3), 4), [false; 4]);
+        assert_eq!(shares("me", &[], 4), [true; 4], "better twice than not at all");
+    }
+}

@@ -1,0 +1,161 @@
+//! The way of deliveries to the worker, and how they are kept from coming again while it
+//! has them.
+
+use std::collections::HashMap;
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError, Weak};
+use std::time::Duration;
+
+use tokio::sync::{mpsc, watch};
+use tokio::time::{Instant, MissedTickBehavior, interval};
+use tracing::debug;
+
+use crate::backoff::Backoff;
+use crate::engine::core::{Core, stopped};
+use crate::seams::{Delivery, OrderQueue, Receipt};
+
+/// Longest wait of one receive for messages: SQS allows no more.
+const LONG_POLL: Duration = Duration::from_secs(20);
+/// The time from one extension of visibility to the next, while a message waits here.
+const EXTEND_EVERY: Duration = Duration::from_secs(10);
+/// Pauses between receives that fail.
+const PAUSE: Backoff = Backoff::new(Duration::from_millis(100), Duration::from_millis(500));
+
+/// The deliveries that a worker has and has not acknowledged.
+#[derive(Debug, Default)]
+pub(crate) struct Deliveries(Mutex<Taken>);
+
+/// The moment each was taken, or last extended, by partition and receipt.
+type Taken = HashMap<(usize, Receipt), Instant>;
+
+/// One of the deliveries, until it is dropped.
+#[derive(Debug)]
+pub(crate) struct InHand {
+    receipt: (usize, Receipt),
+    among: Arc<Deliveries>,
+}
+
+impl Deliveries {
+    /// Takes a delivery of a partition into the worker's hands.
+    pub(crate) fn take(self: &Arc<Self>, partition: usize, receipt: Receipt) -> InHand {
+        let receipt = (partition, receipt);
+        self.lock().insert(receipt.clone(), Instant::now());
+        InHand { receipt, among: Arc::clone(self) }
+    }
+
+    /// Those that must be extended by now, by partition.
+    fn to_extend(&self) -> HashMap<usize, Vec<Receipt>> {
+        let mut old: HashMap<_, Vec<_>> = HashMap::new();
+        for ((partition, receipt), since) in self.lock().iter_mut() {
+            if since.elapsed() >= EXTEND_EVERY / 2 {
+                *since = Instant::now();
+                old.entry(*partition).or_default().push(receipt.clone());
+            }
+        }
+        old
+    }
+
+    fn lock(&self) -> MutexGuard<'_, Taken> {
+        // Each change is whole before anything can panic.
+        self.0.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+impl InHand {
+    pub(crate) fn partition(&self) -> usize {
+        self.receipt.0
+    }
+
+    pub(crate) fn receipt(&self) -> &Receipt {
+        &self.receipt.1
+    }
+}
+
+impl Drop for InHand {
+    fn drop(&mut self) {
+        self.among.lock().remove(&self.receipt);
+    }
+}
+
+/// What a receiver waits for.
+#[derive(Clone)]
+pub(crate) struct Signals {
+    /// Whether the worker serves each partition.
+    pub(crate) served: watch::Receiver<Vec<bool>>,
+    /// Whether the worker takes more.
+    pub(crate) has_room: watch::Receiver<bool>,
+    pub(crate) stop: watch::Receiver<bool>,
+}
+
+/// Receives the messages of a partition while the worker serves it and has room.
+pub(crate) async fn receive(
+    core: Arc<Core>,
+    partition: usize,
+    mut signals: Signals,
+    hand_over: mpsc::Sender<(usize, Vec<Delivery>)>,
+) {
+    let Signals { served, has_room, stop } = &mut signals;
+    let queue = Arc::clone(&core.backend.queues()[partition]);
+    let mut failures = 0;
+    loop {
+        let ready = async {
+            let _ = served.wait_for(|served| served[partition]).await;
+            let _ = has_room.wait_for(|has_room| *has_room).await;
+        };
+        tokio::select! {
+            () = ready => {}
+            () = hand_over.closed() => return,
+            () = stopped(stop) => return,
+        }
+        let received = tokio::select! {
+            received = queue.receive(core.settings.batch_max, LONG_POLL) => received,
+            () = hand_over.closed() => return,
+            () = stopped(stop) => return,
+        };
+        match received {
+            Ok(deliveries) if deliveries.is_empty() => {}
+            Ok(deliveries) if !served.borrow()[partition] => {
+                hand_back(&*queue, deliveries).await;
+            }
+            Ok(deliveries) => {
+                failures = 0;
+                if let Err(unsent) = hand_over.send((partition, deliveries)).await {
+                    let (_, deliveries) = unsent.0;
+                    hand_back(&*queue, deliveries).await;
+                    return;
+                }
+            }
+            Err(error) => {
+                failures += 1;
+                core.note(&error);
+                debug!(%error, failures, "nothing could be received");
+                tokio::select! {
+                    () = tokio::time::sleep(PAUSE.full_jitter(failures)) => {}
+                    () = stopped(stop) => return,
+                }
+            }
+        }
+    }
+}
+
+/// Hands back what the worker does not take.
+async fn hand_back(queue: &dyn OrderQueue, deliveries: Vec<Delivery>) {
+    let receipts: Vec<Receipt> = deliveries.into_iter().map(|d| d.receipt).collect();
+    if let Err(error) = queue.retry(&receipts, Duration::ZERO).await {
+        debug!(%error, "messages were not handed back; they come back by themselves");
+    }
+}
+
+/// Extends the deliveries that the worker has for long, until it is gone.
+pub(crate) async fn extend(core: Arc<Core>, deliveries: Weak<Deliveries>) {
+    let mut again = interval(EXTEND_EVERY);
+    again.set_missed_tick_behavior(MissedTickBehavior::Delay);
+    loop {
+        again.tick().await;
+        let Some(deliveries) = deliveries.upgrade() else { return };
+        for (partition, receipts) in deliveries.to_extend() {
+            if let Err(error) = core.backend.queues()[partition].extend(&receipts).await {
+                debug!(%error, "visibility was not extended; messages may come twice");
+            }
+        }
+    }
+}

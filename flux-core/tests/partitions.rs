@@ -1,0 +1,62 @@
+//! A queue of several partitions is one queue: what is accepted is decided by whoever
+//! serves its partition, found while it waits, counted, and given up or brought back.
+
+use std::time::Duration;
+
+use flux_core::{Backend, Flux, ItemSpec, OrderRequest, OrderStatus, Role};
+
+type Result<T = ()> = std::result::Result<T, Box<dyn std::error::Error>>;
+
+const ITEMS: [&str; 6] = ["a", "b", "c", "d", "ticket", "hall"];
+
+fn backend() -> Backend {
+    let partitions = (0..4).map(|_| Backend::memory().queue).collect();
+    Backend { partitions, ..Backend::memory() }
+}
+
+#[tokio::test(start_paused = true)]
+async fn what_is_accepted_is_decided_whatever_its_partition() -> Result {
+    let backend = backend();
+    let api = Flux::builder(backend.clone()).role(Role::AcceptOnly).start();
+    let mut queued = Vec::new();
+    for item in ITEMS {
+        api.put_item(ItemSpec::pool(item, 9)?).await?;
+        queued.push(api.submit(OrderRequest::units("ann", item, 1)?).await?);
+    }
+    assert_eq!(api.depth().await?.waiting, 6);
+    for order in &queued {
+        let found = api.order(order.id).await?.expect("it waits");
+        assert_eq!(found.status(), OrderStatus::Queued);
+    }
+    let used = futures_util::future::try_join_all(backend.partitions.iter().map(|q| q.depth()));
+    assert!(used.await?.iter().filter(|depth| depth.waiting > 0).count() > 1);
+
+    let _workers = [(); 2].map(|()| Flux::builder(backend.clone()).start());
+    for order in queued {
+        let held = api.wait(order.id, Duration::from_secs(30)).await?;
+        assert_eq!(held.status(), OrderStatus::Held);
+        assert_eq!(api.release(order.id).await?.status(), OrderStatus::Released);
+    }
+    assert_eq!(api.depth().await?.waiting, 0);
+    Ok(())
+}
+
+#[tokio::test(start_paused = true)]
+async fn dead_letters_are_those_of_all_partitions() -> Result {
+    let backend = backend();
+    let api = Flux::builder(backend.clone()).role(Role::AcceptOnly).start();
+    for item in ITEMS {
+        api.put_item(ItemSpec::pool(item, 9)?).await?;
+        api.submit(OrderRequest::units("ann", item, 1)?).await?;
+    }
+    for queue in &backend.partitions {
+        for delivery in queue.receive(9, Duration::ZERO).await? {
+            queue.bury(&[(delivery.receipt, "a test".into())]).await?;
+        }
+    }
+    assert_eq!(api.depth().await?.dead, 6);
+    assert_eq!(api.dead_letters(4).await?.len(), 4);
+    assert_eq!((api.redrive(4).await?, api.redrive(9).await?), (4, 2));
+    assert_eq!((api.depth().await?.dead, api.depth().await?.waiting), (0, 6));
+    Ok(())
+}
