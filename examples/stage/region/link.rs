@@ -7,7 +7,7 @@ use std::time::Duration;
 use flux_core::Backend;
 use flux_core::layers::{Call, Layer, Operation, Service};
 use flux_core::seams::SeamError;
-use tokio::sync::{Mutex, Semaphore, watch};
+use tokio::sync::{Semaphore, watch};
 use tokio::time::sleep;
 
 use super::Region;
@@ -18,7 +18,7 @@ use super::store::RegionStore;
 pub struct Link {
     pub(super) region: Arc<Region>,
     pub(super) transactions: Arc<Semaphore>,
-    pub(super) claims: Arc<Mutex<()>>,
+    pub(super) claims: Arc<Semaphore>,
     frozen: watch::Sender<bool>,
     locks_away: Arc<AtomicBool>,
 }
@@ -27,7 +27,7 @@ impl Link {
     pub(super) fn new(region: Arc<Region>) -> Self {
         Self {
             transactions: Arc::new(Semaphore::new(region.at_once)),
-            claims: Arc::default(),
+            claims: Arc::new(Semaphore::new(region.at_once)),
             region,
             frozen: watch::Sender::new(false),
             locks_away: Arc::default(),

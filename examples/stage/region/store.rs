@@ -54,13 +54,16 @@ impl RegionStore {
 impl InventoryStore for RegionStore {
     async fn claim(&self, items: &[ItemId]) -> Answer<Vec<Option<Claim>>> {
         let region = &self.link.region;
-        let _one = self.link.claims.lock().await;
-        let half = region.times.claim * items.len().div_ceil(region.at_once) as u32 / 2;
-        sleep(half).await;
-        let claims = self.near.claim(items).await;
-        region.note_claims(items.len());
-        sleep(half).await;
-        claims
+        let at_once = items.chunks(region.at_once).map(async |some| {
+            let _some = self.link.claims.acquire_many(some.len() as u32).await;
+            sleep(region.times.claim / 2).await;
+            let claims = self.near.claim(some).await;
+            region.note_claims(some.len());
+            sleep(region.times.claim / 2).await;
+            claims
+        });
+        let claims: Vec<_> = join_all(at_once).await.into_iter().collect::<Answer<_>>()?;
+        Ok(claims.concat())
     }
     async fn commit(&self, commits: &[Commit]) -> Answer<Vec<CommitOutcome>> {
         join_all(commits.iter().map(|commit| self.transact(commit))).await.into_iter().collect()
