@@ -5,8 +5,9 @@ use std::collections::HashMap;
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
+use tokio::sync::broadcast::error::RecvError;
 use tokio::task::JoinSet;
-use tokio::time::{Instant, sleep};
+use tokio::time::{Instant, sleep, timeout};
 
 use super::check::{Check, Checked, Failure, PATIENCE, checks, ensure, same};
 use super::store::shop::item;
@@ -29,6 +30,7 @@ where
             a_key_has_one_holder,
             all_keys_or_none,
             what_is_free_or_none,
+            what_others_have_is_wanted,
             a_wait_is_bounded,
             a_waiter_gets_what_is_released,
             a_lease_ends,
@@ -124,6 +126,33 @@ where
     ensure!(locks.renew(&all, LONG).await?, "a lease on what was free can't be renewed");
     let took = since.elapsed();
     ensure!(took < PATIENCE, "nothing was waited for, and it took {took:?}");
+    Ok(())
+}
+
+/// Unless nobody hears of it, which is no fault.
+async fn what_others_have_is_wanted<L>((locks, _): Subject<L>) -> Checked
+where
+    L: LockManager + ?Sized,
+{
+    let lease = take(&*locks, &["b"], LONG, NONE).await?;
+    let mut wanted = locks.wanted();
+    let since = Instant::now();
+    loop {
+        if let Some(free) = locks.acquire_free(&keys(&["c", "b", "a"]), LONG).await? {
+            locks.release(&free).await?;
+        }
+        match timeout(PATIENCE / 10, wanted.recv()).await {
+            Ok(Ok(heard)) => {
+                same("the keys that are wanted", &heard.to_vec(), &keys(&["b"]))?;
+                break;
+            }
+            Ok(Err(RecvError::Closed)) => break,
+            Ok(Err(RecvError::Lagged(_))) | Err(_) => {
+                ensure!(since.elapsed() < PATIENCE, "nobody heard of a key that is wanted");
+            }
+        }
+    }
+    locks.release(&lease).await?;
     Ok(())
 }
 

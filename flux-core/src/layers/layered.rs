@@ -13,7 +13,7 @@ use crate::protocol::{
 use crate::seams::{
     Begun, CommitMax, ConfirmOutcome, Cursor, DeadLetter, Delivery, DueHolds, InventoryStore,
     KeptClock, Lease, LockManager, OrderFilter, OrderPage, OrderQueue, OutcomeBus, OutcomeReceiver,
-    Outcomes, Payment, PutOutcome, QueueDepth, Receipt, SeamError, ServiceTime,
+    Outcomes, Payment, PutOutcome, QueueDepth, Receipt, SeamError, ServiceTime, WantedReceiver,
 };
 
 /// The behaviour that [`Layered`] puts around a seam. Every [`Layer`] goes around
@@ -150,6 +150,10 @@ impl<S: LockManager + ?Sized, L: Hooks> LockManager for Layered<S, L> {
     ) -> Result<Option<Lease>, SeamError> {
         let call = Operation::AcquireFree.into();
         self.layer.around(call, || self.inner.acquire_free(keys, ttl)).await
+    }
+
+    fn wanted(&self) -> WantedReceiver {
+        self.inner.wanted()
     }
 
     async fn join(&self, member: &str, ttl: Duration) -> Result<Vec<String>, SeamError> {

@@ -1,8 +1,10 @@
 //! Leases that keep workers out of each other's way.
 
+use std::sync::Arc;
 use std::time::Duration;
 
 use async_trait::async_trait;
+use tokio::sync::broadcast;
 
 use super::SeamError;
 use crate::protocol::ItemId;
@@ -37,6 +39,10 @@ impl Lease {
     }
 }
 
+/// Keys that somebody asked for while others had them, as they are asked for. A receiver
+/// that falls behind loses the oldest.
+pub type WantedReceiver = broadcast::Receiver<Arc<[ItemId]>>;
+
 /// Grants leases. Nothing rests on it but throughput: a lease that is granted
 /// twice, lost or never granted can't sell a unit twice.
 ///
@@ -70,13 +76,21 @@ pub trait LockManager: Send + Sync + 'static {
     ) -> Result<Option<Lease>, SeamError>;
 
     /// Leases those of `keys` that are free, without waiting. `None` when none
-    /// is. By default it leases all of them or none.
+    /// is. The others are [wanted](Self::wanted). By default it leases all of
+    /// them or none.
     async fn acquire_free(
         &self,
         keys: &[ItemId],
         ttl: Duration,
     ) -> Result<Option<Lease>, SeamError> {
         self.acquire(keys, ttl, Duration::ZERO).await
+    }
+
+    /// Hears of the keys that somebody wanted to [lease](Self::acquire_free) and others
+    /// had, so that these can let go of them soon. Best effort: who misses one hears it
+    /// at the next try. By default nobody hears anything.
+    fn wanted(&self) -> WantedReceiver {
+        broadcast::channel(1).1
     }
 
     /// Counts `member` among the workers for `ttl`, and returns all who are counted, in

@@ -1,29 +1,45 @@
 //! Leases within the process, for several engines or many workers in one.
 
 use std::collections::HashMap;
-use std::sync::PoisonError;
 use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::{Arc, PoisonError};
 use std::time::Duration;
 
 use async_trait::async_trait;
+use tokio::sync::broadcast;
 use tokio::time::Instant;
 
 use crate::backends::until;
 use crate::protocol::ItemId;
-use crate::seams::{Lease, LockManager, SeamError};
+use crate::seams::{Lease, LockManager, SeamError, WantedReceiver};
 use crate::sync::{Mutex, MutexGuard, Notify, timeout_at};
 
 /// The number of leases below which no ended ones are looked for.
 const SWEEP_MIN: usize = 64;
+/// Calls for keys that somebody has, kept for those who are slow to hear.
+const WANTED_KEPT: usize = 64;
 
 /// A [`LockManager`] for this process only. Its time is tokio's.
-#[derive(Debug, Default)]
+#[derive(Debug)]
 pub struct MemoryLocks {
     leases: Mutex<Leases>,
     members: Mutex<HashMap<String, Instant>>,
     freed: Notify,
+    wanted: broadcast::Sender<Arc<[ItemId]>>,
     /// Owners are never outside this process, so counting tells them apart.
     owners: AtomicU64,
+}
+
+impl Default for MemoryLocks {
+    fn default() -> Self {
+        Self {
+            leases: Mutex::default(),
+            members: Mutex::default(),
+            freed: Notify::default(),
+            wanted: broadcast::channel(WANTED_KEPT).0,
+            owners: AtomicU64::default(),
+        }
+    }
 }
 
 /// The owner of each key, and the end of the lease.
@@ -111,8 +127,18 @@ impl LockManager for MemoryLocks {
         let mut keys = keys.to_vec();
         keys.sort_unstable();
         keys.dedup();
-        keys.retain(|key| self.try_acquire(std::slice::from_ref(key), &owner, ttl).is_ok());
+        let (keys, wanted): (Vec<_>, Vec<_>) = keys
+            .into_iter()
+            .partition(|key| self.try_acquire(std::slice::from_ref(key), &owner, ttl).is_ok());
+        if !wanted.is_empty() {
+            // An error says that nobody listens, which is fine.
+            let _ = self.wanted.send(wanted.into());
+        }
         Ok((!keys.is_empty()).then_some(Lease { keys, owner }))
+    }
+
+    fn wanted(&self) -> WantedReceiver {
+        self.wanted.subscribe()
     }
 
     async fn join(&self, member: &str, ttl: Duration) -> Result<Vec<String>, SeamError> {
