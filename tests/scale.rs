@@ -22,3 +22,13 @@ async fn an_item_is_no_slower_with_more_workers() {
     let rates = [rate(1, 1, 20_000).await, rate(8, 1, 20_000).await];
     assert!(rates.iter().all(|rate| *rate > 4_400.0), "{rates:?}");
 }
+
+#[tokio::test(start_paused = true)]
+async fn workers_lend_each_other_items_for_orders_over_two() {
+    let rush = Rush { workers: 4, pairs: 0.1, orders: 30_000, ..Rush::default() };
+    let figures = rush.run().await.expect("the region takes it");
+    let (rate, refused) = (figures.rate(), figures.counts.refused);
+    // Taking them from each other they decide some 200.
+    assert!(rate > 10_000.0, "four workers decided {rate:.0} orders a second");
+    assert_eq!(refused, 0, "nobody takes another's items");
+}

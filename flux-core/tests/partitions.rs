@@ -3,7 +3,7 @@
 
 use std::time::Duration;
 
-use flux_core::{Backend, Flux, ItemSpec, OrderRequest, OrderStatus, Role};
+use flux_core::{Backend, Flux, ItemSpec, Line, OrderRequest, OrderStatus, Role};
 
 type Result<T = ()> = std::result::Result<T, Box<dyn std::error::Error>>;
 
@@ -58,5 +58,40 @@ async fn dead_letters_are_those_of_all_partitions() -> Result {
     assert_eq!(api.dead_letters(4).await?.len(), 4);
     assert_eq!((api.redrive(4).await?, api.redrive(9).await?), (4, 2));
     assert_eq!((api.depth().await?.dead, api.depth().await?.waiting), (0, 6));
+    Ok(())
+}
+
+/// Pairs over the items of different workers, each of which is another's first or second.
+#[tokio::test(start_paused = true)]
+async fn orders_over_the_items_of_several_workers_are_decided_soon() -> Result {
+    let backend = backend();
+    let workers = [(); 3].map(|()| Flux::builder(backend.clone()).start());
+    let api = Flux::builder(backend.clone()).role(Role::AcceptOnly).start();
+    for item in ITEMS {
+        api.put_item(ItemSpec::pool(item, 10_000)?).await?;
+    }
+    tokio::time::sleep(Duration::from_secs(3)).await;
+    let began = tokio::time::Instant::now();
+    for round in 0..100 {
+        let mut queued = Vec::new();
+        for (n, item) in ITEMS.iter().enumerate() {
+            let other = ITEMS[(n + 1 + round % 5) % ITEMS.len()];
+            let lines = vec![Line::units(item, 1)?, Line::units(other, 1)?];
+            let pair = OrderRequest::builder().buyer("ann").lines(lines).build()?;
+            queued.push(api.submit(pair).await?);
+            queued.push(api.submit(OrderRequest::units("ann", *item, 1)?).await?);
+        }
+        for order in queued {
+            let held = api.wait(order.id, Duration::from_secs(3)).await?;
+            assert_eq!(held.status(), OrderStatus::Held, "in round {round}");
+        }
+    }
+    // Some 6 s; four times that where nobody lends anything.
+    assert!(began.elapsed() < Duration::from_secs(12), "{:?}", began.elapsed());
+    for item in ITEMS {
+        let item = api.item(&item.parse()?).await?.expect("it is on sale");
+        assert_eq!((item.held, item.available), (300, 9_700), "{item:?}");
+    }
+    drop(workers);
     Ok(())
 }

@@ -17,6 +17,9 @@ use crate::seams::{CommitMax, Weight};
 
 /// Most messages that a turn looks past for one about several items.
 const AHEAD_MAX: usize = 64;
+/// Times that a message waits for an item that others have, after which the items before
+/// it, by name, are kept meanwhile.
+const WAITS_MAX: u32 = 4;
 
 /// The backlogs of a worker.
 #[derive(Debug)]
@@ -27,6 +30,8 @@ pub(crate) struct Backlogs {
     ready: VecDeque<ItemId>,
     /// Items that must be claimed first.
     unclaimed: Vec<ItemId>,
+    /// Items to keep for messages that had to wait too often.
+    kept: Vec<ItemId>,
     arrived: u64,
 }
 
@@ -39,6 +44,9 @@ struct Backlog {
     /// Whether it is in the list of those that are ready, or of the unclaimed.
     is_ready: bool,
     is_wanted: bool,
+    /// Whether other workers have it. Then a message about it and others waits here
+    /// alone, in nobody's way.
+    is_elsewhere: bool,
 }
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
@@ -63,6 +71,7 @@ impl Backlogs {
             by_item: HashMap::default(),
             ready: VecDeque::new(),
             unclaimed: Vec::new(),
+            kept: Vec::new(),
             arrived: 0,
         }
     }
@@ -75,32 +84,62 @@ impl Backlogs {
     /// Puts a message behind all others of its items. It must have a line.
     pub(crate) fn push(&mut self, mut work: Work) {
         self.arrived += 1;
-        let rank = self.arrived;
-        work.rank = rank;
+        work.rank = self.arrived;
         let key = self.works.insert(work);
-        let Self { works, by_item, ready, unclaimed, .. } = self;
-        for item in works[key].items() {
-            let backlog = match by_item.get_mut(item) {
-                Some(backlog) => backlog,
-                None => by_item.entry(item.clone()).or_default(),
-            };
-            backlog.works.push_back((rank, key));
-            backlog.notice(item, ready, unclaimed);
-        }
+        self.enter(key);
     }
 
     /// Puts messages of a turn back to where they were.
     pub(crate) fn put_back(&mut self, works: Vec<Work>) {
         for work in works.into_iter().rev() {
-            let rank = work.rank;
             let key = self.works.insert(work);
-            let Self { works, by_item, ready, unclaimed, .. } = self;
-            for item in works[key].items() {
-                let backlog = by_item.entry(item.clone()).or_default();
-                // Usually the first place: what is behind came later.
-                let at = backlog.works.partition_point(|(other, _)| *other < rank);
-                backlog.works.insert(at, (rank, key));
-                backlog.notice(item, ready, unclaimed);
+            self.enter(key);
+        }
+    }
+
+    /// Has a message wait for each of its items, or for the one that others have.
+    fn enter(&mut self, key: usize) {
+        let Self { works, by_item, ready, unclaimed, .. } = self;
+        let work = &works[key];
+        let is_elsewhere = |item: &&ItemId| by_item.get(*item).is_some_and(|b| b.is_elsewhere);
+        let elsewhere = match work.lines() {
+            [_] => None,
+            // They are waited for by name, so that nobody waits in a circle.
+            _ => work.items().filter(is_elsewhere).min(),
+        };
+        let mut wait_for = |item: &ItemId| {
+            let backlog = match by_item.get_mut(item) {
+                Some(backlog) => backlog,
+                None => by_item.entry(item.clone()).or_default(),
+            };
+            backlog.add(work.rank, key);
+            backlog.notice(item, ready, unclaimed);
+        };
+        let Some(item) = elsewhere else {
+            work.items().for_each(wait_for);
+            return;
+        };
+        wait_for(item);
+        if work.waits >= WAITS_MAX {
+            self.kept.extend(work.items().filter(|other| *other < item).cloned());
+        }
+        works[key].waits += 1;
+    }
+
+    /// Notes that other workers have an item: what waits for others too lets them go
+    /// first.
+    pub(crate) fn set_elsewhere(&mut self, item: &ItemId) {
+        let Self { works, by_item, ready, unclaimed, .. } = self;
+        let Some(backlog) = by_item.get_mut(item) else { return };
+        if std::mem::replace(&mut backlog.is_elsewhere, true) {
+            return;
+        }
+        for (rank, key) in backlog.about_several(works) {
+            for other in works[key].items().filter(|other| *other != item) {
+                if let Some(backlog) = by_item.get_mut(other) {
+                    backlog.remove(rank);
+                    backlog.notice(other, ready, unclaimed);
+                }
             }
         }
     }
@@ -120,8 +159,22 @@ impl Backlogs {
         items
     }
 
+    /// Items that are to be kept for a while, so that those who need them and others get
+    /// all of them at last. Whoever keeps one waits for a later one, by name, so nobody
+    /// waits in a circle (Havender, 1968).
+    pub(crate) fn take_kept(&mut self) -> Vec<ItemId> {
+        std::mem::take(&mut self.kept)
+    }
+
     /// Lets the next turn of an item begin: it is claimed.
     pub(crate) fn set_claimed(&mut self, item: &ItemId) {
+        if let Some(backlog) = self.by_item.get_mut(item)
+            && std::mem::take(&mut backlog.is_elsewhere)
+        {
+            let several = backlog.about_several(&self.works);
+            several.iter().for_each(|(rank, _)| backlog.remove(*rank));
+            several.into_iter().for_each(|(_, key)| self.enter(key));
+        }
         self.set(item, ItemState::Free);
     }
 
@@ -174,6 +227,11 @@ impl Backlogs {
     pub(crate) fn is_idle(&self, item: &ItemId) -> bool {
         let backlog = self.by_item.get(item);
         backlog.is_none_or(|backlog| backlog.works.is_empty() && backlog.state != ItemState::Busy)
+    }
+
+    /// Whether an item has a write on its way.
+    pub(crate) fn is_busy(&self, item: &ItemId) -> bool {
+        self.by_item.get(item).is_some_and(|backlog| backlog.state == ItemState::Busy)
     }
 
     /// Whether an item waits, claimed, for its turn or for other items.
@@ -388,6 +446,28 @@ pub(crate) fn most_with(work: &Work, suspect_after: u32) -> usize {
 }
 
 impl Backlog {
+    fn add(&mut self, rank: u64, key: usize) {
+        match self.works.back() {
+            Some((last, _)) if *last > rank => {
+                // Usually the first place: what is behind came later.
+                let at = self.works.partition_point(|(other, _)| *other < rank);
+                self.works.insert(at, (rank, key));
+            }
+            _ => self.works.push_back((rank, key)),
+        }
+    }
+
+    fn remove(&mut self, rank: u64) {
+        if let Ok(at) = self.works.binary_search_by_key(&rank, |(rank, _)| *rank) {
+            self.works.remove(at);
+        }
+    }
+
+    /// The messages that wait here and are about other items too.
+    fn about_several(&self, works: &Slab<Work>) -> Vec<(u64, usize)> {
+        self.works.iter().filter(|(_, key)| works[*key].lines().len() > 1).copied().collect()
+    }
+
     /// Puts it on the list where it belongs.
     fn notice(&mut self, item: &ItemId, ready: &mut VecDeque<ItemId>, unclaimed: &mut Vec<ItemId>) {
         if self.works.is_empty() {

@@ -221,3 +221,62 @@ fn an_order_over_more_items_than_a_commit_should_have_has_its_turn_alone() {
     end(&mut backlogs, &items);
     assert_eq!(all(&mut backlogs, max), [2, 3]);
 }
+
+#[test]
+fn what_waits_for_an_item_that_others_have_is_in_nobodys_way() {
+    let mut backlogs = backlogs(&[&["a", "b"], &["a"], &["b"], &["a", "c"], &["c", "a"]]);
+    backlogs.set_elsewhere(&item("b"));
+    backlogs.set_away(&item("b"));
+    backlogs.push(order(6, &["b", "a"]));
+    backlogs.push(order(7, &["a"]));
+    assert_eq!(all(&mut backlogs, bounded(9)), [2, 4, 5, 7], "but those about b");
+    assert_eq!(backlogs.len(), 3);
+    backlogs.set_claimed(&item("b"));
+    assert_eq!(all(&mut backlogs, bounded(9)), [1, 3, 6], "in the order they came");
+}
+
+#[test]
+fn what_waits_for_several_that_others_have_waits_for_one_after_the_other() {
+    let mut backlogs = backlogs(&[&["c", "b", "a"], &["a"], &["b"], &["c"]]);
+    for item in ["b", "c"].map(item) {
+        backlogs.set_elsewhere(&item);
+        backlogs.set_away(&item);
+    }
+    assert_eq!(all(&mut backlogs, CommitMax::UNLIMITED), [2]);
+    backlogs.set_claimed(&item("c"));
+    assert_eq!(all(&mut backlogs, bounded(9)), [4]);
+    backlogs.set_claimed(&item("b"));
+    assert_eq!(all(&mut backlogs, bounded(9)), [1, 3]);
+    assert_eq!(backlogs.len(), 0);
+}
+
+#[test]
+fn what_waits_for_an_item_that_others_have_can_be_taken_out() {
+    let mut backlogs = backlogs(&[&["a", "b"], &["a"], &["b", "a"]]);
+    backlogs.set_elsewhere(&item("b"));
+    backlogs.set_away(&item("b"));
+    let first = |work: &Work| numbers(std::slice::from_ref(work)) == [1];
+    assert_eq!(backlogs.drain_where(first).len(), 1);
+    assert_eq!(backlogs.take_where(&item("b"), |_| true).len(), 1);
+    backlogs.set_claimed(&item("b"));
+    assert_eq!(all(&mut backlogs, bounded(9)), [2]);
+}
+
+#[test]
+fn for_what_waits_too_often_the_items_before_are_kept() {
+    let (a, b) = (item("a"), item("b"));
+    let mut backlogs = backlogs(&[&["b", "a"]]);
+    // The one comes when the other has gone.
+    for n in 0..=WAITS_MAX {
+        assert_eq!(backlogs.take_kept(), []);
+        let (gone, come) = if n % 2 == 0 { (&b, &a) } else { (&a, &b) };
+        for item in [come, gone] {
+            backlogs.set_elsewhere(item);
+            backlogs.set_away(item);
+        }
+        backlogs.set_claimed(come);
+    }
+    assert_eq!(backlogs.take_kept(), [a]);
+    backlogs.set_claimed(&b);
+    assert_eq!(all(&mut backlogs, bounded(9)), [1]);
+}

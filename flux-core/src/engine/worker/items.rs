@@ -13,9 +13,10 @@ use tokio::time::Instant;
 use tracing::debug;
 
 use super::{Event, PAUSE_MAX, Worker};
+use crate::backoff::spread;
 use crate::engine::core::Core;
 use crate::protocol::{Claim, ItemId};
-use crate::seams::{Lease, SeamError};
+use crate::seams::{Lease, SeamError, partition_of};
 
 /// Pause between two looks whether another worker let go of an item.
 const LOOK_EVERY: Duration = Duration::from_millis(25);
@@ -24,6 +25,10 @@ const CROWDED_FOR: Duration = Duration::from_secs(10);
 /// Time for which a worker leaves items alone that it had its turn with: longer
 /// than others take to look whether they are free.
 const CEDED_FOR: Duration = Duration::from_millis(60);
+/// Time for which a worker leaves an item alone that it let others have.
+const LENT_FOR: Duration = Duration::from_millis(30);
+/// Time for which an item is kept for a message that waits for others too.
+const KEPT_FOR: Duration = Duration::from_millis(250);
 
 /// The items of one worker.
 #[derive(Debug, Default)]
@@ -44,6 +49,21 @@ struct Had {
     since: Instant,
     renewed: Instant,
     used: Instant,
+    /// Whether another worker waits for it.
+    is_wanted: bool,
+    /// It is nobody else's until then.
+    kept_until: Instant,
+}
+
+impl Had {
+    fn new(owner: Option<Arc<str>>, now: Instant) -> Self {
+        Self { owner, since: now, renewed: now, used: now, is_wanted: false, kept_until: now }
+    }
+
+    /// Whether another worker waits for it and may have it.
+    fn is_due(&self) -> bool {
+        self.is_wanted && self.kept_until <= Instant::now()
+    }
 }
 
 /// What came of wanting items.
@@ -77,7 +97,7 @@ impl Items {
     }
 
     /// Notes that another worker wants the same items.
-    pub(crate) fn met_others(&mut self) {
+    fn met_others(&mut self) {
         self.met_others = Some(Instant::now());
     }
 
@@ -88,6 +108,11 @@ impl Items {
     /// Whether others should get their chance at an item.
     pub(crate) fn is_over(&self, item: &ItemId, claim_max: Duration) -> bool {
         self.had.get(item).is_some_and(|had| had.since.elapsed() >= claim_max)
+    }
+
+    /// Whether another worker waits for an item and may have it.
+    pub(crate) fn is_wanted(&self, item: &ItemId) -> bool {
+        self.had.get(item).is_some_and(Had::is_due)
     }
 
     /// Of these items those that need a lease first, and those that have one or do
@@ -107,7 +132,7 @@ impl Items {
         for item in &obtained.leased {
             self.wanted.remove(item);
             let owner = obtained.owner.clone();
-            let had = Had { owner, since: now, renewed: now, used: now };
+            let had = Had::new(owner, now);
             self.had.insert(item.clone(), had);
         }
         for item in &obtained.others {
@@ -116,8 +141,7 @@ impl Items {
         for (item, _) in &obtained.claims {
             if !self.had.contains_key(item) {
                 self.wanted.remove(item);
-                let had = Had { owner: None, since: now, renewed: now, used: now };
-                self.had.insert(item.clone(), had);
+                self.had.insert(item.clone(), Had::new(None, now));
             }
         }
     }
@@ -212,6 +236,11 @@ pub(crate) async fn obtain(core: &Core, uncovered: Vec<ItemId>, covered: Vec<Ite
 impl Worker {
     /// Leases and claims the items that have a backlog.
     pub(super) fn obtain(&mut self) {
+        for item in self.backlogs.take_kept() {
+            if let Some(had) = self.items.had.get_mut(&item) {
+                had.kept_until = Instant::now() + KEPT_FOR;
+            }
+        }
         let items = self.backlogs.take_unclaimed();
         if items.is_empty() {
             return;
@@ -242,7 +271,7 @@ impl Worker {
             self.backlogs.set_claimed(&item);
         }
         if !others.is_empty() {
-            self.items.met_others();
+            self.meet_others();
             self.leave_spare_work(&others).await;
         }
         for item in others {
@@ -251,7 +280,10 @@ impl Worker {
                     self.items.want_no_more(&item);
                     self.backlogs.set_unclaimed(&item);
                 }
-                false => self.pause(item, LOOK_EVERY),
+                false => {
+                    self.backlogs.set_elsewhere(&item);
+                    self.pause(item, spread(LOOK_EVERY));
+                }
             }
         }
         self.note_unclaimed(failed).await;
@@ -264,6 +296,7 @@ impl Worker {
             return;
         }
         self.items.upkeep_at = Some(now + self.upkeep_every());
+        self.lend_wanted();
         let idle_max = match self.items.is_crowded() {
             true => Duration::ZERO,
             false => self.core.settings.idle_max.min(PAUSE_MAX),
@@ -297,6 +330,28 @@ impl Worker {
     fn upkeep_every(&self) -> Duration {
         let settings = &self.core.settings;
         (settings.idle_max / 2).min(settings.lease_ttl / 4).max(Duration::from_millis(10))
+    }
+
+    /// Notes that other workers want items, and lets go of those that have no turn now.
+    pub(super) fn note_wanted(&mut self, wanted: &[ItemId]) {
+        for item in wanted {
+            if let Some(had) = self.items.had.get_mut(item) {
+                had.is_wanted = true;
+            }
+        }
+        self.lend_wanted();
+    }
+
+    fn lend_wanted(&mut self) {
+        let is_free = |item: &ItemId| !self.backlogs.is_busy(item);
+        let wanted = self.items.had.iter().filter(|(item, had)| had.is_due() && is_free(item));
+        self.lend(wanted.map(|(item, _)| item.clone()).collect(), Duration::ZERO);
+    }
+
+    /// Lets others have items, for so long at least.
+    pub(super) fn lend(&mut self, items: Vec<ItemId>, pause: Duration) {
+        items.iter().for_each(|item| self.backlogs.set_elsewhere(item));
+        self.let_go(items, pause.max(spread(LENT_FOR)));
     }
 
     /// Lets go of items. One with a write on its way has its turn to the end.
@@ -339,9 +394,23 @@ impl Worker {
     /// Lets go of items that others took.
     pub(super) fn lose(&mut self, items: Vec<ItemId>) {
         if !items.is_empty() {
-            self.items.met_others();
+            self.meet_others();
         }
         self.let_go(items, Duration::ZERO);
+    }
+
+    /// Notes that others want the same items. Where the queue has partitions each item is
+    /// somebody's, and the others ask for it.
+    pub(super) fn meet_others(&mut self) {
+        if self.served.len() < 2 {
+            self.items.met_others();
+        }
+    }
+
+    /// Whether it is for other workers to serve the orders of an item.
+    pub(super) fn is_others(&self, item: &ItemId) -> bool {
+        let partitions = self.served.len();
+        partitions > 1 && !self.served[partition_of(item, partitions)]
     }
 
     /// Lets go of everything, and waits for whatever is on its way.

@@ -33,6 +33,7 @@ use std::time::{Duration, Instant as Stopwatch};
 
 use foldhash::fast::RandomState;
 use futures_util::stream::{FuturesUnordered, StreamExt};
+use tokio::sync::broadcast::error::RecvError;
 use tokio::sync::watch;
 use tokio::time::{Instant, sleep_until};
 use tracing::field::Empty;
@@ -77,6 +78,8 @@ pub(crate) async fn work(core: Arc<Core>, mut stop: watch::Receiver<bool>) {
     // However this ends, no caller is left waiting for a worker that is gone.
     let _abandon = Abandon(Arc::clone(&core));
     let mut worker = Worker::new(Arc::clone(&core));
+    let mut wanted = core.backend.locks.wanted();
+    let mut is_shared = worker.served.len() > 1;
     let mut intake = Intake::start(&core, &worker.deliveries, &stop);
     loop {
         let look_at = worker.look_at();
@@ -93,9 +96,14 @@ pub(crate) async fn work(core: Arc<Core>, mut stop: watch::Receiver<bool>) {
             () = core.sweep_alarm.due(), if worker.ended.are_done() => {}
             () = sleep_until(look_at) => {}
             Ok(()) = intake.served.changed() => {
-                let served = intake.served.borrow_and_update().clone();
-                worker.leave_to_others(&served);
+                worker.served = intake.served.borrow_and_update().clone();
+                worker.leave_to_others();
             }
+            heard = wanted.recv(), if is_shared => match heard {
+                Ok(items) => worker.note_wanted(&items),
+                Err(RecvError::Lagged(_)) => {}
+                Err(RecvError::Closed) => is_shared = false,
+            },
             () = worker.completer.gone() => break,
             () = stopped(&mut stop) => break,
         }
@@ -174,6 +182,8 @@ struct Worker {
     asked: usize,
     delivered: usize,
     deliveries: Arc<Deliveries>,
+    /// Whether it serves each of the queue's partitions.
+    served: Vec<bool>,
     ended: EndedHolds,
     completer: Completer,
     /// The number of callers that the last turn had.
@@ -201,6 +211,7 @@ impl Worker {
             asked: 0,
             delivered: 0,
             deliveries: Arc::default(),
+            served: vec![true; core.backend.queues().len()],
             ended: EndedHolds::default(),
             completer: Completer::start(Arc::clone(&core)),
             last_asked: 0,
@@ -409,7 +420,8 @@ impl Worker {
             if self.backlogs.is_idle(&item) {
                 self.items.want_no_more(&item);
             }
-            let is_claimed = self.view.get(&item).is_some();
+            // A turn that was under way may have brought back what was let go of.
+            let is_claimed = self.items.has(&item) && self.view.get(&item).is_some();
             self.backlogs.end_pause(&item, until, is_claimed);
         }
     }
@@ -439,7 +451,8 @@ impl Worker {
     }
 
     /// Hands back the deliveries of partitions that others serve now.
-    fn leave_to_others(&mut self, served: &[bool]) {
+    fn leave_to_others(&mut self) {
+        let served = &self.served;
         let is_others = |work: &Work| match &work.from {
             Origin::Delivery(delivery, _) => !served[delivery.partition()],
             Origin::Caller(..) | Origin::Found => false,

@@ -46,17 +46,20 @@ impl Worker {
         self.backlogs.end_turn(&items);
         self.items.used(&items);
         if !lost.is_empty() {
-            self.items.met_others();
+            self.meet_others();
         }
         let claim_max = self.core.settings.claim_max;
         let pause = match tries {
             0 => Duration::ZERO,
             tries => PAUSE.full_jitter(tries),
         };
-        let mut left = Vec::new();
+        let (mut left, mut lent) = (Vec::new(), Vec::new());
         for item in items {
             let is_claimed = self.view.get(&item).is_some();
-            if lost.contains(&item)
+            if self.items.is_wanted(&item) || self.is_others(&item) && self.backlogs.is_idle(&item)
+            {
+                lent.push(item);
+            } else if lost.contains(&item)
                 || has_failed
                 || is_claimed && (!self.items.has(&item) || self.items.is_over(&item, claim_max))
             {
@@ -70,6 +73,7 @@ impl Worker {
             }
         }
         self.let_go(left, pause);
+        self.lend(lent, pause);
         // A turn may leave holds in doubt; of those it made, one may end soon.
         self.core.expect_end(None);
         outcomes.iter().for_each(|outcomes| self.core.expect_ends(&outcomes.orders));

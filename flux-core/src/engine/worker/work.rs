@@ -32,6 +32,8 @@ pub(crate) struct Work {
     pub(crate) refusals: u32,
     /// The number of tries that only told something about others.
     pub(crate) lessons: u32,
+    /// The number of times it had to wait for an item that others had.
+    pub(crate) waits: u32,
     /// The moment it was handed in; `None` for what the worker itself found.
     pub(crate) asked: Option<Stopwatch>,
     /// The span of its decision, where spans are on.
@@ -65,6 +67,7 @@ impl Work {
             refused: false,
             refusals: 0,
             lessons: 0,
+            waits: 0,
             asked: None,
             span: None,
         }
