@@ -1,9 +1,16 @@
 //! A queue of several partitions is one queue: what is accepted is decided by whoever
 //! serves its partition, found while it waits, counted, and given up or brought back.
 
+use std::sync::Arc;
 use std::time::Duration;
 
-use flux_core::{Backend, Flux, ItemSpec, Line, OrderRequest, OrderStatus, Role};
+use async_trait::async_trait;
+use flux_core::seams::{Lease, LockManager};
+use flux_core::{
+    Backend, Flux, ItemId, ItemSpec, Line, OrderRequest, OrderStatus, Role, SeamError,
+};
+
+use tokio::time::timeout;
 
 type Result<T = ()> = std::result::Result<T, Box<dyn std::error::Error>>;
 
@@ -93,5 +100,48 @@ async fn orders_over_the_items_of_several_workers_are_decided_soon() -> Result {
         assert_eq!((item.held, item.available), (300, 9_700), "{item:?}");
     }
     drop(workers);
+    Ok(())
+}
+
+/// A lock manager that knows of another worker, which serves everything.
+struct Another;
+
+#[async_trait]
+impl LockManager for Another {
+    async fn acquire(
+        &self,
+        keys: &[ItemId],
+        _: Duration,
+        _: Duration,
+    ) -> std::result::Result<Option<Lease>, SeamError> {
+        Ok(Some(Lease::new(keys.to_vec(), "me")))
+    }
+    async fn join(&self, _: &str, _: Duration) -> std::result::Result<Vec<String>, SeamError> {
+        Ok(vec!["another".into()])
+    }
+    async fn renew(&self, _: &Lease, _: Duration) -> std::result::Result<bool, SeamError> {
+        Ok(true)
+    }
+    async fn release(&self, _: &Lease) -> std::result::Result<(), SeamError> {
+        Ok(())
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn what_another_worker_serves_is_decided_there() -> Result {
+    let backend = backend();
+    let elsewhere = Flux::builder(backend.clone()).start();
+    let here = Flux::builder(Backend { locks: Arc::new(Another), ..backend.clone() }).start();
+    tokio::time::sleep(Duration::from_secs(1)).await;
+    here.put_item(ItemSpec::pool("ticket", 9)?).await?;
+    let held = here.place(OrderRequest::units("ann", "ticket", 1)?).await?;
+    elsewhere.shutdown().await;
+
+    let request = OrderRequest::units("ann", "ticket", 1)?;
+    let left = here.place_within(request, Duration::from_secs(1)).await?;
+    assert_eq!(left.status(), OrderStatus::Queued, "nobody here decides it");
+    assert!(timeout(Duration::from_secs(1), here.release(held.id)).await.is_err());
+    let queue = backend.queue_of(&"ticket".parse()?);
+    assert_eq!(queue.depth().await?.waiting, 2, "both wait for whoever serves the item");
     Ok(())
 }

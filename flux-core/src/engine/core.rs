@@ -2,6 +2,7 @@
 //! order is looked up, waited for and put to the worker.
 
 use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
 use tokio::sync::watch;
@@ -22,8 +23,8 @@ use super::steady_clock::SteadyClock;
 use crate::backends::Backend;
 use crate::backoff::spread;
 use crate::clock::Clock;
-use crate::protocol::{Message, Order, OrderId, OrderStatus, Timestamp};
-use crate::seams::{Outcomes, SeamError};
+use crate::protocol::{ItemId, Message, Order, OrderId, OrderStatus, Timestamp};
+use crate::seams::{Outcomes, SeamError, partition_of};
 use crate::sync::timeout_at;
 
 /// Longest time that the bus gets to take outcomes.
@@ -47,6 +48,8 @@ pub(super) struct Core {
     pub(super) waiters: Waiters,
     pub(super) sweep_alarm: SweepAlarm,
     pub(super) queued_spans: QueuedSpans,
+    /// Whether the worker serves each of the queue's partitions.
+    pub(super) serves: Vec<AtomicBool>,
     /// The reason why it can't go on, once there is one.
     pub(super) failure: watch::Sender<Option<Failure>>,
     /// The counter of orders refused at the gate; kept, because looking it up
@@ -63,6 +66,7 @@ impl Core {
     ) -> Self {
         let settings = settings.within_reason();
         let kept = backend.store.kept_clock();
+        let serves = backend.queues().iter().map(|_| AtomicBool::new(true)).collect();
         Self {
             backend,
             clock: SteadyClock::starting(clock, kept),
@@ -74,6 +78,7 @@ impl Core {
             waiters: Waiters::new(settings.outcome_waits_max),
             sweep_alarm: SweepAlarm::new(),
             queued_spans: QueuedSpans::default(),
+            serves,
             failure: watch::Sender::new(None),
             turned_away: metrics::counter!("flux_gate_turned_away_total"),
             settings,
@@ -83,6 +88,15 @@ impl Core {
     /// Whether this engine's own worker decides orders.
     pub(super) fn has_worker(&self) -> bool {
         self.role == Role::Both
+    }
+
+    /// Whether this engine's own worker decides the orders of an item: it has the item's
+    /// partition, as far as is known.
+    pub(super) fn decides(&self, item: &ItemId) -> bool {
+        let partitions = self.serves.len();
+        self.has_worker()
+            && (partitions < 2
+                || self.serves[partition_of(item, partitions)].load(Ordering::Relaxed))
     }
 
     /// Takes nothing more, as the engine can't go on. The first reason counts.
@@ -168,29 +182,31 @@ impl Core {
         self.until(id, &waiting, longest, is_decided).await?.ok_or(Error::NotFound(id))
     }
 
-    /// Hands a message to a worker, here or elsewhere, and returns the order once
-    /// `ruled` says that it was ruled on. `asking` is the span of the request.
+    /// Hands a message about an order of `item`, and maybe others, to the worker that
+    /// serves its partition, here or elsewhere, and returns the order once `ruled` says
+    /// that it was ruled on. `asking` is the span of the request.
     pub(super) async fn rule(
         &self,
         message: Message,
+        item: &ItemId,
         ruled: impl Fn(&Order) -> bool,
         asking: &Span,
     ) -> Result<Order, Error> {
-        if self.has_worker() {
+        if self.decides(item) {
             return self.inbox.ask(message, None, asking).await;
         }
-        Box::pin(self.rule_elsewhere(message, ruled)).await
+        Box::pin(self.rule_elsewhere(message, item, ruled)).await
     }
 
     async fn rule_elsewhere(
         &self,
         message: Message,
+        item: &ItemId,
         ruled: impl Fn(&Order) -> bool,
     ) -> Result<Order, Error> {
         let id = message.order_id();
         let waiting = self.waiters.register(id)?;
-        // Of a follow-up only the id is known here; every partition is served.
-        self.backend.queues()[0].send(&[message]).await?;
+        self.backend.queue_of(item).send(&[message]).await?;
         self.ruling(id, &waiting, ruled).await
     }
 

@@ -45,7 +45,7 @@ impl Core {
             Admitted::Decided(order) => return Ok(order),
             Admitted::New(order, guard) => (order, guard),
         };
-        if self.has_worker() {
+        if self.decides(&order.lines[0].item) {
             let deciding = self.decided_now(order.clone(), guard.clone());
             return match timeout(longest, deciding).await {
                 Ok(decided) => decided,
@@ -100,7 +100,10 @@ impl Core {
         let span = debug_span!(target: "flux", "place", order = %order.id);
         let deciding = async {
             match guard {
-                None => self.rule(Message::Place(order), is_decided, &span).await,
+                None => {
+                    let item = order.lines[0].item.clone();
+                    self.rule(Message::Place(order), &item, is_decided, &span).await
+                }
                 // Boxed, so that calls without an id of their own stay small.
                 Some(guard) => Box::pin(self.decide_chosen(order, guard, &span)).await,
             }
@@ -121,7 +124,7 @@ impl Core {
             Some(queued) => Some(same(&order, queued)?),
             None => None,
         };
-        let decided = if self.has_worker() {
+        let decided = if self.decides(&order.lines[0].item) {
             let message = Message::Place(queued.unwrap_or_else(|| order.clone()));
             self.inbox.ask(message, Some(guard), span).await?
         } else {

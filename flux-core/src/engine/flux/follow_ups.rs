@@ -49,12 +49,12 @@ impl Flux {
                 self.core.publish(Arc::new(outcomes)).await;
                 order
             }
-            Some(ConfirmOutcome::Late(_)) => {
+            Some(ConfirmOutcome::Late(late)) => {
                 let ruled = |order: &Order| {
                     !matches!(order.status(), OrderStatus::Held | OrderStatus::Expired)
                 };
                 let message = Message::LatePayment(id, payment.clone());
-                self.core.rule(message, ruled, &Span::current()).await?
+                self.core.rule(message, &late.lines[0].item, ruled, &Span::current()).await?
             }
             Some(ConfirmOutcome::NotHeld(order)) => return Err(not_payable(order)),
             Some(ConfirmOutcome::NotFound) | None => {
@@ -102,7 +102,8 @@ impl Flux {
             OrderStatus::Queued => return Err(Error::OutcomePending(id)),
             OrderStatus::Held => {
                 let ruled = |order: &Order| order.status() != OrderStatus::Held;
-                self.core.rule(Message::Release(id), ruled, &Span::current()).await?
+                let item = &order.lines[0].item;
+                self.core.rule(Message::Release(id), item, ruled, &Span::current()).await?
             }
             _ => order,
         };
@@ -141,7 +142,8 @@ impl Flux {
         let order = match order.status() {
             OrderStatus::Confirmed => {
                 let ruled = |order: &Order| order.status() != OrderStatus::Confirmed;
-                self.core.rule(Message::Cancel(id), ruled, &Span::current()).await?
+                let item = &order.lines[0].item;
+                self.core.rule(Message::Cancel(id), item, ruled, &Span::current()).await?
             }
             _ => order,
         };

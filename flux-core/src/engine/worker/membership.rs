@@ -3,6 +3,7 @@
 //! 2018), so that no worker serves more than its share.
 
 use std::sync::Arc;
+use std::sync::atomic::Ordering;
 use std::time::Duration;
 
 use tokio::sync::watch;
@@ -38,6 +39,18 @@ pub(crate) fn shares(me: &str, members: &[String], partitions: usize) -> Vec<boo
     mine
 }
 
+/// Tells everybody here which partitions the worker serves.
+fn serve(core: &Core, served: &watch::Sender<Vec<bool>>, shares: Vec<bool>) {
+    for (serves, share) in core.serves.iter().zip(&shares) {
+        serves.store(*share, Ordering::Relaxed);
+    }
+    served.send_if_modified(|served| {
+        let changed = *served != shares;
+        *served = shares;
+        changed
+    });
+}
+
 /// Keeps up the worker's membership, and tells which partitions it serves.
 pub(crate) async fn keep_up(
     core: Arc<Core>,
@@ -56,18 +69,13 @@ pub(crate) async fn keep_up(
         match joined.unwrap_or_else(|_| Err(SeamError::unavailable("the lock manager"))) {
             Ok(members) => {
                 known_at = Some(Instant::now());
-                served.send_if_modified(|served| {
-                    let now = shares(&me, &members, partitions);
-                    let changed = *served != now;
-                    *served = now;
-                    changed
-                });
+                serve(&core, &served, shares(&me, &members, partitions));
             }
             Err(error) => {
                 debug!(%error, "no membership");
                 // Better twice than not at all.
                 if known_at.is_none_or(|at| at.elapsed() >= LASTS) {
-                    served.send_replace(vec![true; partitions]);
+                    serve(&core, &served, vec![true; partitions]);
                 }
             }
         }
