@@ -192,3 +192,20 @@ async fn a_worker_that_hears_of_no_hold_looks_seldom() -> Result {
     assert_on_time(all_back(&flux).await?);
     Ok(())
 }
+
+#[tokio::test(start_paused = true)]
+async fn a_worker_that_knows_when_holds_end_looks_no_sooner() -> Result {
+    let looks = Looks::default();
+    let place = Place::new(Backend::memory().layered(looks.clone()));
+    let flux = place.engine();
+    flux.put_item(ItemSpec::builder().id("a").capacity(50).hold_seconds(300).build()?).await?;
+    flux.place(units("ann", 50)).await?;
+    looks.0.store(0, Ordering::Relaxed);
+    sleep(Duration::from_secs(299)).await;
+    // A search costs as many queries as the index has keys.
+    let seen = looks.0.load(Ordering::Relaxed);
+    assert!((4..=12).contains(&seen), "{seen} looks in five minutes");
+    sleep(Duration::from_secs(1) + RESOLD_WITHIN).await;
+    assert_eq!(flux.item(&ItemId::new("a")?).await?.expect("it was put").available, 50);
+    Ok(())
+}

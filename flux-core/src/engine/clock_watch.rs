@@ -6,7 +6,7 @@ use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
 use tokio::sync::watch;
-use tokio::time::{MissedTickBehavior, interval};
+use tokio::time::{Instant, MissedTickBehavior, interval};
 use tracing::{info, warn};
 
 use super::core::{Core, stopped};
@@ -17,6 +17,8 @@ const LOOK_EVERY: Duration = Duration::from_millis(500);
 /// Milliseconds by which a clock may be off against the service's, beside what
 /// the way to the service explains.
 const SKEW_MAX_MS: u64 = 1_500;
+/// Least change of the clock's position after which ended holds are looked for.
+const MOVED_MIN: Duration = Duration::from_millis(20);
 /// Milliseconds by which the clock's position changes before it is kept again.
 const KEEP_AFTER_MS: u64 = 20;
 
@@ -38,6 +40,8 @@ impl ClockWatch {
 pub(super) async fn run(core: Arc<Core>, mut stop: watch::Receiver<bool>) {
     let mut again = interval(LOOK_EVERY);
     again.set_missed_tick_behavior(MissedTickBehavior::Delay);
+    let read = || (core.clock.now(), Instant::now());
+    let mut last = read();
     loop {
         tokio::select! {
             _ = again.tick() => {}
@@ -45,6 +49,13 @@ pub(super) async fn run(core: Arc<Core>, mut stop: watch::Receiver<bool>) {
         }
         core.may_end_holds();
         core.keep_clock();
+        let (now, at) = read();
+        let moved = now.since(last.0).abs_diff(at - last.1);
+        if moved >= MOVED_MIN || now < last.0 {
+            // Alarms were set by where it stood.
+            core.expect_end(None);
+        }
+        last = (now, at);
     }
 }
 

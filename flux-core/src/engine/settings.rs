@@ -68,13 +68,15 @@ pub struct Settings {
     /// most 5 s; 100 ms.
     #[builder(default = Duration::from_millis(100))]
     pub idle_max: Duration,
-    /// The time from one search for ended holds to the next; 250 ms. Their stock
-    /// is back on sale at most that much and one commit later.
+    /// The time from one search for ended holds to the next while there are some, or
+    /// may be; 250 ms. Their stock is back on sale at most that much and one commit
+    /// later. With nothing to do a worker sleeps until the next hold that it knows of
+    /// ends, or one could that is made meanwhile.
     #[builder(default = Duration::from_millis(250))]
     pub sweep_every: Duration,
-    /// The time from one search for ended holds to the next, for a worker that
-    /// for a minute did nothing, heard of no hold and saw none in the store;
-    /// 60 s. It is woken by the holds that it makes, and by those that it hears
+    /// Longest time from one search for ended holds to the next, and the time for a
+    /// worker that for a minute did nothing, heard of no hold and saw none in the
+    /// store; 60 s. It is woken by the holds that it makes, and by those that it hears
     /// of on the bus. So this delays only the end of a hold whose worker died
     /// and whose outcome no bus carried.
     #[builder(default = Duration::from_secs(60))]

@@ -2,10 +2,12 @@
 //! what the store says; holds made since, here or elsewhere, bring it forward.
 
 use std::sync::PoisonError;
+use std::sync::atomic::{AtomicU32, Ordering};
 use std::time::Duration;
 
 use tokio::time::Instant;
 
+use crate::protocol::HoldTime;
 use crate::sync::{Mutex, MutexGuard, Notify, timeout_at};
 
 /// The time of the next sweep.
@@ -13,6 +15,8 @@ use crate::sync::{Mutex, MutexGuard, Notify, timeout_at};
 pub(crate) struct SweepAlarm {
     planned: Mutex<Planned>,
     brought_forward: Notify,
+    /// Seconds that the shortest hold lasts of the items met.
+    shortest_hold_s: AtomicU32,
 }
 
 #[derive(Debug)]
@@ -28,7 +32,17 @@ impl SweepAlarm {
     pub(crate) fn new() -> Self {
         let now = Instant::now();
         let planned = Mutex::new(Planned { at: Some(now), expected_at: now });
-        Self { planned, brought_forward: Notify::new() }
+        Self { planned, brought_forward: Notify::new(), shortest_hold_s: AtomicU32::new(u32::MAX) }
+    }
+
+    /// Notes that an item's holds last so long.
+    pub(crate) fn meet(&self, hold: HoldTime) {
+        self.shortest_hold_s.fetch_min(hold.get(), Ordering::Relaxed);
+    }
+
+    /// The least time that the holds of an item last, of all items met.
+    pub(crate) fn shortest_hold(&self) -> Duration {
+        Duration::from_secs(self.shortest_hold_s.load(Ordering::Relaxed).into())
     }
 
     /// Waits until a sweep is due, however its time is moved meanwhile.

@@ -84,8 +84,14 @@ async fn sweep(core: &Core) -> Vec<OrderId> {
     });
     // G8: what an ended hold set aside is sold again.
     let (settings, alarm) = (&core.settings, &core.sweep_alarm);
-    let is_idle = due.is_empty() && next.is_none() && alarm.quiet_for() >= QUIET_AFTER;
-    let every = if is_idle { settings.idle_sweep_every } else { settings.sweep_every };
+    let every = match () {
+        () if !due.is_empty() || !may_end => settings.sweep_every,
+        () if next.is_none() && alarm.quiet_for() >= QUIET_AFTER => settings.idle_sweep_every,
+        // None that is made from now on ends sooner, of those that may be made unheard.
+        () => alarm
+            .shortest_hold()
+            .clamp(settings.sweep_every.min(settings.idle_sweep_every), settings.idle_sweep_every),
+    };
     alarm.plan(match due.len() {
         // A full sweep means more.
         SWEEP_MAX.. => Instant::now(),

@@ -260,7 +260,10 @@ impl Worker {
         let Obtained { claims, others, failed, .. } = obtained;
         for (item, claim) in claims {
             match claim {
-                Some(claim) => self.view.insert(claim),
+                Some(claim) => {
+                    self.core.sweep_alarm.meet(claim.spec.hold);
+                    self.view.insert(claim);
+                }
                 // There is no such item; that is told to those who wait, and forgotten.
                 None if self.backlogs.is_idle(&item) => {
                     self.backlogs.set_unclaimed(&item);
