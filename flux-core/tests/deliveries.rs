@@ -215,3 +215,26 @@ async fn what_was_submitted_is_decided_beside_a_flood_of_callers() -> Result {
     }
     Ok(())
 }
+
+#[tokio::test(start_paused = true)]
+async fn what_was_received_and_waits_for_the_worker_does_not_come_again() -> Result {
+    let (backend, troubles) = (Backend::memory_with(), Troubles::default());
+    let backend = backend.visibility(10 * SECOND).build().layered(troubles.clone());
+    let settings = Settings::builder().batch_max(2).build();
+    let flux = Flux::builder(backend.clone()).settings(settings).start();
+    flux.put_item(ItemSpec::pool("a", 20)?).await?;
+    troubles.set(Operation::Commit, Trouble::Slow(MINUTE));
+    let messages: Vec<_> = (0..10).map(|n| sent(n, &["a"])).collect();
+    backend.queue.send(&messages).await?;
+    for second in 1..50 {
+        sleep(SECOND).await;
+        let again = backend.queue.receive(10, Duration::ZERO).await?;
+        assert!(again.is_empty(), "after {second} s: {again:?}");
+    }
+    troubles.clear();
+    for n in 0..10 {
+        assert_held(&flux, n).await?;
+    }
+    sleep(MINUTE).await;
+    assert_at_rest(&flux).await
+}

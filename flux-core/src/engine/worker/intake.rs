@@ -8,17 +8,17 @@ use tokio::task::{AbortHandle, JoinSet};
 use tracing::warn;
 
 use super::membership;
-use super::receiving::{self, Deliveries, Signals};
+use super::receiving::{self, Deliveries, Received, Signals};
 use crate::engine::core::Core;
 use crate::protocol::OrderId;
-use crate::seams::{Delivery, Receipt};
+use crate::seams::Receipt;
 
 /// Batches of deliveries that wait for the worker.
 const DELIVERED_MAX: usize = 4;
 
 /// What brings deliveries to the worker.
 pub(super) struct Intake {
-    pub(super) delivered: mpsc::Receiver<(usize, Vec<Delivery>)>,
+    pub(super) delivered: mpsc::Receiver<Vec<Received>>,
     pub(super) served: watch::Receiver<Vec<bool>>,
     pub(super) has_room: watch::Sender<bool>,
     /// None of them ends before the worker does.
@@ -43,8 +43,10 @@ impl Intake {
         for partition in 0..partitions {
             let signals =
                 Signals { served: served.clone(), has_room: room.clone(), stop: stop.clone() };
-            let (core, hand_over) = (Arc::clone(core), hand_over.clone());
-            tasks.spawn(receiving::receive(core, partition, signals, hand_over));
+            let (core, deliveries) = (Arc::clone(core), Arc::clone(deliveries));
+            let receiving =
+                receiving::receive(core, partition, signals, deliveries, hand_over.clone());
+            tasks.spawn(receiving);
         }
         let extending = receiving::extend(Arc::clone(core), Arc::downgrade(deliveries));
         let extending = tasks.spawn(extending);
@@ -58,8 +60,8 @@ impl Intake {
         delivered.close();
         drop((served, has_room));
         let mut untaken = Vec::new();
-        while let Some((partition, deliveries)) = delivered.recv().await {
-            untaken.extend(deliveries.into_iter().map(|delivery| (partition, delivery.receipt)));
+        while let Some(received) = delivered.recv().await {
+            untaken.extend(received.iter().map(|received| received.delivery.named()));
         }
         extending.abort();
         while let Some(ended) = tasks.join_next().await {

@@ -43,13 +43,13 @@ use crate::backoff::Backoff;
 use crate::engine::accept::inbox::{Answer, ENOUGH, Taken};
 use crate::engine::core::{Core, from_now, stopped};
 use crate::protocol::{ItemId, Message, Order, OrderId, OverCap, View};
-use crate::seams::{CommitMax, Delivery, Receipt, SeamError};
+use crate::seams::{CommitMax, Receipt, SeamError};
 use backlogs::Backlogs;
 use completion::Completer;
 use ended_holds::EndedHolds;
 use intake::Intake;
 use items::{Items, Obtained};
-use receiving::Deliveries;
+use receiving::{Deliveries, Received};
 use turn::{Turn, Turned};
 use work::{Origin, Work};
 
@@ -89,7 +89,7 @@ pub(crate) async fn work(core: Arc<Core>, mut stop: watch::Receiver<bool>) {
             }
             () = core.inbox.filled(), if worker.wants_callers() => {}
             more = intake.delivered.recv(), if worker.wants_deliveries() => match more {
-                Some((partition, more)) => worker.take_deliveries(partition, more),
+                Some(more) => worker.take_deliveries(more),
                 None => break,
             },
             Some(_) = intake.tasks.join_next() => break,
@@ -108,9 +108,9 @@ pub(crate) async fn work(core: Arc<Core>, mut stop: watch::Receiver<bool>) {
             () = stopped(&mut stop) => break,
         }
         if worker.wants_deliveries()
-            && let Ok((partition, more)) = intake.delivered.try_recv()
+            && let Ok(more) = intake.delivered.try_recv()
         {
-            worker.take_deliveries(partition, more);
+            worker.take_deliveries(more);
         }
         worker.go_on().await;
         let wants = worker.wants_deliveries();
@@ -319,10 +319,9 @@ impl Worker {
         }
     }
 
-    fn take_deliveries(&mut self, partition: usize, deliveries: Vec<Delivery>) {
+    fn take_deliveries(&mut self, received: Vec<Received>) {
         let hopeless = self.core.settings.deliveries_max.saturating_mul(10);
-        for Delivery { message, receipt, attempt } in deliveries {
-            let delivery = self.deliveries.take(partition, receipt);
+        for Received { message, delivery, attempt } in received {
             // It may be what ends the process each time.
             if attempt > hopeless && self.failed_at.is_none() {
                 self.bury(delivery, attempt);
@@ -468,9 +467,7 @@ impl Worker {
         let mut left = self.backlogs.drain_where(is_unasked);
         left.extend(self.unread.extract_if(.., |work| is_unasked(work)));
         let receipt = |work: Work| match work.from {
-            Origin::Delivery(delivery, _) => {
-                Some((delivery.partition(), delivery.receipt().clone()))
-            }
+            Origin::Delivery(delivery, _) => Some(delivery.named()),
             Origin::Caller(..) | Origin::Found => None,
         };
         left.into_iter().filter_map(receipt).collect()

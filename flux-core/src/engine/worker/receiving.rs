@@ -11,14 +11,24 @@ use tracing::debug;
 
 use crate::backoff::Backoff;
 use crate::engine::core::{Core, stopped};
+use crate::protocol::Message;
 use crate::seams::{Delivery, OrderQueue, Receipt};
 
 /// Longest wait of one receive for messages: SQS allows no more.
 const LONG_POLL: Duration = Duration::from_secs(20);
-/// The time from one extension of visibility to the next, while a message waits here.
-const EXTEND_EVERY: Duration = Duration::from_secs(10);
+/// The time from one extension of visibility to the next, while a message waits here:
+/// the shorter, the sooner it can come again where a worker is gone.
+const EXTEND_EVERY: Duration = Duration::from_secs(3);
 /// Pauses between receives that fail.
 const PAUSE: Backoff = Backoff::new(Duration::from_millis(100), Duration::from_millis(500));
+
+/// A delivery on its way to the worker.
+#[derive(Debug)]
+pub(crate) struct Received {
+    pub(crate) message: Message,
+    pub(crate) delivery: InHand,
+    pub(crate) attempt: u32,
+}
 
 /// The deliveries that a worker has and has not acknowledged.
 #[derive(Debug, Default)]
@@ -68,6 +78,11 @@ impl InHand {
     pub(crate) fn receipt(&self) -> &Receipt {
         &self.receipt.1
     }
+
+    /// Its partition and receipt.
+    pub(crate) fn named(&self) -> (usize, Receipt) {
+        self.receipt.clone()
+    }
 }
 
 impl Drop for InHand {
@@ -91,7 +106,8 @@ pub(crate) async fn receive(
     core: Arc<Core>,
     partition: usize,
     mut signals: Signals,
-    hand_over: mpsc::Sender<(usize, Vec<Delivery>)>,
+    deliveries: Arc<Deliveries>,
+    hand_over: mpsc::Sender<Vec<Received>>,
 ) {
     let Signals { served, has_room, stop } = &mut signals;
     let queue = Arc::clone(&core.backend.queues()[partition]);
@@ -112,15 +128,20 @@ pub(crate) async fn receive(
             () = stopped(stop) => return,
         };
         match received {
-            Ok(deliveries) if deliveries.is_empty() => {}
-            Ok(deliveries) if !served.borrow()[partition] => {
-                hand_back(&*queue, deliveries).await;
+            Ok(received) if received.is_empty() => {}
+            Ok(received) if !served.borrow()[partition] => {
+                hand_back(&*queue, received.into_iter().map(|r| r.receipt).collect()).await;
             }
-            Ok(deliveries) => {
+            Ok(received) => {
                 failures = 0;
-                if let Err(unsent) = hand_over.send((partition, deliveries)).await {
-                    let (_, deliveries) = unsent.0;
-                    hand_back(&*queue, deliveries).await;
+                let take = |Delivery { message, receipt, attempt }| {
+                    let delivery = deliveries.take(partition, receipt);
+                    Received { message, delivery, attempt }
+                };
+                let received = received.into_iter().map(take).collect();
+                if let Err(unsent) = hand_over.send(received).await {
+                    let receipts = unsent.0.iter().map(|r| r.delivery.receipt().clone());
+                    hand_back(&*queue, receipts.collect()).await;
                     return;
                 }
             }
@@ -138,8 +159,7 @@ pub(crate) async fn receive(
 }
 
 /// Hands back what the worker does not take.
-async fn hand_back(queue: &dyn OrderQueue, deliveries: Vec<Delivery>) {
-    let receipts: Vec<Receipt> = deliveries.into_iter().map(|d| d.receipt).collect();
+async fn hand_back(queue: &dyn OrderQueue, receipts: Vec<Receipt>) {
     if let Err(error) = queue.retry(&receipts, Duration::ZERO).await {
         debug!(%error, "messages were not handed back; they come back by themselves");
     }
