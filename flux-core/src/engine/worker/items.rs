@@ -4,11 +4,12 @@
 //! without one: the claim in the store decides.
 
 use std::collections::{HashMap, HashSet};
+use std::pin::pin;
 use std::sync::Arc;
 use std::time::Duration;
 
 use foldhash::fast::RandomState;
-use futures_util::stream::StreamExt;
+use futures_util::stream::{self, StreamExt};
 use tokio::time::Instant;
 use tracing::debug;
 
@@ -18,6 +19,8 @@ use crate::engine::core::Core;
 use crate::protocol::{Claim, ItemId};
 use crate::seams::{Lease, SeamError, partition_of};
 
+/// Claims at once of items that could not be claimed together.
+const CLAIMS_MAX: usize = 32;
 /// Pause between two looks whether another worker let go of an item.
 const LOOK_EVERY: Duration = Duration::from_millis(25);
 /// Time after meeting another worker during which a worker makes room for others.
@@ -222,8 +225,13 @@ pub(crate) async fn obtain(core: &Core, uncovered: Vec<ItemId>, covered: Vec<Ite
         }
         Err(error) => {
             debug!(%error, "items could not be claimed together; trying one by one");
-            for item in items {
-                match core.backend.store.claim(std::slice::from_ref(&item)).await {
+            let each = stream::iter(items).map(async |item| {
+                let claim = core.backend.store.claim(std::slice::from_ref(&item)).await;
+                (item, claim)
+            });
+            let mut each = pin!(each.buffer_unordered(CLAIMS_MAX));
+            while let Some((item, claim)) = each.next().await {
+                match claim {
                     Ok(mut claim) => obtained.claims.push((item, claim.pop().flatten())),
                     Err(error) => obtained.failed.push((item, error)),
                 }

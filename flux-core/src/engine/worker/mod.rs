@@ -456,7 +456,8 @@ impl Worker {
             Origin::Delivery(delivery, _) => !served[delivery.partition()],
             Origin::Caller(..) | Origin::Found => false,
         };
-        let left = self.backlogs.drain_where(is_others);
+        let mut left = self.backlogs.drain_where(is_others);
+        left.extend(self.unread.extract_if(.., |work| is_others(work)));
         let left = self.counted(left);
         self.hand_back(left.into_iter().map(|work| work.from).collect(), Duration::ZERO);
     }
