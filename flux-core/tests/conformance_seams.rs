@@ -167,6 +167,7 @@ type Held = HashMap<ItemId, (String, Instant)>;
 #[derive(Default)]
 struct PlainLocks {
     state: Mutex<(Held, u64)>,
+    members: Mutex<HashMap<String, Instant>>,
 }
 
 impl PlainLocks {
@@ -199,6 +200,18 @@ impl LockManager for PlainLocks {
             }
             sleep(TICK).await;
         }
+    }
+
+    async fn join(&self, member: &str, ttl: Duration) -> Result<Vec<String>, SeamError> {
+        let (now, mut members) = (Instant::now(), lock(&self.members));
+        members.insert(member.to_owned(), now + ttl);
+        members.retain(|_, end| *end > now);
+        Ok(members.keys().cloned().collect())
+    }
+
+    async fn leave(&self, member: &str) -> Result<(), SeamError> {
+        lock(&self.members).remove(member);
+        Ok(())
     }
 
     async fn renew(&self, lease: &Lease, ttl: Duration) -> Result<bool, SeamError> {

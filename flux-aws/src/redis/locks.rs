@@ -1,6 +1,6 @@
 //! Leases: a key each, with its owner as the value and its end as the expiry.
 //! All keys of a lease are looked at and written by one script, so by nobody
-//! else in between.
+//! else in between. Members are a sorted set, by the ends of their times.
 
 use std::fmt;
 use std::time::Duration;
@@ -61,6 +61,17 @@ for _, key in ipairs(KEYS) do
 end
 return lost";
 
+/// Counts a member until its time, by the clock of Redis, forgets those whose time is over,
+/// and tells all who are counted. The key lasts as long as the last of them.
+const JOIN: &str = "
+local time = redis.call('TIME')
+local now = time[1] * 1000 + math.floor(time[2] / 1000)
+redis.call('ZREMRANGEBYSCORE', KEYS[1], '-inf', now)
+redis.call('ZADD', KEYS[1], now + ARGV[2], ARGV[1])
+local last = redis.call('ZRANGE', KEYS[1], -1, -1, 'WITHSCORES')
+redis.call('PEXPIREAT', KEYS[1], last[2])
+return redis.call('ZRANGE', KEYS[1], 0, -1)";
+
 /// A [`LockManager`] over Redis: see [`Redis::locks`].
 ///
 /// A lease is as good as the Redis that keeps it. One that is wiped, or that
@@ -72,13 +83,18 @@ pub struct RedisLocks {
     acquire_free: Script,
     renew: Script,
     release: Script,
+    join: Script,
 }
 
 impl RedisLocks {
     pub(super) fn new(redis: Redis) -> Self {
-        let [acquire, acquire_free, renew, release] =
-            [ACQUIRE, ACQUIRE_FREE, RENEW, RELEASE].map(Script::new);
-        Self { redis, acquire, acquire_free, renew, release }
+        let [acquire, acquire_free, renew, release, join] =
+            [ACQUIRE, ACQUIRE_FREE, RENEW, RELEASE, JOIN].map(Script::new);
+        Self { redis, acquire, acquire_free, renew, release, join }
+    }
+
+    fn members(&self) -> String {
+        format!("flux:members:{{{}}}", self.redis.prefix)
     }
 
     fn names(&self, keys: &[ItemId]) -> Vec<String> {
@@ -87,6 +103,7 @@ impl RedisLocks {
     }
 }
 
+#[deny(clippy::missing_trait_methods)]
 #[async_trait]
 impl LockManager for RedisLocks {
     /// Polls while somebody else holds a key. A lease whose grant was never
@@ -133,6 +150,17 @@ impl LockManager for RedisLocks {
         let keys: Vec<ItemId> =
             ours.into_iter().filter_map(|at| keys.get(at.wrapping_sub(1)).cloned()).collect();
         Ok((!keys.is_empty()).then(|| Lease::new(keys, owner)))
+    }
+
+    async fn join(&self, member: &str, ttl: Duration) -> Result<Vec<String>, SeamError> {
+        let script = (&self.join, JOIN);
+        self.redis.link.script(script, &[self.members()], &[member, &millis(ttl)]).await
+    }
+
+    async fn leave(&self, member: &str) -> Result<(), SeamError> {
+        let mut leave = redis::cmd("ZREM");
+        leave.arg(self.members()).arg(member);
+        self.redis.link.command::<i64>("ZREM", &leave).await.map(drop)
     }
 
     async fn renew(&self, lease: &Lease, ttl: Duration) -> Result<bool, SeamError> {

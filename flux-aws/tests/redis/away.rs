@@ -76,6 +76,10 @@ async fn fails_fast(locks: &impl LockManager) {
     for _ in 0..100 {
         let answer = locks.acquire(&[item("a")], LONG, LONG).await;
         assert!(matches!(answer, Err(SeamError::Unavailable { .. })), "{answer:?}");
+        let answer = locks.join("worker", LONG).await;
+        assert!(matches!(answer, Err(SeamError::Unavailable { .. })), "{answer:?}");
+        let answer = locks.leave("worker").await;
+        assert!(matches!(answer, Err(SeamError::Unavailable { .. })), "{answer:?}");
     }
     assert!(since.elapsed() < SOON * 10, "100 calls took {:?}", since.elapsed());
 }
@@ -150,6 +154,27 @@ async fn wiped() {
     let next = locks.acquire(&[item("b")], LONG, NONE).await.expect("up").expect("free");
     locks.release(&lease).await.expect("up");
     assert!(locks.renew(&next, LONG).await.expect("up"), "the late one took nothing");
+}
+
+#[tokio::test]
+async fn members_are_counted_anew_when_wiped_and_leave_nothing_behind() {
+    let server = Server::start().await;
+    let prefix = prefix();
+    let locks = open(&server.url(), &prefix).locks();
+    locks.join("one", LONG).await.expect("up");
+    assert_eq!(locks.join("other", SOON).await.expect("up").len(), 2);
+    let key = format!("flux:members:{{{prefix}}}");
+    let redis::Value::Int(lasts) = server.ask(&["PTTL", &key]).await else { panic!("a number") };
+    // As long as the last of them, and not as long as the newest.
+    let long = LONG.as_millis() as i64;
+    assert!((1_000..=long).contains(&lasts), "{lasts} ms");
+
+    server.ask(&["FLUSHALL"]).await;
+    assert_eq!(locks.join("one", LONG).await.expect("up"), ["one"]);
+    assert_eq!(locks.join("other", LONG).await.expect("up").len(), 2);
+    locks.leave("one").await.expect("up");
+    locks.leave("other").await.expect("up");
+    assert_eq!(server.ask(&["EXISTS", &key]).await, redis::Value::Int(0));
 }
 
 #[tokio::test]

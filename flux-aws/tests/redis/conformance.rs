@@ -161,6 +161,8 @@ tests! {
     only_what_is_ours_is_released,
     a_lost_lease_is_reported,
     a_crowd_takes_turns,
+    members_are_those_who_joined_and_did_not_leave,
+    a_member_that_is_not_renewed_is_forgotten,
 }
 
 tests! {

@@ -79,12 +79,12 @@ impl Server {
     }
 
     /// Asks the server itself, by a connection of the test's own.
-    pub(crate) async fn ask(&self, command: &[&str]) {
+    pub(crate) async fn ask(&self, command: &[&str]) -> redis::Value {
         let client = redis::Client::open(self.url()).expect("a URL");
         let mut connection =
             client.get_multiplexed_async_connection().await.expect("the server is there");
         let mut asked = redis::cmd(command[0]);
-        asked.arg(&command[1..]).exec_async(&mut connection).await.expect("an answer");
+        asked.arg(&command[1..]).query_async(&mut connection).await.expect("an answer")
     }
 }
 

@@ -38,6 +38,8 @@ where
             only_what_is_ours_is_released,
             a_lost_lease_is_reported,
             a_crowd_takes_turns,
+            members_are_those_who_joined_and_did_not_leave,
+            a_member_that_is_not_renewed_is_forgotten,
         }
     }
 }
@@ -310,4 +312,67 @@ where
         result.map_err(|error| Failure::new(error.to_string()))??;
     }
     Ok(())
+}
+
+async fn members<L>(locks: &L, member: &str, ttl: Duration) -> Checked<Vec<String>>
+where
+    L: LockManager + ?Sized,
+{
+    let mut members = locks.join(member, ttl).await?;
+    members.sort();
+    Ok(members)
+}
+
+async fn members_are_those_who_joined_and_did_not_leave<L>((locks, _): Subject<L>) -> Checked
+where
+    L: LockManager + ?Sized,
+{
+    let expect = |what, members: Vec<String>, expected: &[&str]| {
+        same(what, &members, &expected.iter().map(ToString::to_string).collect())
+    };
+    expect("members, of whom the first joined", members(&*locks, "b", LONG).await?, &["b"])?;
+    expect("members, joined by another", members(&*locks, "a", LONG).await?, &["a", "b"])?;
+    expect("members after a renewal", members(&*locks, "b", LONG).await?, &["a", "b"])?;
+    locks.leave("b").await?;
+    locks.leave("b").await?;
+    locks.leave("a stranger").await?;
+    expect("members, left by one", members(&*locks, "a", LONG).await?, &["a"])?;
+    expect("members, joined again", members(&*locks, "b", LONG).await?, &["a", "b"])?;
+    // Nor are they in the way of leases, or leases in theirs.
+    take(&*locks, &["a"], LONG, NONE).await?;
+    Ok(())
+}
+
+async fn a_member_that_is_not_renewed_is_forgotten<L>((locks, ttl): Subject<L>) -> Checked
+where
+    L: LockManager + ?Sized,
+{
+    // A machine that sleeps past the end can't tell; it tries again.
+    for name in ["a", "b", "c", "d", "e"] {
+        let (mut renewed, mut late) = (Instant::now(), false);
+        for _ in 0..3 {
+            renewed = Instant::now();
+            members(&*locks, name, ttl).await?;
+            sleep(ttl * 5 / 8).await;
+            let counted = members(&*locks, "another", LONG).await?.iter().any(|m| m == name);
+            late = late || renewed.elapsed() >= ttl;
+            ensure!(counted || late, "a member was forgotten before its time");
+        }
+        if late {
+            continue;
+        }
+        while members(&*locks, "another", LONG).await?.iter().any(|m| m == name) {
+            let age = renewed.elapsed();
+            ensure!(age < ttl + PATIENCE, "a member for {ttl:?} is one after {age:?}");
+            sleep(ttl / 8).await;
+        }
+        let age = renewed.elapsed();
+        ensure!(age >= ttl * 3 / 4, "a member for {ttl:?} was forgotten after {age:?}");
+        return same(
+            "who stayed",
+            &members(&*locks, "another", LONG).await?,
+            &vec!["another".to_owned()],
+        );
+    }
+    Err(Failure::new("the machine was too slow for this membership; give a longer one"))
 }

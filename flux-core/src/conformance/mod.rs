@@ -111,6 +111,8 @@
 //! | renew does nothing | `a_renewed_lease_lasts` |
 //! | renew is always true, or takes over | `a_lost_lease_is_reported` |
 //! | release frees what is others', or nothing | `only_what_is_ours_is_released` |
+//! | members don't see each other, or stay when they left | `members_are_those_who_joined_and_did_not_leave` |
+//! | a membership has no end, or is not renewed | `a_member_that_is_not_renewed_is_forgotten` |
 //! | nothing is published, or without availability | `outcomes_arrive_as_they_were_sent` |
 //! | publishing to nobody is an error | `publishing_to_nobody_is_no_error` |
 //!
