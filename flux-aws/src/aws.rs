@@ -79,17 +79,20 @@ where
     SeamError::broken(service, reason).with_source(error)
 }
 
-/// Error codes by which AWS refuses a call for the moment, without effect.
-fn is_throttle(code: &str) -> bool {
-    matches!(
-        code,
-        "LimitExceededException"
-            | "OverLimit"
-            | "ProvisionedThroughputExceededException"
-            | "RequestLimitExceeded"
-            | "RequestThrottled"
-            | "Throttling"
-            | "ThrottlingException"
-            | "TransactionConflictException"
-    )
+/// Whether AWS refuses a call for the moment, without effect, by this error code: the
+/// service itself, or a customer's key, whose throttling each service words in its own
+/// way (`KmsThrottled` and `KMS.ThrottlingException` of SQS, `KMSThrottlingException`).
+pub(crate) fn is_throttle(code: &str) -> bool {
+    code.contains("Throttl")
+        || matches!(
+            code,
+            "LimitExceededException"
+                | "OverLimit"
+                | "ProvisionedThroughputExceeded"
+                | "ProvisionedThroughputExceededException"
+                | "RequestLimitExceeded"
+                | "TooManyRequestsException"
+                | "TransactionConflict"
+                | "TransactionConflictException"
+        )
 }

@@ -21,6 +21,7 @@ use super::draft::{Draft, StockChange, Target, named_once};
 use super::hoarding::Buyers;
 use super::rows::{Key, Row, SERVICE, get_number};
 use super::stock_row::{Known, StockRow};
+use super::stripes::Rebalanced;
 use super::table::{Transacted, in_order};
 
 /// Actions in one transaction; DynamoDB takes no more.
@@ -53,10 +54,15 @@ impl DynamoStore {
             }
             outcomes[number] = outcome;
         }
-        // Commits that found too little on their stripe take from all of them.
+        // Commits that found too little on their stripe go to the fullest.
         left.sort_unstable();
         for number in left {
-            outcomes[number] = self.commit_one(&commits[number], None).await.transpose();
+            let commit = &commits[number];
+            let outcome = match self.spread_again(commit).await {
+                Ok(()) => self.commit_one(commit, None).await,
+                Err(error) => Err(error),
+            };
+            outcomes[number] = outcome.transpose();
         }
         settle(outcomes)
     }
@@ -141,10 +147,13 @@ impl DynamoStore {
                 Ok(draft) => draft,
                 Err(Refusal::Overtaken(_)) if stripe.is_some() => return Ok(None),
                 Err(Refusal::Overtaken(items)) => {
-                    if fresh && !self.consolidate_stripes(&items, &known).await? {
-                        return Ok(Some(CommitOutcome::Fenced(items)));
+                    match self.rebalance(commit, &items, &known).await? {
+                        Rebalanced::Moved => fresh = false,
+                        Rebalanced::NoMove if fresh => {
+                            return Ok(Some(CommitOutcome::Fenced(items)));
+                        }
+                        Rebalanced::NoMove | Rebalanced::Stale => fresh = true,
                     }
-                    fresh = true;
                     continue;
                 }
                 Err(Refusal::Conflict { over_cap, .. }) if !over_cap.is_empty() => {
@@ -189,6 +198,17 @@ impl DynamoStore {
         // Somebody writes the same stock rows under the same token all the time.
         let items = commit.claims.iter().map(|(item, _)| item.clone()).collect();
         Ok(Some(CommitOutcome::Fenced(items)))
+    }
+
+    /// Spreads the stock of a commit's items again if some stripes have far less than
+    /// others.
+    async fn spread_again(&self, commit: &Commit) -> Result<(), SeamError> {
+        if let Ok(known) = self.known(commit, false).await? {
+            let items: Vec<ItemId> = commit.claims.iter().map(|(item, _)| item.clone()).collect();
+            // Whatever came of it, the commit looks for itself.
+            self.rebalance(commit, &items, &known).await?;
+        }
+        Ok(())
     }
 
     /// The claimed items, or those whose token is not the newest.
@@ -313,30 +333,6 @@ impl DynamoStore {
         };
         let refusal = judge(commit, now, named_once(), live, None);
         Ok(refusal.expect_err("a gain above the cap is refused whatever is live").into())
-    }
-
-    /// Brings the stock of striped items together for a commit that needs more
-    /// than one stripe has. `false` when there is not so much in all.
-    async fn consolidate_stripes(
-        &self,
-        overtaken: &[ItemId],
-        known: &[Known],
-    ) -> Result<bool, SeamError> {
-        let mut moved = false;
-        for known in known.iter().filter(|known| overtaken.contains(&known.head.id)) {
-            let most = known.stock_rows.iter().map(|stock_row| stock_row.stock.available()).max();
-            if known.stock().available() <= most.unwrap_or(0) {
-                return Ok(false);
-            }
-            let actions = super::draft::consolidating(&self.table.name, known);
-            match self.table.transact(actions).await? {
-                Transacted::Applied => moved = true,
-                // The next look tells what became of it.
-                Transacted::Cancelled(_) | Transacted::Unknown(_) => {}
-            }
-            self.forget(&known.head.id);
-        }
-        Ok(moved)
     }
 }
 

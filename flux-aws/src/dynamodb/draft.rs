@@ -7,7 +7,7 @@ use std::collections::{BTreeMap, HashSet};
 use std::time::Duration;
 
 use aws_sdk_dynamodb::types::{Put, TransactWriteItem};
-use flux_core::protocol::{Changes, Commit, Expect, Gain, OrderWrite, Refusal, Stock, judge};
+use flux_core::protocol::{Changes, Commit, Expect, Gain, OrderWrite, Refusal, judge};
 use flux_core::{BuyerId, ItemId, OrderId};
 use uuid::Uuid;
 
@@ -165,21 +165,4 @@ impl<'c> Draft<'c> {
 pub(super) fn named_once<'c>() -> impl FnMut(&'c OrderWrite) -> bool {
     let mut named = HashSet::new();
     move |write| named.insert(write.order.id)
-}
-
-/// Brings the whole stock of a striped item to its fullest stripe.
-pub(super) fn consolidating(table: &str, known: &Known) -> Vec<TransactWriteItem> {
-    let fullest = known.fullest();
-    let all = known.stock().available();
-    let mut actions = Vec::new();
-    for (stripe, before) in known.stock_rows.iter().enumerate() {
-        let available = if stripe == fullest { all } else { 0 };
-        if before.stock.available() != available {
-            let mut after = before.clone();
-            after.stock = Stock::Pool { available };
-            after.revision += 1;
-            actions.push(write_stock_row(table, &known.head.id, stripe, before, &after));
-        }
-    }
-    actions
 }

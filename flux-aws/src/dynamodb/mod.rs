@@ -15,6 +15,7 @@ mod rows;
 mod service_clock;
 mod stock_row;
 mod store;
+mod stripes;
 mod table;
 
 use std::sync::{Arc, Mutex};

@@ -342,10 +342,7 @@ fn judge_reasons(reasons: &[CancellationReason]) -> Judged {
         match reason.code().unwrap_or("None") {
             "None" => {}
             "ConditionalCheckFailed" => failed = true,
-            "TransactionConflict"
-            | "ProvisionedThroughputExceeded"
-            | "ThrottlingError"
-            | "RequestLimitExceeded" => later = true,
+            code if aws::is_throttle(code) => later = true,
             // ValidationError, ItemCollectionSizeLimitExceeded, and what is new.
             code => {
                 let message = reason.message().unwrap_or("no message");

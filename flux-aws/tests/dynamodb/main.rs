@@ -33,6 +33,10 @@
 //! | payments refused although some of the call were taken | `payments_of_one_call_are_not_said_to_be_refused_when_some_were_taken` |
 //! | keys, or rows, that a batch left out are forgotten | `keys_and_rows_that_a_batch_left_out_are_asked_again` |
 //! | a read that may lag | `every_read_is_consistent_but_those_of_the_index` |
+//! | what was needed of several stripes leaves all units on one | `after_an_order_larger_than_a_stripe_…`, `a_stock_that_was_left_on_one_stripe_…` |
+//! | units move for a commit that can't be had | `an_order_larger_than_everything_…` |
+//! | units move without a look at `revision` | `of_two_orders_larger_than_a_stripe_…` |
+//! | a throttle of the key in KMS is taken for final | `what_passes_is_tried_again` |
 //! | what found too little on its stripe is given up, or stripes are never brought together | `the_rest_is_brought_together_…`; the sale of `four_engines_…` never ends |
 //! | the dates of answers are not read, or a clock that is off ends holds | the two of `a_worker_whose_clock_is_…` |
 //! | a payment ignores the end of the hold, or the state | conformance: `a_payment_is_ruled_on_by_the_orders_state` and 2 more |

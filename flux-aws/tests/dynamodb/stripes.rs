@@ -5,11 +5,14 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::Duration;
 
+use aws_sdk_dynamodb::Client;
+use aws_sdk_dynamodb::types::AttributeValue;
 use flux_aws::bill::Meter;
+use flux_aws::dynamodb::DynamoStore;
 use flux_core::Order;
 use flux_core::OrderStatus;
 use flux_core::conformance::history::Demand;
-use flux_core::protocol::CommitOutcome;
+use flux_core::protocol::{Claim, CommitOutcome};
 use flux_core::seams::InventoryStore;
 use tokio::sync::watch;
 use tokio::task::JoinSet;
@@ -73,6 +76,131 @@ async fn the_rest_is_brought_together_for_whoever_wants_more_than_a_stripe_has()
     assert_eq!(claimed.stock.available(), 6);
     apply(&store, &[&claimed], vec![new(&held(&order(9, "nine", &[units("a", 6)])))]).await;
     assert_eq!(available(&store, "a").await, 0);
+}
+
+/// A store with 4,000 units of "a" on eight stripes, and its rows.
+async fn eight_times_500(decide: impl Fn(&str, &str) -> Fate + Send + Sync + 'static) -> Striped {
+    let (client, table, meter) = (client().await, table_name(), Meter::default());
+    let store = store(&wired(&client, decide), &table, 8, &meter).await;
+    store.create_table().await.expect("made");
+    store.put_item(&pool("a", 4_000)).await.expect("put");
+    Striped { client, table, store }
+}
+
+struct Striped {
+    client: Client,
+    table: String,
+    store: Arc<DynamoStore>,
+}
+
+impl Striped {
+    fn row(stripe: usize) -> [(String, AttributeValue); 2] {
+        let pk = if stripe == 0 { "item a".to_owned() } else { format!("stripe {stripe} a") };
+        [("pk".into(), AttributeValue::S(pk)), ("sk".into(), AttributeValue::S("shelf".into()))]
+    }
+
+    /// The units of each stripe.
+    async fn spread(&self) -> Vec<u32> {
+        let mut units = Vec::new();
+        for stripe in 0..8 {
+            let get = self.client.get_item().table_name(&self.table).consistent_read(true);
+            let row = get.set_key(Some(Self::row(stripe).into())).send().await.expect("read");
+            let row = row.item.expect("it is there");
+            units.push(row["available"].as_n().expect("a number").parse().expect("units"));
+        }
+        units
+    }
+
+    /// Leaves all units on the last stripe.
+    async fn gather(&self, units: u32) {
+        for stripe in 0..8 {
+            let units = if stripe == 7 { units } else { 0 };
+            let set = self.client.update_item().table_name(&self.table);
+            let set = set.set_key(Some(Self::row(stripe).into()));
+            let set = set.update_expression("SET available = :units");
+            let units = AttributeValue::N(units.to_string());
+            set.expression_attribute_values(":units", units).send().await.expect("set");
+        }
+    }
+
+    async fn sell(&self, claimed: &Claim, n: usize, quantity: u64) -> CommitOutcome {
+        let order = held(&order(n, &format!("buyer-{n}"), &[units("a", quantity)]));
+        let commit = commit(&[claimed], vec![new(&order)]);
+        self.store.commit(&[commit]).await.expect("told").remove(0)
+    }
+}
+
+#[tokio::test]
+async fn after_an_order_larger_than_a_stripe_the_others_go_on_selling() {
+    let writes = Arc::new(AtomicUsize::new(0));
+    let count = Arc::clone(&writes);
+    let sale = eight_times_500(move |operation, body| {
+        if operation == "TransactWriteItems" && body.contains(":was_revision") {
+            count.fetch_add(body.matches(":was_revision\":").count(), Ordering::SeqCst);
+        }
+        Fate::Well
+    })
+    .await;
+    let claimed = claim(&sale.store, "a").await;
+    assert_eq!(sale.sell(&claimed, 1, 501).await, CommitOutcome::Applied);
+    let spread = sale.spread().await;
+    assert_eq!(spread.iter().sum::<u32>(), 3_499, "{spread:?}");
+    assert!(spread.iter().all(|units| *units >= 200), "{spread:?}");
+    let written = writes.load(Ordering::SeqCst);
+    assert!(written <= 4, "three rows to bring a share, and one to sell it: {written}");
+    // As many commits at once as there are stripes, each of a unit for a hundred.
+    let commits = (0..8).map(|part| {
+        let orders = (0..90).map(|n| new(&held(&single(1_000 + part * 100 + n, "a"))));
+        commit(&[&claimed], orders.collect())
+    });
+    let outcomes = sale.store.commit(&commits.collect::<Vec<_>>()).await.expect("told");
+    assert!(outcomes.iter().all(|o| *o == CommitOutcome::Applied), "{outcomes:?}");
+    let spread = sale.spread().await;
+    assert_eq!(spread.iter().sum::<u32>(), 3_499 - 8 * 90, "{spread:?}");
+}
+
+#[tokio::test]
+async fn of_two_orders_larger_than_a_stripe_at_once_nothing_is_oversold() {
+    let sale = eight_times_500(|_, _| Fate::Well).await;
+    let mut sold = 0;
+    for round in 0..4 {
+        let claimed = claim(&sale.store, "a").await;
+        let two = (0..2).map(|n| sale.sell(&claimed, round * 2 + n, 700));
+        let outcomes = futures_util::future::join_all(two).await;
+        for outcome in &outcomes {
+            match outcome {
+                CommitOutcome::Applied => sold += 700,
+                other => assert!(matches!(other, CommitOutcome::Fenced(_)), "{outcomes:?}"),
+            }
+        }
+        assert_eq!(sale.spread().await.iter().sum::<u32>(), 4_000 - sold);
+    }
+    assert_eq!(sold, 3_500, "five times 700, and not a sixth time");
+}
+
+#[tokio::test]
+async fn an_order_larger_than_everything_is_refused_and_moves_nothing() {
+    let sale = eight_times_500(|_, _| Fate::Well).await;
+    let claimed = claim(&sale.store, "a").await;
+    let orders = (0..5).map(|n| order(n, &format!("buyer-{n}"), &[units("a", 801)]));
+    let commit = commit(&[&claimed], orders.map(|order| new(&held(&order))).collect());
+    let outcome = sale.store.commit(&[commit]).await.expect("told");
+    assert!(matches!(outcome[..], [CommitOutcome::Fenced(_)]), "{outcome:?}");
+    assert_eq!(sale.spread().await, [500; 8]);
+}
+
+#[tokio::test]
+async fn a_stock_that_was_left_on_one_stripe_is_spread_again() {
+    let sale = eight_times_500(|_, _| Fate::Well).await;
+    sale.gather(3_499).await;
+    let claimed = claim(&sale.store, "a").await;
+    let sell = |n: usize| commit(&[&claimed], vec![new(&held(&single(n, "a")))]);
+    let commits: Vec<_> = (0..8).map(sell).collect();
+    let outcomes = sale.store.commit(&commits).await.expect("told");
+    assert!(outcomes.iter().all(|o| *o == CommitOutcome::Applied), "{outcomes:?}");
+    let spread = sale.spread().await;
+    assert_eq!(spread.iter().sum::<u32>(), 3_491, "{spread:?}");
+    assert!(spread.iter().all(|units| *units >= 200), "{spread:?}");
 }
 
 #[tokio::test]
