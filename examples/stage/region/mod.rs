@@ -101,6 +101,9 @@ pub struct Decided {
     pub after: Duration,
 }
 
+/// The turns of those who write one row.
+type Turns = Arc<tokio::sync::Mutex<()>>;
+
 /// The services of a region.
 pub struct Region {
     times: Times,
@@ -111,7 +114,7 @@ pub struct Region {
     backend: Backend,
     clock: Arc<TokioClock>,
     /// Taken by whoever writes a stock row: that of an item, by the number of its stripe.
-    stock_rows: Mutex<HashMap<(ItemId, usize), Arc<tokio::sync::Mutex<()>>>>,
+    stock_rows: Mutex<HashMap<(ItemId, usize), Turns>>,
     counts: [AtomicU64; 3],
     decided: Mutex<Vec<Decided>>,
 }
@@ -166,7 +169,7 @@ impl Region {
         self.decided.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    fn stock_row(&self, item: &ItemId, stripe: usize) -> Arc<tokio::sync::Mutex<()>> {
+    fn stock_row(&self, item: &ItemId, stripe: usize) -> Turns {
         let mut rows = self.stock_rows.lock().unwrap_or_else(PoisonError::into_inner);
         Arc::clone(rows.entry((item.clone(), stripe)).or_default())
     }
