@@ -1,12 +1,14 @@
 //! The demand for the items of a region, the same for the same seed.
 
-use flux_core::{ItemSpec, Line, Lines, Order, OrderId, Timestamp};
+use flux_core::{ItemId, ItemSpec, Line, Lines, Order, OrderId, Timestamp};
 use rand::rngs::StdRng;
 use rand::{RngExt, SeedableRng};
 use uuid::Uuid;
 
 /// Units of each item: more than anybody will ask for.
 const CAPACITY: u64 = 10_000_000;
+/// The beginning of every item's name.
+const NAME: &str = "item-";
 
 /// Orders for one unit of an item, or of two items.
 #[derive(Debug)]
@@ -32,7 +34,7 @@ impl Demand {
             })
             .collect();
         up_to.iter_mut().for_each(|share| *share /= sum);
-        let items = (0..items).map(|n| format!("item-{n:04}")).collect();
+        let items = (0..items).map(|n| format!("{NAME}{n:04}")).collect();
         Self { items, up_to, pairs, dice: StdRng::seed_from_u64(seed), made: 0 }
     }
 
@@ -64,4 +66,13 @@ impl Demand {
         let at: f64 = self.dice.random();
         self.up_to.partition_point(|share| *share < at).min(self.items.len() - 1)
     }
+}
+
+/// The number of an item, from 0: the smaller, the more it is asked for.
+///
+/// # Panics
+/// When it is none of a region's items.
+pub fn number(item: &ItemId) -> usize {
+    let of = |item: &str| item.strip_prefix(NAME)?.parse().ok();
+    of(item.as_str()).expect("the items are named by their numbers")
 }

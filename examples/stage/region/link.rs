@@ -1,5 +1,6 @@
 //! The way of one worker to the services.
 
+use std::future::pending;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
@@ -17,19 +18,23 @@ use super::store::RegionStore;
 #[derive(Clone)]
 pub struct Link {
     pub(super) region: Arc<Region>,
+    pub(super) worker: usize,
     pub(super) transactions: Arc<Semaphore>,
     pub(super) claims: Arc<Semaphore>,
     frozen: watch::Sender<bool>,
+    dead: watch::Sender<bool>,
     locks_away: Arc<AtomicBool>,
 }
 
 impl Link {
-    pub(super) fn new(region: Arc<Region>) -> Self {
+    pub(super) fn new(region: Arc<Region>, worker: usize) -> Self {
         Self {
             transactions: Arc::new(Semaphore::new(region.at_once)),
             claims: Arc::new(Semaphore::new(region.at_once)),
             region,
+            worker,
             frozen: watch::Sender::new(false),
+            dead: watch::Sender::new(false),
             locks_away: Arc::default(),
         }
     }
@@ -41,8 +46,13 @@ impl Link {
         Backend { store, ..near }.layered(self.clone())
     }
 
+    /// Kills the worker: the calls that it has on their way end where they are, and it
+    /// makes no more.
+    pub fn kill(&self) {
+        self.dead.send_replace(true);
+    }
+
     /// Stops the worker between any two steps, from its next call or answer on.
-    /// One that never thaws is as good as killed.
     pub fn freeze(&self) {
         self.frozen.send_replace(true);
     }
@@ -58,9 +68,24 @@ impl Link {
     }
 
     /// Waits while the worker is frozen.
-    pub(super) async fn thawed(&self) {
+    async fn thawed(&self) {
         let mut frozen = self.frozen.subscribe();
         let _ = frozen.wait_for(|frozen| !*frozen).await;
+    }
+
+    /// Waits until the worker is killed.
+    async fn died(&self) {
+        let _ = self.dead.subscribe().wait_for(|dead| *dead).await;
+    }
+
+    /// Makes a call that takes so long, half of it until it arrives.
+    async fn call<T>(&self, time: Duration, run: impl Future<Output = T>) -> T {
+        self.thawed().await;
+        sleep(time / 2).await;
+        let answer = run.await;
+        sleep(time / 2).await;
+        self.thawed().await;
+        answer
     }
 }
 
@@ -71,11 +96,7 @@ impl Layer for Link {
         F: Fn() -> Fut + Send + Sync,
         Fut: Future<Output = Result<T, SeamError>> + Send,
     {
-        self.thawed().await;
         let (times, service) = (&self.region.times, call.operation.service());
-        if service == Service::Locks && self.locks_away.load(Ordering::Relaxed) {
-            return Err(SeamError::unavailable("the lock service"));
-        }
         let time = match (service, call.operation) {
             (Service::Queue, _) => times.queue,
             (Service::Locks | Service::Bus, _) => times.lock,
@@ -83,10 +104,17 @@ impl Layer for Link {
             (Service::Store, Operation::Claim | Operation::Commit) => Duration::ZERO,
             (Service::Store, _) => times.read,
         };
-        sleep(time / 2).await;
-        let answer = run().await;
-        sleep(time / 2).await;
-        self.thawed().await;
-        answer
+        let are_away = service == Service::Locks && self.locks_away.load(Ordering::Relaxed);
+        let run = async {
+            match are_away {
+                true => Err(SeamError::unavailable("the lock service")),
+                false => run().await,
+            }
+        };
+        tokio::select! {
+            biased;
+            () = self.died() => pending().await,
+            answer = self.call(time, run) => answer,
+        }
     }
 }

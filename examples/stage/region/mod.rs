@@ -9,10 +9,13 @@
 
 mod demand;
 mod link;
+mod market;
 mod rush;
+mod steady;
 mod store;
 
 use std::collections::HashMap;
+use std::ops::Sub;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
@@ -22,9 +25,11 @@ use flux_core::protocol::Commit;
 use flux_core::{Backend, ItemId, OrderId, Timestamp};
 use tokio::time::Instant;
 
-pub use demand::Demand;
+pub use demand::{Demand, number};
 pub use link::Link;
+pub use market::Market;
 pub use rush::{Figures, Rush};
+pub use steady::{Course, Steady, Takeover, Trouble, Waits};
 
 /// The times that calls of the services take, from the call to its answer.
 #[derive(Debug, Clone, Copy)]
@@ -61,9 +66,31 @@ pub struct Counts {
     pub orders: u64,
 }
 
+impl Sub for Counts {
+    type Output = Self;
+
+    fn sub(self, earlier: Self) -> Self {
+        Self {
+            claims: self.claims - earlier.claims,
+            commits: self.commits - earlier.commits,
+            refused: self.refused - earlier.refused,
+            orders: self.orders - earlier.orders,
+        }
+    }
+}
+
+impl Counts {
+    /// Claims for 1,000 orders.
+    pub fn claims_per_1000(&self) -> f64 {
+        self.claims as f64 * 1e3 / self.orders.max(1) as f64
+    }
+}
+
 /// A decision, as the model saw it.
 #[derive(Debug, Clone)]
 pub struct Decided {
+    /// The number of the worker that made it.
+    pub worker: usize,
     /// The order.
     pub order: OrderId,
     /// Its first item.
@@ -74,23 +101,28 @@ pub struct Decided {
     pub after: Duration,
 }
 
+/// The turns of those who write one row.
+type Turns = Arc<tokio::sync::Mutex<()>>;
+
 /// The services of a region.
 pub struct Region {
     times: Times,
     /// Transactions, and claims, that one worker has on their way at once.
     at_once: usize,
+    /// Rows over which the stock of each item is spread.
+    stripes: usize,
     backend: Backend,
     clock: Arc<TokioClock>,
-    /// Taken by whoever writes an item.
-    items: Mutex<HashMap<ItemId, Arc<tokio::sync::Mutex<()>>>>,
+    /// Taken by whoever writes a stock row: that of an item, by the number of its stripe.
+    stock_rows: Mutex<HashMap<(ItemId, usize), Turns>>,
     counts: [AtomicU64; 3],
     decided: Mutex<Vec<Decided>>,
 }
 
 impl Region {
-    /// A region in which a worker has `at_once` transactions on their way. Must be
-    /// called within a runtime whose clock is paused.
-    pub fn new(times: Times, at_once: usize, partitions: usize) -> Arc<Self> {
+    /// The region of a market. Must be called within a runtime whose clock is paused.
+    pub fn new(market: &Market) -> Arc<Self> {
+        let Market { times, at_once, partitions, stripes, .. } = *market;
         let clock = Arc::new(TokioClock::starting_at(Timestamp::from_millis(1_700_000_000_000)));
         let dating: Arc<dyn Clock> = Arc::clone(&clock) as _;
         let memory = || {
@@ -101,9 +133,10 @@ impl Region {
         Arc::new(Self {
             times,
             at_once,
+            stripes,
             backend,
             clock,
-            items: Mutex::default(),
+            stock_rows: Mutex::default(),
             counts: Default::default(),
             decided: Mutex::default(),
         })
@@ -120,8 +153,8 @@ impl Region {
     }
 
     /// The services as a new worker sees them.
-    pub fn link(self: &Arc<Self>) -> Link {
-        Link::new(Arc::clone(self))
+    pub fn link(self: &Arc<Self>, worker: usize) -> Link {
+        Link::new(Arc::clone(self), worker)
     }
 
     /// What was asked of the store until now.
@@ -136,22 +169,23 @@ impl Region {
         self.decided.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    fn item(&self, item: &ItemId) -> Arc<tokio::sync::Mutex<()>> {
-        let mut items = self.items.lock().unwrap_or_else(PoisonError::into_inner);
-        Arc::clone(items.entry(item.clone()).or_default())
+    fn stock_row(&self, item: &ItemId, stripe: usize) -> Turns {
+        let mut rows = self.stock_rows.lock().unwrap_or_else(PoisonError::into_inner);
+        Arc::clone(rows.entry((item.clone(), stripe)).or_default())
     }
 
-    fn note_claims(&self, count: usize) {
-        self.counts[0].fetch_add(count as u64, Ordering::Relaxed);
+    fn note_claim(&self) {
+        self.counts[0].fetch_add(1, Ordering::Relaxed);
     }
 
-    fn note_commit(&self, commit: &Commit, applied: bool) {
+    fn note_commit(&self, worker: usize, commit: &Commit, applied: bool) {
         self.counts[if applied { 1 } else { 2 }].fetch_add(1, Ordering::Relaxed);
         if !applied {
             return;
         }
         let (at, now) = (Instant::now(), self.clock.now());
         self.decided().extend(commit.writes.iter().map(|write| Decided {
+            worker,
             order: write.order.id,
             item: write.order.lines[0].item.clone(),
             at,

@@ -31,19 +31,37 @@ impl RegionStore {
         Self { near, link }
     }
 
-    async fn transact(&self, commit: &Commit) -> Answer<CommitOutcome> {
+    /// Claims an item: its first row, then the rows of its other stripes at once.
+    async fn claim_one(&self, item: &ItemId) -> Answer<Option<Claim>> {
+        let region = &self.link.region;
+        let _one = self.link.claims.acquire().await.expect("it is never closed");
+        let half = region.times.claim / 2;
+        sleep(half).await;
+        let mut claims = self.near.claim(std::slice::from_ref(item)).await?;
+        region.note_claim();
+        sleep(half).await;
+        if region.stripes > 1 {
+            sleep(region.times.claim).await;
+        }
+        Ok(claims.pop().flatten())
+    }
+
+    /// Commits on one item go to its stripes in turn; one on several items has the
+    /// first stripe of each.
+    async fn transact(&self, commit: &Commit, number: usize) -> Answer<CommitOutcome> {
         let region = &self.link.region;
         let _one = self.link.transactions.acquire().await.expect("it is never closed");
         // Always in the same order, lest two wait for each other.
         let mut items: Vec<&ItemId> = commit.claims.iter().map(|(item, _)| item).collect();
         items.sort_unstable();
+        let stripe = if items.len() == 1 { number % region.stripes } else { 0 };
         let mut alone = Vec::with_capacity(items.len());
         for item in items {
-            alone.push(region.item(item).lock_owned().await);
+            alone.push(region.stock_row(item, stripe).lock_owned().await);
         }
         sleep(region.times.commit / 2).await;
         let outcome = self.near.commit(std::slice::from_ref(commit)).await?.remove(0);
-        region.note_commit(commit, outcome == CommitOutcome::Applied);
+        region.note_commit(self.link.worker, commit, outcome == CommitOutcome::Applied);
         sleep(region.times.commit / 2).await;
         Ok(outcome)
     }
@@ -53,26 +71,19 @@ impl RegionStore {
 #[async_trait]
 impl InventoryStore for RegionStore {
     async fn claim(&self, items: &[ItemId]) -> Answer<Vec<Option<Claim>>> {
-        let region = &self.link.region;
-        let at_once = items.chunks(region.at_once).map(async |some| {
-            let _some = self.link.claims.acquire_many(some.len() as u32).await;
-            sleep(region.times.claim / 2).await;
-            let claims = self.near.claim(some).await;
-            region.note_claims(some.len());
-            sleep(region.times.claim / 2).await;
-            claims
-        });
-        let claims: Vec<_> = join_all(at_once).await.into_iter().collect::<Answer<_>>()?;
-        Ok(claims.concat())
+        let claims = join_all(items.iter().map(|item| self.claim_one(item))).await;
+        claims.into_iter().collect()
     }
     async fn commit(&self, commits: &[Commit]) -> Answer<Vec<CommitOutcome>> {
-        join_all(commits.iter().map(|commit| self.transact(commit))).await.into_iter().collect()
+        let transacted = (0..).zip(commits).map(|(number, commit)| self.transact(commit, number));
+        join_all(transacted).await.into_iter().collect()
     }
     async fn begin_commit(&self, commits: &[Commit]) -> Answer<Begun> {
         Ok(Begun::new(self.commit(commits).await?, Durable::now()))
     }
     fn commit_max(&self) -> CommitMax {
-        CommitMax::builder().parts(PARTS_MAX).bytes(BYTES_MAX).build()
+        let stripes = self.link.region.stripes;
+        CommitMax::builder().parts(PARTS_MAX).bytes(BYTES_MAX).side_by_side(stripes).build()
     }
     async fn put_item(&self, spec: &ItemSpec) -> Answer<PutOutcome> {
         self.near.put_item(spec).await
