@@ -3,20 +3,26 @@
 //! else in between. Members are a sorted set, by the ends of their times.
 
 use std::fmt;
+use std::sync::{Arc, OnceLock};
 use std::time::Duration;
 
 use async_trait::async_trait;
 use flux_core::ItemId;
 use flux_core::backoff::Backoff;
-use flux_core::seams::{Lease, LockManager, SeamError};
+use flux_core::seams::{Lease, LockManager, SeamError, WantedReceiver};
 use redis::Script;
+use tokio::sync::broadcast;
+use tokio::task::JoinSet;
 use tokio::time::{Instant, sleep};
 use uuid::Uuid;
 
 use super::Redis;
+use super::ear::{Ear, Heard, note_junk};
 
 /// Pauses between tries of a key that somebody else holds.
 const PAUSE: Backoff = Backoff::new(Duration::from_millis(5), Duration::from_millis(50));
+/// Calls for keys, kept for those who are slow to hear.
+const WANTED_KEPT: usize = 64;
 /// A lease that lasts longer is cut to this.
 const TTL_MAX: Duration = Duration::from_secs(365 * 24 * 3600);
 
@@ -30,16 +36,20 @@ end
 for _, key in ipairs(KEYS) do redis.call('SET', key, ARGV[1], 'PX', ARGV[2]) end
 return 1";
 
-/// Leases the keys that nobody else has, and tells them by their numbers.
+/// Leases the keys that nobody else has, and tells them by their numbers; the others'
+/// owners hear that they are wanted.
 const ACQUIRE_FREE: &str = "
-local ours = {}
+local ours, others = {}, {}
 for place, key in ipairs(KEYS) do
     local owner = redis.call('GET', key)
     if not owner or owner == ARGV[1] then
         redis.call('SET', key, ARGV[1], 'PX', ARGV[2])
         ours[#ours + 1] = place
+    else
+        others[#others + 1] = string.sub(key, ARGV[4] + 1)
     end
 end
+if #others > 0 then redis.call('PUBLISH', ARGV[3], table.concat(others, '\\n')) end
 return ours";
 
 /// Renews all keys or none, and tells how many are no longer ours.
@@ -84,22 +94,53 @@ pub struct RedisLocks {
     renew: Script,
     release: Script,
     join: Script,
+    /// Those who hear what is wanted here, and the task that listens, once there are any.
+    wanted: OnceLock<(broadcast::Sender<Arc<[ItemId]>>, JoinSet<()>)>,
 }
 
 impl RedisLocks {
     pub(super) fn new(redis: Redis) -> Self {
         let [acquire, acquire_free, renew, release, join] =
             [ACQUIRE, ACQUIRE_FREE, RENEW, RELEASE, JOIN].map(Script::new);
-        Self { redis, acquire, acquire_free, renew, release, join }
+        Self { redis, acquire, acquire_free, renew, release, join, wanted: OnceLock::new() }
     }
 
     fn members(&self) -> String {
         format!("flux:members:{{{}}}", self.redis.prefix)
     }
 
+    fn name(&self, key: &str) -> String {
+        format!("flux:lock:{{{}}}:{key}", self.redis.prefix)
+    }
+
     fn names(&self, keys: &[ItemId]) -> Vec<String> {
-        let prefix = &self.redis.prefix;
-        keys.iter().map(|key| format!("flux:lock:{{{prefix}}}:{}", key.as_str())).collect()
+        keys.iter().map(|key| self.name(key.as_str())).collect()
+    }
+
+    /// The channel by which those who have keys hear that others want them.
+    fn channel(&self) -> String {
+        format!("flux:wanted:{}", self.redis.prefix)
+    }
+}
+
+/// The keys that others want, by their names, a line each.
+struct Wanted(broadcast::Sender<Arc<[ItemId]>>);
+
+impl Heard for Wanted {
+    /// They ask again.
+    fn missed(&self) {}
+
+    fn hear(&self, message: &[u8]) {
+        let keys = std::str::from_utf8(message)
+            .ok()
+            .and_then(|lines| lines.lines().map(|line| ItemId::new(line).ok()).collect());
+        match keys {
+            Some(keys) => {
+                // An error says that nobody listens any more.
+                let _ = self.0.send(keys);
+            }
+            None => note_junk(message),
+        }
     }
 }
 
@@ -145,11 +186,30 @@ impl LockManager for RedisLocks {
         keys.dedup();
         let (names, owner, ttl) = (self.names(&keys), Uuid::now_v7().to_string(), millis(ttl));
         let script = (&self.acquire_free, ACQUIRE_FREE);
-        let ours: Vec<usize> = self.redis.link.script(script, &names, &[&owner, &ttl]).await?;
+        let (channel, start) = (self.channel(), self.name("").len().to_string());
+        let arguments = [&*owner, &*ttl, &*channel, &*start];
+        let ours: Vec<usize> = self.redis.link.script(script, &names, &arguments).await?;
         // The numbers count from one, and grow.
         let keys: Vec<ItemId> =
             ours.into_iter().filter_map(|at| keys.get(at.wrapping_sub(1)).cloned()).collect();
         Ok((!keys.is_empty()).then(|| Lease::new(keys, owner)))
+    }
+
+    /// Listens from the first call on, which must be made within a runtime.
+    fn wanted(&self) -> WantedReceiver {
+        let (sender, _) = self.wanted.get_or_init(|| {
+            let sender = broadcast::channel(WANTED_KEPT).0;
+            let mut listener = JoinSet::new();
+            let ear = Ear {
+                link: Arc::clone(&self.redis.link),
+                channel: self.channel().into(),
+                what: "calls for items",
+                heard: Wanted(sender.clone()),
+            };
+            listener.spawn(ear.listen());
+            (sender, listener)
+        });
+        sender.subscribe()
     }
 
     async fn join(&self, member: &str, ttl: Duration) -> Result<Vec<String>, SeamError> {

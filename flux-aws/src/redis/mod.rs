@@ -34,6 +34,7 @@
 
 mod accepted;
 mod bus;
+mod ear;
 mod link;
 mod locks;
 mod settings;

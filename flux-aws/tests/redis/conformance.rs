@@ -154,6 +154,7 @@ tests! {
     a_key_has_one_holder,
     all_keys_or_none,
     what_is_free_or_none,
+    what_others_have_is_wanted,
     a_wait_is_bounded,
     a_waiter_gets_what_is_released,
     a_lease_ends,

@@ -10,6 +10,7 @@ use std::time::Duration;
 
 use foldhash::fast::RandomState;
 use futures_util::stream::{self, StreamExt};
+use tokio::sync::broadcast::error::RecvError;
 use tokio::time::Instant;
 use tracing::debug;
 
@@ -17,7 +18,7 @@ use super::{Event, PAUSE_MAX, Worker};
 use crate::backoff::spread;
 use crate::engine::core::Core;
 use crate::protocol::{Claim, ItemId};
-use crate::seams::{Lease, SeamError, partition_of};
+use crate::seams::{Lease, SeamError, WantedReceiver, partition_of};
 
 /// Claims at once of items that could not be claimed together.
 const CLAIMS_MAX: usize = 32;
@@ -189,6 +190,18 @@ fn leases<'i>(items: impl Iterator<Item = (Arc<str>, &'i ItemId)>) -> Vec<Lease>
         by_owner.entry(owner).or_default().push(item.clone());
     }
     by_owner.into_iter().map(|(owner, keys)| Lease::new(keys, &*owner)).collect()
+}
+
+/// Waits for items that other workers want; for ever where nobody tells. Cancel-safe.
+pub(super) async fn wanted(receiver: &mut Option<WantedReceiver>) -> Arc<[ItemId]> {
+    loop {
+        let Some(wanted) = receiver else { return std::future::pending().await };
+        match wanted.recv().await {
+            Ok(items) => return items,
+            Err(RecvError::Lagged(_)) => {}
+            Err(RecvError::Closed) => *receiver = None,
+        }
+    }
 }
 
 /// Leases those of `uncovered` that are free, and claims them and those that are

@@ -33,7 +33,6 @@ use std::time::{Duration, Instant as Stopwatch};
 
 use foldhash::fast::RandomState;
 use futures_util::stream::{FuturesUnordered, StreamExt};
-use tokio::sync::broadcast::error::RecvError;
 use tokio::sync::watch;
 use tokio::time::{Instant, sleep_until};
 use tracing::field::Empty;
@@ -78,8 +77,8 @@ pub(crate) async fn work(core: Arc<Core>, mut stop: watch::Receiver<bool>) {
     // However this ends, no caller is left waiting for a worker that is gone.
     let _abandon = Abandon(Arc::clone(&core));
     let mut worker = Worker::new(Arc::clone(&core));
-    let mut wanted = core.backend.locks.wanted();
-    let mut is_shared = worker.served.len() > 1;
+    let is_shared = worker.served.len() > 1;
+    let mut wanted = is_shared.then(|| core.backend.locks.wanted());
     let mut intake = Intake::start(&core, &worker.deliveries, &stop);
     loop {
         let look_at = worker.look_at();
@@ -99,11 +98,7 @@ pub(crate) async fn work(core: Arc<Core>, mut stop: watch::Receiver<bool>) {
                 worker.served = intake.served.borrow_and_update().clone();
                 worker.leave_to_others();
             }
-            heard = wanted.recv(), if is_shared => match heard {
-                Ok(items) => worker.note_wanted(&items),
-                Err(RecvError::Lagged(_)) => {}
-                Err(RecvError::Closed) => is_shared = false,
-            },
+            heard = items::wanted(&mut wanted) => worker.note_wanted(&heard),
             () = worker.completer.gone() => break,
             () = stopped(&mut stop) => break,
         }
