@@ -93,10 +93,20 @@ struct OpenBatch {
     batch: Arc<Batch>,
 }
 
+impl OpenBatch {
+    fn with_capacity(messages: usize) -> Self {
+        let (asked, messages) = (Vec::with_capacity(messages), Vec::with_capacity(messages));
+        Self { messages, asked, ..Self::default() }
+    }
+}
+
 #[derive(Debug, Default)]
 struct Waiting {
     batches: VecDeque<OpenBatch>,
     messages: usize,
+    /// The number of messages in the batch that was taken last: the next one is made
+    /// as large.
+    last: usize,
 }
 
 /// A bounded queue of batches.
@@ -183,7 +193,8 @@ impl Inbox {
             return Err(Error::Overloaded { retry_after: crate::engine::RETRY_AFTER });
         }
         if waiting.batches.back().is_none_or(|open| open.messages.len() >= self.batch_max) {
-            waiting.batches.push_back(OpenBatch::default());
+            let open = OpenBatch::with_capacity(waiting.last);
+            waiting.batches.push_back(open);
         }
         waiting.messages += 1;
         let awaited = waiting.messages == 1 || waiting.messages == ENOUGH;
@@ -207,6 +218,7 @@ impl Inbox {
         let mut waiting = self.lock();
         let OpenBatch { messages, asked, spans, guards, batch } = waiting.batches.pop_front()?;
         waiting.messages -= messages.len();
+        waiting.last = messages.len();
         drop(waiting);
         batch.answers.get_or_init(|| messages.iter().map(|_| OnceLock::default()).collect());
         let callers = Arc::new(Callers { batch, _guards: guards });

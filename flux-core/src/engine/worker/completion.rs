@@ -210,7 +210,7 @@ impl DecidedBatch {
             self.works.iter_mut().for_each(|work| work.answer = Some(broken.clone()));
             self.outcomes.clear();
         }
-        let (mut delivered, mut took) = (Vec::new(), Vec::new());
+        let (mut delivered, mut took) = (Vec::new(), Vec::with_capacity(self.works.len()));
         let mut heard: Vec<Arc<Callers>> = Vec::new();
         let now = Instant::now();
         for work in &mut self.works {

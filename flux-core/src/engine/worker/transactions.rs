@@ -162,6 +162,10 @@ impl Transactions {
                 }
             }
         }
+        if let [only] = &mut transactions[..] {
+            only.commit.writes.reserve_exact(self.writes.len());
+            only.positions.reserve_exact(self.writes.len());
+        }
         for (write, number, beside, position) in std::mem::take(&mut self.writes) {
             let transaction = &mut transactions[first_of_root[self.root(number)] + beside];
             transaction.commit.writes.push(write);
