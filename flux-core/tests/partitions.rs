@@ -56,8 +56,13 @@ async fn dead_letters_are_those_of_all_partitions() -> Result {
         api.put_item(ItemSpec::pool(item, 9)?).await?;
         api.submit(OrderRequest::units("ann", item, 1)?).await?;
     }
+    let mut delivered = Vec::new();
     for queue in &backend.partitions {
-        for delivery in queue.receive(9, Duration::ZERO).await? {
+        delivered.push(queue.receive(9, Duration::ZERO).await?);
+    }
+    assert_eq!((api.depth().await?.waiting, api.depth().await?.in_flight), (0, 6));
+    for (queue, delivered) in backend.partitions.iter().zip(delivered) {
+        for delivery in delivered {
             queue.bury(&[(delivery.receipt, "a test".into())]).await?;
         }
     }

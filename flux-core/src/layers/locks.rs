@@ -80,6 +80,8 @@ mod tests {
         assert!(YesLocks.renew(&lease, second).await?);
         YesLocks.release(&lease).await?;
         assert!(BrokenLocks.acquire(&keys, second, second).await.is_err());
+        assert!(BrokenLocks.join("me", second).await.is_err());
+        assert!(BrokenLocks.leave("me").await.is_err());
         assert!(BrokenLocks.renew(&lease, second).await.is_err());
         assert!(BrokenLocks.release(&lease).await.is_err());
         Ok(())

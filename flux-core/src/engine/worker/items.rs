@@ -74,8 +74,8 @@ impl Had {
 #[derive(Debug, Default)]
 pub(crate) struct Obtained {
     /// The items that are the worker's now, unless they can't be claimed.
-    leased: Vec<ItemId>,
-    owner: Option<Arc<str>>,
+    pub(crate) leased: Vec<ItemId>,
+    pub(crate) owner: Option<Arc<str>>,
     /// Their claims; `None` for an item that is not there.
     pub(crate) claims: Vec<(ItemId, Option<Claim>)>,
     /// Items that somebody else has.
@@ -442,28 +442,5 @@ impl Worker {
         let all = self.items.unused_for(Duration::ZERO).cloned().collect();
         self.let_go(all, Duration::ZERO);
         while self.running.next().await.is_some() {}
-    }
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-    use crate::backends::Backend;
-    use crate::clock::SystemClock;
-    use crate::engine::{Role, Settings};
-
-    #[tokio::test(start_paused = true)]
-    async fn what_nobody_asks_for_here_is_not_taken_from_others() {
-        let clock = Arc::new(SystemClock);
-        let core = Core::new(Backend::memory(), clock, Settings::default(), Role::Both);
-        let mut worker = Worker::new(Arc::new(core));
-        let item = ItemId::new("a").expect("an item");
-        // It was met in a sweep, and its owner sees to it.
-        let others = vec![item.clone()];
-        worker.take_over(Obtained { others, ..Obtained::default() }).await;
-        tokio::time::advance(Duration::from_secs(60)).await;
-        let [uncovered, covered] =
-            worker.items.without_lease(vec![item.clone()], Duration::from_secs(3));
-        assert_eq!((uncovered, covered), (vec![item], vec![]), "it is asked for a lease anew");
     }
 }

@@ -491,3 +491,6 @@ fn span(asking: &Span, work: &Work, waited: Duration) -> Span {
         target: "flux", parent: asking, "decide", order = %work.id(), waited_seconds, status = Empty
     )
 }
+
+#[cfg(test)]
+mod tests;
