@@ -5,14 +5,15 @@ mod ill_store;
 mod troubles;
 
 use std::sync::Arc;
+use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::Duration;
 
 use flux_core::clock::{Clock, TokioClock};
-use flux_core::layers::{Faults, Operation};
+use flux_core::layers::{Call, Faults, Layer, Operation};
 use flux_core::protocol::Message;
 use flux_core::{
     Backend, BuyerId, Error, Flux, ItemId, ItemSpec, Line, Lines, Order, OrderId, OrderRequest,
-    OrderStatus, Settings, Timestamp,
+    OrderStatus, SeamError, Settings, Timestamp,
 };
 use tokio::task::JoinSet;
 use tokio::time::sleep;
@@ -237,4 +238,43 @@ async fn what_was_received_and_waits_for_the_worker_does_not_come_again() -> Res
     }
     sleep(MINUTE).await;
     assert_at_rest(&flux).await
+}
+
+/// Counts the batches that are received.
+#[derive(Clone, Default)]
+struct Batches(Arc<AtomicUsize>);
+
+impl Layer for Batches {
+    async fn around<T, F, Fut>(&self, call: Call, run: F) -> std::result::Result<T, SeamError>
+    where
+        T: Send,
+        F: Fn() -> Fut + Send + Sync,
+        Fut: Future<Output = std::result::Result<T, SeamError>> + Send,
+    {
+        if call.operation == Operation::Receive {
+            self.0.fetch_add(1, Ordering::Relaxed);
+        }
+        run().await
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn an_outage_of_the_store_uses_up_few_deliveries() -> Result {
+    let ((backend, illness, _), batches) = (backends(), Batches::default());
+    let backend = backend.layered(batches.clone());
+    let settings = Settings::builder().batch_max(10).build();
+    let flux = Flux::builder(backend.clone()).settings(settings).start();
+    flux.put_item(ItemSpec::pool("a", 5_000)?).await?;
+    illness.of_every_order(Fails::Unheard);
+    let messages: Vec<_> = (0..5_000).map(|n| sent(n, &["a"])).collect();
+    backend.queue.send(&messages).await?;
+    sleep(MINUTE).await;
+    // Each counts against ten messages, whose fault it is not.
+    let received = batches.0.load(Ordering::Relaxed);
+    assert!(received <= 60, "{received} batches were received in a minute");
+    illness.heal();
+    for n in [0, 4_999] {
+        assert_held(&flux, n).await?;
+    }
+    Ok(())
 }

@@ -291,3 +291,19 @@ impl Drop for Callers {
         self.wake();
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[tokio::test]
+    async fn those_who_wait_together_are_taken_together() {
+        let inbox = Inbox::new(3, 9);
+        for _ in 0..5 {
+            let message = Message::Expire(OrderId::new());
+            inbox.push(message, None, &Span::none()).expect("there is room");
+        }
+        let sizes = [(); 3].map(|()| inbox.take().map(|taken| taken.messages.len()));
+        assert_eq!(sizes, [Some(3), Some(2), None]);
+    }
+}

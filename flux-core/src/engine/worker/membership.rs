@@ -93,7 +93,16 @@ pub(crate) async fn keep_up(
 
 #[cfg(test)]
 mod tests {
+    use std::sync::atomic::{AtomicBool, AtomicUsize};
+
+    use async_trait::async_trait;
+
     use super::*;
+    use crate::backends::Backend;
+    use crate::clock::SystemClock;
+    use crate::engine::{Role, Settings};
+    use crate::protocol::ItemId;
+    use crate::seams::{Lease, LockManager};
 
     fn members(count: usize) -> Vec<String> {
         (0..count).map(|n| format!("worker {n}")).collect()
@@ -143,5 +152,60 @@ mod tests {
     fn somebody_whom_nobody_counts_serves_nothing() {
         assert_eq!(shares("another", &members(3), 4), [false; 4]);
         assert_eq!(shares("me", &[], 4), [true; 4], "better twice than not at all");
+    }
+
+    /// A lock service that knows of another worker, as long as it is there.
+    struct Service {
+        is_away: AtomicBool,
+        joins: AtomicUsize,
+    }
+
+    #[async_trait]
+    impl LockManager for Service {
+        async fn acquire(
+            &self,
+            _: &[ItemId],
+            _: Duration,
+            _: Duration,
+        ) -> Result<Option<Lease>, SeamError> {
+            Ok(None)
+        }
+        async fn join(&self, me: &str, _: Duration) -> Result<Vec<String>, SeamError> {
+            self.joins.fetch_add(1, Ordering::Relaxed);
+            match self.is_away.load(Ordering::Relaxed) {
+                true => std::future::pending().await,
+                false => Ok(vec![me.to_owned(), "another".into()]),
+            }
+        }
+        async fn renew(&self, _: &Lease, _: Duration) -> Result<bool, SeamError> {
+            Ok(true)
+        }
+        async fn release(&self, _: &Lease) -> Result<(), SeamError> {
+            Ok(())
+        }
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn without_the_lock_service_a_worker_serves_all_once_its_membership_has_ended() {
+        let service =
+            Arc::new(Service { is_away: AtomicBool::new(false), joins: AtomicUsize::new(0) });
+        let partitions = (0..4).map(|_| Backend::memory().queue).collect();
+        let backend = Backend { partitions, locks: service.clone(), ..Backend::memory() };
+        let core = Core::new(backend, Arc::new(SystemClock), Settings::default(), Role::Both);
+        let (serve, served) = watch::channel(vec![false; 4]);
+        let (_stop, stop) = watch::channel(false);
+        tokio::spawn(keep_up(Arc::new(core), "me".into(), serve, stop));
+        let count = || served.borrow().iter().filter(|served| **served).count();
+        let second = Duration::from_secs(1);
+        tokio::time::sleep(10 * second).await;
+        assert_eq!((count(), service.joins.load(Ordering::Relaxed)), (2, 10));
+        service.is_away.store(true, Ordering::Relaxed);
+        tokio::time::sleep(4 * second).await;
+        assert_eq!(count(), 2, "the others count on it as yet");
+        tokio::time::sleep(3 * second).await;
+        assert_eq!(count(), 4);
+        service.is_away.store(false, Ordering::Relaxed);
+        tokio::time::sleep(7 * second).await;
+        assert_eq!(count(), 2);
     }
 }
