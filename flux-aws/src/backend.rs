@@ -143,7 +143,7 @@ impl Aws {
 /// Settings of an engine whose services are behind a network.
 fn settings() -> Settings {
     Settings::builder()
-        // A sweep is eight queries.
+        // A sweep is a query of each key of the index.
         .sweep_every(Duration::from_secs(1))
         // Another worker's orders for the item wait as long.
         .claim_max(Duration::from_millis(200))

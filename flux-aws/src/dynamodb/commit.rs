@@ -137,13 +137,15 @@ impl DynamoStore {
         stripe: Option<usize>,
     ) -> Result<Option<CommitOutcome>, SeamError> {
         let mut fresh = false;
+        let due_keys = self.format.due_keys().await?;
         let mut buyers = self.buyers().await?;
         for _ in 0..STALE_TRIES {
             let known = match self.known(commit, fresh).await? {
                 Ok(known) => known,
                 Err(fenced) => return Ok(Some(CommitOutcome::Fenced(fenced))),
             };
-            let draft = match Draft::new(commit, &known, stripe, &buyers, self.keep_rejected) {
+            let draft = Draft::new(commit, &known, stripe, &buyers, self.keep_rejected, due_keys);
+            let draft = match draft {
                 Ok(draft) => draft,
                 Err(Refusal::Overtaken(_)) if stripe.is_some() => return Ok(None),
                 Err(Refusal::Overtaken(items)) => {

@@ -10,6 +10,7 @@ use aws_sdk_dynamodb::types::{
 use flux_core::ItemId;
 use flux_core::protocol::{Expect, Gain, OrderWrite};
 
+use super::format::DueKeys;
 use super::hoarding::Buyers;
 use super::rows::{Key, number, order_row, string};
 use super::stock_row::StockRow;
@@ -22,8 +23,9 @@ pub(super) fn write_order(
     write: &OrderWrite,
     buyers: &Buyers,
     keep_rejected: Duration,
+    due_keys: &DueKeys,
 ) -> TransactWriteItem {
-    let mut row = order_row(&write.order, keep_rejected);
+    let mut row = order_row(&write.order, keep_rejected, due_keys);
     let count = buyers.count(write, &mut row);
     let put = Put::builder().table_name(table).set_item(Some(row));
     // G3: `Expect::is_met_by`, as a condition.

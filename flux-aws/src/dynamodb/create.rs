@@ -12,11 +12,8 @@ use tokio::time::{Instant, sleep};
 use tracing::warn;
 
 use super::DynamoStore;
-use super::rows::{DUE_INDEX, FORGOTTEN, Key, SERVICE, get_number, number};
-use super::table::Written;
+use super::rows::{DUE_INDEX, FORGOTTEN, SERVICE};
 
-/// The version of the rows; a store that writes others has another.
-const FORMAT: u64 = 1;
 /// Time a new table may take.
 const CREATING_MAX: Duration = Duration::from_secs(120);
 
@@ -71,7 +68,7 @@ impl DynamoStore {
                 if !self.forgets().await? {
                     self.start_forgetting().await?;
                 }
-                return self.check_format().await;
+                return self.format.due_keys().await.map(drop);
             }
             sleep(Duration::from_millis(200)).await;
         }
@@ -85,7 +82,7 @@ impl DynamoStore {
     /// # Errors
     /// [`SeamError::Broken`] says what is wrong and what to do.
     pub async fn check(&self) -> Result<(), SeamError> {
-        self.check_format().await?;
+        self.format.due_keys().await?;
         let table = &self.table.name;
         match self.forgets().await {
             Ok(true) => {}
@@ -124,29 +121,5 @@ impl DynamoStore {
             return Err(self.table.failure(error));
         }
         Ok(())
-    }
-
-    async fn check_format(&self) -> Result<(), SeamError> {
-        let mark = self
-            .table
-            .update(Key::format())
-            .update_expression("SET version = :version")
-            .condition_expression("attribute_not_exists(pk)")
-            .expression_attribute_values(":version", number(FORMAT));
-        match self.table.get(Key::format()).await? {
-            Some(row) if get_number(&row, "version")? == FORMAT => Ok(()),
-            Some(row) => {
-                let reason = format!(
-                    "table {:?} is of format {}, this is format {FORMAT}",
-                    self.table.name,
-                    get_number(&row, "version")?
-                );
-                Err(SeamError::broken(SERVICE, reason))
-            }
-            None => match self.table.write(mark).await? {
-                Written::Row(_) | Written::Not(Some(_)) => Ok(()),
-                Written::Not(None) => Err(SeamError::unavailable(SERVICE)),
-            },
-        }
     }
 }

@@ -12,6 +12,7 @@ use flux_core::{BuyerId, ItemId, OrderId};
 use uuid::Uuid;
 
 use super::conditions::{write_buyer, write_order, write_stock_row};
+use super::format::DueKeys;
 use super::hoarding::{BuyerRows, Buyers};
 use super::rows::{Entry, FORGOTTEN, Key, Row, forgotten_at, number, string};
 use super::stock_row::{Known, StockRow};
@@ -41,6 +42,7 @@ pub(super) enum Target {
 pub(super) struct Draft<'c> {
     commit: &'c Commit,
     keep_rejected: Duration,
+    due_keys: &'c DueKeys,
     pub(super) stock_changes: Vec<StockChange>,
     gains: Vec<(Target, Key, Gain)>,
     buyers: BuyerRows,
@@ -59,6 +61,7 @@ impl<'c> Draft<'c> {
         stripe: Option<usize>,
         buyers: &Buyers,
         keep_rejected: Duration,
+        due_keys: &'c DueKeys,
     ) -> Result<Self, Refusal> {
         let of = |item: &ItemId| known.iter().find(|known| known.head.id == *item);
         let stripe_of = |known: &Known| stripe.unwrap_or_else(|| known.fullest());
@@ -80,6 +83,7 @@ impl<'c> Draft<'c> {
         let mut draft = Self {
             commit,
             keep_rejected,
+            due_keys,
             stock_changes: changed.collect(),
             gains: gained.collect(),
             buyers: buyers.rows(commit, changes),
@@ -141,7 +145,7 @@ impl<'c> Draft<'c> {
     pub(super) fn actions(&self, table: &str, buyers: &Buyers) -> Vec<(Target, TransactWriteItem)> {
         let mut actions = Vec::with_capacity(self.commit.writes.len() + self.stock_changes.len());
         for write in &self.commit.writes {
-            let action = write_order(table, write, buyers, self.keep_rejected);
+            let action = write_order(table, write, buyers, self.keep_rejected, self.due_keys);
             actions.push((Target::Order(write.order.id), action));
         }
         for StockChange { item, stripe, before, after } in &self.stock_changes {

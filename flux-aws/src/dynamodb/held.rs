@@ -8,12 +8,13 @@ use std::time::Duration;
 
 use flux_core::ItemId;
 use flux_core::seams::SeamError;
-use futures_util::future::try_join_all;
+use futures_util::TryStreamExt;
 use tokio::time::Instant;
 
-use super::rows::{DUE_SHARDS, taken};
+use super::format::Format;
+use super::rows::taken;
 use super::store::not_batched;
-use super::table::Table;
+use super::table::{Table, in_order};
 use crate::batcher::Batcher;
 
 /// The least time that a count serves.
@@ -21,15 +22,15 @@ const FRESH_MIN: Duration = Duration::from_millis(250);
 /// The most time that a count serves.
 const FRESH_MAX: Duration = Duration::from_secs(60);
 
-/// A count that took no longer is cheap: it may be made anew for every change.
-const CHEAP: Duration = Duration::from_millis(50);
+/// A count of so few holds is cheap: it may be made anew for every change.
+const CHEAP: usize = 1_000;
 
 type Units = Arc<HashMap<ItemId, u32>>;
 
 #[derive(Debug)]
 struct Counted {
     units: Units,
-    took: Duration,
+    holds: usize,
     /// The end of its service.
     until: Instant,
 }
@@ -45,15 +46,16 @@ pub(super) struct HeldUnits {
 const WAITING_MAX: usize = 65_536;
 
 impl HeldUnits {
-    pub(super) fn new(table: Table) -> Self {
+    pub(super) fn new(table: Table, format: Arc<Format>) -> Self {
         let counted: Arc<Mutex<Option<Counted>>> = Arc::default();
         let keep = Arc::clone(&counted);
         let counting = Batcher::new(WAITING_MAX, WAITING_MAX, 1, move |callers: Vec<()>| {
-            let (table, counted) = (table.clone(), Arc::clone(&keep));
+            let (table, format) = (table.clone(), Arc::clone(&format));
+            let counted = Arc::clone(&keep);
             async move {
                 let units = match fresh(&counted) {
                     Some(units) => Ok(units),
-                    None => count_all(&table, &counted).await,
+                    None => count_all(&table, &format, &counted).await,
                 };
                 callers.into_iter().map(|()| units.clone()).collect()
             }
@@ -64,7 +66,7 @@ impl HeldUnits {
     /// Notes that a hold began or ended here: if counting is cheap, the next to
     /// ask has it counted anew.
     pub(super) fn changed(&self) {
-        lock(&self.counted).take_if(|counted| counted.took < CHEAP);
+        lock(&self.counted).take_if(|counted| counted.holds <= CHEAP);
     }
 
     /// Units held of each item; an item without any may be missing.
@@ -86,27 +88,39 @@ fn fresh(counted: &Mutex<Option<Counted>>) -> Option<Units> {
     Some(Arc::clone(&counted.units))
 }
 
-async fn count_all(table: &Table, counted: &Mutex<Option<Counted>>) -> Result<Units, SeamError> {
+async fn count_all(
+    table: &Table,
+    format: &Format,
+    counted: &Mutex<Option<Counted>>,
+) -> Result<Units, SeamError> {
     let began = Instant::now();
     let mut units: HashMap<ItemId, u32> = HashMap::new();
-    for shard in try_join_all((0..DUE_SHARDS).map(|shard| count(table, shard))).await? {
-        for (item, held) in shard {
+    let keys = format.due_keys().await?.all();
+    let of_keys: Vec<(usize, HashMap<ItemId, u32>)> =
+        in_order(keys.map(|key| count(table, key))).try_collect().await?;
+    let mut holds = 0;
+    for (holds_of_key, of_key) in of_keys {
+        holds += holds_of_key;
+        for (item, held) in of_key {
             *units.entry(item).or_default() += held;
         }
     }
     let units = Arc::new(units);
     let took = began.elapsed();
     let until = Instant::now() + (took * 10).clamp(FRESH_MIN, FRESH_MAX);
-    *lock(counted) = Some(Counted { units: Arc::clone(&units), took, until });
+    *lock(counted) = Some(Counted { units: Arc::clone(&units), holds, until });
     Ok(units)
 }
 
-async fn count(table: &Table, shard: u128) -> Result<HashMap<ItemId, u32>, SeamError> {
+/// The holds of one key of the index, and the units of each item.
+async fn count(table: &Table, key: u64) -> Result<(usize, HashMap<ItemId, u32>), SeamError> {
     let mut units: HashMap<ItemId, u32> = HashMap::new();
+    let mut holds = 0;
     let mut next = None;
     loop {
-        let query = table.due_query(shard).set_exclusive_start_key(next);
+        let query = table.due_query(key).set_exclusive_start_key(next);
         let (rows, more) = table.page(query).await?;
+        holds += rows.len();
         for row in &rows {
             for (item, held) in taken(row)? {
                 *units.entry(item).or_default() += held;
@@ -114,7 +128,7 @@ async fn count(table: &Table, shard: u128) -> Result<HashMap<ItemId, u32>, SeamE
         }
         match more {
             Some(more) => next = Some(more),
-            None => return Ok(units),
+            None => return Ok((holds, units)),
         }
     }
 }

@@ -6,6 +6,7 @@ mod commit;
 mod conditions;
 mod create;
 mod draft;
+mod format;
 mod held;
 mod hoarding;
 mod items;
@@ -32,6 +33,7 @@ use crate::batcher::Batcher;
 use crate::bill::Meter;
 
 use claim::Memory;
+use format::Format;
 use held::HeldUnits;
 use hoarding::Hoarding;
 use items::Items;
@@ -66,6 +68,7 @@ const READS_AT_ONCE: usize = 4;
 #[derive(Debug)]
 pub struct DynamoStore {
     table: Table,
+    format: Arc<Format>,
     clock: Arc<dyn Clock>,
     service_clock: ServiceClock,
     stripes: usize,
@@ -116,6 +119,7 @@ impl DynamoStore {
         let config = config.retry_config(aws::no_retries());
         let config = config.timeout_config(aws::time_outs(aws::CALL_MAX)).build();
         let table = Table { client: Client::from_conf(config), name: table, meter };
+        let format = Arc::new(Format::new(table.clone()));
         let reader = table.clone();
         let read_orders = move |ids: Vec<OrderId>| {
             let reader = reader.clone();
@@ -128,9 +132,10 @@ impl DynamoStore {
             async move { reader.read_together(&ids).await }
         };
         Self {
-            held: Arc::new(HeldUnits::new(table.clone())),
+            held: Arc::new(HeldUnits::new(table.clone(), Arc::clone(&format))),
             hoarding: Hoarding::new(buyer_rules),
             table,
+            format,
             clock,
             service_clock,
             stripes: stripes.clamp(1, STRIPES_MAX),

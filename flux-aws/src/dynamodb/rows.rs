@@ -14,13 +14,13 @@ use flux_core::{
 };
 use serde::de::DeserializeOwned;
 
+use super::format::DueKeys;
+
 pub(crate) const SERVICE: &str = "DynamoDB";
 /// The index of holds by their end.
 pub(super) const DUE_INDEX: &str = "due";
 /// The time, in seconds, from which DynamoDB may delete a row. What is to stay has none.
 pub(super) const FORGOTTEN: &str = "forgotten";
-/// The index is spread over so many keys, lest one take every write.
-pub(super) const DUE_SHARDS: u128 = 8;
 
 pub(super) type Row = HashMap<String, Value>;
 
@@ -159,7 +159,7 @@ pub(super) fn forgotten_at(order: &Order, keep_rejected: Duration) -> Option<u64
 }
 
 /// The row of an order.
-pub(super) fn order_row(order: &Order, keep_rejected: Duration) -> Row {
+pub(super) fn order_row(order: &Order, keep_rejected: Duration, due_keys: &DueKeys) -> Row {
     let mut row = Key::order(order.id).into_row();
     let mut put = |name: &str, value: Value| row.insert(name.to_owned(), value);
     put("buyer", string(&order.buyer));
@@ -182,14 +182,10 @@ pub(super) fn order_row(order: &Order, keep_rejected: Duration) -> Row {
         put(FORGOTTEN, number(at));
     }
     if order.status() == OrderStatus::Held {
-        put("due", number(due_shard(order.id)));
+        put("due", number(due_keys.of(order.id)));
         put("takes", Value::S(takes(order)));
     }
     row
-}
-
-fn due_shard(id: OrderId) -> u128 {
-    id.as_uuid().as_u128() % DUE_SHARDS
 }
 
 /// The units of each line, as in `2 ticket_1 1 hall`; no id has a space.
@@ -344,7 +340,7 @@ mod tests {
         for (state, status) in states.into_iter().zip(OrderStatus::ALL) {
             let order = order(state);
             assert_eq!(order.status(), *status);
-            let row = order_row(&order, Duration::from_secs(60));
+            let row = order_row(&order, Duration::from_secs(60), &DueKeys::REMAINDERS);
             assert_eq!(read_order(&row).expect("it is whole"), order);
             assert_eq!(row.contains_key("due"), order.status() == OrderStatus::Held);
             let forgotten = (order.status() == OrderStatus::Rejected).then(|| number(61));
@@ -355,7 +351,8 @@ mod tests {
     #[test]
     fn a_damaged_row_is_told_by_its_attribute() {
         let hold = Hold::between(Timestamp::default(), Timestamp::default());
-        let whole = order_row(&order(OrderState::Held(hold)), Duration::ZERO);
+        let order = order(OrderState::Held(hold));
+        let whole = order_row(&order, Duration::ZERO, &DueKeys::REMAINDERS);
         for name in ["pk", "buyer", "lines", "placed", "status", "decided", "ends"] {
             let mut row = whole.clone();
             row.insert(name.to_owned(), Value::Bool(true));

@@ -10,12 +10,11 @@ use flux_core::seams::{
     PutOutcome, SeamError, ServiceTime,
 };
 use flux_core::{Item, ItemId, ItemSpec, Order, OrderId, OrderStatus, Timestamp};
-use futures_util::StreamExt;
-use futures_util::future::try_join_all;
+use futures_util::{StreamExt, TryStreamExt};
 
 use super::DynamoStore;
 use super::commit::ACTIONS_MAX;
-use super::rows::{DUE_SHARDS, Key, Row, SERVICE, get_number, number, read_order, string, text};
+use super::rows::{Key, Row, SERVICE, get_number, number, read_order, string, text};
 use super::stock_row::Known;
 use super::table::{Table, Written, in_order};
 use crate::batcher::NotBatched;
@@ -90,12 +89,16 @@ impl InventoryStore for DynamoStore {
     }
 
     async fn due_holds(&self, now: Timestamp, limit: usize) -> Result<DueHolds, SeamError> {
-        let shards = (0..DUE_SHARDS).map(|shard| self.due_of(shard, now, limit));
+        let keys = self.format.due_keys().await?;
+        // Holds are spread evenly; of a key that has far more the rest is found next time.
+        let limit_of_key = (2 * limit / keys.count()).max(DUE_PAGE as usize);
+        let of_keys = in_order(keys.all().map(|key| self.due_of(key, now, limit_of_key)));
+        let of_keys: Vec<_> = of_keys.try_collect().await?;
         let mut due = Vec::new();
         let mut next = None;
-        for (of_shard, next_of_shard) in try_join_all(shards).await? {
-            due.extend(of_shard);
-            next = [next, next_of_shard].into_iter().flatten().min();
+        for (of_key, next_of_key) in of_keys {
+            due.extend(of_key);
+            next = [next, next_of_key].into_iter().flatten().min();
         }
         due.sort_unstable();
         due.truncate(limit);
@@ -192,14 +195,14 @@ impl DynamoStore {
     /// when the next one does.
     async fn due_of(
         &self,
-        shard: u128,
+        key: u64,
         now: Timestamp,
         limit: usize,
     ) -> Result<(Vec<(Timestamp, OrderId)>, Option<Timestamp>), SeamError> {
         let mut due = Vec::new();
         let mut from = None;
         loop {
-            let query = self.table.due_query(shard).limit(DUE_PAGE).set_exclusive_start_key(from);
+            let query = self.table.due_query(key).limit(DUE_PAGE).set_exclusive_start_key(from);
             let (rows, more) = self.table.page(query).await?;
             for row in &rows {
                 let ends = Timestamp::from_millis(get_number(row, "ends")?);

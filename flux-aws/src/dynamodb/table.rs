@@ -163,11 +163,11 @@ impl Table {
     }
 
     /// A query of one key of the index of holds, by their ends.
-    pub(super) fn due_query(&self, shard: u128) -> QueryFluentBuilder {
+    pub(super) fn due_query(&self, key: u64) -> QueryFluentBuilder {
         self.query()
             .index_name(DUE_INDEX)
-            .key_condition_expression("due = :shard")
-            .expression_attribute_values(":shard", number(shard))
+            .key_condition_expression("due = :due")
+            .expression_attribute_values(":due", number(key))
     }
 
     /// One page of a query, and whether there may be more.

@@ -22,7 +22,7 @@ async fn holds_wait(off: i64) {
     let (off, sweeps) = (Arc::new(AtomicI64::new(off)), Arc::new(AtomicUsize::new(0)));
     let (dates, count) = (Arc::clone(&off), Arc::clone(&sweeps));
     let decide = move |operation: &str, body: &str| {
-        if operation == "Query" && body.contains(":shard") {
+        if operation == "Query" && body.contains("due = :due") {
             count.fetch_add(1, Ordering::SeqCst);
         }
         Fate::Dated(dates.load(Ordering::SeqCst))
@@ -39,8 +39,8 @@ async fn holds_wait(off: i64) {
 
     let began = Instant::now();
     let mut after = None;
-    // Twenty searches, of eight queries each, once it is over.
-    while after.is_none_or(|after| sweeps.load(Ordering::SeqCst) < after + 160) {
+    // Twenty searches, of 32 queries each, once it is over.
+    while after.is_none_or(|after| sweeps.load(Ordering::SeqCst) < after + 20 * 32) {
         assert!(began.elapsed() < PATIENCE, "nobody looks for ended holds");
         if flux.now() > ends {
             after.get_or_insert(sweeps.load(Ordering::SeqCst));

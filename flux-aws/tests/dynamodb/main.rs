@@ -37,6 +37,8 @@
 //! | units move for a commit that can't be had | `an_order_larger_than_everything_…` |
 //! | units move without a look at `revision` | `of_two_orders_larger_than_a_stripe_…` |
 //! | a throttle of the key in KMS is taken for final | `what_passes_is_tried_again` |
+//! | the key of the index is the id's remainder in new tables, or is not in older ones | `ids_that_were_chosen_to_meet_…`, `a_table_of_the_older_format_…` |
+//! | the number of keys is the store's own | `the_number_of_keys_…`, `a_table_of_the_older_format_…` |
 //! | what found too little on its stripe is given up, or stripes are never brought together | `the_rest_is_brought_together_…`; the sale of `four_engines_…` never ends |
 //! | the dates of answers are not read, or a clock that is off ends holds | the two of `a_worker_whose_clock_is_…` |
 //! | a payment ignores the end of the hold, or the state | conformance: `a_payment_is_ruled_on_by_the_orders_state` and 2 more |
@@ -50,6 +52,7 @@
 mod bill;
 mod clock;
 mod conformance;
+mod due_keys;
 mod faults;
 mod forgotten;
 mod hoarding;

@@ -169,6 +169,13 @@ impl Core {
         }
     }
 
+    /// As [`order`](Self::order), for an id that is new most likely: with one look at the
+    /// store. The queue is asked first, as it has an order until its decision is durable.
+    pub(super) async fn order_of_new_id(&self, id: OrderId) -> Result<Option<Order>, Error> {
+        let queued = self.backend.find_queued(id).await?;
+        Ok(self.decided(id).await?.or(queued))
+    }
+
     /// The order as the store has it.
     pub(super) async fn decided(&self, id: OrderId) -> Result<Option<Order>, Error> {
         let found = self.backend.store.orders(&[id]).await?;

@@ -36,7 +36,8 @@ impl Core {
             Ok(_other) => Error::IdReused(order.id),
             Err(refusal) => refusal,
         };
-        let Some(known) = self.order(order.id).await? else { return Err(self.refused(refusal)) };
+        let known = self.order_of_new_id(order.id).await?;
+        let Some(known) = known else { return Err(self.refused(refusal)) };
         let known = same(&order, known)?;
         if is_decided(&known) {
             return Ok(Admitted::Decided(known));

@@ -144,7 +144,7 @@ impl Core {
         let id = order.id;
         let accepting = async {
             if guard.is_some()
-                && let Some(known) = self.order(id).await?
+                && let Some(known) = self.order_of_new_id(id).await?
             {
                 return same(&order, known);
             }
