@@ -41,7 +41,7 @@ impl DynamoStore {
             let Some(moved) = moves(known, units_needed(commit, item)) else {
                 return Ok(Rebalanced::NoMove);
             };
-            // G2: all the moves or none, each row under its token and its revision.
+            // All the moves or none, each row under its token and its revision.
             let actions = moved.iter().map(|(stripe, after)| {
                 let before = &known.stock_rows[*stripe];
                 write_stock_row(&self.table.name, item, *stripe, before, after)
