@@ -14,7 +14,8 @@ use tokio::time::{Duration, Instant, sleep, sleep_until};
 use crate::proxy::{Answer, Call, Meddler, Proxy, Server};
 use crate::sale::{Sale, Size, metric, signal, until};
 
-const SIZE: Size = Size { stock: 500, buyers: 700, in_flight: 16, visibility: 12 };
+const SIZE: Size =
+    Size { stock: 500, buyers: 700, in_flight: 16, visibility: 12, partitions: None };
 /// Buyers whose orders come when it has stopped.
 const LATER: Range<u32> = 500..600;
 /// Far more than a lease; only a hang is longer.
