@@ -144,7 +144,6 @@ impl Heard for Wanted {
     }
 }
 
-#[deny(clippy::missing_trait_methods)]
 #[async_trait]
 impl LockManager for RedisLocks {
     /// Polls while somebody else holds a key. A lease whose grant was never

@@ -6,7 +6,7 @@ use flux_core::seams::SeamError;
 use futures_util::future::try_join_all;
 use tracing::info;
 
-use super::calls::{Calls, missing};
+use super::calls::Calls;
 use super::{SERVICE, SqsQueue};
 use crate::bill::Meter;
 
@@ -75,7 +75,10 @@ pub async fn open_partitions(
     let found = find(&Calls::new(&client, meter), queue).await?;
     check(queue, found, partitions)?;
     if found == Found::Nothing {
-        return Err(SeamError::broken(SERVICE, missing(queue)));
+        // Whether it is missing, or may not be seen, a closer look tells.
+        let single = SqsQueue::open(client, queue, meter).await?;
+        check(queue, Found::Single, partitions)?;
+        return Ok(vec![single]);
     }
     info!(queue, partitions = found.count(), "the queue is there");
     let names = found.names(queue);

@@ -135,6 +135,13 @@ async fn a_partition_that_nobody_may_look_at_is_not_there() {
 }
 
 #[tokio::test]
+async fn a_policy_that_allows_nothing_is_told_from_a_missing_queue() {
+    let client = meddler::client(Emulator::Fauxqs, |_, _| Act::Refuse("AccessDenied")).await;
+    let error = count(&client, "orders", Some(16)).await.expect_err("nobody knows");
+    assert!(!error.can_retry() && error.to_string().contains("AccessDenied"), "{error}");
+}
+
+#[tokio::test]
 async fn an_outage_is_no_number() {
     let client = meddler::client(Emulator::Fauxqs, |_, _| Act::Refuse("RequestThrottled")).await;
     let error = count(&client, "orders", None).await.expect_err("nobody knows");
