@@ -2,28 +2,30 @@
 # is enough; between sales there is no data, and nothing wrong.
 
 locals {
-  orders_queue = { QueueName = aws_sqs_queue.orders.name }
-  dead_queue   = { QueueName = aws_sqs_queue.dead.name }
-  flux_table   = { TableName = aws_dynamodb_table.flux.name }
-  due_index    = merge(local.flux_table, { GlobalSecondaryIndexName = "due" })
+  flux_table = { TableName = aws_dynamodb_table.flux.name }
+  due_index  = merge(local.flux_table, { GlobalSecondaryIndexName = "due" })
 
-  alarms = {
-    oldest-order = {
+  # Each partition has its own, which says where to look.
+  oldest_orders = { for partition, number in local.partitions :
+    "oldest-order${number}" => {
       description = "Orders wait too long: are there workers, and do they keep up?"
       namespace   = "AWS/SQS"
       metric      = "ApproximateAgeOfOldestMessage"
-      dimensions  = local.orders_queue
+      dimensions  = { QueueName = aws_sqs_queue.orders[partition].name }
       statistic   = "Maximum"
       at_least    = var.oldest_order_seconds_max
-    }
-    dead-letters = {
+  } }
+  dead_letters = { for partition, number in local.partitions :
+    "dead-letters${number}" => {
       description = "Messages were given up; each has its reason with it."
       namespace   = "AWS/SQS"
       metric      = "ApproximateNumberOfMessagesVisible"
-      dimensions  = local.dead_queue
+      dimensions  = { QueueName = aws_sqs_queue.dead[partition].name }
       statistic   = "Maximum"
       at_least    = 1
-    }
+  } }
+
+  alarms = merge(local.oldest_orders, local.dead_letters, {
     read-throttles = {
       description = "DynamoDB refuses reads of the table: an item is too hot."
       namespace   = "AWS/DynamoDB"
@@ -57,7 +59,7 @@ locals {
       statistic   = "Sum"
       at_least    = 300
     }
-  }
+  })
 }
 
 resource "aws_cloudwatch_metric_alarm" "flux" {

@@ -1,9 +1,14 @@
 locals {
   env = merge(
     {
-      AWS_REGION     = data.aws_region.current.region
-      DYNAMODB_TABLE = aws_dynamodb_table.flux.name
-      SQS_QUEUE_URL  = aws_sqs_queue.orders.url
+      AWS_REGION      = data.aws_region.current.region
+      DYNAMODB_TABLE  = aws_dynamodb_table.flux.name
+      FLUX_PARTITIONS = var.partitions
+      # Without the numbers of the partitions.
+      SQS_QUEUE_URL = join("", [
+        trimsuffix(aws_sqs_queue.orders["0"].url, "${local.partitions["0"]}${local.suffix}"),
+        local.suffix,
+      ])
     },
     # TLS needs the URL: host and port alone are plain.
     { for cache in aws_elasticache_replication_group.redis :
@@ -33,12 +38,12 @@ output "table_arn" {
   value       = aws_dynamodb_table.flux.arn
 }
 
-output "queue_arn" {
-  description = "The queue of orders."
-  value       = aws_sqs_queue.orders.arn
+output "queue_arns" {
+  description = "The queues of orders, by partition."
+  value       = { for partition, queue in aws_sqs_queue.orders : partition => queue.arn }
 }
 
-output "dead_letter_queue_arn" {
-  description = "The queue of what was given up."
-  value       = aws_sqs_queue.dead.arn
+output "dead_letter_queue_arns" {
+  description = "The queues of what was given up, by partition."
+  value       = { for partition, queue in aws_sqs_queue.dead : partition => queue.arn }
 }

@@ -4,8 +4,8 @@
 locals {
   table   = aws_dynamodb_table.flux.arn
   indexes = "${aws_dynamodb_table.flux.arn}/index/due"
-  orders  = aws_sqs_queue.orders.arn
-  dead    = aws_sqs_queue.dead.arn
+  orders  = [for queue in aws_sqs_queue.orders : queue.arn]
+  dead    = [for queue in aws_sqs_queue.dead : queue.arn]
 
   # Both services use the key in the name of whoever calls them, and only so.
   key = [for arn in var.kms_key_arn[*] : {

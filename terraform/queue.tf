@@ -1,7 +1,13 @@
-# Accepted orders and commands, and what could not be understood.
+# Accepted orders and commands, and what could not be understood: a queue for each
+# partition, and beside it one for its dead letters, so that what is put back is where it
+# came from.
 
 locals {
   suffix = var.fifo ? ".fifo" : ""
+
+  # The number behind each name; one queue alone has none.
+  partitions = { for number in range(var.partitions) :
+  tostring(number) => var.partitions == 1 ? "" : "-${number}" }
 
   fifo = {
     fifo_queue = var.fifo ? true : null
@@ -22,8 +28,25 @@ locals {
   days_14 = 14 * 24 * 60 * 60
 }
 
+moved {
+  from = aws_sqs_queue.orders
+  to   = aws_sqs_queue.orders["0"]
+}
+
+moved {
+  from = aws_sqs_queue.dead
+  to   = aws_sqs_queue.dead["0"]
+}
+
+moved {
+  from = aws_sqs_queue_redrive_allow_policy.dead
+  to   = aws_sqs_queue_redrive_allow_policy.dead["0"]
+}
+
 resource "aws_sqs_queue" "orders" {
-  name = "${var.name}${local.suffix}"
+  for_each = local.partitions
+
+  name = "${var.name}${each.value}${local.suffix}"
 
   fifo_queue                  = local.fifo.fifo_queue
   content_based_deduplication = local.fifo.content_based_deduplication
@@ -33,15 +56,16 @@ resource "aws_sqs_queue" "orders" {
   # A worker extends it while it is at work; of one that died, the orders come
   # back after this.
   visibility_timeout_seconds = 30
-  # The longest there is: an idle worker costs three requests a minute.
+  # The longest there is: a partition without orders costs three requests a minute, however
+  # many workers there are.
   receive_wait_time_seconds = 20
   message_retention_seconds = local.days_14
 
-  # A backstop: a worker buries what it can't understand by itself, with the
-  # reason. What it can't decide for now must outlive a long outage.
+  # A backstop, the most that SQS allows: a worker buries what it can't understand by
+  # itself, with the reason. What it can't decide for now must outlive a long outage.
   redrive_policy = jsonencode({
-    deadLetterTargetArn = aws_sqs_queue.dead.arn
-    maxReceiveCount     = 100
+    deadLetterTargetArn = aws_sqs_queue.dead[each.key].arn
+    maxReceiveCount     = 1000
   })
 
   sqs_managed_sse_enabled           = local.queue_encryption.sqs_managed_sse_enabled
@@ -50,7 +74,9 @@ resource "aws_sqs_queue" "orders" {
 }
 
 resource "aws_sqs_queue" "dead" {
-  name = "${var.name}-dead${local.suffix}"
+  for_each = local.partitions
+
+  name = "${var.name}${each.value}-dead${local.suffix}"
 
   fifo_queue                  = local.fifo.fifo_queue
   content_based_deduplication = local.fifo.content_based_deduplication
@@ -67,10 +93,12 @@ resource "aws_sqs_queue" "dead" {
 
 # On its own, as each queue names the other.
 resource "aws_sqs_queue_redrive_allow_policy" "dead" {
-  queue_url = aws_sqs_queue.dead.id
+  for_each = local.partitions
+
+  queue_url = aws_sqs_queue.dead[each.key].id
 
   redrive_allow_policy = jsonencode({
     redrivePermission = "byQueue"
-    sourceQueueArns   = [aws_sqs_queue.orders.arn]
+    sourceQueueArns   = [aws_sqs_queue.orders[each.key].arn]
   })
 }

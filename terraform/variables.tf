@@ -1,5 +1,5 @@
 variable "name" {
-  description = "Name of the table and the queue, and what all other names begin with."
+  description = "Name of the table and the queues, and what all other names begin with."
   type        = string
   default     = "flux"
 
@@ -10,8 +10,20 @@ variable "name" {
   }
 }
 
+variable "partitions" {
+  description = "Queues that orders are spread over by their items, and that workers share out; 1 is a queue without a number behind its name. Fixed once there are orders: another number takes the queues away, with what is in them."
+  type        = number
+  default     = 16
+
+  validation {
+    # A policy has to name them all.
+    condition     = var.partitions >= 1 && var.partitions <= 24 && floor(var.partitions) == var.partitions
+    error_message = "partitions must be a whole number, 1 to 24."
+  }
+}
+
 variable "fifo" {
-  description = "A FIFO queue instead of a standard one: orders for an item are decided in the order they were sent in, at a higher price."
+  description = "FIFO queues instead of standard ones: orders for an item are decided in the order they were sent in, at a higher price."
   type        = bool
   default     = false
 }

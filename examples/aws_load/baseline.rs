@@ -17,11 +17,11 @@ const UNLOCK: &str =
 /// Decisions a second of one worker, on one item.
 pub(crate) async fn decisions(near: &Services, services: &Services, orders: u32) -> Result<f64> {
     let sale = Sale::new(Kind::Standard);
-    // The same table and the same queue as ours.
+    // The same table and the same queue as ours, one of its partitions.
     drop(near.open(&sale).await?);
     let (sqs, dynamodb) = (services.sqs().await, services.dynamodb().await);
     let mut redis = services.redis().await?;
-    let url = sqs.get_queue_url().queue_name(&sale.queue).send().await?;
+    let url = sqs.get_queue_url().queue_name(format!("{}-0", sale.queue)).send().await?;
     let url = url.queue_url().context("the queue has no URL")?;
     send(&near.sqs().await, url, orders).await?;
     let string = |text: &str| Value::S(text.to_owned());

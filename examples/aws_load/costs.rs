@@ -91,16 +91,19 @@ pub(crate) async fn measure(services: &Services, orders: u32) -> Result<Costs> {
     let before = pair.bill();
     // All are past the gate before anything is decided.
     submit_all(&pair.shop, 1, orders).await?;
+    // Looking how many wait is no part of an order's bill.
+    let watching = engine(&services.open(&pair.sale).await?, Role::AcceptOnly);
     let worker = engine(&pair.deciding, Role::Both);
     let since = Instant::now();
     let shut = || pair.shop.submit(OrderRequest::units("late", "item-0", 1).expect("a request"));
-    while pair.shop.depth().await.map(|depth| depth.waiting + depth.in_flight)? > 0 {
+    while watching.depth().await.map(|depth| depth.waiting + depth.in_flight)? > 0 {
         if since.elapsed() > DECIDED_WITHIN {
             bail!("the queue is not empty");
         }
         tokio::time::sleep(Duration::from_millis(100)).await;
     }
     worker.shutdown().await;
+    watching.shutdown().await;
     let rejected = Each::of(&(pair.bill() - &before), orders);
     let audit = pair.shop.audit().await?;
     if audit.count(OrderStatus::Rejected) != u64::from(orders - FEW) || !audit.is_clean() {

@@ -121,7 +121,7 @@ async fn main() -> Result<()> {
     for ((service, operation), calls) in &bill.calls {
         let a_minute = *calls as f64 * 60.0 / took.as_secs_f64();
         let limit = match operation.as_str() {
-            "ReceiveMessage" => "3 to 4, long polls of 20 s",
+            "ReceiveMessage" => "48 to 64, long polls of 20 s on 16 partitions",
             "PING" => "12, to know that the outcomes are heard",
             "Query" => "8, a sweep; more in its first minute",
             _ => "",

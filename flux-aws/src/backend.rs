@@ -12,7 +12,7 @@ use flux_core::{Backend, BuyerRules, InvalidInput, Settings};
 use crate::bill::Meter;
 use crate::dynamodb::DynamoStore;
 use crate::redis::{Redis, RedisSettings};
-use crate::sqs::{self, SqsQueue};
+use crate::sqs;
 
 /// The failure to open the services.
 #[derive(Debug, thiserror::Error)]
@@ -65,9 +65,13 @@ impl Aws {
     /// is no error.
     #[builder(start_fn = builder, finish_fn = open, builder_type = AwsBuilder)]
     pub async fn build(
-        /// The queue's name or URL.
+        /// The queue's name or URL, without the numbers of its partitions.
         #[builder(into)]
         queue: String,
+        /// The number of the queue's partitions, fixed when it is made: another one is
+        /// refused. By default what there is, and 16 where they are made; see
+        /// [`sqs::open_partitions`].
+        partitions: Option<u16>,
         /// The table's name.
         #[builder(into)]
         table: String,
@@ -80,7 +84,7 @@ impl Aws {
         sqs: Option<aws_sdk_sqs::Client>,
         /// The same for the table.
         dynamodb: Option<aws_sdk_dynamodb::Client>,
-        /// Makes queue, dead-letter queue and table if they are missing: for
+        /// Makes queues, dead-letter queues and table if they are missing: for
         /// tests and trials.
         #[builder(default)]
         create_missing: bool,
@@ -110,31 +114,34 @@ impl Aws {
         let store = DynamoStore::builder().client(&dynamodb).table(&table).stripes(stripes);
         let store = store.buyer_rules(buyer_rules).maybe_keep_rejected(keep_rejected);
         let store = store.meter(meter.clone()).build();
-        let queue = if create_missing {
+        if create_missing {
             store.create_table().await?;
-            sqs::create(&sqs, &queue, &sqs::CreateOptions::default()).await?
+            let options = sqs::CreateOptions { partitions, ..Default::default() };
+            sqs::create(&sqs, &queue, &options).await?;
         } else {
             store.check().await?;
-            queue
-        };
-        let queue = SqsQueue::open(sqs, &queue, &meter).await?;
-        let mut queue: Arc<dyn OrderQueue> = Arc::new(queue);
+        }
+        let opened = sqs::open_partitions(sqs, &queue, partitions, &meter).await?;
+        let mut queues: Vec<Arc<dyn OrderQueue>> = Vec::new();
+        queues.extend(opened.into_iter().map(|queue| Arc::new(queue) as _));
         let (locks, bus): (Arc<dyn LockManager>, Arc<dyn OutcomeBus>) = match redis {
             Some(settings) => {
                 let redis = Redis::open(settings, meter.clone())?;
-                queue = Arc::new(redis.remember(queue));
+                queues = redis.remember_all(queues).into_iter().map(|q| Arc::new(q) as _).collect();
                 (Arc::new(redis.locks()), Arc::new(redis.bus()))
             }
             None => (Arc::new(MemoryLocks::default()), Arc::new(MemoryBus::default())),
         };
         // Not around leases and outcomes: to wait for those helps nobody.
         let retry = Retry::default();
+        let retried = |queue| Arc::new(Layered::new(queue, retry.clone())) as Arc<dyn OrderQueue>;
+        let partitions: Vec<_> = queues.into_iter().map(retried).collect();
         let backend = Backend {
-            queue: Arc::new(Layered::new(queue, retry.clone())),
-            store: Arc::new(Layered::new(Arc::new(store), retry)),
+            queue: Arc::clone(&partitions[0]),
+            store: Arc::new(Layered::new(Arc::new(store), retry.clone())),
             locks,
             bus,
-            partitions: Vec::new(),
+            partitions,
         };
         Ok(Self { backend: backend.layered(Trace), settings: settings(), meter })
     }

@@ -8,6 +8,7 @@ mock_provider "aws" {
 
 run "watched" {
   variables {
+    partitions               = 1
     fifo                     = true
     oldest_order_seconds_max = 30
     alarm_topic_arn          = "arn:aws:sns:eu-central-1:123456789012:pager"
@@ -38,6 +39,27 @@ run "watched" {
       alarm.treat_missing_data == "notBreaching" && alarm.alarm_actions == toset([var.alarm_topic_arn])
     ])
     error_message = "silence is no alarm, and an alarm goes to the topic"
+  }
+}
+
+run "every_partition" {
+  assert {
+    condition = {
+      for partition in range(16) : "oldest-order-${partition}" => "flux-${partition}"
+      } == {
+      for name, alarm in aws_cloudwatch_metric_alarm.flux : name => alarm.dimensions.QueueName
+      if alarm.metric_name == "ApproximateAgeOfOldestMessage"
+    }
+    error_message = "each of 16 queues is watched"
+  }
+  assert {
+    condition = {
+      for partition in range(16) : "dead-letters-${partition}" => "flux-${partition}-dead"
+      } == {
+      for name, alarm in aws_cloudwatch_metric_alarm.flux : name => alarm.dimensions.QueueName
+      if alarm.metric_name == "ApproximateNumberOfMessagesVisible"
+    }
+    error_message = "and so are its dead letters"
   }
 }
 

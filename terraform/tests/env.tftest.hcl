@@ -8,7 +8,7 @@ mock_provider "aws" {
 
 override_resource {
   target = aws_sqs_queue.orders
-  values = { url = "https://sqs.eu-central-1.amazonaws.com/123456789012/flux" }
+  values = { url = "https://sqs.eu-central-1.amazonaws.com/123456789012/flux-0" }
 }
 override_resource {
   target = aws_elasticache_replication_group.redis
@@ -20,6 +20,7 @@ run "without_redis" {
     condition     = output.env == <<-ENV
       AWS_REGION=eu-central-1
       DYNAMODB_TABLE=flux
+      FLUX_PARTITIONS=16
       SQS_QUEUE_URL=https://sqs.eu-central-1.amazonaws.com/123456789012/flux
     ENV
     error_message = "region, table and queue"
@@ -27,6 +28,21 @@ run "without_redis" {
   assert {
     condition     = length(aws_elasticache_replication_group.redis) + length(aws_elasticache_subnet_group.redis) == 0
     error_message = "no cache unless it is asked for"
+  }
+}
+
+run "one_queue" {
+  variables {
+    partitions = 1
+  }
+  assert {
+    condition     = output.env == <<-ENV
+      AWS_REGION=eu-central-1
+      DYNAMODB_TABLE=flux
+      FLUX_PARTITIONS=1
+      SQS_QUEUE_URL=${aws_sqs_queue.orders["0"].url}
+    ENV
+    error_message = "the URL of the queue itself"
   }
 }
 
@@ -42,6 +58,7 @@ run "with_redis" {
     condition     = output.env == <<-ENV
       AWS_REGION=eu-central-1
       DYNAMODB_TABLE=flux
+      FLUX_PARTITIONS=16
       REDIS_URL=rediss://:0123456789abcdef@flux-redis.example.euc1.cache.amazonaws.com:6379
       SQS_QUEUE_URL=https://sqs.eu-central-1.amazonaws.com/123456789012/flux
     ENV

@@ -7,14 +7,6 @@ mock_provider "aws" {
 }
 
 override_resource {
-  target = aws_sqs_queue.orders
-  values = { arn = "arn:aws:sqs:eu-central-1:123456789012:flux" }
-}
-override_resource {
-  target = aws_sqs_queue.dead
-  values = { arn = "arn:aws:sqs:eu-central-1:123456789012:flux-dead" }
-}
-override_resource {
   target = aws_dynamodb_table.flux
   values = { arn = "arn:aws:dynamodb:eu-central-1:123456789012:table/flux" }
 }
@@ -54,16 +46,30 @@ run "nothing_broad" {
   }
 }
 
+run "every_partition" {
+  assert {
+    condition = alltrue([for policy in [aws_iam_policy.api, aws_iam_policy.worker] :
+      toset(flatten([for statement in jsondecode(policy.policy).Statement :
+        statement.Resource if startswith(statement.Action[0], "sqs:")
+        ])) == toset(concat(
+        [for queue in aws_sqs_queue.orders : queue.arn],
+        [for queue in aws_sqs_queue.dead : queue.arn],
+      ))
+    ]) && length(aws_sqs_queue.orders) + length(aws_sqs_queue.dead) == 32
+    error_message = "each of 16 queues, and its dead letters"
+  }
+}
+
 run "each_half_its_own" {
   assert {
     condition = flatten([for statement in jsondecode(aws_iam_policy.api.policy).Statement :
-      statement.Action if statement.Resource == aws_sqs_queue.orders.arn
+      statement.Action if toset(flatten([statement.Resource])) == toset([for queue in aws_sqs_queue.orders : queue.arn])
     ]) == ["sqs:GetQueueAttributes", "sqs:GetQueueUrl", "sqs:SendMessage"]
     error_message = "the api sends, and takes nothing out"
   }
   assert {
     condition = toset(flatten([for statement in jsondecode(aws_iam_policy.worker.policy).Statement :
-      statement.Action if statement.Resource == aws_sqs_queue.orders.arn
+      statement.Action if toset(flatten([statement.Resource])) == toset([for queue in aws_sqs_queue.orders : queue.arn])
       ])) == toset([
       "sqs:ChangeMessageVisibility", "sqs:DeleteMessage", "sqs:GetQueueAttributes",
       "sqs:GetQueueUrl", "sqs:ReceiveMessage", "sqs:SendMessage",

@@ -1,4 +1,4 @@
-# The queue and its dead letters, standard and FIFO.
+# The queues and their dead letters, standard and FIFO, sixteen and one.
 
 mock_provider "aws" {
   mock_data "aws_region" {
@@ -6,68 +6,91 @@ mock_provider "aws" {
   }
 }
 
-override_resource {
-  target = aws_sqs_queue.orders
-  values = { arn = "arn:aws:sqs:eu-central-1:123456789012:orders" }
-}
-override_resource {
-  target = aws_sqs_queue.dead
-  values = { arn = "arn:aws:sqs:eu-central-1:123456789012:dead" }
-}
-
-run "standard_by_default" {
+run "sixteen_standard_queues" {
   assert {
-    condition     = [aws_sqs_queue.orders.name, aws_sqs_queue.dead.name] == ["flux", "flux-dead"]
-    error_message = "a standard queue's name has no suffix"
+    condition = [
+      [for queue in aws_sqs_queue.orders : queue.name], [for queue in aws_sqs_queue.dead : queue.name],
+      ] == [
+      [for key in keys(aws_sqs_queue.orders) : "flux-${key}"], [for key in keys(aws_sqs_queue.dead) : "flux-${key}-dead"],
+    ] && toset(keys(aws_sqs_queue.orders)) == toset([for number in range(16) : tostring(number)])
+    error_message = "a number behind each name, from 0 to 15"
   }
   assert {
-    condition = alltrue([for queue in [aws_sqs_queue.orders, aws_sqs_queue.dead] :
+    condition = alltrue([for queue in concat(values(aws_sqs_queue.orders), values(aws_sqs_queue.dead)) :
       queue.fifo_queue == null && queue.content_based_deduplication == null &&
       queue.deduplication_scope == null && queue.fifo_throughput_limit == null
     ])
     error_message = "SQS refuses attributes of FIFO on a standard queue"
   }
   assert {
-    condition = alltrue([
-      aws_sqs_queue.orders.visibility_timeout_seconds == 30,
-      aws_sqs_queue.orders.receive_wait_time_seconds == 20,
-      aws_sqs_queue.orders.message_retention_seconds == 1209600,
-      aws_sqs_queue.dead.message_retention_seconds == 1209600,
-    ])
+    condition = alltrue(concat(
+      [for queue in aws_sqs_queue.orders :
+        queue.visibility_timeout_seconds == 30 && queue.receive_wait_time_seconds == 20 &&
+      queue.message_retention_seconds == 1209600],
+      [for queue in aws_sqs_queue.dead : queue.message_retention_seconds == 1209600],
+    ))
     error_message = "30 s of visibility, 20 s of long poll, 14 days of retention"
   }
   assert {
-    condition = jsondecode(aws_sqs_queue.orders.redrive_policy) == {
-      deadLetterTargetArn = "arn:aws:sqs:eu-central-1:123456789012:dead"
-      maxReceiveCount     = 100
-    }
-    error_message = "what is received a hundred times is dead"
+    condition = alltrue([for key, queue in aws_sqs_queue.orders :
+      jsondecode(queue.redrive_policy) == {
+        deadLetterTargetArn = aws_sqs_queue.dead[key].arn
+        maxReceiveCount     = 1000
+      }
+    ])
+    error_message = "what is received a thousand times is dead, beside its own partition"
   }
   assert {
-    condition = jsondecode(aws_sqs_queue_redrive_allow_policy.dead.redrive_allow_policy) == {
-      redrivePermission = "byQueue"
-      sourceQueueArns   = ["arn:aws:sqs:eu-central-1:123456789012:orders"]
-    }
-    error_message = "only the queue of orders may have its dead letters there"
+    condition = alltrue([for key, policy in aws_sqs_queue_redrive_allow_policy.dead :
+      policy.queue_url == aws_sqs_queue.dead[key].id &&
+      jsondecode(policy.redrive_allow_policy) == {
+        redrivePermission = "byQueue"
+        sourceQueueArns   = [aws_sqs_queue.orders[key].arn]
+      }
+    ]) && length(aws_sqs_queue_redrive_allow_policy.dead) == 16
+    error_message = "only the queue of the same partition may have its dead letters there"
+  }
+}
+
+run "one_queue" {
+  variables {
+    partitions = 1
+  }
+  assert {
+    condition = concat(
+      [for queue in aws_sqs_queue.orders : queue.name], [for queue in aws_sqs_queue.dead : queue.name],
+    ) == ["flux", "flux-dead"]
+    error_message = "one queue alone has no number"
   }
 }
 
 run "fifo" {
   variables {
-    name = "sale"
-    fifo = true
+    name       = "sale"
+    fifo       = true
+    partitions = 2
   }
   assert {
-    condition     = [aws_sqs_queue.orders.name, aws_sqs_queue.dead.name] == ["sale.fifo", "sale-dead.fifo"]
+    condition = concat(
+      [for queue in aws_sqs_queue.orders : queue.name], [for queue in aws_sqs_queue.dead : queue.name],
+    ) == ["sale-0.fifo", "sale-1.fifo", "sale-0-dead.fifo", "sale-1-dead.fifo"]
     error_message = "a FIFO queue's name ends in .fifo, and so does that of its dead letters"
   }
   assert {
-    condition = alltrue([for queue in [aws_sqs_queue.orders, aws_sqs_queue.dead] :
+    condition = alltrue([for queue in concat(values(aws_sqs_queue.orders), values(aws_sqs_queue.dead)) :
       queue.fifo_queue && !queue.content_based_deduplication &&
       queue.deduplication_scope == "messageGroup" && queue.fifo_throughput_limit == "perMessageGroupId"
     ])
-    error_message = "both queues are FIFO, each group for itself, ids given by the sender"
+    error_message = "all queues are FIFO, each group for itself, ids given by the sender"
   }
+}
+
+run "half_a_partition" {
+  command = plan
+  variables {
+    partitions = 2.5
+  }
+  expect_failures = [var.partitions]
 }
 
 run "names_that_aws_refuses" {

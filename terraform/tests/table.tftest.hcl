@@ -47,7 +47,7 @@ run "encrypted_by_aws" {
     error_message = "the key that costs nothing is the one that is not asked for"
   }
   assert {
-    condition = alltrue([for queue in [aws_sqs_queue.orders, aws_sqs_queue.dead] :
+    condition = alltrue([for queue in concat(values(aws_sqs_queue.orders), values(aws_sqs_queue.dead)) :
       queue.sqs_managed_sse_enabled && queue.kms_master_key_id == null
     ])
     error_message = "queues are encrypted"
@@ -63,7 +63,7 @@ run "encrypted_with_a_key_of_ones_own" {
     error_message = "the table has the key"
   }
   assert {
-    condition = alltrue([for queue in [aws_sqs_queue.orders, aws_sqs_queue.dead] :
+    condition = alltrue([for queue in concat(values(aws_sqs_queue.orders), values(aws_sqs_queue.dead)) :
       queue.sqs_managed_sse_enabled == null && queue.kms_master_key_id == var.kms_key_arn
     ])
     error_message = "the queues have the key, and no second kind of encryption"

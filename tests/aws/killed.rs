@@ -4,7 +4,7 @@ use crate::sale::{Sale, Size, until};
 use crate::trap::{Side, Step, Traps};
 
 /// Enough that somebody still comes when the last worker dies.
-const SIZE: Size = Size { stock: 500, buyers: 700, in_flight: 16, visibility: 2 };
+const SIZE: Size = Size { stock: 500, buyers: 700, in_flight: 16, visibility: 2, partitions: None };
 
 /// Receive, lease, claim, commit, acknowledge, tell.
 const STEPS: [(&str, u32); 6] = [

@@ -3,7 +3,7 @@
 use aws_sdk_sqs::types::Message;
 use tokio::time::{Duration, Instant, sleep};
 
-use crate::sale::{Queue, SMALL, Sale};
+use crate::sale::{Queue, SMALL, Sale, Size};
 
 const JUNK: &str = "no pack of anybody's";
 const PATIENCE: Duration = Duration::from_secs(30);
@@ -37,7 +37,8 @@ impl Queue {
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn goes_to_the_dead_letters_with_its_reason_and_what_can_be_read_comes_back() {
-    let sale = Sale::open(SMALL).await;
+    // One queue, with no number behind its name.
+    let sale = Sale::open(Size { partitions: Some(1), ..SMALL }).await;
     let queue = &sale.queue;
     let url = queue.url(&queue.name).await;
     let dead = queue.url(&format!("{}-dead", queue.name)).await;

@@ -11,7 +11,7 @@ use tokio::time::timeout;
 use crate::sale::{SMALL, Sale, Size, until};
 
 const ANSWER_MAX: Duration = Duration::from_secs(10);
-const SIZE: Size = Size { stock: 600, buyers: 800, in_flight: 16, visibility: 2 };
+const SIZE: Size = Size { stock: 600, buyers: 800, in_flight: 16, visibility: 2, partitions: None };
 
 /// A Redis of the test's own, killed when dropped.
 struct Redis {

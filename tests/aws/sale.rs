@@ -28,10 +28,13 @@ pub(crate) struct Size {
     pub(crate) in_flight: usize,
     /// Seconds after which a dead worker's messages come again.
     pub(crate) visibility: u64,
+    /// Those of the queue: 16 unless told.
+    pub(crate) partitions: Option<u16>,
 }
 
 /// A sale for a fault that happens now and then all through it.
-pub(crate) const SMALL: Size = Size { stock: 300, buyers: 450, in_flight: 24, visibility: 2 };
+pub(crate) const SMALL: Size =
+    Size { stock: 300, buyers: 450, in_flight: 24, visibility: 2, partitions: None };
 
 pub(crate) struct Sale {
     pub(crate) services: Services,
@@ -73,7 +76,8 @@ impl Sale {
         let name = format!("flux-test-{sale}");
         let services = Services::from_env(&name).unwrap_or_else(|error| panic!("{error}"));
         let client = aws_sdk_sqs::Client::new(&flux_aws::aws::from_env().await);
-        let options = CreateOptions { visibility: Duration::from_secs(size.visibility) };
+        let visibility = Duration::from_secs(size.visibility);
+        let options = CreateOptions { visibility, partitions: size.partitions };
         sqs::create(&client, &name, &options).await.expect("the queue is made");
         let program = block_in_place(flux_server).expect("flux-server is built");
         let hands = Hands { program, home: tempfile::tempdir().expect("a folder") };

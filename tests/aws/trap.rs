@@ -109,8 +109,7 @@ impl Meddler for Calls {
         let answer = server.make(&call).await?;
         // A call that was refused, or brought nothing, took no effect.
         let had_effect = answer.status.is_success()
-            && (call.operation != "ReceiveMessage"
-                || answer.body.windows(6).any(|w| w == b"\"Body\""));
+            && (call.operation != "ReceiveMessage" || has(&answer.body, b"\"Body\""));
         if trap.step.side == Side::After && had_effect && trap.is_hit(&call.operation) {
             trap.spring().await;
             return None;
@@ -149,8 +148,11 @@ async fn pass(mut client: TcpStream, mut server: TcpStream, trap: Arc<Trap>) {
         tokio::select! {
             read = client.read(&mut asked) => {
                 let Ok(count @ 1..) = read else { return };
-                let is_command = commands(&asked[..count])
-                    .any(|command| command.starts_with(trap.step.operation));
+                let bytes = &asked[..count];
+                // Of scripts, those on leases: a membership is renewed all the time.
+                let is_command = commands(bytes)
+                    .any(|command| command.starts_with(trap.step.operation))
+                    && (trap.step.operation != "EVAL" || has(bytes, b"flux:lock:"));
                 if is_command && trap.step.side == Side::Before && trap.is_hit(trap.step.operation) {
                     return trap.spring().await;
                 }
@@ -172,6 +174,10 @@ async fn pass(mut client: TcpStream, mut server: TcpStream, trap: Arc<Trap>) {
             }
         }
     }
+}
+
+fn has(bytes: &[u8], part: &[u8]) -> bool {
+    bytes.windows(part.len()).any(|window| window == part)
 }
 
 /// The names of the commands that begin in there: `*3\r\n$7\r\nPUBLISH\r\n…`.

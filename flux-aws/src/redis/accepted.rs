@@ -40,11 +40,18 @@ const DROP: &str = "return redis.call('UNLINK', unpack(KEYS))";
 pub struct Accepted {
     queue: Arc<dyn OrderQueue>,
     redis: Redis,
-    notes: Batcher<Vec<Order>, ()>,
-    drops: Batcher<Vec<OrderId>, ()>,
-    looks: Batcher<OrderId, Option<Order>>,
+    notes: Arc<Notes>,
+    /// Whether it looks for what it does not know by itself.
+    looks: bool,
     /// Orders that are out for work here.
     out: Mutex<HashMap<Receipt, OrderId>>,
+}
+
+/// The notes of a queue, all its partitions.
+struct Notes {
+    made: Batcher<Vec<Order>, ()>,
+    dropped: Batcher<Vec<OrderId>, ()>,
+    looked_up: Batcher<OrderId, Option<Order>>,
 }
 
 impl fmt::Debug for Accepted {
@@ -54,9 +61,27 @@ impl fmt::Debug for Accepted {
 }
 
 impl Accepted {
-    pub(super) fn new(redis: Redis, queue: Arc<dyn OrderQueue>) -> Self {
+    pub(super) fn all(redis: &Redis, partitions: Vec<Arc<dyn OrderQueue>>) -> Vec<Self> {
+        let (notes, last) = (Arc::new(Notes::new(redis)), partitions.len().saturating_sub(1));
+        let wrap = |(number, queue)| Self {
+            queue,
+            redis: redis.clone(),
+            notes: Arc::clone(&notes),
+            looks: number == last,
+            out: Mutex::default(),
+        };
+        partitions.into_iter().enumerate().map(wrap).collect()
+    }
+
+    fn out(&self) -> MutexGuard<'_, HashMap<Receipt, OrderId>> {
+        self.out.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+impl Notes {
+    fn new(redis: &Redis) -> Self {
         let (to_note, to_drop) = (redis.clone(), redis.clone());
-        let notes = Batcher::new(WAITING_MAX, BATCH_MAX, 1, move |batch: Vec<Vec<Order>>| {
+        let made = Batcher::new(WAITING_MAX, BATCH_MAX, 1, move |batch: Vec<Vec<Order>>| {
             let redis = to_note.clone();
             async move {
                 let mut left = batch.iter().flatten().peekable();
@@ -71,7 +96,7 @@ impl Accepted {
                 vec![(); batch.len()]
             }
         });
-        let drops = Batcher::new(WAITING_MAX, BATCH_MAX, 1, move |batch: Vec<Vec<OrderId>>| {
+        let dropped = Batcher::new(WAITING_MAX, BATCH_MAX, 1, move |batch: Vec<Vec<OrderId>>| {
             let redis = to_drop.clone();
             async move {
                 let ids: Vec<OrderId> = batch.iter().flatten().copied().collect();
@@ -86,15 +111,11 @@ impl Accepted {
             }
         });
         let to_look = redis.clone();
-        let looks = Batcher::new(WAITING_MAX, BATCH_MAX, 1, move |ids: Vec<OrderId>| {
+        let looked_up = Batcher::new(WAITING_MAX, BATCH_MAX, 1, move |ids: Vec<OrderId>| {
             let redis = to_look.clone();
             async move { look(&redis, &ids).await }
         });
-        Self { queue, redis, notes, drops, looks, out: Mutex::default() }
-    }
-
-    fn out(&self) -> MutexGuard<'_, HashMap<Receipt, OrderId>> {
-        self.out.lock().unwrap_or_else(PoisonError::into_inner)
+        Self { made, dropped, looked_up }
     }
 }
 
@@ -142,7 +163,7 @@ impl OrderQueue for Accepted {
         if !orders.is_empty() {
             // Whoever hears that it was sent may ask elsewhere at once. With
             // too many waiting, or without Redis, it goes unnoted.
-            let _ = self.notes.call(orders).await;
+            let _ = self.notes.made.call(orders).await;
         }
         Ok(())
     }
@@ -166,7 +187,7 @@ impl OrderQueue for Accepted {
             receipts.iter().filter_map(|receipt| out.remove(receipt)).collect()
         };
         if !done.is_empty() {
-            self.drops.tell(done);
+            self.notes.dropped.tell(done);
         }
         Ok(())
     }
@@ -201,13 +222,16 @@ impl OrderQueue for Accepted {
         self.queue.redrive(max).await
     }
 
-    /// The order as this process knows it, or else as it is noted, which needs
-    /// Redis.
+    /// The order as this process knows it, or else, if this is the last partition, as it
+    /// is noted, which needs Redis.
     async fn find(&self, id: OrderId) -> Result<Option<Order>, SeamError> {
         if let Some(order) = self.queue.find(id).await? {
             return Ok(Some(order));
         }
-        Ok(self.looks.call(id).await.ok().flatten())
+        if !self.looks {
+            return Ok(None);
+        }
+        Ok(self.notes.looked_up.call(id).await.ok().flatten())
     }
 
     fn finds_all(&self) -> bool {

@@ -69,7 +69,15 @@ impl Redis {
     /// within a tokio runtime.
     #[must_use]
     pub fn remember(&self, queue: Arc<dyn OrderQueue>) -> Accepted {
-        Accepted::new(self.clone(), queue)
+        let wrapped = self.remember_all(vec![queue]).pop();
+        wrapped.expect("as many as there were queues")
+    }
+
+    /// [`remember`](Self::remember), for the partitions of one queue. What is in none of
+    /// them is looked for once, by the last.
+    #[must_use]
+    pub fn remember_all(&self, partitions: Vec<Arc<dyn OrderQueue>>) -> Vec<Accepted> {
+        Accepted::all(self, partitions)
     }
 
     /// A bus over this Redis, with a connection of its own to listen by. Must

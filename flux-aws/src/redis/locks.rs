@@ -82,6 +82,8 @@ local last = redis.call('ZRANGE', KEYS[1], -1, -1, 'WITHSCORES')
 redis.call('PEXPIREAT', KEYS[1], last[2])
 return redis.call('ZRANGE', KEYS[1], 0, -1)";
 
+type WantedSender = broadcast::Sender<Arc<[ItemId]>>;
+
 /// A [`LockManager`] over Redis: see [`Redis::locks`].
 ///
 /// A lease is as good as the Redis that keeps it. One that is wiped, or that
@@ -95,7 +97,7 @@ pub struct RedisLocks {
     release: Script,
     join: Script,
     /// Those who hear what is wanted here, and the task that listens, once there are any.
-    wanted: OnceLock<(broadcast::Sender<Arc<[ItemId]>>, JoinSet<()>)>,
+    wanted: OnceLock<(WantedSender, JoinSet<()>)>,
 }
 
 impl RedisLocks {
@@ -144,7 +146,6 @@ impl Heard for Wanted {
     }
 }
 
-#[deny(clippy::missing_trait_methods)]
 #[async_trait]
 impl LockManager for RedisLocks {
     /// Polls while somebody else holds a key. A lease whose grant was never

@@ -181,6 +181,18 @@ impl Calls {
         Ok(answer.map_err(|error| failure(url, error))?.attributes.unwrap_or_default())
     }
 
+    /// Whether there is a queue of this name or URL that we may look at.
+    pub(super) async fn exists(&self, queue: &str) -> Result<bool, SeamError> {
+        if is_url(queue) {
+            self.count("GetQueueAttributes", 0);
+            let request = self.client.get_queue_attributes().queue_url(queue);
+            let request = request.attribute_names(QueueAttributeName::VisibilityTimeout);
+            return seen(queue, request.send().await);
+        }
+        self.count("GetQueueUrl", 0);
+        seen(queue, self.client.get_queue_url().queue_name(queue).send().await)
+    }
+
     /// The URL of a queue, if there is one of this name.
     pub(super) async fn url(
         &self,
@@ -233,9 +245,32 @@ fn seconds(time: Duration) -> i32 {
     i32::try_from(time.as_secs() + begun).unwrap_or(i32::MAX)
 }
 
+/// Whether the queue is told by its URL, and not by its name.
+pub(super) fn is_url(queue: &str) -> bool {
+    queue.starts_with("http") && queue.contains("://")
+}
+
+fn code<E: ProvideErrorMetadata>(error: &SdkError<E, Response>) -> &str {
+    error.as_service_error().and_then(ProvideErrorMetadata::code).unwrap_or_default()
+}
+
 fn is_missing<E: ProvideErrorMetadata>(error: &SdkError<E, Response>) -> bool {
-    let code = error.as_service_error().and_then(ProvideErrorMetadata::code).unwrap_or_default();
+    let code = code(error);
     code.ends_with("NonExistentQueue") || code.ends_with("QueueDoesNotExist")
+}
+
+/// Whether a look at a queue was answered, or why it can't be.
+fn seen<T, E>(queue: &str, answer: Result<T, SdkError<E, Response>>) -> Result<bool, SeamError>
+where
+    E: ProvideErrorMetadata + std::error::Error + Send + Sync + 'static,
+{
+    match answer {
+        Ok(_) => Ok(true),
+        Err(error) if is_missing(&error) => Ok(false),
+        // Policies name the partitions there are, and not the next.
+        Err(error) if matches!(code(&error), "AccessDenied" | "AccessDeniedException") => Ok(false),
+        Err(error) => Err(failure(queue, error)),
+    }
 }
 
 /// Turns the failure of a call on a queue into ours.

@@ -6,14 +6,16 @@ use std::time::Duration;
 use aws_sdk_sqs::Client;
 use aws_sdk_sqs::types::QueueAttributeName as Name;
 use flux_core::seams::SeamError;
+use futures_util::future::try_join_all;
 
 use super::SERVICE;
-use super::calls::{Calls, failure};
+use super::calls::{Calls, failure, is_url};
+use super::partitions::{self, Found, PARTITIONS};
 use crate::bill::Meter;
 
-/// Deliveries after which SQS gives up by itself: a backstop, as the
-/// worker gives up earlier and says why.
-const RECEIVES_MAX: u32 = 100;
+/// Deliveries after which SQS gives up by itself, the most there are: the worker gives up
+/// earlier and says why, and what can't be decided for now must outlive a long outage.
+const RECEIVES_MAX: u32 = 1_000;
 const RETENTION_SECONDS: u32 = 14 * 24 * 3600;
 const POLL_SECONDS: u32 = 20;
 
@@ -22,29 +24,53 @@ const POLL_SECONDS: u32 = 20;
 pub struct CreateOptions {
     /// Time after which an unsettled delivery comes again, in whole seconds.
     pub visibility: Duration,
+    /// The number of partitions; unless it is told, what there is, or
+    /// [`PARTITIONS`](super::PARTITIONS).
+    pub partitions: Option<u16>,
 }
 
 impl Default for CreateOptions {
-    /// A time-out of half a minute.
+    /// A time-out of half a minute, and as many partitions as there are, or 16.
     fn default() -> Self {
-        Self { visibility: Duration::from_secs(30) }
+        Self { visibility: Duration::from_secs(30), partitions: None }
     }
 }
 
-/// Makes a queue and its dead-letter queue, those that are missing, and
-/// answers the queue's URL. A name that ends in `.fifo` makes FIFO queues. The
-/// dead-letter queue of `orders` is `orders-dead`, that of `orders.fifo` is
-/// `orders-dead.fifo`.
+/// Makes a queue's partitions and a dead-letter queue for each, those that are missing. One
+/// partition has the queue's name; several have a number behind it, `orders-0` to
+/// `orders-15`. A name that ends in `.fifo` makes FIFO queues. The dead-letter queue of
+/// `orders` is `orders-dead`, that of `orders-0.fifo` is `orders-0-dead.fifo`.
 ///
 /// # Errors
-/// The failure of SQS. After an error some of it may be made; repeating is safe.
+/// [`SeamError::Broken`] when there are other partitions than the options tell, and the
+/// failure of SQS. After an error some of it may be made; repeating is safe.
 pub async fn create(
     client: &Client,
     queue: &str,
     options: &CreateOptions,
-) -> Result<String, SeamError> {
+) -> Result<(), SeamError> {
     let calls = Calls::new(client, &Meter::default());
-    let dead = make(&calls, &dead_name(queue), HashMap::new()).await?;
+    let name = if is_url(queue) { queue.rsplit('/').next().unwrap_or(queue) } else { queue };
+    let found = partitions::find(&calls, name).await?;
+    partitions::check(name, found, options.partitions)?;
+    let found = match (found, options.partitions.unwrap_or(PARTITIONS)) {
+        (Found::Nothing, 1) => Found::Single,
+        (Found::Nothing, count) => Found::Numbered(count),
+        (found, _) => found,
+    };
+    // The first comes last: who counts the partitions meanwhile finds none, or all.
+    let names = found.names(name);
+    let (first, others) = names.split_first().expect("there is one partition at least");
+    try_join_all(others.iter().map(|name| with_dead_letters(&calls, name, options))).await?;
+    with_dead_letters(&calls, first, options).await
+}
+
+async fn with_dead_letters(
+    calls: &Calls,
+    queue: &str,
+    options: &CreateOptions,
+) -> Result<(), SeamError> {
+    let dead = make(calls, &dead_name(queue), HashMap::new()).await?;
     let found = calls.attributes(&dead, &[Name::QueueArn]).await?;
     let arn = found.get(&Name::QueueArn).ok_or_else(|| {
         SeamError::broken(SERVICE, format!("the queue {dead} has no ARN; is that SQS?"))
@@ -56,7 +82,7 @@ pub async fn create(
         (Name::VisibilityTimeout, visibility),
         (Name::ReceiveMessageWaitTimeSeconds, POLL_SECONDS.to_string()),
     ]);
-    make(&calls, queue, attributes).await
+    make(calls, queue, attributes).await.map(drop)
 }
 
 async fn make(

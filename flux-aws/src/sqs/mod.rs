@@ -11,6 +11,10 @@
 //! worker is alone. What can't be read goes to the dead-letter queue as it is,
 //! with the reason as its attribute `reason`, and holds nobody up.
 //!
+//! A queue may have partitions, an SQS queue each: `orders-0` to `orders-15`, opened by
+//! [`open_partitions`] and each with a dead-letter queue of its own, so that what is put
+//! back, here or by AWS, is in the partition that it came from.
+//!
 //! The dead-letter queue is the one that the queue's redrive policy names, or
 //! else the one called like the queue with `-dead` (`orders-dead`,
 //! `orders-dead.fifo`). [`create()`] makes both.
@@ -28,6 +32,7 @@ mod dead;
 mod depth;
 mod in_flight;
 mod pack;
+mod partitions;
 mod poll;
 mod queue;
 mod sent;
@@ -47,9 +52,10 @@ use tracing::{debug, warn};
 use uuid::Uuid;
 
 pub use self::create::{CreateOptions, create};
+pub use self::partitions::{PARTITIONS, PARTITIONS_MAX, open_partitions};
 
 use self::batch::ENTRIES_MAX;
-use self::calls::{Calls, missing};
+use self::calls::{Calls, is_url, missing};
 use self::depth::Depth;
 use self::in_flight::{InFlight, Settle};
 use self::pack::{Entry, PACK_MAX};
@@ -90,7 +96,8 @@ enum Kind {
 /// use flux_aws::{aws, bill::Meter, sqs::{self, SqsQueue}};
 ///
 /// let client = aws_sdk_sqs::Client::new(&aws::from_env().await);
-/// sqs::create(&client, "orders", &sqs::CreateOptions::default()).await?;
+/// let options = sqs::CreateOptions { partitions: Some(1), ..Default::default() };
+/// sqs::create(&client, "orders", &options).await?;
 /// let queue = SqsQueue::open(client, "orders", &Meter::default()).await?;
 /// # Ok(()) }
 /// ```
@@ -131,7 +138,7 @@ impl SqsQueue {
         messages_max: u64,
     ) -> Result<Self, SeamError> {
         let calls = Calls::new(&client, meter);
-        let (name, url) = match queue.starts_with("http") && queue.contains("://") {
+        let (name, url) = match is_url(queue) {
             true => (queue.rsplit('/').next().unwrap_or(queue), queue.to_owned()),
             false => {
                 let url = calls.url(queue, None).await?;

@@ -10,7 +10,9 @@ use flux_aws::redis::Redis;
 use flux_core::ItemId;
 use flux_core::conformance::{Check, bus_checks, lock_checks};
 use flux_core::layers::{Layered, Retry, TimeLimit, Trace};
-use flux_core::seams::{Lease, LockManager, OutcomeBus, OutcomeReceiver, Outcomes, SeamError};
+use flux_core::seams::{
+    Lease, LockManager, OutcomeBus, OutcomeReceiver, Outcomes, SeamError, WantedReceiver,
+};
 
 use crate::{open, prefix, shared_url};
 
@@ -70,6 +72,10 @@ impl<L: LockManager> LockManager for Two<L> {
         ttl: Duration,
     ) -> Result<Option<Lease>, SeamError> {
         self.next().acquire_free(keys, ttl).await
+    }
+
+    fn wanted(&self) -> WantedReceiver {
+        self.next().wanted()
     }
 
     async fn join(&self, member: &str, ttl: Duration) -> Result<Vec<String>, SeamError> {

@@ -6,6 +6,7 @@ mod conformance;
 mod faults;
 mod meddler;
 mod packs;
+mod partitions;
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -71,7 +72,7 @@ fn name(kind: Kind) -> String {
 /// A fresh queue with so long a time-out, and what is needed to open it again.
 async fn created(emulator: Emulator, kind: Kind, visibility: Duration) -> (Client, String) {
     let (client, name) = (emulator.client().await, name(kind));
-    let options = CreateOptions { visibility };
+    let options = CreateOptions { visibility, partitions: Some(1) };
     sqs::create(&client, &name, &options).await.expect("the queue is made");
     (client, name)
 }

@@ -9,11 +9,13 @@ use std::fmt;
 use std::sync::Arc;
 use std::time::Duration;
 
+use futures_util::future::try_join_all;
 use tokio::time::Instant;
 
 use crate::protocol::{ItemId, Order, OrderId};
 use crate::seams::{
-    InventoryStore, LockManager, OrderQueue, OutcomeBus, QueueDepth, SeamError, partition_of,
+    DeadLetter, InventoryStore, LockManager, OrderQueue, OutcomeBus, QueueDepth, SeamError,
+    partition_of,
 };
 
 /// One of each seam, for an engine to run on. Mix as you like; every engine that
@@ -53,14 +55,29 @@ impl Backend {
     /// Counts the messages of all partitions.
     pub(crate) async fn depth(&self) -> Result<QueueDepth, SeamError> {
         let mut sum = QueueDepth::default();
-        for queue in self.queues() {
-            let depth = queue.depth().await?;
+        for depth in try_join_all(self.queues().iter().map(|queue| queue.depth())).await? {
             sum.waiting += depth.waiting;
             sum.in_flight += depth.in_flight;
             sum.dead += depth.dead;
             sum.oldest = sum.oldest.max(depth.oldest);
         }
         Ok(sum)
+    }
+
+    /// Reads the oldest dead letters of all partitions, each with its partition.
+    pub(crate) async fn dead_letters(
+        &self,
+        max: usize,
+    ) -> Result<Vec<(usize, DeadLetter)>, SeamError> {
+        let of_each = self.queues().iter().map(|queue| queue.dead_letters(max));
+        let of_each = try_join_all(of_each).await?.into_iter().enumerate();
+        let numbered = |(partition, letters): (usize, Vec<DeadLetter>)| {
+            letters.into_iter().map(move |letter| (partition, letter))
+        };
+        let mut letters: Vec<_> = of_each.flat_map(numbered).collect();
+        letters.sort_by_key(|(_, letter)| letter.buried_at);
+        letters.truncate(max);
+        Ok(letters)
     }
 
     /// Finds an order that waits in the queue, as [`OrderQueue::find`].

@@ -27,6 +27,7 @@ pub(super) async fn open(config: &Config) -> Result<(Flux, Meter)> {
     }
     let aws = Aws::builder()
         .queue(queue)
+        .maybe_partitions(config.partitions)
         .table(table)
         .maybe_redis(redis)
         .create_missing(config.create)

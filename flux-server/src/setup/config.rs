@@ -22,6 +22,7 @@ const BACKEND: &str = "FLUX_BACKEND";
 const DATA_DIR: &str = "FLUX_DATA_DIR";
 const KEEP_REJECTED: &str = "FLUX_KEEP_REJECTED";
 const REJECTED_MAX: &str = "FLUX_REJECTED_MAX";
+const PARTITIONS: &str = "FLUX_PARTITIONS";
 const CREATE: &str = "FLUX_CREATE";
 const HOLDS_PER_BUYER: &str = "FLUX_HOLDS_PER_BUYER";
 const HOLD_AGAIN_AFTER: &str = "FLUX_HOLD_AGAIN_AFTER";
@@ -118,7 +119,12 @@ pub struct Config {
     )]
     pub rejected_max: u64,
 
-    /// Make queue, dead-letter queue and table of the aws backend if they are
+    /// Partitions of the aws backend's queue, an SQS queue each, 1 to 256: fixed when they
+    /// are made, and another number is refused. [default: what there is, or 16 with --create]
+    #[arg(long, env = PARTITIONS, value_name = "N", value_parser = clap::value_parser!(u16).range(1..=256))]
+    pub partitions: Option<u16>,
+
+    /// Make queues, dead-letter queues and table of the aws backend if they are
     /// missing: for tests and trials.
     #[arg(long, env = CREATE, value_parser = BoolishValueParser::new())]
     pub create: bool,
@@ -359,7 +365,7 @@ impl Config {
         self.connections_per_peer.map_or((self.connections_max / 4).max(1), NonZeroUsize::get)
     }
 
-    /// The queue's name or URL, and the table's name.
+    /// The queue's name or URL, without the numbers of partitions, and the table's name.
     #[must_use]
     pub fn queue_and_table(&self) -> Option<(String, String)> {
         Some((variable(QUEUE)?, variable(TABLE)?))

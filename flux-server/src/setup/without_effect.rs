@@ -25,8 +25,9 @@ pub fn without_effect(config: &Config) -> Vec<String> {
             for name in [REDIS_URL, REDIS_HOST].into_iter().filter(|name| is_set(name)) {
                 said.push(format!("{name} is set, and the embedded backend uses no Redis"));
             }
-            if config.create || config.stripes != 1 {
-                let flags = "--create and --stripes have no effect on the embedded backend";
+            if config.create || config.stripes != 1 || config.partitions.is_some() {
+                let flags =
+                    "--create, --partitions and --stripes have no effect on the embedded backend";
                 said.push(flags.to_owned());
             }
         }

@@ -130,6 +130,7 @@ fn a_limit_of_nothing_stops_the_start() {
         "--drain",
         "--stripes",
         "--max",
+        "--partitions",
     ] {
         refused(Setup::new().args(&[flag, "0"]), flag);
     }
@@ -166,7 +167,7 @@ fn what_has_no_effect_is_said() {
         "FLUX_OPERATER_TOKEN is set, and nothing here reads it",
         "DYNAMODB_TABLE is set and SQS_QUEUE_URL is not",
         "REDIS_URL is set",
-        "--stripes have no effect",
+        "--partitions and --stripes have no effect",
     ] {
         assert!(log.contains(said), "{said} in {log}");
     }

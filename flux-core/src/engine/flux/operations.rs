@@ -1,5 +1,7 @@
 //! The calls for those who run a sale.
 
+use futures_util::future::try_join_all;
+
 use super::Flux;
 use crate::engine::audit::{self, Audit};
 use crate::engine::error::Error;
@@ -26,7 +28,8 @@ impl Flux {
     /// [`Error::Overloaded`].
     pub async fn check_backends(&self) -> Result<(), Error> {
         self.core.decided(OrderId::from_uuid(uuid::Uuid::nil())).await?;
-        self.core.backend.depth().await?;
+        // One partition stands for all: this is asked often.
+        self.core.backend.queues()[0].depth().await?;
         Ok(())
     }
 
@@ -88,13 +91,8 @@ impl Flux {
     /// # Errors
     /// [`Error::Overloaded`], [`Error::Backend`].
     pub async fn dead_letters(&self, max: usize) -> Result<Vec<DeadLetter>, Error> {
-        let mut letters = Vec::new();
-        for queue in self.core.backend.queues() {
-            letters.extend(queue.dead_letters(max).await?);
-        }
-        letters.sort_by_key(|letter| letter.buried_at);
-        letters.truncate(max);
-        Ok(letters)
+        let letters = self.core.backend.dead_letters(max).await?;
+        Ok(letters.into_iter().map(|(_, letter)| letter).collect())
     }
 
     /// Puts up to `max` dead letters back in the queue and returns their number.
@@ -114,11 +112,24 @@ impl Flux {
     /// # Errors
     /// [`Error::Overloaded`], [`Error::Backend`].
     pub async fn redrive(&self, max: usize) -> Result<usize, Error> {
-        let mut count = 0;
-        for queue in self.core.backend.queues() {
-            count += queue.redrive(max - count).await?;
+        let queues = self.core.backend.queues();
+        if let [queue] = queues {
+            return Ok(queue.redrive(max).await?);
         }
-        Ok(count)
+        let mut redriven = 0;
+        while redriven < max {
+            let mut dead = vec![0; queues.len()];
+            for (partition, _) in self.core.backend.dead_letters(max - redriven).await? {
+                dead[partition] += 1;
+            }
+            let those = dead.iter().zip(queues).filter(|(dead, _)| **dead > 0);
+            let counts = try_join_all(those.map(|(dead, queue)| queue.redrive(*dead))).await?;
+            match counts.iter().sum() {
+                0 => break,
+                count => redriven += count,
+            }
+        }
+        Ok(redriven)
     }
 
     /// Counts the messages that wait in the queue and in the inbox of this
