@@ -187,18 +187,19 @@ impl Course {
     /// How others took over from the first worker.
     pub fn takeover(&self) -> Takeover {
         let partition = |decided: &Decided| partition_of(&decided.item, self.partitions);
-        // Whoever decided there last before the trouble, and last of all.
-        let (mut server, mut heir) = (vec![None; self.partitions], vec![None; self.partitions]);
+        // Whoever decided there last before the trouble, and whether anybody else did since.
+        let mut server = vec![None; self.partitions];
+        let mut moved = vec![false; self.partitions];
         for decided in &self.decided {
-            if decided.at < self.trouble_at {
-                server[partition(decided)] = Some(decided.worker);
-            } else if decided.at < self.ended_at {
-                heir[partition(decided)] = Some(decided.worker);
+            let (at, by) = (partition(decided), Some(decided.worker));
+            match decided.at < self.trouble_at {
+                true => server[at] = by,
+                false => moved[at] |= server[at] != by,
             }
         }
         let is_lost = |d: &&Decided| server[partition(d)] == Some(0);
-        let stays = |d: &&Decided| !is_lost(d) && server[partition(d)] == heir[partition(d)];
-        let moves = |d: &&Decided| !is_lost(d) && !stays(d);
+        let stays = |d: &&Decided| !is_lost(d) && !moved[partition(d)];
+        let moves = |d: &&Decided| !is_lost(d) && moved[partition(d)];
         let after = || self.decided.iter().filter(|decided| decided.at >= self.trouble_at);
         let mut answered: HashMap<&ItemId, Instant> = HashMap::new();
         let mut served: HashMap<usize, Instant> = HashMap::new();
@@ -213,9 +214,7 @@ impl Course {
         let served_at = served.into_values().max().unwrap_or(self.trouble_at);
         Takeover {
             lost: server.iter().filter(|server| **server == Some(0)).count(),
-            moved: (0..self.partitions)
-                .filter(|n| server[*n] != Some(0) && server[*n] != heir[*n])
-                .count(),
+            moved: (0..self.partitions).filter(|n| server[*n] != Some(0) && moved[*n]).count(),
             without_answer,
             served_after: served_at - self.trouble_at,
             slowest: Waits::of(after().filter(is_lost)).max,

@@ -92,7 +92,7 @@ impl Sale {
         }
         let control = Flux::builder(backend.clone()).clock(dating).role(Role::AcceptOnly).start();
         let item = |id: &str| ItemSpec::builder().id(id.to_owned()).hold_seconds(30);
-        control.put_item(item("a").capacity(40).max_per_buyer(3).build()?).await?;
+        control.put_item(item("a").capacity(60).max_per_buyer(3).build()?).await?;
         control.put_item(item("b").capacity(25).build()?).await?;
         let seats = (0..12).map(|n| format!("S{n}"));
         control.put_item(item("h").seats(seats).build()?).await?;
@@ -104,7 +104,7 @@ impl Sale {
         let pool = |item: &str, n: u64| Line::units(item, n).expect("a line");
         let seat = |n: u64| Line::seats("h", [format!("S{n}")]).expect("a line");
         match dice.roll(6) {
-            0 | 1 => vec![pool("a", 1)],
+            0 | 1 => vec![pool("a", 1 + dice.roll(2))],
             2 => vec![pool("b", 1 + dice.roll(2))],
             3 => vec![seat(dice.roll(12))],
             4 => vec![pool("a", 1), pool("b", 1)],
@@ -148,7 +148,8 @@ impl Sale {
         // Two buyers in a row share an id, and so must ask for the same.
         let mut same = Dice(seed / 2);
         let lines = Self::lines(&mut same);
-        let buyer = format!("buyer-{}", same.roll(60));
+        // Some come often, against the cap.
+        let buyer = format!("buyer-{}", same.roll(25));
         let asked = Lines::new(lines.clone())?;
         let request = OrderRequest::builder().id(id).buyer(buyer.clone()).lines(lines).build()?;
         sleep(Duration::from_millis(dice.roll(20_000))).await;
