@@ -158,7 +158,7 @@ async fn kill_one(
             block_in_place(|| worker.kill())?;
             let (name, held) = (worker.name(), human(told.held()));
             println!("killed {name} (SIGKILL) when {held} units were held;");
-            println!("  SQS hands out what it had received once 30 s have passed");
+            println!("  SQS hands out what it had received once 10 s have passed");
             return fleet.start(&format!("{} again", worker.name()), &["worker"]);
         }
         sleep(Duration::from_millis(2)).await;

@@ -55,7 +55,7 @@ resource "aws_sqs_queue" "orders" {
 
   # A worker extends it while it is at work; of one that died, the orders come
   # back after this.
-  visibility_timeout_seconds = 30
+  visibility_timeout_seconds = 10
   # The longest there is: a partition without orders costs three requests a minute, however
   # many workers there are.
   receive_wait_time_seconds = 20

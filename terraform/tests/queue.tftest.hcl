@@ -25,11 +25,11 @@ run "sixteen_standard_queues" {
   assert {
     condition = alltrue(concat(
       [for queue in aws_sqs_queue.orders :
-        queue.visibility_timeout_seconds == 30 && queue.receive_wait_time_seconds == 20 &&
+        queue.visibility_timeout_seconds == 10 && queue.receive_wait_time_seconds == 20 &&
       queue.message_retention_seconds == 1209600],
       [for queue in aws_sqs_queue.dead : queue.message_retention_seconds == 1209600],
     ))
-    error_message = "30 s of visibility, 20 s of long poll, 14 days of retention"
+    error_message = "10 s of visibility, 20 s of long poll, 14 days of retention"
   }
   assert {
     condition = alltrue([for key, queue in aws_sqs_queue.orders :

@@ -30,9 +30,9 @@ pub struct CreateOptions {
 }
 
 impl Default for CreateOptions {
-    /// A time-out of half a minute, and as many partitions as there are, or 16.
+    /// A time-out of ten seconds, and as many partitions as there are, or 16.
     fn default() -> Self {
-        Self { visibility: Duration::from_secs(30), partitions: None }
+        Self { visibility: Duration::from_secs(10), partitions: None }
     }
 }
 

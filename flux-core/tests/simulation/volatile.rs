@@ -104,7 +104,7 @@ impl Volatile {
                 failed
             };
             if failed {
-                std::future::pending().await
+                std::future::pending::<()>().await;
             }
         }
     }
