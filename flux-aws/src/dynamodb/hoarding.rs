@@ -464,3 +464,14 @@ impl DynamoStore {
         }
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_row_may_go_once_its_time_is_over_and_not_before() {
+        let at = Timestamp::from_millis(1_700_000_000_999);
+        assert_eq!(deletable(at), 1_700_000_000 + 7 * 24 * 3_600 + 1);
+    }
+}

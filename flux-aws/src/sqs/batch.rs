@@ -131,3 +131,16 @@ where
 fn said(fault: &BatchResultErrorEntry) -> String {
     format!("{}: {}", fault.code(), fault.message().unwrap_or("no message"))
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_refused_entry_says_what_sqs_said() {
+        let fault = BatchResultErrorEntry::builder().id("0").code("TooLong").sender_fault(true);
+        let told = fault.clone().message("it is too long").build().expect("a fault");
+        assert_eq!(said(&told), "TooLong: it is too long");
+        assert_eq!(said(&fault.build().expect("a fault")), "TooLong: no message");
+    }
+}

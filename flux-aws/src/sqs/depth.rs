@@ -65,3 +65,18 @@ impl Depth {
         self.is_full
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn packs_elsewhere_are_counted_as_large_as_those_seen_lately() {
+        let mut depth = Depth::new(10_000);
+        (0..200).for_each(|_| depth.saw_pack(50));
+        assert_eq!(depth.messages((10, 4), Counts::default()), (500, 200));
+        (0..200).for_each(|_| depth.saw_pack(2));
+        let here = Counts { packs: 3, buffered: 7, out: 5, oldest: None };
+        assert_eq!(depth.messages((10, 4), here), (27, 7), "what is here is known exactly");
+    }
+}
