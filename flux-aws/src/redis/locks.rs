@@ -49,7 +49,7 @@ for place, key in ipairs(KEYS) do
         others[#others + 1] = string.sub(key, ARGV[4] + 1)
     end
 end
-if #others > 0 then redis.call('PUBLISH', ARGV[3], table.concat(others, '\\n')) end
+if #others > 0 then redis.pcall('PUBLISH', ARGV[3], table.concat(others, '\\n')) end
 return ours";
 
 /// Renews all keys or none, and tells how many are no longer ours.

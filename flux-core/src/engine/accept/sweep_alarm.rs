@@ -10,6 +10,9 @@ use tokio::time::Instant;
 use crate::protocol::HoldTime;
 use crate::sync::{Mutex, MutexGuard, Notify, timeout_at};
 
+/// The time that holds are taken to last while no item was met.
+const UNMET_HOLD: Duration = Duration::from_secs(15);
+
 /// The time of the next sweep.
 #[derive(Debug)]
 pub(crate) struct SweepAlarm {
@@ -32,17 +35,21 @@ impl SweepAlarm {
     pub(crate) fn new() -> Self {
         let now = Instant::now();
         let planned = Mutex::new(Planned { at: Some(now), expected_at: now });
-        Self { planned, brought_forward: Notify::new(), shortest_hold_s: AtomicU32::new(u32::MAX) }
+        let shortest_hold_s = AtomicU32::new(u32::MAX);
+        Self { planned, brought_forward: Notify::new(), shortest_hold_s }
     }
 
-    /// Notes that an item's holds last so long.
-    pub(crate) fn meet(&self, hold: HoldTime) {
-        self.shortest_hold_s.fetch_min(hold.get(), Ordering::Relaxed);
+    /// Notes that an item's holds last so long; `true` if those of no other are as short.
+    pub(crate) fn meet(&self, hold: HoldTime) -> bool {
+        self.shortest_hold_s.fetch_min(hold.get(), Ordering::Relaxed) > hold.get()
     }
 
     /// The least time that the holds of an item last, of all items met.
     pub(crate) fn shortest_hold(&self) -> Duration {
-        Duration::from_secs(self.shortest_hold_s.load(Ordering::Relaxed).into())
+        match self.shortest_hold_s.load(Ordering::Relaxed) {
+            u32::MAX => UNMET_HOLD,
+            seconds => Duration::from_secs(seconds.into()),
+        }
     }
 
     /// Waits until a sweep is due, however its time is moved meanwhile.

@@ -17,9 +17,6 @@ use crate::seams::{CommitMax, Weight};
 
 /// Most messages that a turn looks past for one about several items.
 const AHEAD_MAX: usize = 64;
-/// Times that a message waits for an item that others have, after which the items before
-/// it, by name, are kept meanwhile.
-const WAITS_MAX: u32 = 4;
 
 /// The backlogs of a worker.
 #[derive(Debug)]
@@ -99,7 +96,7 @@ impl Backlogs {
 
     /// Has a message wait for each of its items, or for the one that others have.
     fn enter(&mut self, key: usize) {
-        let Self { works, by_item, ready, unclaimed, .. } = self;
+        let Self { works, by_item, ready, unclaimed, kept, .. } = self;
         let work = &works[key];
         let is_elsewhere = |item: &&ItemId| by_item.get(*item).is_some_and(|b| b.is_elsewhere);
         let elsewhere = match work.lines() {
@@ -115,26 +112,25 @@ impl Backlogs {
             backlog.add(work.rank, key);
             backlog.notice(item, ready, unclaimed);
         };
-        let Some(item) = elsewhere else {
-            work.items().for_each(wait_for);
-            return;
-        };
-        wait_for(item);
-        if work.waits >= WAITS_MAX {
-            self.kept.extend(work.items().filter(|other| *other < item).cloned());
+        match elsewhere.cloned() {
+            None => work.items().for_each(wait_for),
+            Some(item) => {
+                wait_for(&item);
+                works[key].wait_for(&item, kept);
+            }
         }
-        works[key].waits += 1;
     }
 
     /// Notes that other workers have an item: what waits for others too lets them go
     /// first.
     pub(crate) fn set_elsewhere(&mut self, item: &ItemId) {
-        let Self { works, by_item, ready, unclaimed, .. } = self;
+        let Self { works, by_item, ready, unclaimed, kept, .. } = self;
         let Some(backlog) = by_item.get_mut(item) else { return };
         if std::mem::replace(&mut backlog.is_elsewhere, true) {
             return;
         }
         for (rank, key) in backlog.about_several(works) {
+            works[key].wait_for(item, kept);
             for other in works[key].items().filter(|other| *other != item) {
                 if let Some(backlog) = by_item.get_mut(other) {
                     backlog.remove(rank);
@@ -196,7 +192,10 @@ impl Backlogs {
     /// Ends that pause of an item, if nothing else has become of it meanwhile.
     pub(crate) fn end_pause(&mut self, item: &ItemId, until: Instant, is_claimed: bool) {
         if self.by_item.get(item).is_some_and(|b| b.state == ItemState::Paused(until)) {
-            self.set(item, if is_claimed { ItemState::Free } else { ItemState::Unclaimed });
+            match is_claimed {
+                true => self.set_claimed(item),
+                false => self.set_unclaimed(item),
+            }
         }
     }
 

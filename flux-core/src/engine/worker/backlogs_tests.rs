@@ -1,7 +1,7 @@
 //! Whose turn it is.
 
 use super::*;
-use crate::engine::worker::work::Origin;
+use crate::engine::worker::work::{Origin, WAITS_MAX};
 use crate::protocol::{Lines, Message, Order, OrderId, Timestamp};
 
 /// A commit of up to so many orders on one item.

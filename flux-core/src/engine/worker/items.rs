@@ -14,11 +14,11 @@ use tokio::sync::broadcast::error::RecvError;
 use tokio::time::Instant;
 use tracing::debug;
 
-use super::{Event, PAUSE_MAX, Worker};
+use super::{Event, PAUSE_MAX, Worker, membership};
 use crate::backoff::spread;
 use crate::engine::core::Core;
 use crate::protocol::{Claim, ItemId};
-use crate::seams::{Lease, SeamError, WantedReceiver, partition_of};
+use crate::seams::{Lease, SeamError, WantedReceiver};
 
 /// Claims at once of items that could not be claimed together.
 const CLAIMS_MAX: usize = 32;
@@ -32,7 +32,10 @@ const CEDED_FOR: Duration = Duration::from_millis(60);
 /// Time for which a worker leaves an item alone that it let others have.
 const LENT_FOR: Duration = Duration::from_millis(30);
 /// Time for which an item is kept for a message that waits for others too.
-const KEPT_FOR: Duration = Duration::from_millis(250);
+const KEPT_FOR: Duration = Duration::from_millis(500);
+/// Longest wait of the end of a hold for an item that others have: then it is looked for
+/// anew, with those that ended meanwhile.
+const SPARE_WAIT: Duration = Duration::from_millis(500);
 
 /// The items of one worker.
 #[derive(Debug, Default)]
@@ -64,9 +67,13 @@ impl Had {
         Self { owner, since: now, renewed: now, used: now, is_wanted: false, kept_until: now }
     }
 
+    fn is_kept(&self) -> bool {
+        self.kept_until > Instant::now()
+    }
+
     /// Whether another worker waits for it and may have it.
     fn is_due(&self) -> bool {
-        self.is_wanted && self.kept_until <= Instant::now()
+        self.is_wanted && !self.is_kept()
     }
 }
 
@@ -112,6 +119,16 @@ impl Items {
     /// Whether others should get their chance at an item.
     pub(crate) fn is_over(&self, item: &ItemId, claim_max: Duration) -> bool {
         self.had.get(item).is_some_and(|had| had.since.elapsed() >= claim_max)
+    }
+
+    /// Whether an item is kept for a message that waits for others too.
+    pub(crate) fn is_kept(&self, item: &ItemId) -> bool {
+        self.had.get(item).is_some_and(Had::is_kept)
+    }
+
+    /// Whether an item is wanted here for so long that the ends of holds wait no more.
+    pub(crate) fn is_wanted_for_long(&self, item: &ItemId) -> bool {
+        self.wanted.get(item).is_some_and(|since| since.elapsed() >= SPARE_WAIT)
     }
 
     /// Whether another worker waits for an item and may have it.
@@ -278,11 +295,15 @@ impl Worker {
         self.items.add(&obtained);
         let every = self.upkeep_every();
         self.items.upkeep_at.get_or_insert_with(|| Instant::now() + every);
-        let Obtained { claims, others, failed, .. } = obtained;
+        let Obtained { claims, mut others, failed, .. } = obtained;
+        // Asked for twice, it may be here already.
+        others.retain(|item| !self.items.has(item));
         for (item, claim) in claims {
             match claim {
                 Some(claim) => {
-                    self.core.sweep_alarm.meet(claim.spec.hold);
+                    if self.core.sweep_alarm.meet(claim.spec.hold) {
+                        self.core.expect_end(None);
+                    }
                     self.view.insert(claim);
                 }
                 // There is no such item; that is told to those who wait, and forgotten.
@@ -326,8 +347,8 @@ impl Worker {
             false => self.core.settings.idle_max.min(PAUSE_MAX),
         };
         let unused = self.items.unused_for(idle_max);
-        let mut left: Vec<ItemId> =
-            unused.filter(|item| self.backlogs.is_idle(item)).cloned().collect();
+        let unused = unused.filter(|item| self.backlogs.is_idle(item) && !self.items.is_kept(item));
+        let mut left: Vec<ItemId> = unused.cloned().collect();
         if self.items.is_crowded() {
             // Of two that wait for each other's items each gives the other its chance.
             let claim_max = self.core.settings.claim_max;
@@ -416,7 +437,8 @@ impl Worker {
     }
 
     /// Lets go of items that others took.
-    pub(super) fn lose(&mut self, items: Vec<ItemId>) {
+    pub(super) fn lose(&mut self, mut items: Vec<ItemId>) {
+        items.retain(|item| self.items.has(item));
         if !items.is_empty() {
             self.meet_others();
         }
@@ -433,8 +455,7 @@ impl Worker {
 
     /// Whether it is for other workers to serve the orders of an item.
     pub(super) fn is_others(&self, item: &ItemId) -> bool {
-        let partitions = self.served.len();
-        partitions > 1 && !self.served[partition_of(item, partitions)]
+        membership::is_others(&self.served, item)
     }
 
     /// Lets go of everything, and waits for whatever is on its way.

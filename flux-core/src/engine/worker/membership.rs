@@ -11,7 +11,8 @@ use tokio::time::{Instant, timeout};
 use tracing::debug;
 
 use crate::engine::core::{Core, stopped};
-use crate::seams::{SeamError, hash};
+use crate::protocol::ItemId;
+use crate::seams::{SeamError, hash, partition_of};
 
 /// The time from one renewal of a membership to the next.
 const RENEW_EVERY: Duration = Duration::from_secs(1);
@@ -37,6 +38,11 @@ pub(crate) fn shares(me: &str, members: &[String], partitions: usize) -> Vec<boo
         *mine = members[first] == me;
     }
     mine
+}
+
+/// Whether it is for other workers to serve the orders of an item.
+pub(crate) fn is_others(served: &[bool], item: &ItemId) -> bool {
+    served.len() > 1 && !served[partition_of(item, served.len())]
 }
 
 /// Tells everybody here which partitions the worker serves.
@@ -101,7 +107,6 @@ mod tests {
     use crate::backends::Backend;
     use crate::clock::SystemClock;
     use crate::engine::{Role, Settings};
-    use crate::protocol::ItemId;
     use crate::seams::{Lease, LockManager};
 
     fn members(count: usize) -> Vec<String> {

@@ -80,6 +80,7 @@ pub(crate) async fn work(core: Arc<Core>, mut stop: watch::Receiver<bool>) {
     let is_shared = worker.served.len() > 1;
     let mut wanted = is_shared.then(|| core.backend.locks.wanted());
     let mut intake = Intake::start(&core, &worker.deliveries, &stop);
+    worker.served = intake.served.borrow().clone();
     loop {
         let look_at = worker.look_at();
         tokio::select! {
@@ -97,6 +98,8 @@ pub(crate) async fn work(core: Arc<Core>, mut stop: watch::Receiver<bool>) {
             Ok(()) = intake.served.changed() => {
                 worker.served = intake.served.borrow_and_update().clone();
                 worker.leave_to_others();
+                // Of what is served from now on, holds may have ended already.
+                core.expect_end(None);
             }
             heard = items::wanted(&mut wanted) => worker.note_wanted(&heard),
             () = worker.completer.gone() => break,
@@ -122,6 +125,7 @@ pub(crate) async fn work(core: Arc<Core>, mut stop: watch::Receiver<bool>) {
                 worker.handle(event).await;
             }
             () = sleep_until(look_at) => {}
+            heard = items::wanted(&mut wanted) => worker.note_wanted(&heard),
             () = worker.completer.gone() => break,
         }
         unasked.extend(worker.leave_unasked());

@@ -7,6 +7,7 @@ use tokio::time::Instant;
 use tracing::{debug, warn};
 
 use super::completion::{self, DecidedBatch};
+use super::membership;
 use super::receiving::InHand;
 use super::turn::{Turn, Turned, as_found};
 use super::work::{Origin, Work};
@@ -56,8 +57,9 @@ impl Worker {
         let (mut left, mut lent) = (Vec::new(), Vec::new());
         for item in items {
             let is_claimed = self.view.get(&item).is_some();
-            if self.items.is_wanted(&item) || self.is_others(&item) && self.backlogs.is_idle(&item)
-            {
+            let is_done_here =
+                self.is_others(&item) && self.backlogs.is_idle(&item) && !self.items.is_kept(&item);
+            if self.items.is_wanted(&item) || is_done_here {
                 lent.push(item);
             } else if lost.contains(&item)
                 || has_failed
@@ -106,7 +108,10 @@ impl Worker {
                 work.known.as_ref().is_some_and(|order| order.status() == OrderStatus::Held)
             };
             match &error {
-                None if work.lines().is_empty() || work.is_spare() && !is_held(&work) => {
+                None if work.lines().is_empty()
+                    || work.is_spare()
+                        && (!is_held(&work) || is_for_others(&self.served, &work)) =>
+                {
                     work.answer = Some(as_found(&work));
                     answered.push(work);
                 }
@@ -159,11 +164,15 @@ impl Worker {
         self.tell(given_up).await;
     }
 
-    /// Leaves the work on items that any worker finds to those who have them.
+    /// Leaves the work on items that any worker finds to those who have them. Where each
+    /// order is some worker's, that one waits for its other items, but not for long.
     pub(super) async fn leave_spare_work(&mut self, items: &[ItemId]) {
         let mut left = Vec::new();
         for item in items {
-            left.extend(self.backlogs.take_where(item, Work::is_spare));
+            let served = &self.served;
+            let all = served.len() < 2 || self.items.is_wanted_for_long(item);
+            let is_left = |work: &Work| work.is_spare() && (all || is_for_others(served, work));
+            left.extend(self.backlogs.take_where(item, is_left));
         }
         for work in &mut left {
             work.answer = Some(Answer::NotFound(work.id()));
@@ -274,6 +283,11 @@ impl Worker {
             Event::GivenBack
         }));
     }
+}
+
+/// Whether a message is about an order that another worker serves.
+fn is_for_others(served: &[bool], work: &Work) -> bool {
+    work.lines().first().is_some_and(|line| membership::is_others(served, &line.item))
 }
 
 /// Time to leave a message alone that failed so many times.

@@ -5,6 +5,7 @@ use std::collections::HashMap;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError, Weak};
 use std::time::Duration;
 
+use futures_util::future::join_all;
 use tokio::sync::{mpsc, watch};
 use tokio::time::{Instant, MissedTickBehavior, interval};
 use tracing::debug;
@@ -172,10 +173,12 @@ pub(crate) async fn extend(core: Arc<Core>, deliveries: Weak<Deliveries>) {
     loop {
         again.tick().await;
         let Some(deliveries) = deliveries.upgrade() else { return };
-        for (partition, receipts) in deliveries.to_extend() {
+        // A slow partition holds up no other.
+        let calls = deliveries.to_extend().into_iter().map(async |(partition, receipts)| {
             if let Err(error) = core.backend.queues()[partition].extend(&receipts).await {
                 debug!(%error, "visibility was not extended; messages may come twice");
             }
-        }
+        });
+        join_all(calls).await;
     }
 }

@@ -105,7 +105,7 @@ impl Turn {
                 CommitOutcome::Fenced(lost) => {
                     metrics::counter!("flux_fenced_total").increment(1);
                     turned.lost.extend(lost);
-                    turn.forget(items);
+                    turn.forget_all(items);
                     positions.iter().for_each(|position| turn.works[*position].refused = true);
                 }
                 CommitOutcome::Conflict { moved, over_cap, barred } => {
@@ -128,7 +128,7 @@ impl Turn {
                         (work.looks_first, work.doubtful) = (true, true);
                         work.refused = true;
                     }
-                    turn.forget(items);
+                    turn.forget_all(items);
                 }
             }
         }
@@ -183,6 +183,14 @@ impl Turn {
             }
         }
         transactions
+    }
+
+    /// Forgets items that others may have had meanwhile, with what was told of their buyers.
+    fn forget_all<'i>(&mut self, items: impl IntoIterator<Item = &'i ItemId>) {
+        for item in items {
+            self.view.remove(item);
+            self.over_cap.retain(|over| over.item != *item);
+        }
     }
 
     fn forget<'i>(&mut self, items: impl IntoIterator<Item = &'i ItemId>) {

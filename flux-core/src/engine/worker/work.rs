@@ -10,6 +10,9 @@ use super::receiving::InHand;
 use crate::engine::accept::inbox::{Answer, Callers};
 use crate::protocol::{ItemId, Line, Message, Order, OrderId};
 
+/// Times that a message waits for an item that others have before others are kept for it.
+pub(crate) const WAITS_MAX: u32 = 4;
+
 /// A message being worked on.
 #[derive(Debug)]
 pub(crate) struct Work {
@@ -81,6 +84,15 @@ impl Work {
     pub(crate) fn knows(&mut self, order: Option<Order>) {
         self.looks_first = false;
         self.known = order.map(Box::new);
+    }
+
+    /// Notes that it waits for an item that others have. If it had to too often, its items
+    /// before that one, by name, are to be kept meanwhile.
+    pub(crate) fn wait_for(&mut self, item: &ItemId, kept: &mut Vec<ItemId>) {
+        if self.waits >= WAITS_MAX {
+            kept.extend(self.items().filter(|other| *other < item).cloned());
+        }
+        self.waits += 1;
     }
 
     /// Whether it may be left to another worker that has its items.
