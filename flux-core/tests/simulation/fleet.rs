@@ -31,6 +31,8 @@ pub(crate) struct Fleet {
     clock: Arc<TokioClock>,
     engines: Mutex<Vec<Engine>>,
     faults: Mutex<Vec<Faults>>,
+    /// Why engines could not go on that nobody stopped.
+    failures: Mutex<Vec<String>>,
     /// The store, if it can lose its power.
     volatile: Option<Volatile>,
 }
@@ -41,8 +43,8 @@ impl Fleet {
         clock: Arc<TokioClock>,
         volatile: Option<Volatile>,
     ) -> Arc<Self> {
-        let (engines, faults) = Default::default();
-        Arc::new(Self { backend, clock, engines, faults, volatile })
+        let (engines, faults, failures) = Default::default();
+        Arc::new(Self { backend, clock, engines, faults, failures, volatile })
     }
 
     fn engines(&self) -> MutexGuard<'_, Vec<Engine>> {
@@ -67,6 +69,24 @@ impl Fleet {
         self.engines().push(Engine { flux, power });
     }
 
+    /// Takes an engine out of those that are called.
+    fn take(&self, one: usize) -> Engine {
+        let engine = self.engines().remove(one);
+        self.note_failure(&engine);
+        engine
+    }
+
+    fn note_failure(&self, engine: &Engine) {
+        let failure = engine.flux.failure().map(|failure| failure.to_string());
+        self.failures.lock().expect("nothing panics under this lock").extend(failure);
+    }
+
+    /// Why engines could not go on; whatever the services do, none has a reason.
+    pub(crate) fn failures(&self) -> Vec<String> {
+        self.engines().iter().for_each(|engine| self.note_failure(engine));
+        self.failures.lock().expect("nothing panics under this lock").clone()
+    }
+
     /// Faults that were done so far.
     pub(crate) fn injected(&self) -> u64 {
         self.faults().iter().flat_map(|faults| faults.injected().into_values()).sum()
@@ -88,10 +108,10 @@ impl Fleet {
             match dice.roll(8) {
                 0 | 1 if count < ENGINES_MAX => self.start(Faults::harsh(seed + more)),
                 2 => {
-                    let engine = self.engines().remove(one);
+                    let engine = self.take(one);
                     tokio::spawn(async move { engine.flux.shutdown().await });
                 }
-                3 | 4 => self.engines().remove(one).power.cut(),
+                3 | 4 => self.take(one).power.cut(),
                 5 => {
                     let power = self.engines()[one].power.clone();
                     let long = Duration::from_millis(dice.roll(15_000));
@@ -103,7 +123,7 @@ impl Fleet {
                 }
                 6 => {
                     if let Some(volatile) = &self.volatile {
-                        self.engines().drain(..).for_each(|engine| engine.power.cut());
+                        (0..count).for_each(|_| self.take(0).power.cut());
                         volatile.fail();
                     }
                 }

@@ -21,6 +21,8 @@ impl Sale {
     /// Lets everything come to rest, then judges.
     pub(crate) async fn judge(&self) -> Result {
         self.fleet.heal();
+        let failures = self.fleet.failures();
+        assert!(failures.is_empty(), "{failures:?}");
         let began = self.clock.now();
         let mut busy_at = began;
         while self.clock.now().since(busy_at) < QUIET {
