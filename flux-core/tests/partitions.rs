@@ -7,7 +7,7 @@ use std::time::Duration;
 use async_trait::async_trait;
 use flux_core::seams::{Lease, LockManager};
 use flux_core::{
-    Backend, Flux, ItemId, ItemSpec, Line, OrderRequest, OrderStatus, Role, SeamError,
+    Backend, Flux, ItemId, ItemSpec, Line, OrderId, OrderRequest, OrderStatus, Role, SeamError,
 };
 
 use tokio::time::timeout;
@@ -143,10 +143,20 @@ async fn what_another_worker_serves_is_decided_there() -> Result {
     elsewhere.shutdown().await;
 
     let request = OrderRequest::units("ann", "ticket", 1)?;
-    let left = here.place_within(request, Duration::from_secs(1)).await?;
-    assert_eq!(left.status(), OrderStatus::Queued, "nobody here decides it");
-    assert!(timeout(Duration::from_secs(1), here.release(held.id)).await.is_err());
+    let left = here.place_within(request, Duration::from_millis(900)).await?;
+    assert_eq!(left.status(), OrderStatus::Queued, "nobody there decides it as yet");
+    let patience = Duration::from_millis(900);
+    assert!(timeout(patience, here.release(held.id)).await.is_err());
     let queue = backend.queue_of(&"ticket".parse()?);
     assert_eq!(queue.depth().await?.waiting, 2, "both wait for whoever serves the item");
+
+    // Who does not seem to be there.
+    let request = OrderRequest::units("ann", "ticket", 1)?;
+    let within = Duration::from_secs(5);
+    assert_eq!(here.place_within(request.clone(), within).await?.status(), OrderStatus::Held);
+    let chosen = request.clone().with_id(OrderId::new());
+    assert_eq!(here.place(chosen).await?.status(), OrderStatus::Held);
+    assert_eq!(here.place(request).await?.status(), OrderStatus::Held);
+    assert_eq!(here.release(held.id).await?.status(), OrderStatus::Released);
     Ok(())
 }

@@ -45,7 +45,7 @@ pub(super) async fn run(core: Arc<Core>, mut stop: watch::Receiver<bool>) {
     loop {
         tokio::select! {
             _ = again.tick() => {}
-            () = stopped(&mut stop) => return,
+            () = stopped(&mut stop) => break,
         }
         core.may_end_holds();
         core.keep_clock();
@@ -57,6 +57,8 @@ pub(super) async fn run(core: Arc<Core>, mut stop: watch::Receiver<bool>) {
         }
         last = (now, at);
     }
+    // However short it ran, the next start knows where the clock stood.
+    core.keep_clock();
 }
 
 impl Core {

@@ -32,6 +32,8 @@ const PUBLISH_MAX: Duration = Duration::from_secs(1);
 /// The first and the longest time between two looks at an order that a call
 /// waits for: the bus may lose its outcome.
 const LOOK_EVERY: [Duration; 2] = [Duration::from_millis(100), Duration::from_secs(2)];
+/// Time after which an engine's own worker decides what another serves and did not decide.
+pub(super) const UNSERVED_AFTER: Duration = Duration::from_secs(1);
 /// Least time from one sweep to the next.
 const SWEEP_GAP_MIN: Duration = Duration::from_millis(50);
 
@@ -213,7 +215,14 @@ impl Core {
     ) -> Result<Order, Error> {
         let id = message.order_id();
         let waiting = self.waiters.register(id)?;
-        self.backend.queue_of(item).send(&[message]).await?;
+        self.backend.queue_of(item).send(std::slice::from_ref(&message)).await?;
+        if self.has_worker() {
+            // Whoever serves it may have died a moment ago.
+            match self.until(id, &waiting, UNSERVED_AFTER, &ruled).await {
+                Ok(Some(order)) if ruled(&order) => return Ok(order),
+                _ => return self.inbox.ask(message, None, &Span::current()).await,
+            }
+        }
         self.ruling(id, &waiting, ruled).await
     }
 
@@ -233,7 +242,7 @@ impl Core {
 
     /// The order once it is `done`, or as it stands when the wait runs out;
     /// `None` at once if there is no such order and the queue would know.
-    async fn until(
+    pub(super) async fn until(
         &self,
         id: OrderId,
         waiting: &Waiting<'_>,

@@ -9,7 +9,7 @@ use tracing::{Instrument, Span, debug, debug_span};
 
 use super::id_guard::IdGuard;
 use super::repeats::{Admitted, same};
-use crate::engine::core::{Core, is_decided};
+use crate::engine::core::{Core, UNSERVED_AFTER, is_decided};
 use crate::engine::error::Error;
 use crate::engine::request::OrderRequest;
 use crate::protocol::{InvalidInput, Message, Order, OrderId};
@@ -56,7 +56,20 @@ impl Core {
         if is_decided(&accepted) {
             return Ok(accepted);
         }
-        match self.wait(accepted.id, longest).await {
+        let patience = match self.has_worker() {
+            true => longest.min(UNSERVED_AFTER),
+            false => longest,
+        };
+        match self.wait(accepted.id, patience).await {
+            // Whoever serves it may have died a moment ago.
+            Ok(order) if !is_decided(&order) && patience < longest => {
+                let (message, span) = (Message::Place(order.clone()), Span::none());
+                let deciding = self.inbox.ask(message, guard, &span);
+                match timeout(longest - patience, deciding).await {
+                    Ok(Ok(decided)) => same(&accepted, decided),
+                    Ok(Err(_)) | Err(_) => Ok(order),
+                }
+            }
             Ok(order) => same(&accepted, order),
             Err(error) => {
                 debug!(%error, "an order is accepted and could not be waited for");
@@ -133,7 +146,18 @@ impl Core {
                 let queue = self.backend.queue_of(&order.lines[0].item);
                 queue.send(&[Message::Place(order.clone())]).await?;
             }
-            self.ruling(order.id, &waiting, is_decided).await?
+            let first = match self.has_worker() {
+                true => self.until(order.id, &waiting, UNSERVED_AFTER, is_decided).await,
+                false => Ok(None),
+            };
+            match first {
+                Ok(Some(decided)) if is_decided(&decided) => decided,
+                _ if self.has_worker() => {
+                    let message = Message::Place(queued.unwrap_or_else(|| order.clone()));
+                    self.inbox.ask(message, Some(guard), span).await?
+                }
+                _ => self.ruling(order.id, &waiting, is_decided).await?,
+            }
         };
         same(&order, decided)
     }

@@ -27,8 +27,8 @@ pub(crate) struct Backlogs {
     ready: VecDeque<ItemId>,
     /// Items that must be claimed first.
     unclaimed: Vec<ItemId>,
-    /// Items to keep for messages that had to wait too often.
-    kept: Vec<ItemId>,
+    /// Items to keep for messages that had to wait too often, and how often.
+    kept: Vec<(ItemId, u32)>,
     arrived: u64,
 }
 
@@ -158,7 +158,7 @@ impl Backlogs {
     /// Items that are to be kept for a while, so that those who need them and others get
     /// all of them at last. Whoever keeps one waits for a later one, by name, so nobody
     /// waits in a circle (Havender, 1968).
-    pub(crate) fn take_kept(&mut self) -> Vec<ItemId> {
+    pub(crate) fn take_kept(&mut self) -> Vec<(ItemId, u32)> {
         std::mem::take(&mut self.kept)
     }
 

@@ -31,8 +31,11 @@ const CROWDED_FOR: Duration = Duration::from_secs(10);
 const CEDED_FOR: Duration = Duration::from_millis(60);
 /// Time for which a worker leaves an item alone that it let others have.
 const LENT_FOR: Duration = Duration::from_millis(30);
-/// Time for which an item is kept for a message that waits for others too.
-const KEPT_FOR: Duration = Duration::from_millis(500);
+/// Time for which an item is kept for a message that waits for others too, for each time
+/// that it had to.
+const KEPT_FOR: Duration = Duration::from_millis(20);
+/// Longest such time.
+const KEPT_FOR_MAX: Duration = Duration::from_secs(1);
 /// Longest wait of the end of a hold for an item that others have: then it is looked for
 /// anew, with those that ended meanwhile.
 const SPARE_WAIT: Duration = Duration::from_millis(500);
@@ -274,9 +277,10 @@ pub(crate) async fn obtain(core: &Core, uncovered: Vec<ItemId>, covered: Vec<Ite
 impl Worker {
     /// Leases and claims the items that have a backlog.
     pub(super) fn obtain(&mut self) {
-        for item in self.backlogs.take_kept() {
+        for (item, waits) in self.backlogs.take_kept() {
             if let Some(had) = self.items.had.get_mut(&item) {
-                had.kept_until = Instant::now() + KEPT_FOR;
+                let until = Instant::now() + KEPT_FOR.saturating_mul(waits).min(KEPT_FOR_MAX);
+                had.kept_until = had.kept_until.max(until);
             }
         }
         let items = self.backlogs.take_unclaimed();

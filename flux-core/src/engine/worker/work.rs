@@ -87,12 +87,13 @@ impl Work {
     }
 
     /// Notes that it waits for an item that others have. If it had to too often, its items
-    /// before that one, by name, are to be kept meanwhile.
-    pub(crate) fn wait_for(&mut self, item: &ItemId, kept: &mut Vec<ItemId>) {
-        if self.waits >= WAITS_MAX {
-            kept.extend(self.items().filter(|other| *other < item).cloned());
-        }
+    /// before that one, by name, are to be kept meanwhile, the longer the more often.
+    pub(crate) fn wait_for(&mut self, item: &ItemId, kept: &mut Vec<(ItemId, u32)>) {
         self.waits += 1;
+        if self.waits > WAITS_MAX {
+            let before = self.items().filter(|other| *other < item);
+            kept.extend(before.map(|other| (other.clone(), self.waits)));
+        }
     }
 
     /// Whether it may be left to another worker that has its items.
