@@ -118,11 +118,20 @@ pub(super) async fn find(calls: &Calls, queue: &str) -> Result<Found, SeamError>
             }
         }
     }
-    Ok(match count {
-        0 if calls.exists(queue).await? => Found::Single,
-        0 => Found::Nothing,
-        count => Found::Numbered(count),
-    })
+    match (calls.exists(queue).await?, count) {
+        (true, 0) => Ok(Found::Single),
+        (false, 0) => Ok(Found::Nothing),
+        (false, count) => Ok(Found::Numbered(count)),
+        // What is in the one that nobody reads would be accepted and never decided.
+        (true, _) => Err(SeamError::broken(SERVICE, both(queue))),
+    }
+}
+
+fn both(queue: &str) -> String {
+    let first = numbered(queue, 0);
+    format!(
+        "there are a queue {queue} and partitions of it, such as {first}: only one of them would be read; let the old one run empty and delete it"
+    )
 }
 
 /// The name, or URL, of a partition.

@@ -97,6 +97,17 @@ async fn a_queue_of_this_very_name_is_one_partition() {
 }
 
 #[tokio::test]
+async fn an_old_queue_beside_its_partitions_is_not_left_unread() {
+    let (client, name) = (Emulator::Fauxqs.client().await, name(Kind::Standard));
+    create(&client, &name, Some(2)).await.expect("the queues are made");
+    client.create_queue().queue_name(&name).send().await.expect("an old queue");
+    for told in [None, Some(1), Some(2)] {
+        let refused = count(&client, &name, told).await.expect_err("which of them?");
+        assert!(refused.to_string().contains("only one of them would be read"), "{refused}");
+    }
+}
+
+#[tokio::test]
 async fn fifo_queues_have_the_number_before_their_end() {
     let (client, name) = (Emulator::Fauxqs.client().await, name(Kind::Fifo));
     create(&client, &name, Some(2)).await.expect("the queues are made");
