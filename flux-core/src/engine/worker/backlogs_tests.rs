@@ -288,3 +288,13 @@ fn for_what_waits_too_often_the_items_before_are_kept() {
     }
     assert_eq!(all(&mut backlogs, bounded(9)), [1]);
 }
+
+#[test]
+fn an_item_that_is_here_when_its_pause_ends_has_what_waited_for_it() {
+    let mut backlogs = backlogs(&[&["a", "b"], &["b"]]);
+    let (b, until) = (item("b"), Instant::now());
+    backlogs.set_elsewhere(&b);
+    backlogs.pause(&b, until);
+    backlogs.end_pause(&b, until, true);
+    assert_eq!(all(&mut backlogs, bounded(9)), [1, 2]);
+}
