@@ -7,7 +7,8 @@ use std::time::Duration;
 use async_trait::async_trait;
 use flux_core::seams::{Lease, LockManager};
 use flux_core::{
-    Backend, Flux, ItemId, ItemSpec, Line, OrderId, OrderRequest, OrderStatus, Role, SeamError,
+    Backend, Error, Flux, ItemId, ItemSpec, Line, OrderId, OrderRequest, OrderStatus, Role,
+    SeamError,
 };
 
 use tokio::time::timeout;
@@ -158,5 +159,29 @@ async fn what_another_worker_serves_is_decided_there() -> Result {
     assert_eq!(here.place(chosen).await?.status(), OrderStatus::Held);
     assert_eq!(here.place(request).await?.status(), OrderStatus::Held);
     assert_eq!(here.release(held.id).await?.status(), OrderStatus::Released);
+    Ok(())
+}
+
+#[tokio::test(start_paused = true)]
+async fn what_is_in_the_queue_is_never_told_to_be_refused() -> Result {
+    let backend = backend();
+    let here = Flux::builder(Backend { locks: Arc::new(Another), ..backend.clone() }).start();
+    here.put_item(ItemSpec::pool("ticket", 9)?).await?;
+    tokio::time::sleep(Duration::from_secs(1)).await;
+    let request = OrderRequest::units("ann", "ticket", 1)?;
+    for request in [request.clone(), request.with_id(OrderId::new())] {
+        let here = Flux::builder(Backend { locks: Arc::new(Another), ..backend.clone() }).start();
+        tokio::time::sleep(Duration::from_secs(1)).await;
+        let placing = tokio::spawn({
+            let here = here.clone();
+            async move { here.place(request).await }
+        });
+        tokio::time::sleep(Duration::from_millis(500)).await;
+        here.shutdown().await;
+        // It stopped before its own worker was asked, and the order may be decided yet.
+        let told = placing.await?.expect_err("nobody decided it");
+        assert!(matches!(told, Error::OutcomePending(_)), "{told:?}");
+    }
+    assert_eq!(here.depth().await?.waiting, 2);
     Ok(())
 }

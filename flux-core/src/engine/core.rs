@@ -10,7 +10,7 @@ use tokio::time::{Instant, timeout};
 use tracing::{Span, debug, error};
 
 use super::accept::gate::Gate;
-use super::accept::id_guard::GuardedIds;
+use super::accept::id_guard::{GuardedIds, IdGuard};
 use super::accept::inbox::Inbox;
 use super::accept::queued_spans::QueuedSpans;
 use super::accept::sweep_alarm::SweepAlarm;
@@ -213,36 +213,40 @@ impl Core {
         item: &ItemId,
         ruled: impl Fn(&Order) -> bool,
     ) -> Result<Order, Error> {
-        let id = message.order_id();
-        let waiting = self.waiters.register(id)?;
+        let waiting = self.waiters.register(message.order_id())?;
         self.backend.queue_of(item).send(std::slice::from_ref(&message)).await?;
-        if self.has_worker() {
-            // Whoever serves it may have died a moment ago.
-            match self.until(id, &waiting, UNSERVED_AFTER, &ruled).await {
-                Ok(Some(order)) if ruled(&order) => return Ok(order),
-                _ => return self.inbox.ask(message, None, &Span::current()).await,
-            }
-        }
-        self.ruling(id, &waiting, ruled).await
+        self.ruling(message, None, &waiting, ruled).await
     }
 
-    /// Waits for a worker elsewhere to rule on a message in the queue.
+    /// Waits for a ruling on a message in the queue: by a worker elsewhere or, as whoever
+    /// serves it may have died a moment ago, by the engine's own after a while.
     pub(super) async fn ruling(
         &self,
-        id: OrderId,
+        message: Message,
+        guard: Option<Arc<IdGuard>>,
         waiting: &Waiting<'_>,
         ruled: impl Fn(&Order) -> bool,
     ) -> Result<Order, Error> {
+        let id = message.order_id();
+        let patience = match self.has_worker() {
+            true => UNSERVED_AFTER,
+            false => self.settings.decision_timeout,
+        };
         // It may take effect, whatever else goes wrong.
-        match self.until(id, waiting, self.settings.decision_timeout, &ruled).await {
+        let pending = Error::OutcomePending(id);
+        match self.until(id, waiting, patience, &ruled).await {
             Ok(Some(order)) if ruled(&order) => Ok(order),
-            _ => Err(Error::OutcomePending(id)),
+            _ if self.has_worker() => {
+                let asked = self.inbox.ask(message, guard, &Span::current()).await;
+                asked.map_err(|_| pending)
+            }
+            _ => Err(pending),
         }
     }
 
     /// The order once it is `done`, or as it stands when the wait runs out;
     /// `None` at once if there is no such order and the queue would know.
-    pub(super) async fn until(
+    async fn until(
         &self,
         id: OrderId,
         waiting: &Waiting<'_>,

@@ -137,27 +137,17 @@ impl Core {
             Some(queued) => Some(same(&order, queued)?),
             None => None,
         };
-        let decided = if self.decides(&order.lines[0].item) {
-            let message = Message::Place(queued.unwrap_or_else(|| order.clone()));
+        let is_queued = queued.is_some();
+        let message = Message::Place(queued.unwrap_or_else(|| order.clone()));
+        let item = &order.lines[0].item;
+        let decided = if self.decides(item) {
             self.inbox.ask(message, Some(guard), span).await?
         } else {
             let waiting = self.waiters.register(order.id)?;
-            if queued.is_none() {
-                let queue = self.backend.queue_of(&order.lines[0].item);
-                queue.send(&[Message::Place(order.clone())]).await?;
+            if !is_queued {
+                self.backend.queue_of(item).send(std::slice::from_ref(&message)).await?;
             }
-            let first = match self.has_worker() {
-                true => self.until(order.id, &waiting, UNSERVED_AFTER, is_decided).await,
-                false => Ok(None),
-            };
-            match first {
-                Ok(Some(decided)) if is_decided(&decided) => decided,
-                _ if self.has_worker() => {
-                    let message = Message::Place(queued.unwrap_or_else(|| order.clone()));
-                    self.inbox.ask(message, Some(guard), span).await?
-                }
-                _ => self.ruling(order.id, &waiting, is_decided).await?,
-            }
+            self.ruling(message, Some(guard), &waiting, is_decided).await?
         };
         same(&order, decided)
     }
