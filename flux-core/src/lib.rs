@@ -19,16 +19,17 @@ pub mod views;
 
 pub use backends::Backend;
 pub use engine::{
-    Audit, AuditFault, Error, Failure, Flux, FluxBuilder, OrderRequest, OrderRequestBuilder, Role,
-    Seat, SeatState, Settings, SettingsBuilder, Subscription,
+    Audit, AuditFault, Error, Failure, Flux, FluxBuilder, Follower, OrderRequest,
+    OrderRequestBuilder, Role, Seat, SeatState, Settings, SettingsBuilder, Subscription,
 };
 pub use protocol::{
-    Ask, BuyerCap, BuyerId, BuyerRules, BuyerRulesBuilder, Capacity, Hall, Hold, HoldTime,
-    IdempotencyKey, InvalidInput, Item, ItemId, ItemKind, ItemSpec, ItemSpecBuilder, ItemState,
-    LINES_MAX, Line, Lines, Order, OrderId, OrderState, OrderStatus, PaymentRef, PutItemError,
-    Quantity, Reason, SEATS_PER_HALL_MAX, SEATS_PER_LINE_MAX, SeatId, Timestamp,
+    Ask, BuyerCap, BuyerId, BuyerRules, BuyerRulesBuilder, Capacity, ConsumerName, Hall, Hold,
+    HoldTime, IdempotencyKey, InvalidInput, Item, ItemId, ItemKind, ItemSpec, ItemSpecBuilder,
+    ItemState, LINES_MAX, Line, Lines, METADATA_BYTES_MAX, METADATA_NAME_BYTES_MAX,
+    METADATA_PAIRS_MAX, Metadata, Order, OrderId, OrderState, OrderStatus, PaymentRef,
+    PutItemError, Quantity, Reason, SEATS_PER_HALL_MAX, SEATS_PER_LINE_MAX, SeatId, Timestamp,
 };
 pub use seams::{
-    Availability, Cursor, DeadLetter, OrderFilter, OrderPage, OutcomeReceiver, Outcomes,
-    PutOutcome, QueueDepth, SeamError,
+    Availability, Change, ChangePage, Changed, Consumer, Cursor, DeadLetter, OrderFilter,
+    OrderPage, OutcomeReceiver, Outcomes, PutOutcome, QueueDepth, SeamError,
 };

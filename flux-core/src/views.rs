@@ -1,4 +1,4 @@
-//! Orders and items as JSON shows them: the shapes of the HTTP contract, for
+//! Orders, items and changes as JSON shows them: the shapes of the HTTP contract, for
 //! whoever answers or reads such JSON. They borrow what they show. What a store
 //! keeps has a form of its own, by serde on [`Order`] itself.
 //!
@@ -28,9 +28,10 @@ use serde::{Deserialize, Serialize};
 
 use crate::protocol::{
     Ask, BuyerCap, BuyerId, Capacity, Hall, Hold, HoldTime, InvalidInput, Item, ItemId, ItemKind,
-    ItemSpec, ItemState, Line, Lines, Order, OrderId, OrderState, OrderStatus, PaymentRef,
-    Quantity, Reason, SeatId, Timestamp,
+    ItemSpec, ItemState, Line, Lines, Metadata, Order, OrderId, OrderState, OrderStatus,
+    PaymentRef, Quantity, Reason, SeatId, Timestamp,
 };
+use crate::seams::{Change, Changed, Cursor};
 
 /// An order as it is shown.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
@@ -58,6 +59,12 @@ pub struct OrderView<'o> {
     pub hold_expires_at: Option<Timestamp>,
     /// Its payment.
     pub payment_ref: Option<Cow<'o, PaymentRef>>,
+    /// Of a rejected one the line that could not be had: its index in `lines`.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub failed_line: Option<u8>,
+    /// What was attached to it.
+    #[serde(default, skip_serializing_if = "no_metadata")]
+    pub metadata: Cow<'o, Metadata>,
 }
 
 impl<'o> From<&'o Order> for OrderView<'o> {
@@ -72,6 +79,8 @@ impl<'o> From<&'o Order> for OrderView<'o> {
             decided_at: order.decided_at(),
             hold_expires_at: order.hold().map(|hold| hold.expires_at),
             payment_ref: order.payment_ref().map(Cow::Borrowed),
+            failed_line: order.failed_line,
+            metadata: Cow::Borrowed(&order.metadata),
         }
     }
 }
@@ -99,13 +108,27 @@ impl TryFrom<OrderView<'_>> for Order {
             OrderStatus::RefundDue => OrderState::RefundDue(hold()?, payment()?),
         };
         let (buyer, lines) = (view.buyer_id.as_ref().clone(), view.lines.as_ref().clone());
-        let order = Self { state, ..Self::queued(view.order_id, buyer, lines, view.placed_at) };
+        let order = Self {
+            state,
+            metadata: view.metadata.as_ref().clone(),
+            failed_line: view.failed_line,
+            ..Self::queued(view.order_id, buyer, lines, view.placed_at)
+        };
+        if let Some(line) = order.failed_line
+            && (order.reason().is_none() || usize::from(line) >= order.lines.len())
+        {
+            return Err(InvalidInput::new("failed_line", "must be a line of a rejected order"));
+        }
         if OrderView::from(&order) != view {
             let rule = format!("is {}, which does not go with the other fields", view.status);
             return Err(InvalidInput::new("status", rule));
         }
         Ok(order)
     }
+}
+
+fn no_metadata(metadata: &Cow<'_, Metadata>) -> bool {
+    metadata.is_empty()
 }
 
 fn missing(field: &'static str) -> InvalidInput {
@@ -226,6 +249,15 @@ pub enum KindView {
     Seats,
 }
 
+impl KindView {
+    fn of(kind: &ItemKind) -> Self {
+        match kind {
+            ItemKind::Pool(_) => Self::Pool,
+            ItemKind::Seats(_) => Self::Seats,
+        }
+    }
+}
+
 impl<'i> ItemView<'i> {
     /// Shows `item` as it is at `now`.
     #[must_use]
@@ -234,10 +266,7 @@ impl<'i> ItemView<'i> {
         Self {
             item_id: Cow::Borrowed(&spec.id),
             name: spec.name.as_deref().map(Cow::Borrowed),
-            kind: match spec.kind {
-                ItemKind::Pool(_) => KindView::Pool,
-                ItemKind::Seats(_) => KindView::Seats,
-            },
+            kind: KindView::of(&spec.kind),
             capacity: spec.capacity(),
             available: item.available,
             held: item.held,
@@ -281,6 +310,87 @@ impl<'i> ItemView<'i> {
         spec.check()?;
         let (available, held, sold) = (self.available, self.held, self.sold);
         Ok(Item { spec: Arc::new(spec), available, held, sold })
+    }
+}
+
+/// The definition of an item as it is shown: an [`ItemView`] without what is left.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[non_exhaustive]
+pub struct DefinitionView<'i> {
+    /// Its id.
+    pub item_id: Cow<'i, ItemId>,
+    /// A name for people.
+    pub name: Option<Cow<'i, str>>,
+    /// A pool or a hall.
+    pub kind: KindView,
+    /// Units in all.
+    pub capacity: u32,
+    /// Seconds a hold lasts unpaid.
+    pub hold_seconds: HoldTime,
+    /// Units that one buyer may hold or own at once.
+    pub max_per_buyer: Option<BuyerCap>,
+    /// The time its sale opens.
+    #[serde(with = "optional_time")]
+    pub opens_at: Option<Timestamp>,
+    /// The time its sale closes.
+    #[serde(with = "optional_time")]
+    pub closes_at: Option<Timestamp>,
+}
+
+impl<'i> From<&'i ItemSpec> for DefinitionView<'i> {
+    fn from(spec: &'i ItemSpec) -> Self {
+        Self {
+            item_id: Cow::Borrowed(&spec.id),
+            name: spec.name.as_deref().map(Cow::Borrowed),
+            kind: KindView::of(&spec.kind),
+            capacity: spec.capacity(),
+            hold_seconds: spec.hold,
+            max_per_buyer: spec.max_per_buyer,
+            opens_at: spec.opens_at,
+            closes_at: spec.closes_at,
+        }
+    }
+}
+
+/// A change as it is shown. Exactly one of `order` and `item` is there.
+///
+/// ```
+/// use flux_core::views::ChangeView;
+/// use flux_core::{Backend, Flux, ItemSpec};
+///
+/// # #[tokio::main(flavor = "current_thread")]
+/// # async fn main() -> Result<(), Box<dyn std::error::Error>> {
+/// let flux = Flux::builder(Backend::memory()).start();
+/// flux.put_item(ItemSpec::pool("ticket_1", 100)?).await?;
+/// let page = flux.changes(None, 10).await?;
+/// let json = serde_json::to_value(ChangeView::from(&page.changes[0]))?;
+/// assert_eq!(json["item"]["capacity"], 100);
+/// # Ok(())
+/// # }
+/// ```
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[non_exhaustive]
+pub struct ChangeView<'c> {
+    /// Its place in the feed.
+    pub cursor: Cow<'c, Cursor>,
+    /// The time it was written.
+    #[serde(with = "time")]
+    pub at: Timestamp,
+    /// The order that changed, as it was then.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub order: Option<OrderView<'c>>,
+    /// The item that changed, as it was then defined.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub item: Option<DefinitionView<'c>>,
+}
+
+impl<'c> From<&'c Change> for ChangeView<'c> {
+    fn from(change: &'c Change) -> Self {
+        let (order, item) = match &change.changed {
+            Changed::Order(order) => (Some(OrderView::from(order)), None),
+            Changed::Item(spec) => (None, Some(DefinitionView::from(spec))),
+        };
+        Self { cursor: Cow::Borrowed(&change.cursor), at: change.at, order, item }
     }
 }
 
@@ -385,6 +495,27 @@ mod tests {
     }
 
     #[test]
+    fn what_is_attached_is_shown_and_so_is_the_line_that_failed() {
+        let rejected = order(states().remove(6));
+        let metadata = Metadata::new([("basket", "7")]).expect("a pair");
+        let order = Order { failed_line: Some(1), ..rejected }.with_metadata(metadata);
+        let json = serde_json::to_value(OrderView::from(&order)).expect("JSON");
+        assert_eq!((&json["metadata"], &json["failed_line"]), (&json!({"basket": "7"}), &json!(1)));
+        let read: OrderView<'_> = serde_json::from_value(json).expect("a view");
+        assert_eq!(Order::try_from(read), Ok(order));
+    }
+
+    #[test]
+    fn an_order_shown_by_an_earlier_version_is_read() {
+        let order = order(states().remove(1));
+        let json = serde_json::to_value(OrderView::from(&order)).expect("JSON");
+        let members = json.as_object().expect("an object");
+        assert_eq!(members.len(), 9, "what is not there is not shown");
+        let read: OrderView<'_> = serde_json::from_value(json).expect("a view");
+        assert_eq!(Order::try_from(read), Ok(order));
+    }
+
+    #[test]
     fn an_order_is_shown_as_the_contract_says() {
         let states = states();
         let shown = |state: &OrderState| {
@@ -422,6 +553,8 @@ mod tests {
         assert!(wrong(1, "payment_ref", json!("p-1")).starts_with("status: "));
         assert!(wrong(2, "payment_ref", Value::Null).starts_with("payment_ref: "));
         assert!(wrong(6, "reason", Value::Null).starts_with("reason: "));
+        assert!(wrong(6, "failed_line", json!(2)).starts_with("failed_line: "));
+        assert!(wrong(1, "failed_line", json!(0)).starts_with("failed_line: "));
         assert!(wrong(0, "placed_at", json!("yesterday")).starts_with("time: "));
         let both = json!([{"item_id": "a", "quantity": 1, "seats": ["b"]}]);
         assert!(wrong(0, "lines", both).starts_with("seats: "));

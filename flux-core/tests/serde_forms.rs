@@ -7,9 +7,9 @@ use std::time::Duration;
 use flux_core::protocol::Message;
 use flux_core::seams::{ConfirmOutcome, Payment, PutOutcome};
 use flux_core::{
-    BuyerId, Cursor, DeadLetter, Hold, InvalidInput, Item, ItemSpec, ItemState, Line, Lines, Order,
-    OrderFilter, OrderId, OrderPage, OrderState, OrderStatus, PaymentRef, PutItemError, QueueDepth,
-    Reason, Timestamp,
+    BuyerId, Cursor, DeadLetter, Hold, InvalidInput, Item, ItemSpec, ItemState, Line, Lines,
+    Metadata, Order, OrderFilter, OrderId, OrderPage, OrderState, OrderStatus, PaymentRef,
+    PutItemError, QueueDepth, Reason, Timestamp,
 };
 use serde::Serialize;
 use serde::de::DeserializeOwned;
@@ -89,6 +89,21 @@ fn an_order_in_each_state_is_written_as_ever() {
 }
 
 #[test]
+fn what_is_attached_is_written_behind_the_rest() {
+    let order = orders().remove(6);
+    let metadata = Metadata::new([("basket", "7")]).expect("a pair");
+    let bare = json(&order);
+    let order = order.with_metadata(metadata);
+    let written = json(&order);
+    assert_eq!(written, format!(r#"{},"metadata":{{"basket":"7"}}}}"#, &bare[..bare.len() - 1]));
+    comes_back(&order);
+    let mut failed = order;
+    failed.failed_line = Some(1);
+    comes_back(&failed);
+    assert_eq!(json(&failed), format!(r#"{},"failed_line":1}}"#, &written[..written.len() - 1]));
+}
+
+#[test]
 fn a_message_is_written_as_ever() {
     let id = id();
     let written = [
@@ -113,6 +128,8 @@ fn the_binary_forms_are_written_as_ever() {
     }
     let (id, buyer, payment) = ("10018f2b6c00007000800000000000abcd", "03616e6e", "057061792d31");
     let lines = "02087469636b65745f3100020468616c6c0102024131024132";
+    // No metadata, and no line that failed.
+    let nothing_more = "0000";
     let (now, hold) = ("80d8c1a28c34", "85d8c1a28c34c0a7e6a28c34");
     let states = [
         "00".to_owned(),
@@ -125,7 +142,7 @@ fn the_binary_forms_are_written_as_ever() {
         format!("07{hold}{payment}"),
     ];
     for (order, state) in orders().iter().zip(states) {
-        let written = format!("{id}{buyer}{lines}{now}{state}");
+        let written = format!("{id}{buyer}{lines}{now}{state}{nothing_more}");
         assert_eq!(hex(order), written, "{}", order.status());
         let read: Order =
             postcard::from_bytes(&postcard::to_stdvec(order).expect("it can be written"))

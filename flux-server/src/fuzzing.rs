@@ -1,6 +1,6 @@
 //! Readers for the fuzz targets of `tests/fuzz`, built with `--cfg fuzzing` alone.
 
-use flux_core::{BuyerId, ItemId, ItemSpec, Lines, OrderId, PaymentRef};
+use flux_core::{BuyerId, ItemId, ItemSpec, OrderRequest, PaymentRef};
 
 use crate::conn::smuggling::Boundaries;
 use crate::http::problem::Problem;
@@ -17,11 +17,9 @@ pub fn pass(pieces: &mut [&mut [u8]]) {
 }
 
 /// Reads the body of `POST /v1/orders`.
-pub fn place(body: &[u8]) -> Result<(Option<OrderId>, BuyerId, Lines), String> {
+pub fn place(body: &[u8]) -> Result<OrderRequest, String> {
     let body: PlaceBody = requests::read(body).map_err(|wrong| wrong.detail().to_owned())?;
-    let id = body.order_id;
-    let (buyer, lines) = body.lines().map_err(|wrong| wrong.to_string())?;
-    Ok((id, buyer, lines))
+    body.request().map_err(|wrong| wrong.to_string())
 }
 
 /// Reads the body of a confirmation.

@@ -9,8 +9,8 @@ use aws_sdk_dynamodb::primitives::Blob;
 use aws_sdk_dynamodb::types::AttributeValue as Value;
 use flux_core::seams::SeamError;
 use flux_core::{
-    Ask, BuyerId, Hold, ItemId, Line, Lines, Order, OrderId, OrderState, OrderStatus, PaymentRef,
-    Reason, Timestamp,
+    Ask, BuyerId, Hold, ItemId, Line, Lines, Metadata, Order, OrderId, OrderState, OrderStatus,
+    PaymentRef, Reason, Timestamp,
 };
 use serde::de::DeserializeOwned;
 
@@ -178,6 +178,13 @@ pub(super) fn order_row(order: &Order, keep_rejected: Duration, due_keys: &DueKe
     if let Some(payment) = order.payment_ref() {
         put("payment", string(payment));
     }
+    if let Some(line) = order.failed_line {
+        put("failed_line", number(line));
+    }
+    if !order.metadata.is_empty() {
+        let pair = |(name, text): (&str, &str)| (name.to_owned(), string(text));
+        put("metadata", Value::M(order.metadata.iter().map(pair).collect()));
+    }
     if let Some(at) = forgotten_at(order, keep_rejected) {
         put(FORGOTTEN, number(at));
     }
@@ -249,7 +256,18 @@ pub(super) fn read_order(row: &Row) -> Result<Order, SeamError> {
         // The tests read every status.
         _ => return Err(damaged(row, "status")),
     };
-    Ok(Order::queued(id, buyer, lines, time("placed")?).with_state(state))
+    let mut order = Order::queued(id, buyer, lines, time("placed")?).with_state(state);
+    let failed_line = opt_number(row, "failed_line")?.map(u8::try_from).transpose();
+    order.failed_line = failed_line.map_err(|_| damaged(row, "failed_line"))?;
+    Ok(order.with_metadata(read_metadata(row)?))
+}
+
+fn read_metadata(row: &Row) -> Result<Metadata, SeamError> {
+    let Some(metadata) = row.get("metadata") else { return Ok(Metadata::default()) };
+    let pair = |(name, text): (&String, &Value)| Some((name.clone(), text.as_s().ok()?.clone()));
+    let pairs = metadata.as_m().ok().and_then(|pairs| pairs.iter().map(pair).collect());
+    let pairs: Vec<(String, String)> = pairs.ok_or_else(|| damaged(row, "metadata"))?;
+    Metadata::new(pairs).map_err(|_| damaged(row, "metadata"))
 }
 
 /// An order as a log names it, in 20 bytes: its id, and a checksum that tells most other
@@ -345,6 +363,21 @@ mod tests {
             assert_eq!(row.contains_key("due"), order.status() == OrderStatus::Held);
             let forgotten = (order.status() == OrderStatus::Rejected).then(|| number(61));
             assert_eq!(row.get(FORGOTTEN), forgotten.as_ref(), "{order:?}");
+            assert!(!row.contains_key("metadata") && !row.contains_key("failed_line"));
+        }
+    }
+
+    #[test]
+    fn what_is_attached_reads_as_it_was_written() {
+        let metadata = Metadata::new([("basket", "7"), ("note", "ü")]).expect("pairs");
+        let rejected = order(OrderState::Rejected(Timestamp::from_millis(4), Reason::SoldOut));
+        let order = Order { failed_line: Some(1), ..rejected }.with_metadata(metadata);
+        let mut row = order_row(&order, Duration::ZERO, &DueKeys::REMAINDERS);
+        assert_eq!(read_order(&row).expect("it is whole"), order);
+        for name in ["metadata", "failed_line"] {
+            let whole = row.insert(name.to_owned(), Value::Bool(true)).expect("it was there");
+            assert!(read_order(&row).expect_err(name).to_string().contains(name));
+            row.insert(name.to_owned(), whole);
         }
     }
 

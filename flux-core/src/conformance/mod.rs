@@ -141,6 +141,7 @@
 //! hand-made history with that fault failed.
 
 mod bus;
+mod changes;
 mod check;
 pub mod history;
 mod locks;
@@ -210,6 +211,26 @@ where
     Fut: Future<Output = Arc<S>>,
 {
     check::run_all(store::of_buyer_rules(), fresh).await
+}
+
+/// Runs every check of the [change feed](crate::seams::ChangeFeed) of a store, each on an
+/// empty store from `fresh`. A store may do without one.
+pub async fn feed<S, F, Fut>(fresh: F) -> Report
+where
+    S: InventoryStore + ?Sized,
+    F: Fn() -> Fut,
+    Fut: Future<Output = Arc<S>>,
+{
+    check::run_all(feed_checks(), fresh).await
+}
+
+/// The checks of [`feed`], for a runner of your own.
+#[must_use]
+pub fn feed_checks<S>() -> Vec<Check<Arc<S>>>
+where
+    S: InventoryStore + ?Sized,
+{
+    changes::all()
 }
 
 /// Runs every check of an order queue, each on an empty queue from `fresh`.

@@ -16,7 +16,7 @@ use tokio::time::{Instant, sleep, timeout};
 
 use super::check::{Check, Checked, Failure, PATIENCE, checks, ensure, eventually, same};
 use super::store::shop::{id, order, payment, seats, units};
-use crate::protocol::{Message, OrderId};
+use crate::protocol::{Message, Metadata, OrderId};
 use crate::seams::{Delivery, OrderQueue, QueueDepth, Receipt, SeamError};
 
 /// The facts that the suite must know of the queues it is given.
@@ -86,8 +86,11 @@ where
 /// delivers for ever lets no time pass.
 const RECEIVES_MAX: usize = 10_000;
 
+/// An order, every third with something attached.
 fn place(n: u128) -> Message {
-    Message::Place(order(n, "ann", &[units("a", 1)]))
+    let attached = (n % 3 == 0).then(|| ("basket", format!("\"{n}\" ü")));
+    let metadata = Metadata::new(attached).expect("the checks attach little");
+    Message::Place(order(n, "ann", &[units("a", 1)]).with_metadata(metadata))
 }
 
 fn places(range: std::ops::RangeInclusive<u128>) -> Vec<Message> {

@@ -70,6 +70,9 @@ pub enum Error {
     /// it is safe.
     #[error("order {0} is not settled yet; ask again, repeating the call is safe")]
     OutcomePending(OrderId),
+    /// The store keeps no change feed.
+    #[error("no change feed is kept here")]
+    NoFeed,
     /// A backend failed.
     #[error(transparent)]
     Backend(SeamError),

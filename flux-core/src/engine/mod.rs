@@ -49,7 +49,7 @@ use std::time::Duration;
 pub use audit::{Audit, AuditFault};
 pub use error::Error;
 pub use failure::Failure;
-pub use flux::{Flux, FluxBuilder, Seat, SeatState};
+pub use flux::{Flux, FluxBuilder, Follower, Seat, SeatState};
 pub use request::{OrderRequest, OrderRequestBuilder};
 pub use settings::{Role, Settings, SettingsBuilder};
 pub use subscription::Subscription;

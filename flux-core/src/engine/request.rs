@@ -3,7 +3,7 @@
 use bon::bon;
 use serde::{Deserialize, Serialize};
 
-use crate::protocol::{BuyerId, IdempotencyKey, InvalidInput, Line, Lines, OrderId};
+use crate::protocol::{BuyerId, IdempotencyKey, InvalidInput, Line, Lines, Metadata, OrderId};
 
 /// An order to place. Without an id the engine makes a time-ordered one
 /// (UUIDv7); give one of your own, or the buyer's idempotency key, to be able to
@@ -49,6 +49,9 @@ pub struct OrderRequest {
     pub buyer: BuyerId,
     /// The lines asked for: the order gets all of them, or none.
     pub lines: Lines,
+    /// What to attach to the order.
+    #[serde(default, skip_serializing_if = "Metadata::is_empty")]
+    pub metadata: Metadata,
 }
 
 #[bon]
@@ -86,9 +89,12 @@ impl OrderRequest {
         buyer: String,
         /// The lines, 1 to 10; they get all or nothing.
         lines: Vec<Line>,
+        /// What to attach to the order; nothing.
+        #[builder(default)]
+        metadata: Metadata,
     ) -> Result<Self, InvalidInput> {
         let (buyer, lines) = (BuyerId::new(buyer)?, Lines::new(lines)?);
-        Ok(Self { id, idempotency_key, buyer, lines })
+        Ok(Self { id, idempotency_key, buyer, lines, metadata })
     }
 }
 
@@ -96,7 +102,7 @@ impl OrderRequest {
     /// A request of parts that are checked already.
     #[must_use]
     pub fn of(buyer: BuyerId, lines: Lines) -> Self {
-        Self { id: None, idempotency_key: None, buyer, lines }
+        Self { id: None, idempotency_key: None, buyer, lines, metadata: Metadata::default() }
     }
 
     /// `quantity` units of a pool.
@@ -143,6 +149,12 @@ impl OrderRequest {
     pub fn with_idempotency_key(mut self, key: impl Into<Option<IdempotencyKey>>) -> Self {
         self.idempotency_key = key.into();
         self
+    }
+
+    /// The same request with this attached to it, which a repeat must have too.
+    #[must_use]
+    pub fn with_metadata(self, metadata: Metadata) -> Self {
+        Self { metadata, ..self }
     }
 
     /// The id that the caller, or the buyer's key, stands for it under.

@@ -8,12 +8,14 @@ use async_trait::async_trait;
 use super::{Call, Layer, Operation};
 use crate::clock::ClockReference;
 use crate::protocol::{
-    Claim, Commit, CommitOutcome, Item, ItemId, ItemSpec, Message, Order, OrderId, Stock, Timestamp,
+    Claim, Commit, CommitOutcome, ConsumerName, Item, ItemId, ItemSpec, Message, Order, OrderId,
+    Stock, Timestamp,
 };
 use crate::seams::{
-    Begun, CommitMax, ConfirmOutcome, Cursor, DeadLetter, Delivery, DueHolds, InventoryStore,
-    KeptClock, Lease, LockManager, OrderFilter, OrderPage, OrderQueue, OutcomeBus, OutcomeReceiver,
-    Outcomes, Payment, PutOutcome, QueueDepth, Receipt, SeamError, ServiceTime, WantedReceiver,
+    Begun, ChangeFeed, ChangePage, CommitMax, ConfirmOutcome, Consumer, Cursor, DeadLetter,
+    Delivery, DueHolds, InventoryStore, KeptClock, Lease, LockManager, OrderFilter, OrderPage,
+    OrderQueue, OutcomeBus, OutcomeReceiver, Outcomes, Payment, PutOutcome, QueueDepth, Receipt,
+    SeamError, ServiceTime, WantedReceiver,
 };
 
 /// The behaviour that [`Layered`] puts around a seam. Every [`Layer`] goes around
@@ -186,7 +188,7 @@ impl<S: InventoryStore + ?Sized, L: Hooks> Layered<S, L> {
 
 #[deny(clippy::missing_trait_methods)]
 #[async_trait]
-impl<S: InventoryStore + ?Sized, L: Hooks> InventoryStore for Layered<S, L> {
+impl<S: InventoryStore + ?Sized, L: Hooks + Clone> InventoryStore for Layered<S, L> {
     async fn put_item(&self, spec: &ItemSpec) -> Result<PutOutcome, SeamError> {
         self.layer.around(Operation::PutItem.into(), || self.inner.put_item(spec)).await
     }
@@ -257,6 +259,11 @@ impl<S: InventoryStore + ?Sized, L: Hooks> InventoryStore for Layered<S, L> {
         self.layer.around(Operation::Stock.into(), || self.inner.stock(item)).await
     }
 
+    fn feed(&self) -> Option<Arc<dyn ChangeFeed>> {
+        let feed = self.inner.feed()?;
+        Some(Arc::new(Layered::new(feed, self.layer.clone())))
+    }
+
     fn kept_clock(&self) -> KeptClock {
         self.inner.kept_clock()
     }
@@ -319,6 +326,7 @@ mod tests {
         let spec = ItemSpec::pool("item", 1).expect("a pool");
         let lease = Lease { keys: vec![], owner: String::new() };
         let mut outcomes = layered.bus.subscribe();
+        let name = || ConsumerName::new("me").expect("a name");
 
         let all = async {
             let queue = &layered.queue;
@@ -350,7 +358,13 @@ mod tests {
             store.availability(&[]).await?;
             store.list_items(None, 1).await?;
             store.stock(&spec.id).await?;
-            layered.bus.publish(Arc::default()).await
+            layered.bus.publish(Arc::default()).await?;
+            let feed = Layered::new(fake.clone(), spy.clone());
+            let (cursor, name) = (feed.changes(None, 1, SECOND).await?.next, name());
+            feed.newest().await?;
+            feed.keep_cursor(&Consumer::new(name.clone(), cursor)).await?;
+            feed.cursor_of(&name).await?;
+            feed.forget_consumer(&name).await
         };
         all.await.expect("the fake answers well");
 
@@ -358,7 +372,10 @@ mod tests {
         let seen = spy.0.lock().expect("no panic").clone();
         assert_eq!(seen.iter().map(|call| call.operation).collect::<Vec<_>>(), Operation::ALL);
         for call in seen {
-            let waits = matches!(call.operation, Operation::Receive | Operation::Acquire);
+            let waits = matches!(
+                call.operation,
+                Operation::Receive | Operation::Acquire | Operation::ReadChanges
+            );
             assert_eq!(call.wait, if waits { SECOND } else { Duration::ZERO }, "{call:?}");
         }
         assert!(outcomes.try_recv().is_ok());
@@ -372,5 +389,40 @@ mod tests {
         let twice = Layered::new(object, Trace);
         let lease = twice.acquire(&[b.clone(), a.clone()], Duration::ZERO, Duration::ZERO).await;
         assert_eq!(lease.expect("yes").expect("yes").keys, [a, b]);
+    }
+}
+
+#[deny(clippy::missing_trait_methods)]
+#[async_trait]
+impl<S: ChangeFeed + ?Sized, L: Hooks> ChangeFeed for Layered<S, L> {
+    async fn changes(
+        &self,
+        after: Option<&Cursor>,
+        limit: usize,
+        wait: Duration,
+    ) -> Result<ChangePage, SeamError> {
+        let call = Call::waiting(Operation::ReadChanges, wait);
+        self.layer.around(call, || self.inner.changes(after, limit, wait)).await
+    }
+
+    async fn newest(&self) -> Result<Cursor, SeamError> {
+        self.layer.around(Operation::Newest.into(), || self.inner.newest()).await
+    }
+
+    async fn keep_cursor(&self, consumer: &Consumer) -> Result<(), SeamError> {
+        self.layer.around(Operation::KeepCursor.into(), || self.inner.keep_cursor(consumer)).await
+    }
+
+    async fn consumers(&self) -> Result<Vec<Consumer>, SeamError> {
+        self.layer.around(Operation::Consumers.into(), || self.inner.consumers()).await
+    }
+
+    async fn forget_consumer(&self, name: &ConsumerName) -> Result<bool, SeamError> {
+        let call = Operation::ForgetConsumer.into();
+        self.layer.around(call, || self.inner.forget_consumer(name)).await
+    }
+
+    async fn cursor_of(&self, name: &ConsumerName) -> Result<Option<Cursor>, SeamError> {
+        self.layer.around(Operation::Consumers.into(), || self.inner.cursor_of(name)).await
     }
 }

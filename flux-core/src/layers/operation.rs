@@ -3,7 +3,7 @@
 use std::fmt;
 use std::time::Duration;
 
-/// One of the four seams.
+/// One of the seams.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord)]
 pub enum Service {
     /// The order queue.
@@ -14,10 +14,12 @@ pub enum Service {
     Store,
     /// The outcome bus.
     Bus,
+    /// The change feed of a store.
+    Changes,
 }
 
 impl Service {
-    pub(super) const COUNT: usize = 4;
+    pub(super) const COUNT: usize = 5;
 
     /// The name used in errors, logs and metrics.
     #[must_use]
@@ -27,6 +29,7 @@ impl Service {
             Self::Locks => "locks",
             Self::Store => "store",
             Self::Bus => "bus",
+            Self::Changes => "changes",
         }
     }
 }
@@ -100,6 +103,13 @@ operations! {
     Bus {
         Publish "publish",
     }
+    Changes {
+        ReadChanges "changes",
+        Newest "newest",
+        KeepCursor "keep_cursor",
+        Consumers "consumers",
+        ForgetConsumer "forget_consumer",
+    }
 }
 
 impl Operation {
@@ -118,6 +128,9 @@ impl Operation {
                 | Self::Levels
                 | Self::ListItems
                 | Self::Stock
+                | Self::ReadChanges
+                | Self::Newest
+                | Self::Consumers
         )
     }
 
@@ -151,7 +164,7 @@ pub struct Call {
     /// The method.
     pub operation: Operation,
     /// The time the caller lets it wait for something to come
-    /// (`receive`, `acquire`); zero for all others.
+    /// (`receive`, `acquire`, `changes`); zero for all others.
     pub wait: Duration,
 }
 

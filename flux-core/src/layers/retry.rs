@@ -157,9 +157,10 @@ fn doubtful(operation: Operation, error: SeamError) -> SeamError {
         | SeamError::Stopped { .. } => {
             SeamError::unknown(operation.service().as_str()).with_source(error)
         }
-        SeamError::Unknown { .. } | SeamError::Broken { .. } | SeamError::UnknownCursor { .. } => {
-            error
-        }
+        SeamError::Unknown { .. }
+        | SeamError::Broken { .. }
+        | SeamError::UnknownCursor { .. }
+        | SeamError::ChangesGone { .. } => error,
     }
 }
 

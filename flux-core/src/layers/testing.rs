@@ -11,10 +11,12 @@ use tokio::time::sleep;
 
 use super::Operation;
 use crate::backends::Backend;
+use crate::protocol::ConsumerName;
 use crate::protocol::{
     Claim, Commit, CommitOutcome, FencingToken, Item, ItemId, ItemSpec, Message, Order, OrderId,
     Stock, Timestamp,
 };
+use crate::seams::{ChangeFeed, ChangePage, Consumer};
 use crate::seams::{
     ConfirmOutcome, Cursor, DeadLetter, Delivery, DueHolds, InventoryStore, Lease, LockManager,
     OrderFilter, OrderPage, OrderQueue, OutcomeBus, OutcomeReceiver, OutcomeSender, Outcomes,
@@ -222,5 +224,30 @@ impl OutcomeBus for Fake {
     }
     fn subscribe(&self) -> OutcomeReceiver {
         self.outcomes.subscribe()
+    }
+}
+
+#[async_trait]
+impl ChangeFeed for Fake {
+    async fn changes(
+        &self,
+        _: Option<&Cursor>,
+        _: usize,
+        _: Duration,
+    ) -> Result<ChangePage, SeamError> {
+        let page = || ChangePage::new(vec![], Cursor(String::new()));
+        self.step(Operation::ReadChanges).await.map(|()| page())
+    }
+    async fn newest(&self) -> Result<Cursor, SeamError> {
+        self.step(Operation::Newest).await.map(|()| Cursor(String::new()))
+    }
+    async fn keep_cursor(&self, _: &Consumer) -> Result<(), SeamError> {
+        self.step(Operation::KeepCursor).await
+    }
+    async fn consumers(&self) -> Result<Vec<Consumer>, SeamError> {
+        self.step(Operation::Consumers).await.map(|()| vec![])
+    }
+    async fn forget_consumer(&self, _: &ConsumerName) -> Result<bool, SeamError> {
+        self.step(Operation::ForgetConsumer).await.map(|()| false)
     }
 }

@@ -62,6 +62,7 @@ fn kind(error: &SeamError) -> &'static str {
         SeamError::Broken { .. } => "broken",
         SeamError::Stopped { .. } => "stopped",
         SeamError::UnknownCursor { .. } => "unknown_cursor",
+        SeamError::ChangesGone { .. } => "changes_gone",
     }
 }
 

@@ -91,7 +91,7 @@ impl View {
     /// [`Verdict::Nothing`]: it is decided once, and every repeat gets that.
     pub fn decide(&mut self, message: &Message, found: Option<&Order>, now: Timestamp) -> Verdict {
         let (order, state) = match (message, found) {
-            (Message::Place(order), None) => (order, self.place(order, now)),
+            (Message::Place(order), None) => return Verdict::Write(self.place(order, now)),
             (Message::Place(_), Some(_)) | (_, None) => return Verdict::Nothing,
             (_, Some(order)) => match self.follow_up(message, order, now) {
                 Some(state) => (order, state),
@@ -102,29 +102,41 @@ impl View {
         Verdict::Write(OrderWrite { order: order.with_state(state), expect })
     }
 
-    fn place(&mut self, order: &Order, now: Timestamp) -> OrderState {
-        match self.try_place(order, now) {
-            Ok(hold) => OrderState::Held(hold),
-            Err(reason) => OrderState::Rejected(now, reason),
-        }
+    fn place(&mut self, order: &Order, now: Timestamp) -> OrderWrite {
+        let order = match self.try_place(order, now) {
+            Ok(hold) => order.with_state(OrderState::Held(hold)),
+            Err((reason, line)) => Order {
+                // An order has 10 lines at most.
+                failed_line: line.map(|line| line as u8),
+                ..order.with_state(OrderState::Rejected(now, reason))
+            },
+        };
+        OrderWrite { order, expect: Expect::Absent }
     }
 
-    fn try_place(&mut self, order: &Order, now: Timestamp) -> Result<Hold, Reason> {
+    /// Takes what an order asks for, or tells why not, and for which line.
+    fn try_place(
+        &mut self,
+        order: &Order,
+        now: Timestamp,
+    ) -> Result<Hold, (Reason, Option<usize>)> {
         let mut expires_at = Timestamp::from_millis(u64::MAX);
-        for line in order.lines.iter() {
-            let spec = &self.claims.get(&line.item).ok_or(Reason::UnknownItem)?.spec;
+        for (index, line) in order.lines.iter().enumerate() {
+            let of_line = |reason| (reason, Some(index));
+            let claim = self.claims.get(&line.item).ok_or(of_line(Reason::UnknownItem))?;
+            let spec = &claim.spec;
             if spec.opens_at.is_some_and(|opens| order.placed_at < opens) {
-                return Err(Reason::NotOpen);
+                return Err(of_line(Reason::NotOpen));
             }
             if spec.closes_at.is_some_and(|closes| order.placed_at >= closes) {
-                return Err(Reason::Closed);
+                return Err(of_line(Reason::Closed));
             }
             expires_at = expires_at.min(now + spec.hold.as_duration());
         }
         if self.barred.contains(&order.id) {
-            return Err(Reason::BuyerLimit);
+            return Err((Reason::BuyerLimit, None));
         }
-        self.take(order)?;
+        self.take(order).map_err(|(reason, index)| (reason, Some(index)))?;
         Ok(Hold { decided_at: now, expires_at })
     }
 
@@ -157,15 +169,15 @@ impl View {
         }
     }
 
-    /// Takes every line of the order, or none.
-    fn take(&mut self, order: &Order) -> Result<(), Reason> {
+    /// Takes every line of the order, or none, and tells which of them failed.
+    fn take(&mut self, order: &Order) -> Result<(), (Reason, usize)> {
         // G5: the first line that gets nothing gives back what those before took.
         for (index, line) in order.lines.iter().enumerate() {
             if let Err(reason) = self.take_line(&order.buyer, line) {
                 for line in &order.lines[..index] {
                     self.give_line_back(&order.buyer, line);
                 }
-                return Err(reason);
+                return Err((reason, index));
             }
         }
         Ok(())
@@ -266,6 +278,36 @@ mod tests {
         let unknown = place(&mut view, &order(3, "ann", vec![units("a", 1), units("c", 1)]));
         assert_eq!(unknown.reason(), Some(Reason::UnknownItem));
         assert_eq!(left(&view, "a"), 5);
+    }
+
+    #[test]
+    fn an_order_that_is_turned_down_names_the_line() {
+        let spec = |id: &str| ItemSpec::builder().id(id.to_owned()).capacity(5);
+        let mut view = view(&[
+            spec("a").build().expect("a"),
+            spec("capped").max_per_buyer(1).build().expect("capped"),
+            spec("later").opens_at(T0 + Duration::from_millis(1)).build().expect("later"),
+            spec("over").closes_at(T0).build().expect("over"),
+        ]);
+        let mut failed = |second: Line| {
+            let order = order(1, "ann", vec![units("a", 1), second]);
+            let placed = place(&mut view, &order);
+            (placed.reason(), placed.failed_line)
+        };
+        for (second, reason) in [
+            (units("a", 5), Reason::SoldOut),
+            (units("capped", 2), Reason::BuyerLimit),
+            (units("later", 1), Reason::NotOpen),
+            (units("over", 1), Reason::Closed),
+            (units("nothing", 1), Reason::UnknownItem),
+        ] {
+            assert_eq!(failed(second), (Some(reason), Some(1)), "{reason}");
+        }
+        assert_eq!(failed(units("a", 1)), (None, None));
+        let barred = order(2, "ben", vec![units("a", 1)]);
+        view.bar(barred.id);
+        let placed = place(&mut view, &barred);
+        assert_eq!((placed.reason(), placed.failed_line), (Some(Reason::BuyerLimit), None));
     }
 
     #[test]

@@ -107,6 +107,20 @@ macro_rules! name {
 }
 
 name! {
+    /// The name of somebody who follows the [change feed](crate::seams::ChangeFeed), who
+    /// is not told from another of the same name.
+    ///
+    /// ```
+    /// use flux_core::ConsumerName;
+    ///
+    /// assert_eq!(ConsumerName::new("mailer")?.as_str(), "mailer");
+    /// assert_eq!(ConsumerName::new("").expect_err("no name").field(), "consumer");
+    /// # Ok::<(), flux_core::InvalidInput>(())
+    /// ```
+    ConsumerName, "consumer", 64
+}
+
+name! {
     /// The name of something on sale, chosen by the seller.
     ///
     /// ```

@@ -13,6 +13,13 @@ pub const SEATS_PER_LINE_MAX: usize = 100;
 /// Most seats one hall may have.
 pub const SEATS_PER_HALL_MAX: usize = 100_000;
 
+/// Most pairs of an order's metadata.
+pub const METADATA_PAIRS_MAX: usize = 16;
+/// Most bytes of a name in an order's metadata.
+pub const METADATA_NAME_BYTES_MAX: usize = 64;
+/// Most bytes of all names and texts of an order's metadata.
+pub const METADATA_BYTES_MAX: usize = 2 * 1024;
+
 /// Input that broke a rule; the message names the field and the rule.
 ///
 /// ```

@@ -41,6 +41,7 @@ mod ids;
 mod item;
 mod limits;
 mod message;
+mod metadata;
 mod order;
 mod payment;
 mod rfc3339;
@@ -55,15 +56,17 @@ pub use commit::{
     OverCap, Refusal, judge,
 };
 pub use decide::{Claim, Verdict, View};
-pub use ids::{BuyerId, IdempotencyKey, ItemId, OrderId, PaymentRef, SeatId};
+pub use ids::{BuyerId, ConsumerName, IdempotencyKey, ItemId, OrderId, PaymentRef, SeatId};
 pub use item::{
     Hall, Item, ItemBuilder, ItemKind, ItemSpec, ItemSpecBuilder, ItemState, PutItemError,
 };
 pub use limits::{
-    BuyerCap, Capacity, HoldTime, InvalidInput, LINES_MAX, Quantity, SEATS_PER_HALL_MAX,
-    SEATS_PER_LINE_MAX, Timestamp,
+    BuyerCap, Capacity, HoldTime, InvalidInput, LINES_MAX, METADATA_BYTES_MAX,
+    METADATA_NAME_BYTES_MAX, METADATA_PAIRS_MAX, Quantity, SEATS_PER_HALL_MAX, SEATS_PER_LINE_MAX,
+    Timestamp,
 };
 pub use message::Message;
+pub use metadata::Metadata;
 pub use order::{Ask, Hold, Line, Lines, Order, OrderState, OrderStatus, Reason};
 pub use payment::{ConfirmRuling, confirm};
 pub use stock::{SeatMap, Stock, revise};

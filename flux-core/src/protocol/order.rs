@@ -10,10 +10,12 @@
 
 use std::collections::HashSet;
 
+use serde::ser::{SerializeStruct, Serializer};
 use serde::{Deserialize, Serialize};
 
 use super::ids::{BuyerId, ItemId, OrderId, PaymentRef, SeatId};
 use super::limits::{InvalidInput, LINES_MAX, Quantity, SEATS_PER_LINE_MAX, Timestamp};
+use super::metadata::Metadata;
 use super::words::words;
 
 /// The units that a line asks of its item. A store gives out each kind in a way
@@ -322,7 +324,7 @@ words! {
 /// assert_eq!(order.decided_at(), None);
 /// # Ok::<(), flux_core::InvalidInput>(())
 /// ```
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Debug, Clone, PartialEq, Eq, Deserialize)]
 #[non_exhaustive]
 pub struct Order {
     /// Its id, under which it is decided once.
@@ -335,13 +337,61 @@ pub struct Order {
     pub placed_at: Timestamp,
     /// Its state: undecided, or the outcome.
     pub state: OrderState,
+    /// What was attached to it.
+    #[serde(default)]
+    pub metadata: Metadata,
+    /// Of one that was turned down the line that could not be had: its index in
+    /// `lines`. `None` where the whole order was, as by a
+    /// [rule about buyers](super::BuyerRules), and of orders that were turned down by a
+    /// version that did not tell.
+    #[serde(default)]
+    pub failed_line: Option<u8>,
+}
+
+/// Leaves out what is not there where members have names, as in JSON, so that earlier
+/// versions read it.
+impl Serialize for Order {
+    fn serialize<S: Serializer>(&self, to: S) -> Result<S::Ok, S::Error> {
+        let Self { id, buyer, lines, placed_at, state, metadata, failed_line } = self;
+        let is_bare = to.is_human_readable();
+        let has_metadata = !is_bare || !metadata.is_empty();
+        let has_failed_line = !is_bare || failed_line.is_some();
+        let members = 5 + usize::from(has_metadata) + usize::from(has_failed_line);
+        let mut order = to.serialize_struct("Order", members)?;
+        order.serialize_field("id", id)?;
+        order.serialize_field("buyer", buyer)?;
+        order.serialize_field("lines", lines)?;
+        order.serialize_field("placed_at", placed_at)?;
+        order.serialize_field("state", state)?;
+        if has_metadata {
+            order.serialize_field("metadata", metadata)?;
+        }
+        if has_failed_line {
+            order.serialize_field("failed_line", failed_line)?;
+        }
+        order.end()
+    }
 }
 
 impl Order {
     /// An order nobody has decided yet.
     #[must_use]
     pub fn queued(id: OrderId, buyer: BuyerId, lines: Lines, placed_at: Timestamp) -> Self {
-        Self { id, buyer, lines, placed_at, state: OrderState::Queued }
+        Self {
+            id,
+            buyer,
+            lines,
+            placed_at,
+            state: OrderState::Queued,
+            metadata: Metadata::default(),
+            failed_line: None,
+        }
+    }
+
+    /// The same order with this attached to it.
+    #[must_use]
+    pub fn with_metadata(self, metadata: Metadata) -> Self {
+        Self { metadata, ..self }
     }
 
     /// The state's name.
@@ -410,10 +460,10 @@ impl Order {
     /// under one id must.
     #[must_use]
     pub fn asks_the_same_as(&self, other: &Self) -> bool {
-        self.buyer == other.buyer && self.lines == other.lines
+        self.buyer == other.buyer && self.lines == other.lines && self.metadata == other.metadata
     }
 
-    /// An estimate of its bytes when written down: names, seats, and a fixed
+    /// An estimate of its bytes when written down: names, seats, metadata, and a fixed
     /// share for the rest. A store may bound the sum of a commit's.
     #[must_use]
     pub fn weight(&self) -> usize {
@@ -424,7 +474,9 @@ impl Order {
             };
             line.item.as_str().len() + 48 + seats
         };
-        256 + self.buyer.as_str().len() + self.lines.iter().map(line).sum::<usize>()
+        256 + self.buyer.as_str().len()
+            + self.lines.iter().map(line).sum::<usize>()
+            + self.metadata.iter().map(|(name, text)| name.len() + text.len() + 8).sum::<usize>()
     }
 
     /// The same order in another state.
@@ -491,6 +543,8 @@ mod tests {
         assert!(first.asks_the_same_as(&order("ann", line(1))));
         assert!(!first.asks_the_same_as(&order("bob", line(1))));
         assert!(!first.asks_the_same_as(&order("ann", line(2))));
+        let attached = Metadata::new([("basket", "7")]).expect("a pair");
+        assert!(!first.asks_the_same_as(&first.clone().with_metadata(attached)));
     }
 
     #[test]

@@ -86,6 +86,16 @@ pub enum SeamError {
         /// The service's name.
         service: &'static str,
     },
+    /// A reader of a change feed came so late that changes it did not see are not kept
+    /// any more. Trying again can't help; nothing took effect.
+    #[error(
+        "{service} keeps these changes no more; read what is there now, and go on after the \
+         newest change"
+    )]
+    ChangesGone {
+        /// The service's name.
+        service: &'static str,
+    },
 }
 
 /// The error behind a [`SeamError`], shared by its clones. It derefs to that
@@ -124,8 +134,8 @@ impl SeamError {
         Self::Stopped { service, reason: reason.into(), source: None }
     }
 
-    /// The same failure with the error that caused it. [`SeamError::Overloaded`] and
-    /// [`SeamError::UnknownCursor`] say all there is to say, and stay as they are.
+    /// The same failure with the error that caused it. [`SeamError::Overloaded`],
+    /// [`SeamError::UnknownCursor`] and [`SeamError::ChangesGone`] say all there is to say, and stay as they are.
     #[must_use]
     pub fn with_source(mut self, error: impl Into<Box<dyn Error + Send + Sync>>) -> Self {
         match &mut self {
@@ -133,7 +143,7 @@ impl SeamError {
             | Self::Unknown { source, .. }
             | Self::Broken { source, .. }
             | Self::Stopped { source, .. } => *source = Some(Source(error.into().into())),
-            Self::Overloaded { .. } | Self::UnknownCursor { .. } => {}
+            Self::Overloaded { .. } | Self::UnknownCursor { .. } | Self::ChangesGone { .. } => {}
         }
         self
     }
@@ -141,7 +151,13 @@ impl SeamError {
     /// Whether the same call may succeed later.
     #[must_use]
     pub fn can_retry(&self) -> bool {
-        !matches!(self, Self::Broken { .. } | Self::Stopped { .. } | Self::UnknownCursor { .. })
+        !matches!(
+            self,
+            Self::Broken { .. }
+                | Self::Stopped { .. }
+                | Self::UnknownCursor { .. }
+                | Self::ChangesGone { .. }
+        )
     }
 
     /// Whether the call may have taken effect although it failed.

@@ -1,6 +1,7 @@
 //! The four seams where a backend plugs in: a [queue](OrderQueue), a
 //! [lock manager](LockManager), an [inventory store](InventoryStore) and an
-//! [outcome bus](OutcomeBus).
+//! [outcome bus](OutcomeBus). A store that keeps one also gives out a
+//! [change feed](ChangeFeed).
 //!
 //! The lock makes it fast; the store makes it right. A lock manager may grant
 //! everybody everything, a bus may lose every message and a queue may deliver
@@ -17,6 +18,7 @@
 //! constructors and builders, read their fields.
 
 mod bus;
+mod changes;
 mod commit_max;
 mod error;
 mod lock;
@@ -28,6 +30,7 @@ mod time;
 pub use bus::{
     Availability, OutcomeBus, OutcomeReceiver, OutcomeSender, Outcomes, outcome_channel,
 };
+pub use changes::{CONSUMERS_MAX, Change, ChangeFeed, ChangePage, Changed, Consumer};
 pub use commit_max::{CommitMax, CommitMaxBuilder, Weight};
 pub use error::{SeamError, Source};
 pub use lock::{Lease, LockManager, WantedReceiver};

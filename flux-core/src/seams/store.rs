@@ -7,7 +7,7 @@ use std::sync::Arc;
 use async_trait::async_trait;
 use serde::{Deserialize, Serialize};
 
-use super::{CommitMax, KeptClock, SeamError, ServiceTime};
+use super::{ChangeFeed, CommitMax, KeptClock, SeamError, ServiceTime};
 use crate::clock::ClockReference;
 use crate::protocol::{
     BuyerId, Claim, Commit, CommitOutcome, Item, ItemId, ItemSpec, Order, OrderId, OrderStatus,
@@ -373,6 +373,12 @@ pub trait InventoryStore: Send + Sync + 'static {
 
     /// Reads an item's definition and stock without claiming it.
     async fn stock(&self, item: &ItemId) -> Result<Option<(Arc<ItemSpec>, Stock)>, SeamError>;
+
+    /// The feed of what changes in this store; `None`, unless told otherwise: it keeps
+    /// none.
+    fn feed(&self) -> Option<Arc<dyn ChangeFeed>> {
+        None
+    }
 
     /// Tells what is known of the clock that made the holds in this store: an
     /// engine asks when it starts. Nothing, unless told otherwise, and then the

@@ -35,12 +35,10 @@ where
     let (app, parts, body) = call.body().await?;
     let body: PlaceBody = read(&body).map_err(|wrong| caller.judge(&body, wrong))?;
     caller.acts_for(&body.buyer_id)?;
-    let chosen = body.order_id;
-    let (buyer, lines) = body.lines()?;
-    app.limits.buyer(&buyer)?;
-    let key = idempotency_key(&parts.headers)?;
+    let request = body.request()?;
+    app.limits.buyer(&request.buyer)?;
+    let request = request.with_idempotency_key(idempotency_key(&parts.headers)?);
     refuse_while_draining(&app)?;
-    let request = OrderRequest::of(buyer, lines).with_id(chosen).with_idempotency_key(key);
     let wait = prefer::wait(&parts.headers);
     let placed = match wait {
         Some(longest) if app.role == Role::AcceptOnly => accept(&app, request, longest).await,

@@ -27,6 +27,8 @@ pub enum Route {
     GetSeats,
     /// Hear of items as they change.
     Events,
+    /// Read what changed, each change once.
+    Changes,
     /// Order one unit, as legacy clients do.
     Buy,
     /// List owners, as legacy clients do.
@@ -47,7 +49,7 @@ pub enum Route {
 
 impl Route {
     /// Every route there is.
-    pub const ALL: [Self; 19] = [
+    pub const ALL: [Self; 20] = [
         Self::PlaceOrder,
         Self::ListOrders,
         Self::GetOrder,
@@ -59,6 +61,7 @@ impl Route {
         Self::GetItem,
         Self::GetSeats,
         Self::Events,
+        Self::Changes,
         Self::Buy,
         Self::Inventory,
         Self::Healthz,
@@ -84,6 +87,7 @@ impl Route {
             Self::GetItem => "GET /v1/items/{item_id}",
             Self::GetSeats => "GET /v1/items/{item_id}/seats",
             Self::Events => "GET /v1/events",
+            Self::Changes => "GET /v1/changes",
             Self::Buy => "POST /buy",
             Self::Inventory => "GET /inventory",
             Self::Healthz => "GET /healthz",
@@ -182,6 +186,7 @@ pub fn find(path: &str) -> Option<Found<'_>> {
         [Some("v1"), Some("items"), Some(id), None, ..] => (&[GetItem, PutItem], id),
         [Some("v1"), Some("items"), Some(id), Some("seats"), None] => (&[GetSeats], id),
         [Some("v1"), Some("events"), None, ..] => (&[Events], ""),
+        [Some("v1"), Some("changes"), None, ..] => (&[Changes], ""),
         [Some("buy"), None, ..] => (&[Buy], ""),
         [Some("inventory"), None, ..] => (&[Inventory], ""),
         [Some("healthz"), None, ..] => (&[Healthz], ""),

@@ -20,8 +20,11 @@ use tokio::time::{Instant, Interval, MissedTickBehavior, interval_at};
 
 use crate::http::response::{self, Answer};
 
+mod changes;
 mod items;
 mod pulse;
+
+pub(crate) use changes::ChangeStream;
 
 /// Time between two comments, which keep proxies from cutting a quiet stream.
 const COMMENT_EVERY: Duration = Duration::from_secs(15);
@@ -68,6 +71,11 @@ impl Hub {
     #[must_use]
     pub(crate) fn pulse(&self) -> EventStream {
         EventStream::new(self.pulse.clone(), None, self.stop.clone())
+    }
+
+    /// Turns true when streams are to end.
+    pub(crate) fn stop(&self) -> watch::Receiver<bool> {
+        self.stop.clone()
     }
 
     /// Counts an order turned away at the gate, for the pulse.
@@ -139,14 +147,22 @@ impl EventStream {
 
     /// The answer that streams these events; `permit` is kept until its end.
     pub(crate) fn into_answer(self, permit: impl Send + 'static) -> Answer {
-        let body = Either::Right(response::Stream::new(self, permit));
-        let mut answer = response::of_type("text/event-stream", body);
-        let headers = answer.headers_mut();
-        headers.insert(CACHE_CONTROL, HeaderValue::from_static("no-cache"));
-        // nginx buffers what it passes on, unless told not to.
-        headers.insert("x-accel-buffering", HeaderValue::from_static("no"));
-        answer
+        stream_answer(self, permit)
     }
+}
+
+/// The answer that streams these events; `permit` is kept until its end.
+fn stream_answer<B>(events: B, permit: impl Send + 'static) -> Answer
+where
+    B: Body<Data = Bytes, Error = Infallible> + Send + 'static,
+{
+    let body = Either::Right(response::Stream::new(events, permit));
+    let mut answer = response::of_type("text/event-stream", body);
+    let headers = answer.headers_mut();
+    headers.insert(CACHE_CONTROL, HeaderValue::from_static("no-cache"));
+    // nginx buffers what it passes on, unless told not to.
+    headers.insert("x-accel-buffering", HeaderValue::from_static("no"));
+    answer
 }
 
 impl std::fmt::Debug for EventStream {

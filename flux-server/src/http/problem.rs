@@ -174,6 +174,11 @@ impl Problem {
             Some(reason) => (reason.as_str().replace('_', "-").into(), turned_down(reason)),
             None => (Cow::Borrowed("rejected"), TURNED_DOWN),
         };
+        let failed = order.failed_line.and_then(|line| order.lines.get(usize::from(line)));
+        let detail: Cow<'_, str> = match failed {
+            Some(line) if order.lines.len() > 1 => format!("{}: {detail}", line.item).into(),
+            _ => detail.into(),
+        };
         Self::conflict(kind, detail).about(order)
     }
 
@@ -234,6 +239,10 @@ impl Problem {
         answer
     }
 }
+
+const GONE: &str = "changes behind this one are kept no more: take a cursor by after=newest, list \
+                    the orders and items, and go on after it";
+const UNKNOWN_CURSOR: &str = "after: must be a cursor of this feed";
 
 const TURNED_DOWN: &str = "the order was turned down";
 
@@ -298,7 +307,7 @@ impl From<Error> for Problem {
         let detail = error.to_string();
         match error {
             Error::Invalid(_) => Self::invalid(detail),
-            Error::UnknownItem(_) | Error::NotFound(_) => Self::not_found(detail),
+            Error::UnknownItem(_) | Error::NotFound(_) | Error::NoFeed => Self::not_found(detail),
             Error::SoldOut(_) => Self::conflict("sold-out", detail),
             Error::NotOpen(_) => Self::conflict("not-open", detail),
             Error::Closed(_) => Self::conflict("closed", detail),
@@ -329,7 +338,13 @@ impl From<Error> for Problem {
 
 impl From<SeamError> for Problem {
     fn from(error: SeamError) -> Self {
-        note(&error);
+        match error {
+            SeamError::ChangesGone { .. } => {
+                return Self::new(StatusCode::GONE, "changes-gone", GONE);
+            }
+            SeamError::UnknownCursor { .. } => return Self::invalid(UNKNOWN_CURSOR),
+            _ => note(&error),
+        }
         if error.may_have_applied() {
             Self::internal("a backend failed; it may have taken effect, repeating it is safe")
         } else {

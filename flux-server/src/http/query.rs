@@ -2,6 +2,7 @@
 
 use std::borrow::Cow;
 use std::str::FromStr;
+use std::time::Duration;
 
 use flux_core::InvalidInput;
 use http::Uri;
@@ -13,6 +14,8 @@ use crate::http::problem::Problem;
 const LIMIT_DEFAULT: usize = 100;
 /// Most entries of a page.
 const LIMIT_MAX: usize = 1_000;
+/// Longest wait, in seconds.
+const WAIT_MAX: u64 = 30;
 
 /// The parameters a call knows; others are ignored.
 #[derive(Debug)]
@@ -49,6 +52,16 @@ impl<'u> Query<'u> {
         name: &str,
     ) -> Result<Option<T>, Problem> {
         Ok(self.get(name).map(str::parse).transpose()?)
+    }
+
+    /// The longest time to wait for something to come: whole seconds, none by default.
+    pub(crate) fn wait(&self) -> Result<Duration, Problem> {
+        let Some(text) = self.get("wait") else { return Ok(Duration::ZERO) };
+        let digits = !text.is_empty() && text.bytes().all(|byte| byte.is_ascii_digit());
+        match text.parse() {
+            Ok(seconds) if digits && seconds <= WAIT_MAX => Ok(Duration::from_secs(seconds)),
+            _ => Err(Problem::invalid(format!("wait: must be 0 to {WAIT_MAX} seconds"))),
+        }
     }
 
     /// The most entries a page may have.

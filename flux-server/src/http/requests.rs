@@ -5,7 +5,7 @@ use std::marker::PhantomData;
 
 use flux_core::{
     Ask, BuyerCap, BuyerId, Capacity, Hall, HoldTime, InvalidInput, ItemId, ItemKind, ItemSpec,
-    Line, Lines, OrderId, PaymentRef, Quantity, SeatId, Timestamp,
+    Line, Lines, Metadata, OrderId, OrderRequest, PaymentRef, Quantity, SeatId, Timestamp,
 };
 use serde::de::value::MapAccessDeserializer;
 use serde::de::{DeserializeOwned, MapAccess, Visitor};
@@ -83,8 +83,10 @@ fn moment<'de, D: Deserializer<'de>>(from: D) -> Result<Option<Timestamp>, D::Er
 #[serde(deny_unknown_fields)]
 pub(crate) struct PlaceBody {
     #[serde(default, deserialize_with = "id")]
-    pub(crate) order_id: Option<OrderId>,
+    order_id: Option<OrderId>,
     pub(crate) buyer_id: BuyerId,
+    #[serde(default)]
+    metadata: Metadata,
     #[serde(default, deserialize_with = "given")]
     lines: Option<Vec<Object<LineBody>>>,
     #[serde(default, deserialize_with = "given")]
@@ -106,8 +108,8 @@ struct LineBody {
 }
 
 impl PlaceBody {
-    /// The buyer's lines, checked against each other.
-    pub(crate) fn lines(self) -> Result<(BuyerId, Lines), InvalidInput> {
+    /// The request, its lines checked against each other.
+    pub(crate) fn request(self) -> Result<OrderRequest, InvalidInput> {
         let lines = match (self.lines, self.item_id) {
             (Some(lines), None) if self.quantity.is_none() && self.seats.is_none() => {
                 lines.into_iter().map(|line| line.0.line()).collect::<Result<_, _>>()?
@@ -132,7 +134,8 @@ impl PlaceBody {
                 return Err(InvalidInput::new("lines", rule));
             }
         }
-        Ok((self.buyer_id, lines))
+        let request = OrderRequest::of(self.buyer_id, lines).with_id(self.order_id);
+        Ok(request.with_metadata(self.metadata))
     }
 }
 
@@ -194,8 +197,8 @@ mod tests {
     use super::*;
 
     fn wrong(body: &str) -> String {
-        let read =
-            read::<PlaceBody>(body.as_bytes()).and_then(|body| body.lines().map_err(Problem::from));
+        let read = read::<PlaceBody>(body.as_bytes())
+            .and_then(|body| body.request().map_err(Problem::from));
         read.expect_err(body).detail().to_owned()
     }
 
@@ -222,6 +225,10 @@ mod tests {
             (r#"{"buyer_id":"b","lines":[{"item_id":"i"},{"item_id":"i"}]}"#, "lines"),
             (r#"{"buyer_id":"b","lines":[{"item_id":"i"},{"item_id":7}]}"#, "lines[1].item_id"),
             (r#"{"buyer_id":"b","lines":[["i"]]}"#, "lines[0]"),
+            (r#"{"buyer_id":"b","item_id":"i","metadata":null}"#, "metadata"),
+            (r#"{"buyer_id":"b","item_id":"i","metadata":{"":"x"}}"#, "metadata"),
+            (r#"{"buyer_id":"b","item_id":"i","metadata":{"a":1}}"#, "metadata"),
+            (r#"{"buyer_id":"b","item_id":"i","metadata":{"a":"1","a":"1"}}"#, "metadata"),
         ] {
             let detail = wrong(body);
             assert!(detail.contains(field), "{body}: {detail}");

@@ -49,6 +49,8 @@ async fn open_embedded(config: &Config) -> Result<Opened> {
     let builder = Embedded::builder(config.data_dir.clone())
         .keep_rejected(Duration::from_secs(config.keep_rejected))
         .rejected_max(config.rejected_max)
+        .keep_changes(Duration::from_secs(config.keep_changes))
+        .changes_max(config.changes_max)
         .buyer_rules(config.buyer_rules());
     let opened = tokio::task::spawn_blocking(move || builder.open()).await?;
     let embedded = opened.with_context(|| format!("can't open {}", config.data_dir.display()))?;

@@ -22,6 +22,8 @@ const BACKEND: &str = "FLUX_BACKEND";
 const DATA_DIR: &str = "FLUX_DATA_DIR";
 const KEEP_REJECTED: &str = "FLUX_KEEP_REJECTED";
 const REJECTED_MAX: &str = "FLUX_REJECTED_MAX";
+const KEEP_CHANGES: &str = "FLUX_KEEP_CHANGES";
+const CHANGES_MAX: &str = "FLUX_CHANGES_MAX";
 const PARTITIONS: &str = "FLUX_PARTITIONS";
 const CREATE: &str = "FLUX_CREATE";
 const HOLDS_PER_BUYER: &str = "FLUX_HOLDS_PER_BUYER";
@@ -118,6 +120,27 @@ pub struct Config {
         value_parser = clap::value_parser!(u64).range(1..=1_000_000_000)
     )]
     pub rejected_max: u64,
+
+    /// Seconds for which the embedded backend keeps changes in the feed of /v1/changes; 0
+    /// keeps none, and then there is no feed.
+    #[arg(
+        long,
+        env = KEEP_CHANGES,
+        value_name = "SECONDS",
+        default_value_t = 7 * 86_400,
+        value_parser = clap::value_parser!(u64).range(0..=KEEP_REJECTED_MAX)
+    )]
+    pub keep_changes: u64,
+
+    /// Changes that the embedded backend keeps, the newest, some 80 bytes of disk each.
+    #[arg(
+        long,
+        env = CHANGES_MAX,
+        value_name = "N",
+        default_value_t = 20_000_000,
+        value_parser = clap::value_parser!(u64).range(1..=1_000_000_000)
+    )]
+    pub changes_max: u64,
 
     /// Partitions of the aws backend's queue, an SQS queue each, 1 to 256: fixed when they
     /// are made, and another number is refused. [default: what there is, or 16 with --create]

@@ -4,6 +4,7 @@
 mod harness;
 
 mod auth;
+mod changes;
 mod document;
 mod events;
 mod heads;
@@ -15,6 +16,7 @@ mod legacy;
 mod lifecycle;
 mod limits;
 mod listing;
+mod metadata;
 mod misconfigured;
 mod orders;
 mod origins;

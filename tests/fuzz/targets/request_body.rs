@@ -7,7 +7,7 @@
 
 mod shop;
 
-use flux_core::{Ask, Line};
+use flux_core::{Ask, Line, OrderRequest};
 use flux_server::fuzzing;
 use libfuzzer_sys::fuzz_target;
 use serde_json::{Value, json};
@@ -16,8 +16,10 @@ const ORDER: &str = "0193a5b0-abcd-7ef0-8123-456789abcdef";
 
 /// Whether an order's body is sound, and if so, that it comes back as it went.
 fn place(body: &[u8]) -> bool {
-    let Ok((id, buyer, lines)) = fuzzing::place(body) else { return false };
-    assert_eq!(fuzzing::buyer_of(body).as_ref(), Some(&buyer));
+    let Ok(request) = fuzzing::place(body) else { return false };
+    let OrderRequest { id, buyer, lines, metadata, .. } = &request;
+    assert_eq!(fuzzing::buyer_of(body).as_ref(), Some(buyer));
+    assert!(metadata.bytes() <= flux_core::METADATA_BYTES_MAX);
     assert!((1..=flux_core::LINES_MAX).contains(&lines.len()));
     let line = |line: &Line| match &line.ask {
         Ask::Units(units) => {
@@ -30,11 +32,11 @@ fn place(body: &[u8]) -> bool {
         }
     };
     let written: Vec<_> = lines.iter().map(line).collect();
-    let mut written = json!({ "buyer_id": buyer, "lines": written });
+    let mut written = json!({ "buyer_id": buyer, "lines": written, "metadata": metadata });
     if let Some(id) = id {
         written["order_id"] = json!(id);
     }
-    assert_eq!(fuzzing::place(written.to_string().as_bytes()), Ok((id, buyer, lines)));
+    assert_eq!(fuzzing::place(written.to_string().as_bytes()).as_ref(), Ok(&request));
     true
 }
 

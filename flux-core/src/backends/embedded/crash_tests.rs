@@ -14,10 +14,12 @@ use crate::protocol::{
     OrderId, OrderState, OrderStatus, OrderWrite, PaymentRef, Reason, Stock, Timestamp, Verdict,
     View,
 };
-use crate::seams::{ConfirmOutcome, OrderFilter, Payment, PutOutcome, SeamError};
+use crate::seams::{Changed, ConfirmOutcome, Cursor, OrderFilter, Payment, PutOutcome, SeamError};
 
 /// So few that some are forgotten all the time.
 const REJECTED_MAX: u64 = 5;
+/// So few that some are dropped all the time.
+const CHANGES_MAX: u64 = 300;
 const HALL: [&str; 6] = ["s0", "s1", "s2", "s3", "s4", "s5"];
 
 /// The values that may be found: the one that was acknowledged, or any tried since.
@@ -71,6 +73,71 @@ struct Model {
     letters: HashMap<OrderId, Letter>,
     next_id: u128,
     last_token: u64,
+    follower: Follower,
+}
+
+/// Somebody who knows the store by its feed alone.
+#[derive(Debug)]
+struct Follower {
+    after: Cursor,
+    orders: HashMap<OrderId, Order>,
+    items: BTreeMap<ItemId, ItemSpec>,
+    /// Times that changes were gone before they were read.
+    came_late: u32,
+}
+
+impl Default for Follower {
+    fn default() -> Self {
+        let (orders, items) = Default::default();
+        Self { after: Cursor("0".to_owned()), orders, items, came_late: 0 }
+    }
+}
+
+impl Follower {
+    /// Reads on to the end of the feed, and compares what it knows then with what was
+    /// found. Only rejected orders may be gone from the store.
+    async fn catch_up(&mut self, backend: &Backend, found: &[Order]) {
+        let feed = backend.store.feed().expect("a feed");
+        loop {
+            let page = match feed.changes(Some(&self.after), 7, Duration::ZERO).await {
+                Err(SeamError::ChangesGone { .. }) => {
+                    self.came_late += 1;
+                    self.after = feed.newest().await.expect("newest");
+                    self.orders = found.iter().map(|order| (order.id, order.clone())).collect();
+                    let items = backend.store.list_items(None, 100).await.expect("items");
+                    let items = items.into_iter().map(|item| (*item.spec).clone());
+                    self.items = items.map(|spec| (spec.id.clone(), spec)).collect();
+                    continue;
+                }
+                page => page.expect("changes"),
+            };
+            if page.changes.is_empty() {
+                break;
+            }
+            for change in page.changes {
+                match change.changed {
+                    Changed::Order(order) => {
+                        let was = self.orders.insert(order.id, order.clone());
+                        assert_ne!(was, Some(order), "a change came twice");
+                    }
+                    Changed::Item(spec) => {
+                        let was = self.items.insert(spec.id.clone(), spec.clone());
+                        assert_ne!(was, Some(spec), "a change came twice");
+                    }
+                }
+            }
+            self.after = page.next;
+        }
+        let found: HashMap<_, _> = found.iter().map(|order| (order.id, order)).collect();
+        for (id, known) in &self.orders {
+            let is_forgotten = known.reason().is_some() && !found.contains_key(id);
+            assert!(is_forgotten || found.get(id) == Some(&known), "{known:?}");
+        }
+        assert!(found.keys().all(|id| self.orders.contains_key(id)), "a change is missing");
+        let items = backend.store.list_items(None, 100).await.expect("items");
+        let specs: Vec<&ItemSpec> = items.iter().map(|item| &*item.spec).collect();
+        assert_eq!(self.items.values().collect::<Vec<_>>(), specs);
+    }
 }
 
 fn open(disk: &Disk) -> Result<Backend, OpenError> {
@@ -78,6 +145,7 @@ fn open(disk: &Disk) -> Result<Backend, OpenError> {
         queue: QueueLimits { visibility: VISIBILITY, depth_max: DEPTH_MAX },
         rejected: Retention { max: REJECTED_MAX, ..Retention::DEFAULT },
         buyers: BuyerRules::default(),
+        changes: Some(KeepChanges { max: CHANGES_MAX, ..KeepChanges::DEFAULT }),
     };
     let path = Path::new("disk");
     if disk.live().is_empty() {
@@ -270,6 +338,7 @@ impl Model {
         let found = self.check_orders(backend).await;
         self.check_items(backend, &found).await;
         self.check_letters(backend).await;
+        self.follower.catch_up(backend, &found).await;
     }
 
     async fn check_orders(&mut self, backend: &Backend) -> Vec<Order> {

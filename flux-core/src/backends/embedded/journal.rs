@@ -14,8 +14,10 @@ use std::time::{Duration, Instant};
 use redb::{Database, ReadTransaction, ReadableDatabase, Table, TableDefinition, WriteTransaction};
 use tokio::sync::watch;
 
+use super::feed::{CONSUMERS, FeedWriter};
 use super::{SERVICE, cause};
 use crate::clock::ClockReference;
+use crate::protocol::Timestamp;
 use crate::seams::SeamError;
 
 /// Format version, generation, crashes, whether it was closed, and how many
@@ -31,10 +33,15 @@ pub(crate) const ITEMS: TableDefinition<'_, &str, &[u8]> = TableDefinition::new(
 pub(crate) const FORMAT: &str = "format";
 /// The version since which rows of orders may be missing: those forgotten.
 pub(crate) const FORMAT_WITH_GAPS: u64 = 2;
+/// The version since which there is a feed of changes, and rows may have fields. An
+/// earlier program would sell on and leave gaps in the feed.
+pub(crate) const FORMAT_WITH_CHANGES: u64 = 3;
 /// In [`META`]: the number of the next new order, when orders were last forgotten.
 pub(crate) const NUMBERED: &str = "numbered";
 /// In [`META`]: the number of orders that were forgotten.
 pub(crate) const FORGOTTEN: &str = "forgotten";
+/// In [`META`]: the number of the first change in the feed, where it began anew.
+pub(crate) const CHANGES_FROM: &str = "changes_from";
 /// One row for each order that is not forgotten, by sequence number.
 pub(crate) const ORDERS: TableDefinition<'_, u64, &[u8]> = TableDefinition::new("orders");
 /// Messages sent together, by the sequence number of the first.
@@ -57,6 +64,10 @@ pub(crate) struct Group {
     pub(crate) queue: Vec<(u64, Option<Vec<u8>>)>,
     pub(crate) dead: Vec<(u64, Option<Vec<u8>>)>,
     pub(crate) clock: Option<ClockReference>,
+    /// How far consumers of the feed came; `None` forgets one.
+    pub(crate) consumers: Vec<(String, Option<u64>)>,
+    /// The newest time the engine told.
+    pub(crate) now: Timestamp,
 }
 
 /// Rows of orders in one buffer.
@@ -69,6 +80,13 @@ pub(crate) struct OrderRows {
 }
 
 impl OrderRows {
+    /// The rows to write.
+    pub(crate) fn written(&self) -> impl Iterator<Item = &[u8]> {
+        let starts = std::iter::once(0).chain(self.ends.iter().map(|(_, end)| *end));
+        let rows = starts.zip(&self.ends).filter(|(_, (seq, _))| seq.is_some());
+        rows.map(|(start, (_, end))| &self.bytes[start..*end])
+    }
+
     /// The number of rows to write.
     pub(crate) fn count(&self) -> usize {
         self.ends.iter().filter(|(seq, _)| seq.is_some()).count()
@@ -77,9 +95,13 @@ impl OrderRows {
 
 impl Group {
     fn is_empty(&self) -> bool {
-        let Self { orders, forgotten, items, queue, dead, clock } = self;
+        let Self { orders, forgotten, items, queue, dead, clock, consumers, now: _ } = self;
         let is_idle = queue.is_empty() && dead.is_empty() && clock.is_none();
-        is_idle && orders.is_empty() && forgotten.is_empty() && items.is_empty()
+        is_idle
+            && consumers.is_empty()
+            && orders.is_empty()
+            && forgotten.is_empty()
+            && items.is_empty()
     }
 
     fn orders(&self) -> usize {
@@ -129,14 +151,18 @@ impl Group {
             rows.forgotten += u64::from(table.remove(seq)?.is_some());
         }
         let mut meta = txn.open_table(META)?;
-        meta.insert(FORMAT, FORMAT_WITH_GAPS)?;
         meta.insert(NUMBERED, rows.numbered)?;
         meta.insert(FORGOTTEN, rows.forgotten)?;
         Ok(())
     }
 
     /// Writes everything.
-    fn write(&self, db: &Database, rows: &mut Rows) -> Result<(), redb::Error> {
+    fn write(
+        &self,
+        db: &Database,
+        rows: &mut Rows,
+        feed: Option<&mut FeedWriter>,
+    ) -> Result<(), redb::Error> {
         let txn = db.begin_write()?;
         if !self.orders.is_empty() || !self.forgotten.is_empty() {
             let mut table = txn.open_table(ORDERS)?;
@@ -160,6 +186,18 @@ impl Group {
                 match row {
                     Some(row) => table.insert(seq, row.as_slice())?,
                     None => table.remove(seq)?,
+                };
+            }
+        }
+        if let Some(feed) = feed {
+            feed.write(self, &txn)?;
+        }
+        if !self.consumers.is_empty() {
+            let mut table = txn.open_table(CONSUMERS)?;
+            for (name, after) in &self.consumers {
+                match after {
+                    Some(after) => table.insert(name.as_str(), after)?,
+                    None => table.remove(name.as_str())?,
                 };
             }
         }
@@ -187,6 +225,8 @@ pub(crate) struct Rows {
 struct Progress {
     /// The newest group that is on disk.
     durable: u64,
+    /// The newest change in the feed that is on disk.
+    changed: u64,
     /// The fault after which nothing more becomes durable.
     fault: Option<Fault>,
 }
@@ -246,8 +286,14 @@ pub(crate) struct Journal {
 }
 
 impl Journal {
-    /// Starts the writer of a file with these rows of orders.
-    pub(crate) fn start(db: Database, rows: Rows) -> std::io::Result<Self> {
+    /// Starts the writer of a file with these rows of orders, and its feed if one is
+    /// kept.
+    pub(crate) fn start(
+        db: Database,
+        rows: Rows,
+        feed: Option<FeedWriter>,
+    ) -> std::io::Result<Self> {
+        let changed = feed.as_ref().map_or(0, FeedWriter::newest);
         let open = Open {
             group: Group::default(),
             number: 1,
@@ -261,11 +307,11 @@ impl Journal {
             open: Mutex::new(open),
             work: Condvar::new(),
             written: Mutex::new(0),
-            progress: watch::Sender::new(Progress::default()),
+            progress: watch::Sender::new(Progress { changed, ..Progress::default() }),
         });
         let writer = std::thread::Builder::new().name("flux-writer".into()).spawn({
             let shared = shared.clone();
-            move || shared.run(rows)
+            move || shared.run(rows, feed)
         })?;
         Ok(Self { shared, writer: Some(writer) })
     }
@@ -321,6 +367,27 @@ impl Journal {
         self.shared.progress.borrow().durable
     }
 
+    /// The newest change in the feed that is on disk.
+    pub(crate) fn newest_change(&self) -> u64 {
+        self.shared.progress.borrow().changed
+    }
+
+    /// Waits until a change behind this one is on disk. Cancel-safe.
+    ///
+    /// # Errors
+    /// [`SeamError::Stopped`] if none ever will be.
+    pub(crate) async fn changed_since(&self, number: u64) -> Result<(), SeamError> {
+        let mut progress = self.shared.progress.subscribe();
+        let progress = progress
+            .wait_for(|progress| progress.changed > number || progress.fault.is_some())
+            .await
+            .expect("the sender lives as long as self");
+        match &progress.fault {
+            Some(fault) if progress.changed <= number => Err(fault.later.clone()),
+            _ => Ok(()),
+        }
+    }
+
     /// Waits until a group is on disk. Cancel-safe.
     ///
     /// # Errors
@@ -350,12 +417,12 @@ impl Shared {
         Ok((self.db.begin_read()?, *newest))
     }
 
-    fn run(&self, mut rows: Rows) {
+    fn run(&self, mut rows: Rows, mut feed: Option<FeedWriter>) {
         while let Some((number, group)) = self.next_group() {
             let started = Instant::now();
             let written = {
                 let mut newest = self.written.lock().expect("nothing panics under this lock");
-                let write = || group.write(&self.db, &mut rows);
+                let write = || group.write(&self.db, &mut rows, feed.as_mut());
                 let written = catch_unwind(AssertUnwindSafe(write));
                 if matches!(written, Ok(Ok(()))) {
                     *newest = number;
@@ -377,7 +444,10 @@ impl Shared {
             }
             metrics::histogram!("flux_commit_orders").record(group.orders() as f64);
             metrics::histogram!("flux_commit_seconds").record(started.elapsed());
-            self.progress.send_modify(|progress| progress.durable = number);
+            let changed = feed.as_ref().map_or(0, FeedWriter::newest);
+            self.progress.send_modify(|progress| {
+                (progress.durable, progress.changed) = (number, changed);
+            });
         }
         if self.lock().unwinding {
             return;

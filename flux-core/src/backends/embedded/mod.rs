@@ -23,6 +23,8 @@
 mod crash_tests;
 #[cfg(test)]
 mod disk;
+mod feed;
+mod fields;
 #[cfg(fuzzing)]
 #[doc(hidden)]
 pub mod fuzzing;
@@ -50,7 +52,8 @@ use uuid::Uuid;
 pub use queue::EmbeddedQueue;
 pub use store::EmbeddedStore;
 
-use self::journal::{FORMAT_WITH_GAPS, Journal};
+use self::feed::{EmbeddedFeed, KeepChanges};
+use self::journal::{FORMAT_WITH_CHANGES, Journal};
 use self::recover::{Failure, Limits, Recovered, initialise, recover};
 use super::Backend;
 use super::memory::{DEPTH_MAX, MemoryBus, MemoryLocks, VISIBILITY};
@@ -58,6 +61,8 @@ use super::state::queue::QueueLimits;
 use super::state::rejected::Retention;
 use crate::clock::{Clock, SystemClock};
 use crate::protocol::BuyerRules;
+#[cfg(doc)]
+use crate::seams::InventoryStore;
 
 pub(crate) const SERVICE: &str = "embedded store";
 const FILE_NAME: &str = "flux.redb";
@@ -171,6 +176,14 @@ impl Embedded {
         /// may be others at each open: the orders in the file count.
         #[builder(default)]
         buyer_rules: BuyerRules,
+        /// Time for which changes stay in the [feed](InventoryStore::feed); seven days.
+        /// None are kept for no time, and there is no feed: one that is opened again
+        /// later starts anew.
+        #[builder(default = KeepChanges::DEFAULT.keep)]
+        keep_changes: Duration,
+        /// Most changes in the feed, the newest, some 80 bytes of file each; 20,000,000.
+        #[builder(default = KeepChanges::DEFAULT.max)]
+        changes_max: u64,
         /// Dates the queue's messages; the machine's clock.
         #[builder(default = Arc::new(SystemClock))]
         clock: Arc<dyn Clock>,
@@ -179,6 +192,8 @@ impl Embedded {
             queue: QueueLimits { visibility, depth_max: queue_depth_max },
             rejected: Retention { keep: keep_rejected, max: rejected_max },
             buyers: buyer_rules,
+            changes: (!keep_changes.is_zero())
+                .then_some(KeepChanges { keep: keep_changes, max: changes_max }),
         };
         let file = path.join(FILE_NAME);
         let mut builder = Builder::new();
@@ -207,17 +222,20 @@ impl Embedded {
         let (db, recovered) = opened
             .unwrap_or_else(|_| Err(Failure::Damaged("reading it failed badly".to_owned())))
             .map_err(|failure| open_error(path, failure))?;
-        let Recovered { was_closed, crashes, clock: kept, ledger, items, rows, queue } = recovered;
+        let Recovered { was_closed, crashes, clock: kept, ledger, items, rows, queue, feed } =
+            recovered;
         let messages: usize = queue.not_done.values().sum();
         let orders = rows.numbered - rows.forgotten;
         let how = if was_closed { "it was closed cleanly" } else { "recovered from a crash" };
         let (elapsed, file) = (started.elapsed(), path.display());
         tracing::info!(%file, orders, items, messages, ?elapsed, "embedded store opened: {how}");
-        let journal = Journal::start(db, rows).map_err(|error| io_error(path, error))?;
+        let has_feed = feed.is_some();
+        let journal = Journal::start(db, rows, feed).map_err(|error| io_error(path, error))?;
         let journal = Arc::new(journal);
+        let feed = has_feed.then(|| Arc::new(EmbeddedFeed::new(journal.clone())));
         Ok(Self {
             queue: Arc::new(EmbeddedQueue::new(journal.clone(), queue, crashes, clock)),
-            store: Arc::new(EmbeddedStore::new(journal, ledger, kept)),
+            store: Arc::new(EmbeddedStore::new(journal, ledger, kept, feed)),
             locks: Arc::default(),
             bus: Arc::default(),
         })
@@ -289,7 +307,7 @@ fn io_error(path: &Path, source: io::Error) -> OpenError {
 fn open_error(path: &Path, failure: Failure) -> OpenError {
     let path = path.to_owned();
     match failure {
-        Failure::Version(found) => OpenError::Version { found, expected: FORMAT_WITH_GAPS },
+        Failure::Version(found) => OpenError::Version { found, expected: FORMAT_WITH_CHANGES },
         Failure::Damaged(what) => OpenError::Damaged { path, what },
         Failure::Database(redb::Error::DatabaseAlreadyOpen) => OpenError::InUse { path },
         // These kinds tell of contents, not of a device.

@@ -9,12 +9,14 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use foldhash::fast::RandomState;
 use redb::{Database, ReadableDatabase, ReadableTable, ReadableTableMetadata, TableHandle};
 
+use super::feed::{CHANGES, CONSUMERS, FIRST_CHANGE, FeedWriter, KeepChanges};
 use super::journal::{
-    CLEAN, CLOCK, DEAD, FORGOTTEN, FORMAT, FORMAT_WITH_GAPS, ITEMS, META, NUMBERED, ORDERS, QUEUE,
-    Rows,
+    CHANGES_FROM, CLEAN, CLOCK, DEAD, FORGOTTEN, FORMAT, FORMAT_WITH_CHANGES, FORMAT_WITH_GAPS,
+    ITEMS, META, NUMBERED, ORDERS, QUEUE, Rows,
 };
 use super::queue::Durable;
 use super::rows::{OrderRow, read_dead, read_item, read_sent};
+use super::store::ReadError;
 use crate::backends::state::buyer_book::BuyerBook;
 use crate::backends::state::ledger::{BuyerCounts, Entry, Ledger, RestoredItem};
 use crate::backends::state::queue::{QueueLimits, QueueState};
@@ -44,6 +46,8 @@ pub(crate) struct Limits {
     pub(crate) queue: QueueLimits,
     pub(crate) rejected: Retention,
     pub(crate) buyers: BuyerRules,
+    /// The feed, if one is to be kept.
+    pub(crate) changes: Option<KeepChanges>,
 }
 
 /// The state that a file stands for.
@@ -57,6 +61,7 @@ pub(crate) struct Recovered {
     pub(crate) items: usize,
     pub(crate) rows: Rows,
     pub(crate) queue: Durable,
+    pub(crate) feed: Option<FeedWriter>,
 }
 
 /// The reason why an open fails.
@@ -91,7 +96,9 @@ pub(crate) fn initialise(db: &Database) -> Result<(), Failure> {
     let txn = db.begin_write()?;
     {
         let mut meta = txn.open_table(META)?;
-        meta.insert(FORMAT, FORMAT_AT_FIRST)?;
+        meta.insert(FORMAT, FORMAT_WITH_CHANGES)?;
+        meta.insert(NUMBERED, 0)?;
+        meta.insert(FORGOTTEN, 0)?;
         meta.insert("generation", 0)?;
         meta.insert("crashes", 0)?;
         meta.insert(CLEAN, 1)?;
@@ -100,6 +107,8 @@ pub(crate) fn initialise(db: &Database) -> Result<(), Failure> {
     txn.open_table(ORDERS)?;
     txn.open_table(QUEUE)?;
     txn.open_table(DEAD)?;
+    txn.open_table(CHANGES)?;
+    txn.open_table(CONSUMERS)?;
     Ok(txn.commit()?)
 }
 
@@ -113,8 +122,9 @@ struct Opened {
     rows: Rows,
 }
 
-/// Checks that the tables are ours, raises the generation, and counts a crash
-/// unless the last open was closed.
+/// Checks that the tables are ours, makes those of an older version like those of
+/// this one, raises the generation, and counts a crash unless the last open was
+/// closed.
 fn next_generation(db: &Database) -> Result<Opened, Failure> {
     let txn = db.begin_write()?;
     if !txn.list_tables()?.any(|table| table.name() == META.name()) {
@@ -123,9 +133,10 @@ fn next_generation(db: &Database) -> Result<Opened, Failure> {
     let opened = {
         let mut meta = txn.open_table(META)?;
         let number = |name| Ok::<_, Failure>(meta.get(name)?.map(|number| number.value()));
-        let rows = match number(FORMAT)?.ok_or_else(|| damaged("its format is missing"))? {
+        let format = number(FORMAT)?.ok_or_else(|| damaged("its format is missing"))?;
+        let rows = match format {
             FORMAT_AT_FIRST => Rows { numbered: 0, forgotten: 0 },
-            FORMAT_WITH_GAPS => Rows {
+            FORMAT_WITH_GAPS | FORMAT_WITH_CHANGES => Rows {
                 numbered: number(NUMBERED)?.ok_or_else(|| damaged("its numbers are missing"))?,
                 forgotten: number(FORGOTTEN)?.ok_or_else(|| damaged("its gaps are missing"))?,
             },
@@ -139,6 +150,16 @@ fn next_generation(db: &Database) -> Result<Opened, Failure> {
         let clock = boot?
             .zip(booted_at?)
             .map(|(boot, booted_at)| ClockReference::new(boot, Timestamp::from_millis(booted_at)));
+        if format != FORMAT_WITH_CHANGES {
+            // Rows stay as they are: every version of them is read. So this needs no
+            // room to speak of, and takes effect with the transaction or not at all.
+            txn.open_table(CHANGES)?;
+            txn.open_table(CONSUMERS)?;
+            meta.insert(FORMAT, FORMAT_WITH_CHANGES)?;
+            meta.insert(NUMBERED, rows.numbered)?;
+            meta.insert(FORGOTTEN, rows.forgotten)?;
+            tracing::info!("upgrading the file from format {format} to {FORMAT_WITH_CHANGES}");
+        }
         meta.insert("generation", last + 1)?;
         meta.insert("crashes", crashes)?;
         meta.insert(CLEAN, 0)?;
@@ -153,8 +174,37 @@ pub(crate) fn recover(db: &Database, limits: Limits, now: Timestamp) -> Result<R
     let first = generation << COUNTER_BITS;
     let queue = recover_queue(db, limits.queue, crashes, first)?;
     let (ledger, items, rows) = recover_ledger(db, limits, rows, first, now)?;
+    let feed = match limits.changes {
+        Some(keep) => Some(recover_feed(db, keep)?),
+        None => drop_feed(db)?,
+    };
     let clock = KeptClock::new(clock, ledger.next_hold_end(Timestamp::default()).is_some());
-    Ok(Recovered { was_closed, crashes, clock, ledger, items, rows, queue })
+    Ok(Recovered { was_closed, crashes, clock, ledger, items, rows, queue, feed })
+}
+
+fn recover_feed(db: &Database, keep: KeepChanges) -> Result<FeedWriter, Failure> {
+    let txn = db.begin_read()?;
+    let first = txn.open_table(META)?.get(CHANGES_FROM)?.map(|number| number.value());
+    let table = txn.open_table(CHANGES)?;
+    FeedWriter::of(&table, keep, first.unwrap_or(FIRST_CHANGE)).map_err(|error| match error {
+        ReadError::Database(error) => Failure::Database(error),
+        error => damaged(error.to_string()),
+    })
+}
+
+/// Drops the changes of a feed that is kept no more: what happens from now on would be
+/// missing behind them.
+fn drop_feed(db: &Database) -> Result<Option<FeedWriter>, Failure> {
+    let keep = KeepChanges::DEFAULT;
+    let next = recover_feed(db, keep)?.newest() + 1;
+    let txn = db.begin_write()?;
+    if !txn.open_table(CHANGES)?.is_empty()? {
+        txn.delete_table(CHANGES)?;
+        txn.open_table(CHANGES)?;
+        txn.open_table(META)?.insert(CHANGES_FROM, next)?;
+    }
+    txn.commit()?;
+    Ok(None)
 }
 
 fn recover_queue(

@@ -1,11 +1,13 @@
 //! The rows of the file. A row is a version byte, a CRC-32 of what follows,
-//! and postcard; names are borrowed from the row, so reading one costs no more
-//! than is asked of it. redb checks its pages only after a crash, hence the CRC.
+//! and postcard, and behind an order's its [fields](super::fields), where it has
+//! any; names are borrowed from the row, so reading one costs no more than is
+//! asked of it. redb checks its pages only after a crash, hence the CRC.
 
 use postcard::ser_flavors::Flavor;
 use serde::{Deserialize, Serialize};
 use uuid::Uuid;
 
+use super::fields::Fields;
 use crate::protocol::{
     Ask, BuyerId, Hold, InvalidInput, ItemId, ItemSpec, Line, Lines, Message, Order, OrderId,
     OrderState, OrderStatus, PaymentRef, Quantity, Reason, SeatId, Timestamp,
@@ -13,6 +15,8 @@ use crate::protocol::{
 use crate::seams::DeadLetter;
 
 const ROW_VERSION: u8 = 1;
+/// The version of an order's row that has fields.
+const WITH_FIELDS: u8 = 2;
 const HEAD_BYTES: usize = 5;
 
 /// The reason why a row can't be read.
@@ -20,8 +24,10 @@ const HEAD_BYTES: usize = 5;
 pub(crate) enum RowError {
     #[error("its checksum is wrong: the file was damaged")]
     Checksum,
-    #[error("it is of row version {0}, this program knows {ROW_VERSION}")]
+    #[error("it is of row version {0}, this program knows {WITH_FIELDS}")]
     Version(u8),
+    #[error("it has a field {0}, which a later version of this program must read")]
+    Field(u8),
     #[error("it is malformed")]
     Malformed(#[from] postcard::Error),
     #[error("it breaks a rule: {0}")]
@@ -73,8 +79,16 @@ enum StateRow<'a> {
 }
 
 /// An order as it stands in its row.
-#[derive(Debug, Serialize, Deserialize)]
+#[derive(Debug)]
 pub(crate) struct OrderRow<'a> {
+    base: BaseRow<'a>,
+    /// Its [`Fields`], as bytes.
+    fields: &'a [u8],
+}
+
+/// The part of an order's row that every version has.
+#[derive(Debug, Serialize, Deserialize)]
+struct BaseRow<'a> {
     id: [u8; 16],
     buyer: &'a str,
     #[serde(borrow)]
@@ -86,11 +100,13 @@ pub(crate) struct OrderRow<'a> {
 
 #[derive(Debug, Serialize, Deserialize)]
 enum MessageRow<'a> {
-    Place(#[serde(borrow)] OrderRow<'a>),
+    Place(#[serde(borrow)] BaseRow<'a>),
     Release([u8; 16]),
     Cancel([u8; 16]),
     Expire([u8; 16]),
     LatePayment([u8; 16], &'a str),
+    /// An order that has fields.
+    PlaceWith(#[serde(borrow)] BaseRow<'a>, &'a [u8]),
 }
 
 /// Messages that were sent together.
@@ -119,7 +135,7 @@ pub(crate) struct Sent {
     pub(crate) messages: Vec<Message>,
 }
 
-impl<'a> OrderRow<'a> {
+impl<'a> BaseRow<'a> {
     fn new(order: &'a Order) -> Self {
         let hold = |hold: &Hold| {
             HoldRow(
@@ -154,21 +170,34 @@ impl<'a> OrderRow<'a> {
         }
     }
 
+    fn hold(&self, HoldRow(decided, lasts): HoldRow) -> Hold {
+        let decided_at = decided.from(self.placed_at);
+        Hold { decided_at, expires_at: lasts.from(decided_at) }
+    }
+}
+
+impl<'a> OrderRow<'a> {
     /// Reads a row as it stands.
     pub(crate) fn read(row: &'a [u8]) -> Result<Self, RowError> {
-        decode(row)
+        let (version, body) = check(row)?;
+        let (base, fields) = postcard::take_from_bytes(body)?;
+        match version {
+            ROW_VERSION => Ok(Self { base, fields: &[] }),
+            WITH_FIELDS => Ok(Self { base, fields }),
+            other => Err(RowError::Version(other)),
+        }
     }
 
     pub(crate) fn id(&self) -> OrderId {
-        order_id(self.id)
+        order_id(self.base.id)
     }
 
     pub(crate) fn buyer(&self) -> &'a str {
-        self.buyer
+        self.base.buyer
     }
 
     pub(crate) fn status(&self) -> OrderStatus {
-        match self.state {
+        match self.base.state {
             StateRow::Queued => OrderStatus::Queued,
             StateRow::Held(_) => OrderStatus::Held,
             StateRow::Confirmed(..) => OrderStatus::Confirmed,
@@ -182,25 +211,25 @@ impl<'a> OrderRow<'a> {
 
     /// The end of the hold of an order that is held.
     pub(crate) fn held_until(&self) -> Option<Timestamp> {
-        match self.state {
-            StateRow::Held(hold) => Some(self.hold(hold).expires_at),
+        match self.base.state {
+            StateRow::Held(hold) => Some(self.base.hold(hold).expires_at),
             _ => None,
         }
     }
 
     /// The time when an order was rejected that is.
     pub(crate) fn rejected_at(&self) -> Option<Timestamp> {
-        match self.state {
-            StateRow::Rejected(after, _) => Some(after.from(self.placed_at)),
+        match self.base.state {
+            StateRow::Rejected(after, _) => Some(after.from(self.base.placed_at)),
             _ => None,
         }
     }
 
     /// The end of a hold that ended unpaid, and was not paid late.
     pub(crate) fn ended_unpaid(&self) -> Option<Timestamp> {
-        match self.state {
+        match self.base.state {
             StateRow::Released(hold) | StateRow::Expired(hold) | StateRow::RefundDue(hold, _) => {
-                Some(self.hold(hold).expires_at)
+                Some(self.base.hold(hold).expires_at)
             }
             _ => None,
         }
@@ -208,15 +237,10 @@ impl<'a> OrderRow<'a> {
 
     /// Each line's item, units and named seats.
     pub(crate) fn lines(&self) -> impl Iterator<Item = (&'a str, u32, &[&'a str])> {
-        self.lines.iter().map(|line| match &line.ask {
+        self.base.lines.iter().map(|line| match &line.ask {
             AskRow::Units(units) => (line.item, *units, &[][..]),
             AskRow::Seats(seats) => (line.item, seats.len() as u32, &seats[..]),
         })
-    }
-
-    fn hold(&self, HoldRow(decided, lasts): HoldRow) -> Hold {
-        let decided_at = decided.from(self.placed_at);
-        Hold { decided_at, expires_at: lasts.from(decided_at) }
     }
 
     /// The order itself.
@@ -230,39 +254,44 @@ impl<'a> OrderRow<'a> {
             };
             Ok(Line { item: ItemId::new(line.item)?, ask })
         };
-        let state = match self.state {
+        let state = match self.base.state {
             StateRow::Queued => OrderState::Queued,
-            StateRow::Held(h) => OrderState::Held(self.hold(h)),
+            StateRow::Held(h) => OrderState::Held(self.base.hold(h)),
             StateRow::Confirmed(h, payment) => {
-                OrderState::Confirmed(self.hold(h), PaymentRef::new(payment)?)
+                OrderState::Confirmed(self.base.hold(h), PaymentRef::new(payment)?)
             }
-            StateRow::Released(h) => OrderState::Released(self.hold(h)),
-            StateRow::Expired(h) => OrderState::Expired(self.hold(h)),
+            StateRow::Released(h) => OrderState::Released(self.base.hold(h)),
+            StateRow::Expired(h) => OrderState::Expired(self.base.hold(h)),
             StateRow::Cancelled(h, payment) => {
-                OrderState::Cancelled(self.hold(h), PaymentRef::new(payment)?)
+                OrderState::Cancelled(self.base.hold(h), PaymentRef::new(payment)?)
             }
             StateRow::Rejected(after, reason) => {
-                OrderState::Rejected(after.from(self.placed_at), reason)
+                OrderState::Rejected(after.from(self.base.placed_at), reason)
             }
             StateRow::RefundDue(h, payment) => {
-                OrderState::RefundDue(self.hold(h), PaymentRef::new(payment)?)
+                OrderState::RefundDue(self.base.hold(h), PaymentRef::new(payment)?)
             }
         };
+        let Fields { failed_line, metadata } = Fields::read(self.fields)?;
         Ok(Order {
             id: self.id(),
-            buyer: BuyerId::new(self.buyer)?,
-            lines: Lines::new(self.lines.iter().map(line).collect::<Result<_, _>>()?)?,
-            placed_at: self.placed_at,
+            buyer: BuyerId::new(self.base.buyer)?,
+            lines: Lines::new(self.base.lines.iter().map(line).collect::<Result<_, _>>()?)?,
+            placed_at: self.base.placed_at,
             state,
+            metadata,
+            failed_line,
         })
     }
 }
 
 impl<'a> MessageRow<'a> {
-    fn new(message: &'a Message) -> Self {
+    /// The row of a message; `fields` are those of its order, as bytes.
+    fn new(message: &'a Message, fields: &'a [u8]) -> Self {
         let id = |id: &OrderId| *id.as_uuid().as_bytes();
         match message {
-            Message::Place(order) => Self::Place(OrderRow::new(order)),
+            Message::Place(order) if fields.is_empty() => Self::Place(BaseRow::new(order)),
+            Message::Place(order) => Self::PlaceWith(BaseRow::new(order), fields),
             Message::Release(order) => Self::Release(id(order)),
             Message::Cancel(order) => Self::Cancel(id(order)),
             Message::Expire(order) => Self::Expire(id(order)),
@@ -270,9 +299,10 @@ impl<'a> MessageRow<'a> {
         }
     }
 
-    fn message(&self) -> Result<Message, RowError> {
-        Ok(match *self {
-            Self::Place(ref row) => Message::Place(row.order()?),
+    fn message(self) -> Result<Message, RowError> {
+        Ok(match self {
+            Self::Place(base) => Message::Place(OrderRow { base, fields: &[] }.order()?),
+            Self::PlaceWith(base, fields) => Message::Place(OrderRow { base, fields }.order()?),
             Self::Release(id) => Message::Release(order_id(id)),
             Self::Cancel(id) => Message::Cancel(order_id(id)),
             Self::Expire(id) => Message::Expire(order_id(id)),
@@ -287,9 +317,25 @@ fn order_id(id: [u8; 16]) -> OrderId {
     OrderId::from_uuid(Uuid::from_bytes(id))
 }
 
+/// The fields of a message's order, as bytes.
+fn fields_of(message: &Message) -> Vec<u8> {
+    let mut fields = Vec::new();
+    if let Message::Place(order) = message {
+        Fields::of(order).write(&mut fields);
+    }
+    fields
+}
+
 /// Appends an order's row.
 pub(crate) fn put_order(order: &Order, out: &mut Vec<u8>) {
-    encode(&OrderRow::new(order), out);
+    let start = out.len();
+    encode_base(&BaseRow::new(order), out);
+    let fields = Fields::of(order);
+    if !fields.is_empty() {
+        fields.write(out);
+        out[start] = WITH_FIELDS;
+    }
+    seal(start, out);
 }
 
 pub(crate) fn item_row(spec: &ItemSpec) -> Vec<u8> {
@@ -303,7 +349,9 @@ pub(crate) fn read_item(row: &[u8]) -> Result<ItemSpec, RowError> {
 }
 
 pub(crate) fn sent_row(crashes: u64, sent_at: Timestamp, messages: &[Message]) -> Vec<u8> {
-    let messages = messages.iter().map(MessageRow::new).collect();
+    let fields: Vec<Vec<u8>> = messages.iter().map(fields_of).collect();
+    let messages = messages.iter().zip(&fields);
+    let messages = messages.map(|(message, fields)| MessageRow::new(message, fields)).collect();
     let mut row = Vec::new();
     encode(&SentRow { crashes, sent_at, messages }, &mut row);
     row
@@ -311,13 +359,15 @@ pub(crate) fn sent_row(crashes: u64, sent_at: Timestamp, messages: &[Message]) -
 
 pub(crate) fn read_sent(row: &[u8]) -> Result<Sent, RowError> {
     let SentRow { crashes, sent_at, messages } = decode(row)?;
-    let messages = messages.iter().map(MessageRow::message).collect::<Result<_, _>>()?;
+    let messages = messages.into_iter().map(MessageRow::message).collect::<Result<_, _>>()?;
     Ok(Sent { crashes, sent_at, messages })
 }
 
 pub(crate) fn dead_row(letter: &DeadLetter) -> Vec<u8> {
     let DeadLetter { message, reason, buried_at } = letter;
-    let dead = DeadRow { message: MessageRow::new(message), reason, buried_at: *buried_at };
+    let fields = fields_of(message);
+    let dead =
+        DeadRow { message: MessageRow::new(message, &fields), reason, buried_at: *buried_at };
     let mut row = Vec::new();
     encode(&dead, &mut row);
     row
@@ -349,16 +399,74 @@ impl Flavor for Tail<'_> {
     }
 }
 
+/// Begins a row of changes.
+pub(super) fn begin_changes(at: Timestamp, out: &mut Vec<u8>) {
+    out.clear();
+    encode_base(&at, out);
+}
+
+/// Adds a change to a row of them.
+pub(super) fn put_change(kind: u8, change: &[u8], out: &mut Vec<u8>) {
+    postcard::serialize_with_flavor(&(kind, change.len() as u32), Tail(out))
+        .expect("a row has nothing postcard can't say");
+    out.extend_from_slice(change);
+}
+
+/// Ends a row of changes.
+pub(super) fn seal_changes(row: &mut [u8]) {
+    seal(0, row);
+}
+
+/// A change in a row: its kind, and its own row.
+pub(super) type ChangeRow<'a> = (u8, &'a [u8]);
+
+/// Reads a row of changes: when it was written, and each change.
+pub(super) fn take_changes(
+    row: &[u8],
+) -> Result<(Timestamp, impl Iterator<Item = Result<ChangeRow<'_>, RowError>>), RowError> {
+    let (ROW_VERSION, body) = check(row)? else {
+        return Err(RowError::Version(row[0]));
+    };
+    let (at, mut rest) = postcard::take_from_bytes::<Timestamp>(body)?;
+    let changes = std::iter::from_fn(move || {
+        if rest.is_empty() {
+            return None;
+        }
+        match postcard::take_from_bytes::<ChangeRow<'_>>(rest) {
+            Ok((change, behind)) => {
+                rest = behind;
+                Some(Ok(change))
+            }
+            Err(error) => {
+                rest = &[];
+                Some(Err(error.into()))
+            }
+        }
+    });
+    Ok((at, changes))
+}
+
 fn encode<T: Serialize>(value: &T, out: &mut Vec<u8>) {
     let start = out.len();
+    encode_base(value, out);
+    seal(start, out);
+}
+
+/// Appends a row but for its checksum.
+fn encode_base<T: Serialize>(value: &T, out: &mut Vec<u8>) {
     out.extend_from_slice(&[ROW_VERSION, 0, 0, 0, 0]);
     postcard::serialize_with_flavor(value, Tail(out))
         .expect("a row has nothing postcard can't say");
+}
+
+/// Puts in the checksum of the row that starts there.
+fn seal(start: usize, out: &mut [u8]) {
     let sum = crc32fast::hash(&out[start + HEAD_BYTES..]);
     out[start + 1..start + HEAD_BYTES].copy_from_slice(&sum.to_le_bytes());
 }
 
-fn decode<'a, T: Deserialize<'a>>(row: &'a [u8]) -> Result<T, RowError> {
+/// The version of a row and what it says, if it is as it was written.
+fn check(row: &[u8]) -> Result<(u8, &[u8]), RowError> {
     let Some((head, body)) = row.split_first_chunk::<HEAD_BYTES>() else {
         return Err(RowError::Checksum);
     };
@@ -366,8 +474,12 @@ fn decode<'a, T: Deserialize<'a>>(row: &'a [u8]) -> Result<T, RowError> {
     if crc32fast::hash(body) != u32::from_le_bytes(sum) {
         return Err(RowError::Checksum);
     }
-    if version != ROW_VERSION {
-        return Err(RowError::Version(version));
+    Ok((version, body))
+}
+
+fn decode<'a, T: Deserialize<'a>>(row: &'a [u8]) -> Result<T, RowError> {
+    match check(row)? {
+        (ROW_VERSION, body) => Ok(postcard::from_bytes(body)?),
+        (other, _) => Err(RowError::Version(other)),
     }
-    Ok(postcard::from_bytes(body)?)
 }

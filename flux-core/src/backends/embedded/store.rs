@@ -11,6 +11,7 @@ use redb::ReadableDatabase;
 use tokio::runtime::Handle;
 use tokio::task::spawn_blocking;
 
+use super::feed::EmbeddedFeed;
 use super::journal::{Journal, ORDERS, OrderRows, Shared};
 use super::rows::{OrderRow, RowError, item_row, put_order};
 use super::{SERVICE, cause};
@@ -24,8 +25,8 @@ use crate::protocol::{
     OrderWrite, Stock, Timestamp, confirm,
 };
 use crate::seams::{
-    Begun, ConfirmOutcome, Cursor, DueHolds, Durable, InventoryStore, KeptClock, OrderFilter,
-    OrderPage, Payment, PutOutcome, SeamError,
+    Begun, ChangeFeed, ConfirmOutcome, Cursor, DueHolds, Durable, InventoryStore, KeptClock,
+    OrderFilter, OrderPage, Payment, PutOutcome, SeamError,
 };
 
 /// Most orders read on the caller's own thread: a hop to another costs more than
@@ -49,12 +50,15 @@ pub struct EmbeddedStore {
     inner: Arc<Mutex<Inner>>,
     /// Held by whoever counts the buyers of an item.
     late_cap: Arc<tokio::sync::Mutex<()>>,
+    feed: Option<Arc<EmbeddedFeed>>,
 }
 
 #[derive(Debug)]
 struct Inner {
     ledger: Ledger,
     kept_clock: KeptClock,
+    /// The newest time that the engine told.
+    now: Timestamp,
     /// The group of the newest definition.
     put_in: u64,
     /// Groups with orders, oldest first, that may not be durable.
@@ -91,6 +95,7 @@ impl Inner {
         let group = journal.append(bytes, |group| {
             group.orders.push(rows);
             group.forgotten.extend(forgotten);
+            group.now = self.now;
         });
         let durable = journal.last_durable();
         while self.fresh.front().is_some_and(|fresh| fresh.group <= durable) {
@@ -114,9 +119,15 @@ impl Inner {
 }
 
 impl EmbeddedStore {
-    pub(crate) fn new(journal: Arc<Journal>, ledger: Ledger, kept_clock: KeptClock) -> Self {
-        let inner = Inner { ledger, kept_clock, put_in: 0, fresh: VecDeque::new() };
-        Self { journal, inner: Arc::new(Mutex::new(inner)), late_cap: Arc::default() }
+    pub(super) fn new(
+        journal: Arc<Journal>,
+        ledger: Ledger,
+        kept_clock: KeptClock,
+        feed: Option<Arc<EmbeddedFeed>>,
+    ) -> Self {
+        let now = Timestamp::default();
+        let inner = Inner { ledger, kept_clock, now, put_in: 0, fresh: VecDeque::new() };
+        Self { journal, inner: Arc::new(Mutex::new(inner)), late_cap: Arc::default(), feed }
     }
 
     fn lock(&self) -> MutexGuard<'_, Inner> {
@@ -148,11 +159,13 @@ impl EmbeddedStore {
 
 /// The reason why a read of the file fails.
 #[derive(Debug, thiserror::Error)]
-enum ReadError {
+pub(super) enum ReadError {
     #[error("the file can't be read")]
     Database(#[from] redb::Error),
     #[error("order {0} can't be read: {1}")]
     Row(u64, RowError),
+    #[error("the changes from {0} on can't be read: {1}")]
+    Changes(u64, RowError),
     #[error("order {0} is missing")]
     Missing(OrderId),
 }
@@ -168,7 +181,7 @@ impl From<ReadError> for SeamError {
 }
 
 /// The failure of a read that panicked, as redb does on some damage.
-fn panicked() -> SeamError {
+pub(super) fn panicked() -> SeamError {
     SeamError::broken(SERVICE, "reading the file failed badly; restore it from a copy")
 }
 
@@ -292,9 +305,10 @@ fn encode<'w>(writes: impl IntoIterator<Item = &'w OrderWrite>) -> OrderRows {
 
 impl EmbeddedStore {
     /// Puts an order's row in the open group if the order is as expected.
-    fn try_confirm(&self, write: &OrderWrite) -> Option<u64> {
+    fn try_confirm(&self, write: &OrderWrite, now: Timestamp) -> Option<u64> {
         let mut rows = encode([write]);
         let mut inner = self.lock();
+        inner.now = inner.now.max(now);
         rows.ends[0].0 = Some(inner.ledger.confirm(write)?);
         let first_made = inner.ledger.next_seq();
         Some(inner.append(&self.journal, rows, first_made, Vec::new()))
@@ -310,7 +324,11 @@ impl EmbeddedStore {
         let outcome = inner.ledger.put_item(spec, owners);
         if matches!(outcome, PutOutcome::Created | PutOutcome::Changed) {
             let id = spec.id.as_str().to_owned();
-            inner.put_in = journal.append(row.len(), |group| group.items.push((id, row)));
+            let now = inner.now;
+            inner.put_in = journal.append(row.len(), |group| {
+                group.items.push((id, row));
+                group.now = now;
+            });
         }
         (outcome, inner.put_in)
     }
@@ -397,7 +415,10 @@ impl InventoryStore for EmbeddedStore {
         let mut rows = encode(writes.flatten());
         let mut outcomes = Vec::with_capacity(commits.len());
         let mut durable = Durable::now();
+        let decided = commits.iter().flat_map(|commit| &commit.writes);
+        let decided = decided.filter_map(|write| write.order.decided_at()).max();
         let mut inner = self.lock();
+        inner.now = inner.now.max(decided.unwrap_or_default());
         let first_made = inner.ledger.next_seq();
         let mut first = 0;
         let mut forgotten = Vec::new();
@@ -449,10 +470,12 @@ impl InventoryStore for EmbeddedStore {
                     ConfirmRuling::Repeat => Some(ConfirmOutcome::Settled(order)),
                     ConfirmRuling::Late => Some(ConfirmOutcome::Late(order)),
                     ConfirmRuling::NotHeld => Some(ConfirmOutcome::NotHeld(order)),
-                    ConfirmRuling::Write(write) => self.try_confirm(&write).map(|written_in| {
-                        group = group.max(written_in);
-                        ConfirmOutcome::Settled(write.order)
-                    }),
+                    ConfirmRuling::Write(write) => {
+                        self.try_confirm(&write, *now).map(|written_in| {
+                            group = group.max(written_in);
+                            ConfirmOutcome::Settled(write.order)
+                        })
+                    }
                 };
             }
         }
@@ -510,7 +533,11 @@ impl InventoryStore for EmbeddedStore {
         self.journal.ready()?;
         let mut due = Vec::new();
         while !self.lock().ledger.due_holds(now, limit, &mut due) {}
-        let next = self.lock().ledger.next_hold_end(now);
+        let next = {
+            let mut inner = self.lock();
+            inner.now = inner.now.max(now);
+            inner.ledger.next_hold_end(now)
+        };
         for _ in 0..FORGETS_MAX {
             let count = {
                 let mut inner = self.lock();
@@ -558,6 +585,10 @@ impl InventoryStore for EmbeddedStore {
         };
         self.journal.durable(group).await?;
         Ok(stock)
+    }
+
+    fn feed(&self) -> Option<Arc<dyn ChangeFeed>> {
+        self.feed.clone().map(|feed| feed as _)
     }
 
     fn kept_clock(&self) -> KeptClock {

@@ -2,6 +2,7 @@
 //! other backends are compared with, and the quickest to test on.
 
 mod bus;
+mod feed;
 mod locks;
 mod queue;
 #[cfg(all(test, shuttle))]
@@ -72,6 +73,10 @@ impl Backend {
         /// What the store asks of buyers before they get another hold; nothing.
         #[builder(default)]
         buyer_rules: BuyerRules,
+        /// Most changes in the [feed](crate::seams::InventoryStore::feed), the newest;
+        /// 100,000.
+        #[builder(default = feed::CHANGES_MAX)]
+        changes_max: usize,
         /// Dates the queue's messages; the machine's clock.
         #[builder(default = Arc::new(SystemClock))]
         clock: Arc<dyn Clock>,
@@ -83,6 +88,7 @@ impl Backend {
             store: Arc::new(MemoryStore::that_keeps_to(
                 Retention { keep: keep_rejected, max: rejected_max },
                 buyer_rules,
+                changes_max,
             )),
             bus: Arc::new(MemoryBus::default()),
             partitions: Vec::new(),

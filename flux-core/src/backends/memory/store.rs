@@ -6,6 +6,7 @@ use std::sync::{Arc, Mutex, MutexGuard};
 
 use async_trait::async_trait;
 
+use super::feed::{CHANGES_MAX, MemoryFeed};
 use crate::backends::state::buyer_book::BuyerBook;
 use crate::backends::state::ledger::{BuyerCounts, Counting, Ledger};
 use crate::backends::state::rejected::Retention;
@@ -15,8 +16,8 @@ use crate::protocol::{
     OrderId, Stock, Timestamp, confirm,
 };
 use crate::seams::{
-    CommitMax, ConfirmOutcome, Cursor, DueHolds, InventoryStore, KeptClock, OrderFilter, OrderPage,
-    Payment, PutOutcome, SeamError, Weight,
+    ChangeFeed, CommitMax, ConfirmOutcome, Cursor, DueHolds, InventoryStore, KeptClock,
+    OrderFilter, OrderPage, Payment, PutOutcome, SeamError, Weight,
 };
 
 pub(crate) const SERVICE: &str = "store";
@@ -37,6 +38,7 @@ pub struct MemoryStore {
     /// Held by whoever counts the buyers of an item.
     late_cap: tokio::sync::Mutex<()>,
     clock: Mutex<Option<ClockReference>>,
+    feed: Arc<MemoryFeed>,
 }
 
 impl Default for MemoryStore {
@@ -49,7 +51,7 @@ impl Default for MemoryStore {
 struct Inner {
     ledger: Ledger,
     /// The orders, by sequence number.
-    orders: BTreeMap<u64, Order>,
+    orders: BTreeMap<u64, Arc<Order>>,
 }
 
 impl MemoryStore {
@@ -62,15 +64,21 @@ impl MemoryStore {
             commit_max,
             late_cap: tokio::sync::Mutex::default(),
             clock: Mutex::default(),
+            feed: Arc::new(MemoryFeed::new(CHANGES_MAX)),
         }
     }
 
     /// An empty store that remembers rejected orders, and keeps to rules about
     /// buyers, as told.
-    pub(crate) fn that_keeps_to(retention: Retention, rules: BuyerRules) -> Self {
+    pub(crate) fn that_keeps_to(
+        retention: Retention,
+        rules: BuyerRules,
+        changes_max: usize,
+    ) -> Self {
         let ledger = Ledger::new(retention).with_book(BuyerBook::of(rules));
         let inner = Inner { ledger, ..Inner::default() };
-        Self { inner: Mutex::new(inner), ..Self::default() }
+        let feed = Arc::new(MemoryFeed::new(changes_max));
+        Self { inner: Mutex::new(inner), feed, ..Self::default() }
     }
 
     /// Adds a cap to an item that has buyers already, and counts them with the
@@ -97,11 +105,19 @@ impl MemoryStore {
                     (counted, part) = (seq + 1, part + 1);
                 }
                 if part < LOOKS_AT_ONCE {
-                    return Some(inner.ledger.put_item(spec, owners));
+                    return Some(self.put(&mut inner, spec, owners));
                 }
             }
             tokio::task::yield_now().await;
         }
+    }
+
+    fn put(&self, inner: &mut Inner, spec: &Arc<ItemSpec>, owners: BuyerCounts) -> PutOutcome {
+        let outcome = inner.ledger.put_item(spec, owners);
+        if matches!(outcome, PutOutcome::Created | PutOutcome::Changed) {
+            self.feed.item(spec);
+        }
+        outcome
     }
 
     fn lock(&self) -> MutexGuard<'_, Inner> {
@@ -128,7 +144,7 @@ impl Inner {
     }
 
     fn order(&self, id: OrderId) -> Option<&Order> {
-        self.orders.get(&self.ledger.entry(id)?.seq())
+        self.orders.get(&self.ledger.entry(id)?.seq()).map(Arc::as_ref)
     }
 
     fn forget(&mut self, seqs: &[u64]) {
@@ -137,13 +153,21 @@ impl Inner {
         }
     }
 
-    fn commit(&mut self, commit: &Commit) -> CommitOutcome {
+    /// Keeps an order as it is now.
+    fn keep(&mut self, seq: u64, order: &Order) -> Arc<Order> {
+        let order = Arc::new(order.clone());
+        self.orders.insert(seq, order.clone());
+        order
+    }
+
+    fn commit(&mut self, commit: &Commit, feed: &MemoryFeed) -> CommitOutcome {
         match self.ledger.commit(commit) {
             Ok(seqs) => {
                 self.ledger.note_moves(commit, |at| seqs[at]);
-                for (write, seq) in commit.writes.iter().zip(seqs) {
-                    self.orders.insert(seq, write.order.clone());
-                }
+                let now = commit.writes.iter().filter_map(|write| write.order.decided_at()).max();
+                let writes = commit.writes.iter().zip(seqs);
+                let orders = writes.map(|(write, seq)| self.keep(seq, &write.order));
+                feed.orders(now.unwrap_or_default(), orders);
                 let forgotten = self.ledger.forget_after(commit);
                 self.forget(&forgotten);
                 CommitOutcome::Applied
@@ -152,7 +176,7 @@ impl Inner {
         }
     }
 
-    fn confirm(&mut self, payment: &Payment) -> ConfirmOutcome {
+    fn confirm(&mut self, payment: &Payment, feed: &MemoryFeed) -> ConfirmOutcome {
         let Some(order) = self.order(payment.order) else { return ConfirmOutcome::NotFound };
         match confirm(order, &payment.payment, payment.at) {
             ConfirmRuling::Repeat => ConfirmOutcome::Settled(order.clone()),
@@ -160,7 +184,7 @@ impl Inner {
             ConfirmRuling::NotHeld => ConfirmOutcome::NotHeld(order.clone()),
             ConfirmRuling::Write(write) => {
                 let seq = self.ledger.confirm(&write).expect("the order is held under this lock");
-                self.orders.insert(seq, write.order.clone());
+                feed.orders(payment.at, [self.keep(seq, &write.order)]);
                 ConfirmOutcome::Settled(write.order)
             }
         }
@@ -180,9 +204,9 @@ impl InventoryStore for MemoryStore {
         let spec = Arc::new(spec.clone());
         loop {
             {
-                let ledger = &mut self.lock().ledger;
-                if !ledger.put_counts_buyers(&spec) {
-                    return Ok(ledger.put_item(&spec, BuyerCounts::default()));
+                let mut inner = self.lock();
+                if !inner.ledger.put_counts_buyers(&spec) {
+                    return Ok(self.put(&mut inner, &spec, BuyerCounts::default()));
                 }
             }
             if let Some(outcome) = self.put_counting(&spec).await {
@@ -216,7 +240,7 @@ impl InventoryStore for MemoryStore {
                 }
             }
         }
-        Ok(commits.iter().map(|commit| inner.commit(commit)).collect())
+        Ok(commits.iter().map(|commit| inner.commit(commit, &self.feed)).collect())
     }
 
     fn commit_max(&self) -> CommitMax {
@@ -225,7 +249,7 @@ impl InventoryStore for MemoryStore {
 
     async fn confirm(&self, payments: &[Payment]) -> Result<Vec<ConfirmOutcome>, SeamError> {
         let mut inner = self.lock();
-        Ok(payments.iter().map(|payment| inner.confirm(payment)).collect())
+        Ok(payments.iter().map(|payment| inner.confirm(payment, &self.feed)).collect())
     }
 
     async fn orders(&self, ids: &[OrderId]) -> Result<Vec<Option<Order>>, SeamError> {
@@ -259,7 +283,7 @@ impl InventoryStore for MemoryStore {
                         return Ok(page);
                     }
                     if filter.matches(order) {
-                        page.orders.push(order.clone());
+                        page.orders.push(Order::clone(order));
                     }
                 }
                 match rest.next() {
@@ -318,6 +342,10 @@ impl InventoryStore for MemoryStore {
 
     async fn stock(&self, item: &ItemId) -> Result<Option<(Arc<ItemSpec>, Stock)>, SeamError> {
         Ok(self.lock().ledger.stock(item))
+    }
+
+    fn feed(&self) -> Option<Arc<dyn ChangeFeed>> {
+        Some(self.feed.clone())
     }
 
     /// Kept as long as the store lives.

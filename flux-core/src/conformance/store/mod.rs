@@ -78,6 +78,7 @@ where
         "reads" {
             reads::a_definition_reads_as_it_was_put,
             reads::what_is_not_there_is_none,
+            reads::what_is_attached_to_an_order_stays_with_it,
             reads::orders_are_listed_by_buyer_item_and_status,
             reads::a_listing_survives_writes_between_its_pages,
             reads::items_are_listed_by_id,

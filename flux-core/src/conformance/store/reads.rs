@@ -5,11 +5,11 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use super::shop::{
-    Shop, T0, after, buyer, capped, hall, held, id, item, place, pool, rejected, released, seats,
-    turn, units,
+    Shop, T0, after, buyer, cancelled, capped, hall, held, id, item, place, pool, rejected,
+    released, seats, turn, units,
 };
 use crate::conformance::check::{Checked, Failure, ensure, eventually, same};
-use crate::protocol::{ItemId, ItemSpec, Order, OrderId, OrderStatus, Stock};
+use crate::protocol::{ItemId, ItemSpec, Metadata, Order, OrderId, OrderStatus, Stock};
 use crate::seams::{Cursor, InventoryStore, OrderFilter, PutOutcome, SeamError};
 
 /// Most pages that a listing may take.
@@ -71,6 +71,30 @@ where
     same("orders, in the order asked", &found, &should_be)?;
     same("orders of no id", &shop.store.orders(&[]).await?, &vec![])?;
     same("items of no id", &shop.store.items(&[]).await?, &vec![])
+}
+
+pub(super) async fn what_is_attached_to_an_order_stays_with_it<S>(store: Arc<S>) -> Checked
+where
+    S: InventoryStore + ?Sized,
+{
+    let shop = Shop::open(store, &[pool("a", 5)]).await?;
+    let most = Metadata::new((0..16).map(|n| (format!("{n:~>64}"), "Ü \"\n".repeat(12))));
+    let most = most.map_err(|error| Failure::new(error.to_string()))?;
+    let held = held(1, "ann", &[units("a", 1)]).with_metadata(most);
+    let few = Metadata::new([("note", "")]).map_err(|error| Failure::new(error.to_string()))?;
+    let rejected = rejected(2, "ann", &[units("a", 1), units("a", 9)]).with_metadata(few);
+    let rejected = Order { failed_line: Some(1), ..rejected };
+    shop.sell(&["a"], &[place(&held), place(&rejected)]).await?;
+    let paid = shop.pay(&held, "p1").await?;
+    same("metadata after a payment", &paid.metadata, &held.metadata)?;
+    let cancelled = cancelled(&paid, "p1");
+    shop.sell(&["a"], &[turn(&paid, &cancelled)]).await?;
+    let read = shop.store.orders(&[held.id, rejected.id]).await?;
+    let should_be = vec![Some(cancelled.clone()), Some(rejected.clone())];
+    same("orders with something attached", &read, &should_be)?;
+    let mut listed = list(&*shop.store, &OrderFilter::default(), 10).await?;
+    listed.sort_by_key(|order| order.id);
+    same("their listing", &listed, &vec![cancelled, rejected])
 }
 
 /// Every page of a listing.

@@ -83,21 +83,23 @@ impl Core {
             return Err(Error::ShuttingDown);
         }
         let chosen = request.chosen_id()?;
-        let OrderRequest { id, buyer, lines, .. } = request;
+        let OrderRequest { id, buyer, lines, metadata, .. } = request;
         // Opening and closing are judged by the same reading as in the decision.
         let now = self.clock.now();
         if let Some(id) = id.filter(OrderId::stands_for_a_key) {
-            let order = Order::queued(id, buyer, lines, now);
+            let order = Order::queued(id, buyer, lines, now).with_metadata(metadata);
             return Box::pin(self.admit_chosen(order, Some(a_keys_id()))).await;
         }
         let refusal = self.gate.check(&lines, now, &*self.backend.store).await?;
         if let Some(id) = chosen {
-            let order = Order::queued(id, buyer, lines, now);
+            let order = Order::queued(id, buyer, lines, now).with_metadata(metadata);
             return Box::pin(self.admit_chosen(order, refusal)).await;
         }
-        let id = OrderId::new();
         match refusal {
-            None => Ok(Admitted::New(Order::queued(id, buyer, lines, now), None)),
+            None => {
+                let order = Order::queued(OrderId::new(), buyer, lines, now);
+                Ok(Admitted::New(order.with_metadata(metadata), None))
+            }
             Some(refusal) => Err(self.refused(refusal)),
         }
     }

@@ -1,6 +1,7 @@
 //! The calls of an application: starting and stopping in this file, the others
 //! in a file for each subject.
 
+mod changes;
 mod follow_ups;
 mod items;
 mod operations;
@@ -12,6 +13,7 @@ use bon::bon;
 use tokio::sync::{Mutex, watch};
 use tokio::task::JoinHandle;
 
+pub use changes::Follower;
 pub use items::{Seat, SeatState};
 
 use super::accept::gate_sync;
