@@ -63,7 +63,7 @@ pub struct OrderView<'o> {
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub failed_line: Option<u8>,
     /// What was attached to it.
-    #[serde(default, skip_serializing_if = "no_metadata")]
+    #[serde(default, skip_serializing_if = "Metadata::is_empty")]
     pub metadata: Cow<'o, Metadata>,
 }
 
@@ -125,10 +125,6 @@ impl TryFrom<OrderView<'_>> for Order {
         }
         Ok(order)
     }
-}
-
-fn no_metadata(metadata: &Cow<'_, Metadata>) -> bool {
-    metadata.is_empty()
 }
 
 fn missing(field: &'static str) -> InvalidInput {

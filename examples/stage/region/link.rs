@@ -102,7 +102,7 @@ impl Layer for Link {
             (Service::Locks | Service::Bus, _) => times.lock,
             // The store sees to these, as others are in the way.
             (Service::Store, Operation::Claim | Operation::Commit) => Duration::ZERO,
-            (Service::Store, _) => times.read,
+            (Service::Store | Service::Changes, _) => times.read,
         };
         let are_away = service == Service::Locks && self.locks_away.load(Ordering::Relaxed);
         let run = async {

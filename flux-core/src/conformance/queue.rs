@@ -88,7 +88,7 @@ const RECEIVES_MAX: usize = 10_000;
 
 /// An order, every third with something attached.
 fn place(n: u128) -> Message {
-    let attached = (n % 3 == 0).then(|| ("basket", format!("\"{n}\" ü")));
+    let attached = n.is_multiple_of(3).then(|| ("basket", format!("\"{n}\" ü")));
     let metadata = Metadata::new(attached).expect("the checks attach little");
     Message::Place(order(n, "ann", &[units("a", 1)]).with_metadata(metadata))
 }

@@ -293,6 +293,41 @@ impl<S: OutcomeBus + ?Sized, L: Hooks> OutcomeBus for Layered<S, L> {
     }
 }
 
+#[deny(clippy::missing_trait_methods)]
+#[async_trait]
+impl<S: ChangeFeed + ?Sized, L: Hooks> ChangeFeed for Layered<S, L> {
+    async fn changes(
+        &self,
+        after: Option<&Cursor>,
+        limit: usize,
+        wait: Duration,
+    ) -> Result<ChangePage, SeamError> {
+        let call = Call::waiting(Operation::ReadChanges, wait);
+        self.layer.around(call, || self.inner.changes(after, limit, wait)).await
+    }
+
+    async fn newest(&self) -> Result<Cursor, SeamError> {
+        self.layer.around(Operation::Newest.into(), || self.inner.newest()).await
+    }
+
+    async fn keep_cursor(&self, consumer: &Consumer) -> Result<(), SeamError> {
+        self.layer.around(Operation::KeepCursor.into(), || self.inner.keep_cursor(consumer)).await
+    }
+
+    async fn consumers(&self) -> Result<Vec<Consumer>, SeamError> {
+        self.layer.around(Operation::Consumers.into(), || self.inner.consumers()).await
+    }
+
+    async fn forget_consumer(&self, name: &ConsumerName) -> Result<bool, SeamError> {
+        let call = Operation::ForgetConsumer.into();
+        self.layer.around(call, || self.inner.forget_consumer(name)).await
+    }
+
+    async fn cursor_of(&self, name: &ConsumerName) -> Result<Option<Cursor>, SeamError> {
+        self.layer.around(Operation::Consumers.into(), || self.inner.cursor_of(name)).await
+    }
+}
+
 #[cfg(test)]
 mod tests {
     use std::sync::Mutex;
@@ -389,40 +424,5 @@ mod tests {
         let twice = Layered::new(object, Trace);
         let lease = twice.acquire(&[b.clone(), a.clone()], Duration::ZERO, Duration::ZERO).await;
         assert_eq!(lease.expect("yes").expect("yes").keys, [a, b]);
-    }
-}
-
-#[deny(clippy::missing_trait_methods)]
-#[async_trait]
-impl<S: ChangeFeed + ?Sized, L: Hooks> ChangeFeed for Layered<S, L> {
-    async fn changes(
-        &self,
-        after: Option<&Cursor>,
-        limit: usize,
-        wait: Duration,
-    ) -> Result<ChangePage, SeamError> {
-        let call = Call::waiting(Operation::ReadChanges, wait);
-        self.layer.around(call, || self.inner.changes(after, limit, wait)).await
-    }
-
-    async fn newest(&self) -> Result<Cursor, SeamError> {
-        self.layer.around(Operation::Newest.into(), || self.inner.newest()).await
-    }
-
-    async fn keep_cursor(&self, consumer: &Consumer) -> Result<(), SeamError> {
-        self.layer.around(Operation::KeepCursor.into(), || self.inner.keep_cursor(consumer)).await
-    }
-
-    async fn consumers(&self) -> Result<Vec<Consumer>, SeamError> {
-        self.layer.around(Operation::Consumers.into(), || self.inner.consumers()).await
-    }
-
-    async fn forget_consumer(&self, name: &ConsumerName) -> Result<bool, SeamError> {
-        let call = Operation::ForgetConsumer.into();
-        self.layer.around(call, || self.inner.forget_consumer(name)).await
-    }
-
-    async fn cursor_of(&self, name: &ConsumerName) -> Result<Option<Cursor>, SeamError> {
-        self.layer.around(Operation::Consumers.into(), || self.inner.cursor_of(name)).await
     }
 }

@@ -6,8 +6,8 @@ use async_trait::async_trait;
 use flux_core::clock::ClockReference;
 use flux_core::protocol::{Claim, Commit, CommitOutcome, Stock};
 use flux_core::seams::{
-    Begun, CommitMax, ConfirmOutcome, Cursor, DueHolds, Durable, InventoryStore, KeptClock,
-    OrderFilter, OrderPage, Payment, PutOutcome, SeamError, ServiceTime,
+    Begun, ChangeFeed, CommitMax, ConfirmOutcome, Cursor, DueHolds, Durable, InventoryStore,
+    KeptClock, OrderFilter, OrderPage, Payment, PutOutcome, SeamError, ServiceTime,
 };
 use flux_core::{Item, ItemId, ItemSpec, Order, OrderId, Timestamp};
 
@@ -164,6 +164,10 @@ impl InventoryStore for IllStore {
     async fn stock(&self, item: &ItemId) -> Answer<Option<(Arc<ItemSpec>, Stock)>> {
         self.store.stock(item).await
     }
+    fn feed(&self) -> Option<Arc<dyn ChangeFeed>> {
+        self.store.feed()
+    }
+
     fn kept_clock(&self) -> KeptClock {
         self.store.kept_clock()
     }

@@ -9,8 +9,8 @@ use flux_core::backends::memory::MemoryStore;
 use flux_core::clock::ClockReference;
 use flux_core::protocol::{Claim, Commit, CommitOutcome, Stock};
 use flux_core::seams::{
-    Begun, CommitMax, ConfirmOutcome, Cursor, DueHolds, Durable, InventoryStore, KeptClock,
-    OrderFilter, OrderPage, Payment, PutOutcome, SeamError,
+    Begun, ChangeFeed, CommitMax, ConfirmOutcome, Cursor, DueHolds, Durable, InventoryStore,
+    KeptClock, OrderFilter, OrderPage, Payment, PutOutcome, SeamError,
 };
 use flux_core::{Item, ItemId, ItemSpec, Order, OrderId, Timestamp};
 use futures_util::FutureExt;
@@ -184,6 +184,10 @@ impl InventoryStore for Volatile {
     async fn stock(&self, item: &ItemId) -> Answer<Option<(Arc<ItemSpec>, Stock)>> {
         self.store().stock(item).await
     }
+    fn feed(&self) -> Option<Arc<dyn ChangeFeed>> {
+        self.store().feed()
+    }
+
     fn kept_clock(&self) -> KeptClock {
         self.store().kept_clock()
     }

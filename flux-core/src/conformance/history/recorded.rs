@@ -10,8 +10,8 @@ use crate::protocol::{
     Claim, Commit, CommitOutcome, Item, ItemId, ItemSpec, Order, OrderId, Stock, Timestamp,
 };
 use crate::seams::{
-    Begun, CommitMax, ConfirmOutcome, Cursor, DueHolds, Durable, InventoryStore, KeptClock,
-    OrderFilter, OrderPage, Payment, PutOutcome, SeamError, ServiceTime,
+    Begun, ChangeFeed, CommitMax, ConfirmOutcome, Cursor, DueHolds, Durable, InventoryStore,
+    KeptClock, OrderFilter, OrderPage, Payment, PutOutcome, SeamError, ServiceTime,
 };
 
 /// Records claims, commits and payments. Put it next to the store, under
@@ -152,6 +152,10 @@ impl<S: InventoryStore + ?Sized> InventoryStore for Recorded<S> {
 
     async fn stock(&self, item: &ItemId) -> Result<Option<(Arc<ItemSpec>, Stock)>, SeamError> {
         self.store.stock(item).await
+    }
+
+    fn feed(&self) -> Option<Arc<dyn ChangeFeed>> {
+        self.store.feed()
     }
 
     fn kept_clock(&self) -> KeptClock {
