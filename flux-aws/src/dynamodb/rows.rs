@@ -371,7 +371,8 @@ mod tests {
     fn what_is_attached_reads_as_it_was_written() {
         let metadata = Metadata::new([("basket", "7"), ("note", "ü")]).expect("pairs");
         let rejected = order(OrderState::Rejected(Timestamp::from_millis(4), Reason::SoldOut));
-        let order = Order { failed_line: Some(1), ..rejected }.with_metadata(metadata);
+        let mut order = rejected.with_metadata(metadata);
+        order.failed_line = Some(1);
         let mut row = order_row(&order, Duration::ZERO, &DueKeys::REMAINDERS);
         assert_eq!(read_order(&row).expect("it is whole"), order);
         for name in ["metadata", "failed_line"] {
