@@ -11,12 +11,13 @@ use flux_aws::dynamodb::DynamoStore;
 use flux_core::protocol::Claim;
 use flux_core::seams::{InventoryStore, OrderFilter};
 use flux_core::{
-    Backend, BuyerId, Flux, ItemSpec, Line, Order, OrderId, OrderRequest, OrderStatus, Reason,
+    Backend, BuyerId, Flux, ItemSpec, Line, Order, OrderId, OrderRequest, OrderState, OrderStatus,
+    Reason, Timestamp,
 };
 
 use crate::table::{
-    NOW, apply, bill_of, capped, claim, client, held, id, item, listed, new, order, pool, rejected,
-    single, store, table_name, units,
+    NOW, apply, bill_of, calls, capped, claim, client, held, id, item, listed, new, order, pool,
+    rejected, single, store, table_name, units,
 };
 
 type Row = HashMap<String, Value>;
@@ -267,4 +268,32 @@ async fn a_table_that_is_made_forgets_and_one_that_does_not_can_still_be_used() 
     let described = ttl(&shop).await.expect("described").time_to_live_description;
     let status = described.and_then(|described| described.time_to_live_status);
     assert_eq!(status, Some(TimeToLiveStatus::Enabled));
+}
+
+#[tokio::test]
+async fn a_listing_goes_on_past_rows_that_went_before_their_time() {
+    let shop = Shop::open().await;
+    shop.store.put_item(&pool("ticket", 1_000)).await.expect("put");
+    let claimed = claim(&shop.store, "ticket").await;
+    // Turned down now, and so to be remembered for a day.
+    let now = Timestamp::from(std::time::SystemTime::now());
+    let turned_down =
+        |n| single(n, "ticket").with_state(OrderState::Rejected(now, Reason::SoldOut));
+    let writes = (0..90).map(|n| new(&turned_down(n)));
+    apply(&shop.store, &[&claimed], writes.collect()).await;
+    apply(&shop.store, &[&claimed], vec![new(&turned_down(90))]).await;
+    assert_eq!(shop.listed(&OrderFilter::default()).await, ids(0..91));
+    assert!(shop.forget(|pk| pk == "rejected 0 ticket").await > 0);
+    let of_item = OrderFilter::builder().item(item("ticket")).build();
+    assert_eq!(shop.listed(&of_item).await, ids([90]), "what came since is named elsewhere");
+}
+
+#[tokio::test]
+async fn orders_of_an_item_that_is_not_there_cost_one_look_at_it() {
+    let shop = Shop::open().await;
+    shop.store.check().await.expect("the table is ours");
+    let of_nothing = OrderFilter::builder().item(item("nothing")).build();
+    let (found, bill) = bill_of(&shop.meter, shop.listed(&of_nothing)).await;
+    assert_eq!(found, ids([]));
+    assert_eq!(calls(&bill), 2, "its first stock row, and the strays: {bill:?}");
 }
