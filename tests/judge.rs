@@ -9,6 +9,7 @@ mod judge;
 use std::convert::Infallible;
 use std::net::{SocketAddr, TcpListener};
 use std::path::Path;
+use std::process::Command;
 use std::time::Duration;
 
 use bytes::Bytes;
@@ -105,4 +106,17 @@ async fn lie(request: Request<Incoming>) -> Result<Response<Full<Bytes>>, Infall
     let order = order.with_state(OrderState::Held(hold));
     let shown = serde_json::to_string(&OrderView::from(&order)).expect("an order is JSON");
     Ok(answer(201, shown))
+}
+
+#[test]
+fn the_bugs_that_the_judge_is_to_find_fit_the_sources() {
+    let root = Path::new(env!("CARGO_MANIFEST_DIR"));
+    let git = Command::new("git")
+        .args(["apply", "--check", "examples/judge/broken/bugs.patch"])
+        .current_dir(root)
+        // In a copy within another repository it would skip everything.
+        .env("GIT_CEILING_DIRECTORIES", root.parent().expect("a folder above"))
+        .output()
+        .expect("git can be run");
+    assert!(git.status.success(), "build them in anew: {}", String::from_utf8_lossy(&git.stderr));
 }

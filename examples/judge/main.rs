@@ -11,7 +11,7 @@
 //! ```
 //!
 //! On AWS, or stand-ins for it, a second `--spawn` starts a worker, `--recovery 40` allows
-//! for the queue, which hands out again what a killed worker had after 30 s, and
+//! for the queue, which hands out again what a killed worker had after 10 s, and
 //! `--hidden-queue` for an api that was killed, and knows what it accepted once that is
 //! decided.
 //!

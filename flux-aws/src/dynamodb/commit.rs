@@ -369,3 +369,7 @@ fn settle(outcomes: Vec<Option<Outcome>>) -> Result<Vec<CommitOutcome>, SeamErro
         None => Ok(told),
     }
 }
+
+#[cfg(test)]
+#[path = "commit_tests.rs"]
+mod tests;

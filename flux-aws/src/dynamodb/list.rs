@@ -393,6 +393,9 @@ fn unseen(what: &str) -> SeamError {
 
 #[cfg(test)]
 mod tests {
+    use tokio::time::Instant;
+
+    use super::super::answered;
     use super::*;
 
     #[test]
@@ -413,5 +416,21 @@ mod tests {
         for foreign in ["", "7", "log", "log.0", "log.0.1.", "log.x.1.a", "stray.0.a b", "items."] {
             assert_eq!(read_cursor(foreign), None, "{foreign:?}");
         }
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn orders_that_are_there_wait_for_nothing() {
+        let id = OrderId::from_uuid(uuid::Uuid::nil());
+        let row = format!(
+            r#"{{"pk":{{"S":"order {id}"}},"sk":{{"S":"order"}},"buyer":{{"S":"ann"}},
+                "lines":{{"L":[{{"M":{{"item":{{"S":"a"}},"units":{{"N":"1"}}}}}}]}},
+                "placed":{{"N":"7"}},"status":{{"S":"rejected"}},"decided":{{"N":"8"}},
+                "reason":{{"S":"sold_out"}}}}"#
+        );
+        let client = answered::client(format!(r#"{{"Responses":{{"t":[{row}]}}}}"#));
+        let store = DynamoStore::builder().client(&client).table("t").build();
+        let began = Instant::now();
+        let orders = store.named_orders(&[id], List::Kept).await.expect("read");
+        assert_eq!((orders.len(), began.elapsed()), (1, Duration::ZERO));
     }
 }

@@ -1,6 +1,8 @@
 //! The inventory store on DynamoDB.
 #![doc = include_str!("design.md")]
 
+#[cfg(test)]
+mod answered;
 mod claim;
 mod commit;
 mod conditions;

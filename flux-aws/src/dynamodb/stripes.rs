@@ -133,6 +133,11 @@ fn spread(available: &[i64], fullest: usize, needed: i64) -> Option<Vec<i64>> {
 
 #[cfg(test)]
 mod tests {
+    use flux_core::protocol::{Expect, OrderWrite};
+    use flux_core::{
+        BuyerId, Hold, Line, Lines, Order, OrderId, OrderState, OrderStatus, Timestamp,
+    };
+
     use super::*;
 
     #[test]
@@ -183,6 +188,34 @@ mod tests {
                 *units - if stripe == fullest { needed } else { 0 } >= share / 2
             };
             assert!(share < SHARE_MIN || after.iter().enumerate().all(is_spread), "{after:?}");
+        }
+    }
+
+    #[test]
+    fn what_comes_back_first_is_not_needed() {
+        let item = ItemId::new("a").expect("a name");
+        let at = Timestamp::from_millis(1);
+        let hold = Hold::between(at, at);
+        let write = |(state, units): (OrderState, u64)| {
+            let lines = Lines::new(vec![Line::units("a", units).expect("a line")]).expect("lines");
+            let buyer = BuyerId::new("ann").expect("a name");
+            let order = Order::queued(OrderId::from_uuid(uuid::Uuid::nil()), buyer, lines, at);
+            let expect = match state {
+                OrderState::Held(_) => Expect::Absent,
+                _ => Expect::Status(OrderStatus::Held),
+            };
+            OrderWrite { order: order.with_state(state), expect }
+        };
+        let takes = |units| (OrderState::Held(hold), units);
+        let gives = |units| (OrderState::Released(hold), units);
+        for (writes, needed) in [
+            (vec![takes(5), takes(2)], 7),
+            (vec![gives(3), takes(5)], 2),
+            (vec![takes(5), gives(3), takes(4)], 6),
+            (vec![gives(3), takes(1)], 0),
+        ] {
+            let commit = Commit { claims: vec![], writes: writes.into_iter().map(write).collect() };
+            assert_eq!(units_needed(&commit, &item), needed, "{commit:?}");
         }
     }
 }

@@ -371,3 +371,19 @@ pub(super) fn in_order<F: Future>(
 pub(super) fn values<const N: usize>(named: [(&str, Value); N]) -> HashMap<String, Value> {
     named.into_iter().map(|(name, value)| (name.to_owned(), value)).collect()
 }
+
+#[cfg(test)]
+mod tests {
+    use super::super::answered;
+    use super::*;
+
+    #[tokio::test(start_paused = true)]
+    async fn what_is_taken_at_once_waits_for_nothing() {
+        let client = answered::client("{}");
+        let table = Table { client, name: "t".into(), meter: Meter::default() };
+        let began = Instant::now();
+        table.put_all(vec![Key::format().into_row()]).await.expect("taken");
+        table.get_all(vec![Key::format()]).await.expect("read");
+        assert_eq!(began.elapsed(), Duration::ZERO);
+    }
+}

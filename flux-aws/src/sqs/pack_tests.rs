@@ -135,3 +135,40 @@ fn what_cannot_be_read_is_told_apart() {
     assert_eq!(opened.bad.len(), 1);
     assert_eq!(opened.bad[0].0, r#"{"v":1,"m":[[3,{"Dance":1}]]}"#);
 }
+
+/// Entries whose JSON has so many bytes, on items in the order of the alphabet.
+fn sized(bytes: &[usize]) -> Vec<Entry<usize>> {
+    let item = |n: usize| ItemId::new(format!("item-{n}")).expect("a name");
+    let entry = |(n, bytes): (usize, &usize)| Entry {
+        json: "7".repeat(*bytes),
+        group: Group::Item(item(n)),
+        tag: n,
+    };
+    bytes.iter().enumerate().map(entry).collect()
+}
+
+fn tags(bytes: &[usize]) -> Vec<Vec<usize>> {
+    let mut tags: Vec<_> =
+        pack(sized(bytes), Packing::Full).into_iter().map(|pack| pack.tags).collect();
+    tags.sort_unstable();
+    tags
+}
+
+#[test]
+fn a_pack_is_filled_to_its_last_byte_and_no_further() {
+    let first = 1_000;
+    let rest = BODY_BYTES_MAX - HEAD.len() - first - 1 - TAIL.len();
+    let full = pack(sized(&[first, rest]), Packing::Full);
+    assert_eq!(full.len(), 1);
+    assert_eq!(full[0].body.len(), BODY_BYTES_MAX);
+    assert_eq!(tags(&[first, rest + 1]), [[0], [1]]);
+}
+
+#[test]
+fn a_message_of_more_than_half_a_pack_goes_alone_where_it_does_not_fit() {
+    let half = BODY_BYTES_MAX / 2;
+    assert_eq!(tags(&[half, half, 9]), [vec![0], vec![1, 2]]);
+    assert_eq!(tags(&[half, half + 1, 9]), [vec![0, 2], vec![1]]);
+    // And one of less begins the next pack.
+    assert_eq!(tags(&[BODY_BYTES_MAX - 99, 200, 9]), [vec![0], vec![1, 2]]);
+}

@@ -3,6 +3,7 @@
 
 use std::collections::{BTreeSet, HashMap};
 use std::sync::Arc;
+use std::sync::atomic::{AtomicUsize, Ordering::SeqCst};
 
 use aws_sdk_dynamodb::Client;
 use aws_sdk_dynamodb::types::{AttributeValue as Value, TimeToLiveSpecification, TimeToLiveStatus};
@@ -11,13 +12,15 @@ use flux_aws::dynamodb::DynamoStore;
 use flux_core::protocol::Claim;
 use flux_core::seams::{InventoryStore, OrderFilter};
 use flux_core::{
-    Backend, BuyerId, Flux, ItemSpec, Line, Order, OrderId, OrderRequest, OrderStatus, Reason,
+    Backend, BuyerId, Flux, ItemSpec, Line, Order, OrderId, OrderRequest, OrderState, OrderStatus,
+    Reason, Timestamp,
 };
 
 use crate::table::{
-    NOW, apply, bill_of, capped, claim, client, held, id, item, listed, new, order, pool, rejected,
-    single, store, table_name, units,
+    NOW, apply, bill_of, calls, capped, claim, client, held, id, item, listed, new, order, pool,
+    rejected, single, store, table_name, units,
 };
+use crate::wire::{Fate, wired};
 
 type Row = HashMap<String, Value>;
 
@@ -267,4 +270,65 @@ async fn a_table_that_is_made_forgets_and_one_that_does_not_can_still_be_used() 
     let described = ttl(&shop).await.expect("described").time_to_live_description;
     let status = described.and_then(|described| described.time_to_live_status);
     assert_eq!(status, Some(TimeToLiveStatus::Enabled));
+}
+
+#[tokio::test]
+async fn a_listing_goes_on_past_rows_that_went_before_their_time() {
+    let shop = Shop::open().await;
+    shop.store.put_item(&pool("ticket", 1_000)).await.expect("put");
+    let claimed = claim(&shop.store, "ticket").await;
+    // Turned down now, and so to be remembered for a day.
+    let now = Timestamp::from(std::time::SystemTime::now());
+    let turned_down =
+        |n| single(n, "ticket").with_state(OrderState::Rejected(now, Reason::SoldOut));
+    let writes = (0..90).map(|n| new(&turned_down(n)));
+    apply(&shop.store, &[&claimed], writes.collect()).await;
+    apply(&shop.store, &[&claimed], vec![new(&turned_down(90))]).await;
+    assert_eq!(shop.listed(&OrderFilter::default()).await, ids(0..91));
+    assert!(shop.forget(|pk| pk == "rejected 0 ticket").await > 0);
+    let of_item = OrderFilter::builder().item(item("ticket")).build();
+    assert_eq!(shop.listed(&of_item).await, ids([90]), "what came since is named elsewhere");
+}
+
+#[tokio::test]
+async fn orders_of_an_item_that_is_not_there_cost_one_look_at_it() {
+    let shop = Shop::open().await;
+    shop.store.check().await.expect("the table is ours");
+    let of_nothing = OrderFilter::builder().item(item("nothing")).build();
+    let (found, bill) = bill_of(&shop.meter, shop.listed(&of_nothing)).await;
+    assert_eq!(found, ids([]));
+    assert_eq!(calls(&bill), 2, "its first stock row, and the strays: {bill:?}");
+}
+
+#[tokio::test]
+async fn a_log_of_kept_orders_that_is_gone_is_no_end_of_the_listing() {
+    let (shop, claimed) = Shop::selling(pool("ticket", 1_000)).await;
+    let writes = (0..40).map(|n| new(&held(&single(n, "ticket"))));
+    apply(&shop.store, &[&claimed], writes.collect()).await;
+    let log = shop.rows().await.into_iter().find(|row| text(row, "pk") == "log 0 ticket");
+    shop.delete(&log.expect("it is full enough for one")).await;
+    let failed = shop.store.list_orders(&OrderFilter::default(), None, 10).await;
+    let failed = failed.expect_err("orders are missing");
+    assert!(format!("{failed:?}").contains("that is not there"), "{failed:?}");
+}
+
+#[tokio::test]
+async fn a_log_of_rejected_orders_that_is_not_to_be_seen_yet_is_waited_for() {
+    let shop = Shop::open().await;
+    shop.store.put_item(&pool("ticket", 1_000)).await.expect("put");
+    let claimed = claim(&shop.store, "ticket").await;
+    let now = Timestamp::from(std::time::SystemTime::now());
+    let turned_down =
+        |n| single(n, "ticket").with_state(OrderState::Rejected(now, Reason::SoldOut));
+    apply(&shop.store, &[&claimed], (0..40).map(|n| new(&turned_down(n))).collect()).await;
+    // The first look at the log finds nothing, by both of its calls.
+    let hidden = AtomicUsize::new(2);
+    let client = wired(&shop.client, move |operation, body| {
+        let hides = operation == "Query"
+            && body.contains("rejected 0 ticket")
+            && hidden.fetch_update(SeqCst, SeqCst, |left| left.checked_sub(1)).is_ok();
+        if hides { Fate::Answer(200, r#"{"Items":[],"Count":0}"#.into()) } else { Fate::Well }
+    });
+    let reader = store(&client, &shop.table, 1, &shop.meter).await;
+    assert_eq!(listed(&reader, &OrderFilter::default()).await.len(), 40);
 }

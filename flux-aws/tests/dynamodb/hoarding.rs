@@ -179,3 +179,37 @@ async fn the_cost_of_the_rules() {
         assert!(each <= hold_max && bill.write_units <= confirm_max, "{what}: {each} {bill:?}");
     }
 }
+
+#[tokio::test]
+async fn a_process_without_the_rule_that_only_commits_leaves_nobody_barred_either() {
+    let table = table_name();
+    let first = with_rules(&table, holds(1), &Meter::default()).await;
+    first.put_item(&pool("a", 1_000)).await.expect("put");
+    assert_eq!(write(&first, vec![new(&one(1))]).await, CommitOutcome::Applied);
+    let without = with_rules(&table, BuyerRules::default(), &Meter::default()).await;
+    assert_eq!(write(&without, vec![ended(&one(1))]).await, CommitOutcome::Applied);
+    let again = with_rules(&table, holds(1), &Meter::default()).await;
+    assert_eq!(write(&again, vec![new(&one(2))]).await, CommitOutcome::Applied);
+    assert_eq!(write(&again, vec![new(&one(3))]).await, barred(&[3]));
+}
+
+#[tokio::test]
+async fn more_ends_than_a_count_has_make_no_room_for_more() {
+    let (table, client) = (table_name(), client().await);
+    let store = with_rules(&table, holds(2), &Meter::default()).await;
+    store.put_item(&pool("a", 1_000)).await.expect("put");
+    let two = vec![new(&one(1)), new(&one(2))];
+    assert_eq!(write(&store, two).await, CommitOutcome::Applied);
+    // DynamoDB deletes the count of a buyer who long holds nothing new.
+    let rows = client.scan().table_name(&table).consistent_read(true).send().await;
+    let mut rows = rows.expect("read").items.expect("rows").into_iter();
+    let count = rows.find(|row| row.contains_key("holds")).expect("the buyer's count");
+    let key = ["pk", "sk"].map(|name| (name.to_owned(), count[name].clone()));
+    let delete = client.delete_item().table_name(&table).set_key(Some(key.into()));
+    delete.send().await.expect("deleted");
+    assert_eq!(write(&store, vec![new(&one(3))]).await, CommitOutcome::Applied);
+    let two = vec![ended(&one(1)), ended(&one(2))];
+    assert_eq!(write(&store, two).await, CommitOutcome::Applied);
+    assert_eq!(write(&store, vec![new(&one(4))]).await, CommitOutcome::Applied);
+    assert_eq!(write(&store, vec![new(&one(5))]).await, barred(&[5]), "it holds two");
+}

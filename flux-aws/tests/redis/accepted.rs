@@ -12,7 +12,7 @@ use uuid::Uuid;
 use super::{PATIENCE, metered, prefix, shared_url};
 use flux_aws::bill::Meter;
 
-fn order(buyer: &str) -> Order {
+pub(crate) fn order(buyer: &str) -> Order {
     let lines = Lines::new(vec![Line::units("a", 1).expect("a line")]).expect("lines");
     let buyer = BuyerId::new(buyer).expect("a name");
     Order::queued(OrderId::from_uuid(Uuid::now_v7()), buyer, lines, Timestamp::from_millis(7))

@@ -5,6 +5,8 @@
 mod accepted;
 mod away;
 mod conformance;
+mod detours;
+mod given_up;
 mod outcomes;
 mod sale;
 mod secure;

@@ -299,3 +299,36 @@ async fn a_ready_made_clients_retries_and_time_outs_are_put_aside() {
     let came = queue.receive(1, Duration::from_secs(2)).await.expect("a long poll");
     assert_eq!(came, []);
 }
+
+#[tokio::test]
+async fn a_dead_letter_queue_that_can_not_be_asked_after_for_now_is_not_missing() {
+    let (_, name) = created(Emulator::Fauxqs, Kind::Standard, VISIBILITY).await;
+    let fails = Arc::new(AtomicBool::new(true));
+    let now = Arc::clone(&fails);
+    let client = meddler::client(Emulator::Fauxqs, move |operation, asked| {
+        let is_dead = asked["QueueName"].as_str().is_some_and(|name| name.ends_with("-dead"));
+        match operation == "GetQueueUrl" && is_dead && now.load(SeqCst) {
+            true => Act::Refuse("RequestThrottled"),
+            false => Act::Pass,
+        }
+    })
+    .await;
+    let opened = SqsQueue::open(client.clone(), &name, &Meter::default()).await;
+    let error = opened.expect_err("nothing could be given up");
+    assert!(error.can_retry(), "{error:?}");
+    fails.store(false, SeqCst);
+    let queue = SqsQueue::open(client, &name, &Meter::default()).await.expect("the queue opens");
+    queue.send(&[order("a")]).await.expect("sent");
+    let given = receipts(&receive(&queue, 1).await);
+    queue.bury(&[(given[0].clone(), "why".into())]).await.expect("given up");
+}
+
+#[tokio::test]
+async fn a_short_wait_is_no_flood_of_calls() {
+    let (queue, meter) = meddled(Kind::Standard, |_, _| Act::Pass).await;
+    let came = queue.receive(10, Duration::from_millis(800)).await.expect("a receive");
+    assert_eq!(came, []);
+    // SQS waits whole seconds, so it is asked ten times a second, and once more.
+    let asked = calls(&meter, "ReceiveMessage");
+    assert!((2..=9).contains(&asked), "{asked} calls");
+}

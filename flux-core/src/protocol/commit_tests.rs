@@ -3,7 +3,7 @@
 use std::collections::{HashMap, HashSet};
 
 use super::*;
-use crate::protocol::{Hold, Lines, OrderState, Timestamp};
+use crate::protocol::{BuyerRules, Hold, Lines, OrderState, Timestamp};
 
 /// The contents of a store: items with their tokens and stock, orders, buyers.
 #[derive(Default)]
@@ -198,4 +198,35 @@ fn an_expectation_is_met_by_that_and_nothing_else() {
     let expected = Expect::Status(OrderStatus::Held);
     assert!(expected.is_met_by(held) && !expected.is_met_by(None));
     assert!(!expected.is_met_by(Some(OrderStatus::Expired)));
+}
+
+/// Everybody holds as much as one buyer may.
+struct AllHold;
+
+impl BuyersNow for AllHold {
+    fn rules(&self) -> BuyerRules {
+        BuyerRules::builder().holds_max(std::num::NonZeroU32::MIN).build()
+    }
+
+    fn holds(&self, _: &BuyerId) -> u32 {
+        1
+    }
+
+    fn paused_until(&self, _: &ItemId, _: &BuyerId) -> Option<Timestamp> {
+        None
+    }
+}
+
+#[test]
+fn who_is_over_a_cap_is_told_that_and_not_the_rules_as_well() {
+    let spec = capped("a", 5, 1);
+    let stock = Stock::full(&spec);
+    let told = |quantity| {
+        let commit = commit(&[("a", 7)], vec![hold(1, "ann", &[("a", quantity)])]);
+        let now = |_: &ItemId| Some(ItemNow { token: FencingToken(7), spec: &spec, stock: &stock });
+        judge(&commit, now, |_| true, |_, _| 0, Some(&AllHold)).map(drop)
+    };
+    assert_eq!(told(2), Err(conflict(&[], &[("a", "ann", 0)])));
+    let barred = Refusal::Conflict { moved: vec![], over_cap: vec![], barred: vec![id(1)] };
+    assert_eq!(told(1), Err(barred));
 }

@@ -377,4 +377,27 @@ mod tests {
         let noted = [1, 1, 1, 2, 2, 9, 9].map(|second| is_first_in(second, &last));
         assert_eq!(noted, [true, false, false, true, false, true, false]);
     }
+
+    #[test]
+    fn a_connection_whose_request_was_not_read_to_its_end_is_closed() {
+        let closing = [
+            Problem::head_too_large(9),
+            Problem::uri_too_long(9),
+            Problem::timed_out(),
+            Problem::too_many_connections(),
+        ];
+        let connection = |problem: Problem| {
+            let answer = problem.into_answer();
+            (answer.status(), answer.headers().get(CONNECTION).cloned())
+        };
+        for (status, connection) in closing.map(connection) {
+            assert_eq!(connection.expect("it is told"), "close", "{status}");
+        }
+        assert_eq!(connection(Problem::not_json()).1, None);
+    }
+
+    #[test]
+    fn a_title_is_its_kind_in_words() {
+        assert_eq!(Title("buyer-limit").to_string(), "Buyer limit");
+    }
 }

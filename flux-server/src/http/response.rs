@@ -149,6 +149,7 @@ mod tests {
             taken += piece;
         }
         assert!(hyper::body::Body::is_end_stream(&body));
+        assert!(body.frame().await.is_none(), "and it ends");
         drop(body);
         assert_eq!(permits.available_permits(), 1);
     }

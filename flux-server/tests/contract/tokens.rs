@@ -324,3 +324,14 @@ impl Server {
         self.call("PUT", "/v1/items/hall").bearer(OPERATOR).json(&hall).send().is(201);
     }
 }
+
+#[test]
+fn a_token_that_has_ended_is_told_from_one_that_was_never_good() {
+    let server = guarded();
+    let body = json!({"buyer_id": "ann", "item_id": "t"});
+    for (why, bad) in bad_tokens("ann") {
+        let detail = place(&server, &bad, &body).problem(401, "unauthorized").field("detail");
+        let says = if why.starts_with("ended") { "has ended" } else { "is not valid here" };
+        assert!(detail.contains(says), "{why}: {detail}");
+    }
+}

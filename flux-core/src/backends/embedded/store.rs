@@ -605,3 +605,49 @@ impl InventoryStore for EmbeddedStore {
         self.journal.append(0, |group| group.clock = Some(reference));
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::super::Embedded;
+    use super::*;
+    use crate::backends::state::ledger::tests::{hold, item, order, units};
+
+    fn opened() -> (tempfile::TempDir, Embedded) {
+        let dir = tempfile::tempdir().expect("a directory");
+        let opened = Embedded::open(dir.path()).expect("opens");
+        (dir, opened)
+    }
+
+    #[tokio::test]
+    async fn an_order_whose_row_is_gone_is_damage_and_no_order_that_never_was() {
+        let (_dir, opened) = opened();
+        let store = &opened.store;
+        store.put_item(&ItemSpec::pool("a", 9).expect("pool")).await.expect("put");
+        let claims = store.claim(&[item("a")]).await.expect("claim");
+        let claims = vec![(item("a"), claims[0].as_ref().expect("there").token)];
+        let held = order(1, "ann", vec![units("a", 1)]);
+        let commit = Commit { claims, writes: vec![hold(&held)] };
+        assert_eq!(store.commit(&[commit]).await.expect("commit"), [CommitOutcome::Applied]);
+        let ids = [held.id, order(2, "bob", vec![units("a", 1)]).id];
+        let found = store.orders(&ids).await.expect("read");
+        assert_eq!((found[0].is_some(), &found[1]), (true, &None));
+        let seq = store.lock().ledger.entry(held.id).map(Entry::seq).expect("it is known");
+        let txn = store.journal.shared().db.begin_write().expect("begun");
+        let gone = txn.open_table(ORDERS).expect("there").remove(seq).expect("done").is_some();
+        assert!(gone);
+        txn.commit().expect("committed");
+        let read = store.orders(&ids).await;
+        assert!(matches!(read, Err(SeamError::Broken { .. })), "{read:?}");
+    }
+
+    #[tokio::test]
+    async fn changes_that_nobody_waits_for_are_written_once_they_are_many() {
+        let (_dir, opened) = opened();
+        let journal = &opened.store.journal;
+        journal.append_lazily(64 << 10, |_| {});
+        assert_eq!(journal.last(), 0, "few go with the next that somebody waits for");
+        journal.append_lazily(1 << 20, |_| {});
+        assert_eq!(journal.last(), 1);
+        journal.durable(1).await.expect("written");
+    }
+}

@@ -2,10 +2,15 @@
 
 use std::time::Duration;
 
+use super::MemoryStore;
 use crate::backends::Backend;
-use crate::backends::state::ledger::tests::{T0, buyer, item, order, units};
+use crate::backends::state::ledger::tests::{T0, buyer, hold, item, order, units};
+use crate::clock::ClockReference;
 use crate::protocol::{Claim, Commit, CommitOutcome, Message, OrderStatus, Verdict, View};
-use crate::seams::{ConfirmOutcome, OrderFilter, OrderPage, Payment, PutOutcome, SeamError};
+use crate::seams::{
+    CommitMax, ConfirmOutcome, InventoryStore, KeptClock, OrderFilter, OrderPage, Payment,
+    PutOutcome, SeamError,
+};
 use crate::{ItemSpec, PaymentRef};
 
 fn place(n: u128) -> Message {
@@ -188,4 +193,46 @@ async fn a_lease_is_for_all_keys_or_none_and_ends() {
     assert_eq!(locks.acquire(&both, ttl, no_wait).await.expect("ok"), None);
     locks.release(&next).await.expect("ok");
     assert!(locks.acquire(&both, ttl, no_wait).await.expect("ok").is_some());
+}
+
+#[tokio::test]
+async fn no_more_commits_are_taken_side_by_side_on_an_item_than_the_store_says() {
+    let store = MemoryStore::with_commit_max(CommitMax::builder().side_by_side(2).build());
+    for name in ["a", "b"] {
+        store.put_item(&ItemSpec::pool(name, 9).expect("pool")).await.expect("put");
+    }
+    let claims = store.claim(&[item("a"), item("b")]).await.expect("claim");
+    let tokens: Vec<_> = claims.iter().map(|claim| claim.as_ref().expect("there").token).collect();
+    let on = |n: u128, name: &str, token| Commit {
+        claims: vec![(item(name), token)],
+        writes: vec![hold(&order(n, "ann", vec![units(name, 1)]))],
+    };
+    let two_of_each = [(1, "a"), (2, "b"), (3, "a"), (4, "b")];
+    let commits = |of: &[(u128, &str)]| -> Vec<Commit> {
+        let token = |name: &str| tokens[usize::from(name == "b")];
+        of.iter().map(|(n, name)| on(*n, name, token(name))).collect()
+    };
+    let outcomes = store.commit(&commits(&two_of_each)).await.expect("commit");
+    assert_eq!(outcomes, vec![CommitOutcome::Applied; 4]);
+    let three = store.commit(&commits(&[(5, "a"), (6, "a"), (7, "a")])).await;
+    assert!(matches!(three, Err(SeamError::Broken { .. })), "{three:?}");
+}
+
+#[tokio::test]
+async fn holds_are_of_an_earlier_run_once_a_run_kept_its_clock() {
+    let store = MemoryStore::default();
+    store.put_item(&ItemSpec::pool("a", 9).expect("pool")).await.expect("put");
+    let reference = ClockReference::new(7, T0);
+    assert_eq!(store.kept_clock(), KeptClock::new(None, false));
+    let claims = store.claim(&[item("a")]).await.expect("claim");
+    let token = claims[0].as_ref().expect("there").token;
+    let writes = vec![hold(&order(1, "ann", vec![units("a", 1)]))];
+    let commit = Commit { claims: vec![(item("a"), token)], writes };
+    assert_eq!(store.commit(&[commit]).await.expect("commit"), [CommitOutcome::Applied]);
+    assert_eq!(store.kept_clock(), KeptClock::new(None, false));
+    store.keep_clock(reference);
+    assert_eq!(store.kept_clock(), KeptClock::new(Some(reference), true));
+    let empty = MemoryStore::default();
+    empty.keep_clock(reference);
+    assert_eq!(empty.kept_clock(), KeptClock::new(Some(reference), false));
 }

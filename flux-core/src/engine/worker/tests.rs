@@ -167,3 +167,17 @@ async fn what_others_want_is_lent_once_it_has_no_turn_and_is_not_kept() {
     worker.look_after_items();
     assert!(!worker.items.has(&c), "for a while");
 }
+
+#[tokio::test]
+async fn what_was_told_of_buyers_is_so_until_their_item_is_written() {
+    let mut worker = worker(1, &["a", "b"]).await;
+    let mut view = View::default();
+    view.insert(worker.view.remove(&item("a")).expect("it is claimed"));
+    let buyer = BuyerId::new("bob").expect("a buyer");
+    let over = |id: &str| OverCap { item: item(id), buyer: buyer.clone(), live: 1 };
+    let works = vec![Work::new(message(1, &["a"]), Origin::Found)];
+    let turn = Turn { works, items: vec![item("a")], view, over_cap: vec![over("a"), over("b")] };
+    let turned = turn.run(&worker.core).await;
+    assert!(turned.turn.works[0].answer.is_some(), "it was written");
+    assert_eq!(turned.turn.over_cap, [over("b")]);
+}
