@@ -17,6 +17,33 @@ async fn rate(market: Market, orders: usize) -> f64 {
     figures.rate()
 }
 
+/// What a rush and a killed worker come to, with everything that could be told apart.
+fn told(seed: u64) -> String {
+    let mut runtime = tokio::runtime::Builder::new_current_thread();
+    let runtime = runtime.enable_time().start_paused(true).build().expect("a runtime");
+    runtime.block_on(async {
+        let market = Market { pairs: 0.1, seed, ..small() };
+        let figures = Rush { market, orders: 3_000 }.run().await.expect("the region takes it");
+        let troubles = vec![
+            (Duration::from_millis(1_000), Trouble::Freeze),
+            (Duration::from_millis(7_000), Trouble::Thaw),
+            (Duration::from_millis(7_500), Trouble::LocksAway),
+        ];
+        let lasts = Duration::from_secs(8);
+        let steady = Steady { market, rate: 300.0, lasts, from_item: 0, troubles };
+        let course = course(steady).await;
+        let takeover = course.takeover();
+        format!("{figures:?} {:?} {takeover:?} {:?}", course.counts, Waits::of(course.troubled()))
+    })
+}
+
+#[test]
+fn the_same_seed_gives_the_same_figures_each_time() {
+    let first = told(1);
+    assert!((0..4).all(|_| told(1) == first), "{first}");
+    assert_ne!(told(2), first, "and another gives others");
+}
+
 fn market(workers: usize, items: usize) -> Market {
     Market { workers, items, ..Market::default() }
 }

@@ -68,9 +68,10 @@ pub(crate) async fn keep_up(
     let mut known_at: Option<Instant> = None;
     loop {
         let joined = tokio::select! {
-            joined = timeout(LASTS, core.backend.locks.join(&me, LASTS)) => joined,
-            () = served.closed() => break,
+            biased;
             () = stopped(&mut stop) => break,
+            () = served.closed() => break,
+            joined = timeout(LASTS, core.backend.locks.join(&me, LASTS)) => joined,
         };
         match joined.unwrap_or_else(|_| Err(SeamError::unavailable("the lock manager"))) {
             Ok(members) => {
@@ -86,9 +87,10 @@ pub(crate) async fn keep_up(
             }
         }
         tokio::select! {
-            () = tokio::time::sleep(RENEW_EVERY) => {}
-            () = served.closed() => break,
+            biased;
             () = stopped(&mut stop) => break,
+            () = served.closed() => break,
+            () = tokio::time::sleep(RENEW_EVERY) => {}
         }
     }
     let left = timeout(RENEW_EVERY, core.backend.locks.leave(&me)).await;
@@ -107,6 +109,7 @@ mod tests {
     use crate::backends::Backend;
     use crate::clock::SystemClock;
     use crate::engine::{Role, Settings};
+    use crate::random::Random;
     use crate::seams::{Lease, LockManager};
 
     fn members(count: usize) -> Vec<String> {
@@ -196,7 +199,13 @@ mod tests {
             Arc::new(Service { is_away: AtomicBool::new(false), joins: AtomicUsize::new(0) });
         let partitions = (0..4).map(|_| Backend::memory().queue).collect();
         let backend = Backend { partitions, locks: service.clone(), ..Backend::memory() };
-        let core = Core::new(backend, Arc::new(SystemClock), Settings::default(), Role::Both);
+        let core = Core::new(
+            backend,
+            Arc::new(SystemClock),
+            Settings::default(),
+            Role::Both,
+            Random::seeded(1),
+        );
         let (serve, served) = watch::channel(vec![false; 4]);
         let (_stop, stop) = watch::channel(false);
         tokio::spawn(keep_up(Arc::new(core), "me".into(), serve, stop));

@@ -73,17 +73,30 @@ const READS_MAX: usize = 4;
 
 /// Works until `stop` says so or its sender is gone, then finishes what waits
 /// in the inbox and hands deliveries back.
-pub(crate) async fn work(core: Arc<Core>, mut stop: watch::Receiver<bool>) {
+pub(crate) async fn work(core: Arc<Core>, me: String, mut stop: watch::Receiver<bool>) {
     // However this ends, no caller is left waiting for a worker that is gone.
     let _abandon = Abandon(Arc::clone(&core));
     let mut worker = Worker::new(Arc::clone(&core));
     let is_shared = worker.served.len() > 1;
     let mut wanted = is_shared.then(|| core.backend.locks.wanted());
-    let mut intake = Intake::start(&core, &worker.deliveries, &stop);
+    let mut intake = Intake::start(&core, me, &worker.deliveries, &stop);
     worker.served = intake.served.borrow().clone();
     loop {
         let look_at = worker.look_at();
+        // In a certain order: all of them have their turn, as callers and deliveries are
+        // taken below whatever it was that woke.
         tokio::select! {
+            biased;
+            () = stopped(&mut stop) => break,
+            () = worker.completer.gone() => break,
+            Some(_) = intake.tasks.join_next() => break,
+            Ok(()) = intake.served.changed() => {
+                worker.served = intake.served.borrow_and_update().clone();
+                worker.leave_to_others();
+                // Of what is served from now on, holds may have ended already.
+                core.expect_end(None);
+            }
+            heard = items::wanted(&mut wanted) => worker.note_wanted(&heard),
             Some(event) = worker.running.next(), if !worker.running.is_empty() => {
                 worker.handle(event).await;
             }
@@ -92,18 +105,8 @@ pub(crate) async fn work(core: Arc<Core>, mut stop: watch::Receiver<bool>) {
                 Some(more) => worker.take_deliveries(more),
                 None => break,
             },
-            Some(_) = intake.tasks.join_next() => break,
             () = core.sweep_alarm.due(), if worker.ended.are_done() => {}
             () = sleep_until(look_at) => {}
-            Ok(()) = intake.served.changed() => {
-                worker.served = intake.served.borrow_and_update().clone();
-                worker.leave_to_others();
-                // Of what is served from now on, holds may have ended already.
-                core.expect_end(None);
-            }
-            heard = items::wanted(&mut wanted) => worker.note_wanted(&heard),
-            () = worker.completer.gone() => break,
-            () = stopped(&mut stop) => break,
         }
         if worker.wants_deliveries()
             && let Ok(more) = intake.delivered.try_recv()
@@ -112,7 +115,7 @@ pub(crate) async fn work(core: Arc<Core>, mut stop: watch::Receiver<bool>) {
         }
         worker.go_on().await;
         let wants = worker.wants_deliveries();
-        intake.has_room.send_if_modified(|wanted| std::mem::replace(wanted, wants) != wants);
+        intake.receive_from(|partition| wants && worker.served[partition]);
     }
     core.inbox.close();
     let mut unasked = intake.stop().await;
@@ -121,12 +124,13 @@ pub(crate) async fn work(core: Arc<Core>, mut stop: watch::Receiver<bool>) {
         worker.go_on().await;
         let look_at = worker.look_at();
         tokio::select! {
+            biased;
+            () = worker.completer.gone() => break,
+            heard = items::wanted(&mut wanted) => worker.note_wanted(&heard),
             Some(event) = worker.running.next(), if !worker.running.is_empty() => {
                 worker.handle(event).await;
             }
             () = sleep_until(look_at) => {}
-            heard = items::wanted(&mut wanted) => worker.note_wanted(&heard),
-            () = worker.completer.gone() => break,
         }
         unasked.extend(worker.leave_unasked());
     }
@@ -376,7 +380,8 @@ impl Worker {
                     Err(error) => {
                         debug!(%error, "orders could not be read; trying again");
                         let tries = works.iter().map(|work| work.refusals).max();
-                        tokio::time::sleep(PAUSE.full_jitter(tries.unwrap_or(0) + 1)).await;
+                        let pause = PAUSE.full_jitter_by(tries.unwrap_or(0) + 1, &core.chance);
+                        tokio::time::sleep(pause).await;
                         Event::Read(works, Some(error))
                     }
                 }
@@ -434,6 +439,7 @@ impl Worker {
             return;
         }
         tokio::select! {
+            biased;
             () = self.completer.completed() => {}
             () = self.core.inbox.full_enough() => return,
         }

@@ -5,6 +5,7 @@ use crate::backends::Backend;
 use crate::clock::SystemClock;
 use crate::engine::{Role, Settings};
 use crate::protocol::{BuyerId, ItemSpec, Line, Lines, Timestamp};
+use crate::random::Random;
 
 const SECOND: Duration = Duration::from_secs(1);
 
@@ -29,8 +30,13 @@ async fn worker(partitions: usize, items: &[&str]) -> Worker {
         backend.store.put_item(&spec).await.expect("it is taken");
     }
     let clock = Arc::new(SystemClock);
-    let mut worker =
-        Worker::new(Arc::new(Core::new(backend, clock, Settings::default(), Role::Both)));
+    let mut worker = Worker::new(Arc::new(Core::new(
+        backend,
+        clock,
+        Settings::default(),
+        Role::Both,
+        Random::seeded(1),
+    )));
     if !items.is_empty() {
         let items = items.iter().map(|id| item(id)).collect();
         let obtained = items::obtain(&worker.core, items, Vec::new()).await;
