@@ -103,18 +103,16 @@ async fn an_order_waits_for_little_more_than_its_calls() {
 async fn others_take_over_from_a_worker_that_is_killed() {
     let takeover = troubled(2_000.0, &[(2_000, Trouble::Kill)]).await.takeover();
     assert!(takeover.lost > 0, "{takeover:?}");
-    // A membership lasts for five seconds, and others look every second.
-    assert!(takeover.served_after <= Duration::from_millis(6_500), "{takeover:?}");
-    assert!(takeover.without_answer <= Duration::from_secs(8), "{takeover:?}");
+    assert!(takeover.served_after <= Duration::from_secs(5), "{takeover:?}");
+    assert!(takeover.without_answer <= Duration::from_secs(5), "{takeover:?}");
     assert!(takeover.stayed_slowest <= Duration::from_secs(1), "{takeover:?}");
 }
 
 #[tokio::test(start_paused = true)]
 async fn others_take_over_from_a_worker_that_stands_still() {
     let troubles = [(2_000, Trouble::Freeze), (9_000, Trouble::Thaw)];
-    let course = troubled(2_000.0, &troubles).await;
-    let takeover = course.takeover();
-    assert!(takeover.served_after <= Duration::from_millis(6_500), "{takeover:?}");
+    let takeover = troubled(2_000.0, &troubles).await.takeover();
+    assert!(takeover.served_after <= Duration::from_secs(5), "{takeover:?}");
     assert!(takeover.stayed_slowest <= Duration::from_secs(1), "{takeover:?}");
 }
 

@@ -12,8 +12,9 @@ use crate::protocol::{
 };
 use crate::seams::{
     Begun, CommitMax, ConfirmOutcome, Cursor, DeadLetter, Delivery, DueHolds, InventoryStore,
-    KeptClock, Lease, LockManager, OrderFilter, OrderPage, OrderQueue, OutcomeBus, OutcomeReceiver,
-    Outcomes, Payment, PutOutcome, QueueDepth, Receipt, SeamError, ServiceTime, WantedReceiver,
+    KeptClock, Lease, LockManager, Member, OrderFilter, OrderPage, OrderQueue, OutcomeBus,
+    OutcomeReceiver, Outcomes, Payment, PutOutcome, QueueDepth, Receipt, SeamError, ServiceTime,
+    WantedReceiver,
 };
 
 /// The behaviour that [`Layered`] puts around a seam. Every [`Layer`] goes around
@@ -156,7 +157,7 @@ impl<S: LockManager + ?Sized, L: Hooks> LockManager for Layered<S, L> {
         self.inner.wanted()
     }
 
-    async fn join(&self, member: &str, ttl: Duration) -> Result<Vec<String>, SeamError> {
+    async fn join(&self, member: &str, ttl: Duration) -> Result<Vec<Member>, SeamError> {
         self.layer.around(Operation::Join.into(), || self.inner.join(member, ttl)).await
     }
 

@@ -397,6 +397,15 @@ impl Worker {
         self.lend(wanted.map(|(item, _)| item.clone()).collect(), Duration::ZERO);
     }
 
+    /// Lets the workers whose partitions they are in have the items that nothing here waits
+    /// for. One with a write on its way follows when that ends.
+    pub(super) fn lend_what_is_others(&mut self) {
+        let is_theirs = |item: &&ItemId| self.is_others(item) && self.backlogs.is_idle(item);
+        let theirs = self.items.had.keys().filter(is_theirs);
+        let theirs = theirs.filter(|item| !self.items.is_kept(item)).cloned().collect();
+        self.lend(theirs, Duration::ZERO);
+    }
+
     /// Lets others have items, for so long at least.
     pub(super) fn lend(&mut self, mut items: Vec<ItemId>, pause: Duration) {
         items.sort_unstable();

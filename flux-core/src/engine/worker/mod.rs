@@ -93,6 +93,7 @@ pub(crate) async fn work(core: Arc<Core>, me: String, mut stop: watch::Receiver<
             Ok(()) = intake.served.changed() => {
                 worker.served = intake.served.borrow_and_update().clone();
                 worker.leave_to_others();
+                worker.lend_what_is_others();
                 // Of what is served from now on, holds may have ended already.
                 core.expect_end(None);
             }
