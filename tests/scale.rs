@@ -3,7 +3,7 @@
 
 use std::time::Duration;
 
-use stage::region::{Course, Market, Rush, Steady, Trouble, Waits, number};
+use stage::region::{Course, Market, Rush, Steady, Takeover, Trouble, Waits, number};
 
 /// A smaller region: transactions at once, and items. Each worker has a few more items
 /// than it can write at once.
@@ -105,7 +105,7 @@ async fn others_take_over_from_a_worker_that_is_killed() {
     assert!(takeover.lost > 0, "{takeover:?}");
     assert!(takeover.served_after <= Duration::from_secs(5), "{takeover:?}");
     assert!(takeover.without_answer <= Duration::from_secs(5), "{takeover:?}");
-    assert!(takeover.stayed_slowest <= Duration::from_secs(1), "{takeover:?}");
+    hardly_noticed(takeover);
 }
 
 #[tokio::test(start_paused = true)]
@@ -113,7 +113,16 @@ async fn others_take_over_from_a_worker_that_stands_still() {
     let troubles = [(2_000, Trouble::Freeze), (9_000, Trouble::Thaw)];
     let takeover = troubled(2_000.0, &troubles).await.takeover();
     assert!(takeover.served_after <= Duration::from_secs(5), "{takeover:?}");
-    assert!(takeover.stayed_slowest <= Duration::from_secs(1), "{takeover:?}");
+    hardly_noticed(takeover);
+}
+
+/// Checks that whoever asked for other items had his answer about as soon as ever.
+fn hardly_noticed(takeover: Takeover) {
+    let longest = 2 * takeover.others_usual.p999;
+    assert!(takeover.stayed_slowest <= longest, "{takeover:?}");
+    // Where a partition moved, what one had in hand comes to the other by way of the queue.
+    let by_queue = 2 * small().times.queue;
+    assert!(takeover.moved_slowest <= longest + by_queue, "{takeover:?}");
 }
 
 #[tokio::test(start_paused = true)]
@@ -127,16 +136,18 @@ async fn orders_are_decided_without_a_lock_service() {
 #[tokio::test(start_paused = true)]
 async fn cold_items_notice_nothing_of_hot_ones() {
     let hot = 4;
-    let market = Market { skew: 1.1, at_once: 32, ..market(4, 100) };
-    let mut p99 = Vec::new();
-    for from_item in [hot, 0] {
-        // The hottest has three fifths of what one item can have.
-        let (rate, lasts, troubles) = (12_000.0, Duration::from_secs(3), Vec::new());
-        let course = course(Steady { market, rate, lasts, from_item, troubles }).await;
-        let cold = course.usual().filter(|decided| number(&decided.item) >= hot);
-        p99.push(Waits::of(cold).p99.as_secs_f64());
+    // The hottest has three fifths of what one item can have, or nearly twice as much.
+    for (workers, items, rate) in [(4, 100, 12_000.0), (1, 300, 40_000.0)] {
+        let market = Market { skew: 1.1, ..market(workers, items) };
+        let mut p99 = Vec::new();
+        for from_item in [hot, 0] {
+            let (lasts, troubles) = (Duration::from_secs(5), Vec::new());
+            let course = course(Steady { market, rate, lasts, from_item, troubles }).await;
+            let cold = course.usual().filter(|decided| number(&decided.item) >= hot);
+            p99.push(Waits::of(cold).p99.as_secs_f64());
+        }
+        assert!(p99[1] <= 1.5 * p99[0], "{workers} workers, {rate} a second: {p99:?}");
     }
-    assert!(p99[1] <= 1.5 * p99[0], "{p99:?}");
 }
 
 #[tokio::test(start_paused = true)]

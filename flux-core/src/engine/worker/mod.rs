@@ -16,10 +16,12 @@
 mod backlogs;
 pub(super) mod completion;
 mod ended_holds;
+mod in_hand;
 mod intake;
 mod items;
 mod membership;
 mod outcome;
+mod ready;
 mod receiving;
 mod transactions;
 mod turn;
@@ -46,6 +48,7 @@ use crate::seams::{CommitMax, Receipt, SeamError};
 use backlogs::Backlogs;
 use completion::Completer;
 use ended_holds::EndedHolds;
+use in_hand::{InHandCounts, InHandMax};
 use intake::Intake;
 use items::{Items, Obtained};
 use receiving::{Deliveries, Received};
@@ -65,7 +68,8 @@ const QUIET_AFTER: Duration = Duration::from_secs(60);
 /// Most turns at once, where the store bounds a write.
 const TURNS_MAX: usize = 32;
 /// Messages in a worker's hands, where the store bounds a write, for each that it may
-/// decide at once: so many that every turn is full.
+/// decide at once: so many that every turn is full. As many more may wait for items of
+/// which more is asked than can be written.
 const IN_HAND: usize = 32;
 /// Most orders read in one call, and most calls at once.
 const READ_MAX: usize = 1_024;
@@ -115,8 +119,7 @@ pub(crate) async fn work(core: Arc<Core>, me: String, mut stop: watch::Receiver<
             worker.take_deliveries(more);
         }
         worker.go_on().await;
-        let wants = worker.wants_deliveries();
-        intake.receive_from(|partition| wants && worker.served[partition]);
+        intake.receive_from(worker.wants_of_each());
     }
     core.inbox.close();
     let mut unasked = intake.stop().await;
@@ -182,9 +185,9 @@ struct Worker {
     reads: usize,
     /// Messages in turns, and being read.
     in_work: usize,
-    /// Messages in the worker's hands that callers wait for, and that were delivered.
+    /// Messages in the worker's hands that callers wait for.
     asked: usize,
-    delivered: usize,
+    delivered: InHandCounts,
     deliveries: Arc<Deliveries>,
     /// Whether it serves each of the queue's partitions.
     served: Vec<bool>,
@@ -213,7 +216,7 @@ impl Worker {
             reads: 0,
             in_work: 0,
             asked: 0,
-            delivered: 0,
+            delivered: InHandCounts::new(core.backend.queues().len()),
             deliveries: Arc::default(),
             served: vec![true; core.backend.queues().len()],
             ended: EndedHolds::default(),
@@ -246,10 +249,22 @@ impl Worker {
         self.asked < self.in_hand_max() && (self.turns == 0 || !self.is_unlimited())
     }
 
-    /// Whether to take deliveries. Not while the backends fail: each delivery
-    /// counts against its message, and an outage is not the message's fault.
+    /// Tells of each partition whether to take more of its deliveries. Not while the
+    /// backends fail: each delivery counts against its message, and an outage is not the
+    /// message's fault.
+    fn wants_of_each(&self) -> impl Fn(usize) -> bool {
+        let shared = self.in_hand_max();
+        let spare = if self.is_unlimited() { 0 } else { shared };
+        let has_room = self.delivered.has_room(&self.served, InHandMax { shared, spare });
+        let are_well = Instant::now() >= self.receives_at;
+        move |partition| are_well && has_room(partition)
+    }
+
+    /// Whether to take what was received, of whatever partition: a receiver has no more
+    /// than one call on its way. What came too late to be served here is taken too.
     fn wants_deliveries(&self) -> bool {
-        self.delivered < self.in_hand_max() && Instant::now() >= self.receives_at
+        let is_idle = Instant::now() >= self.receives_at && !self.served.contains(&true);
+        is_idle || (0..self.served.len()).any(self.wants_of_each())
     }
 
     fn is_busy(&self) -> bool {
@@ -335,7 +350,7 @@ impl Worker {
                 Message::Place(order) => self.core.clock.now().since(order.placed_at),
                 _ => Duration::ZERO,
             };
-            self.delivered += 1;
+            self.delivered.took(delivery.partition());
             let mut work = Work::new(message, Origin::Delivery(delivery, attempt));
             work.asked = Stopwatch::now().checked_sub(waited);
             if let Some(asking) = self.core.queued_spans.pick_up(work.id()) {

@@ -203,9 +203,9 @@ impl Worker {
     }
 
     fn leaves(&mut self, work: &Work) {
-        match work.from {
+        match &work.from {
             Origin::Caller(..) => self.asked -= 1,
-            Origin::Delivery(..) => self.delivered -= 1,
+            Origin::Delivery(delivery, _) => self.delivered.left(delivery.partition()),
             Origin::Found => self.ended.done(1),
         }
     }
