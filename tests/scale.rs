@@ -81,6 +81,13 @@ async fn an_item_is_no_slower_with_more_workers() {
 }
 
 #[tokio::test(start_paused = true)]
+async fn orders_over_two_items_wait_for_no_whole_batch_of_another_partition() {
+    let rate = rate(Market { pairs: 0.1, ..market(1, 300) }, 60_000).await;
+    // Batch by batch, as they are received, they are some 29,000.
+    assert!(rate > 36_000.0, "one worker decided {rate:.0} orders a second");
+}
+
+#[tokio::test(start_paused = true)]
 async fn workers_lend_each_other_items_for_orders_over_two() {
     let rate = rate(Market { pairs: 0.1, ..market(4, 300) }, 30_000).await;
     // Taking them from each other they decide some 200.

@@ -11,6 +11,7 @@ use foldhash::fast::RandomState;
 use slab::Slab;
 use tokio::time::Instant;
 
+use super::arrivals::Arrivals;
 use super::ready::Ready;
 use super::work::Work;
 use crate::protocol::{ItemId, Line};
@@ -30,7 +31,7 @@ pub(crate) struct Backlogs {
     unclaimed: Vec<ItemId>,
     /// Items to keep for messages that had to wait too often, and how often.
     kept: Vec<(ItemId, u32)>,
-    arrived: u64,
+    arrivals: Arrivals,
 }
 
 /// What waits for one item.
@@ -70,7 +71,7 @@ impl Backlogs {
             ready: Ready::default(),
             unclaimed: Vec::new(),
             kept: Vec::new(),
-            arrived: 0,
+            arrivals: Arrivals::default(),
         }
     }
 
@@ -81,8 +82,7 @@ impl Backlogs {
 
     /// Puts a message behind all others of its items. It must have a line.
     pub(crate) fn push(&mut self, mut work: Work) {
-        self.arrived += 1;
-        work.rank = self.arrived;
+        work.rank = self.arrivals.rank(work.partition());
         let key = self.works.insert(work);
         self.enter(key);
     }

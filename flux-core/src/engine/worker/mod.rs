@@ -13,6 +13,7 @@
 //!
 //! On a store that takes a write of any size, all that is ready goes into one turn.
 
+mod arrivals;
 mod backlogs;
 pub(super) mod completion;
 mod ended_holds;
