@@ -36,6 +36,9 @@ struct Options {
     /// Partitions of the queue
     #[arg(long, default_value_t = 16)]
     partitions: usize,
+    /// Seed of all that is left to chance
+    #[arg(long, default_value_t = 1)]
+    seed: u64,
     #[command(flatten)]
     times: TimesOptions,
     #[command(flatten)]
@@ -106,9 +109,11 @@ impl Options {
         let TimesOptions { claim_ms, commit_ms, read_ms, queue_ms, lock_ms } = self.times;
         let [claim, commit, read, queue, lock] =
             [claim_ms, commit_ms, read_ms, queue_ms, lock_ms].map(of);
-        let &Self { pairs, skew, at_once, partitions, .. } = self;
+        let &Self { pairs, skew, at_once, partitions, seed, .. } = self;
         let times = Times { claim, commit, read, queue, lock };
-        Market { workers, items, pairs, skew, at_once, partitions, times, ..Market::default() }
+        let asked =
+            Market { workers, items, pairs, skew, at_once, partitions, ..Market::default() };
+        Market { times, seed, ..asked }
     }
 
     /// The one market of a mode.

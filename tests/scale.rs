@@ -3,7 +3,7 @@
 
 use std::time::Duration;
 
-use stage::region::{Course, Market, Rush, Steady, Trouble, Waits, number};
+use stage::region::{Course, Market, Rush, Steady, Takeover, Trouble, Waits, number};
 
 /// A smaller region: transactions at once, and items. Each worker has a few more items
 /// than it can write at once.
@@ -15,6 +15,33 @@ async fn rate(market: Market, orders: usize) -> f64 {
         assert_eq!(figures.counts.refused, 0, "nobody takes another's items");
     }
     figures.rate()
+}
+
+/// What a rush and a killed worker come to, with everything that could be told apart.
+fn told(seed: u64) -> String {
+    let mut runtime = tokio::runtime::Builder::new_current_thread();
+    let runtime = runtime.enable_time().start_paused(true).build().expect("a runtime");
+    runtime.block_on(async {
+        let market = Market { pairs: 0.1, seed, ..small() };
+        let figures = Rush { market, orders: 3_000 }.run().await.expect("the region takes it");
+        let troubles = vec![
+            (Duration::from_millis(1_000), Trouble::Freeze),
+            (Duration::from_millis(7_000), Trouble::Thaw),
+            (Duration::from_millis(7_500), Trouble::LocksAway),
+        ];
+        let lasts = Duration::from_secs(8);
+        let steady = Steady { market, rate: 300.0, lasts, from_item: 0, troubles };
+        let course = course(steady).await;
+        let takeover = course.takeover();
+        format!("{figures:?} {:?} {takeover:?} {:?}", course.counts, Waits::of(course.troubled()))
+    })
+}
+
+#[test]
+fn the_same_seed_gives_the_same_figures_each_time() {
+    let first = told(1);
+    assert!((0..4).all(|_| told(1) == first), "{first}");
+    assert_ne!(told(2), first, "and another gives others");
 }
 
 fn market(workers: usize, items: usize) -> Market {
@@ -54,6 +81,13 @@ async fn an_item_is_no_slower_with_more_workers() {
 }
 
 #[tokio::test(start_paused = true)]
+async fn orders_over_two_items_wait_for_no_whole_batch_of_another_partition() {
+    let rate = rate(Market { pairs: 0.1, ..market(1, 300) }, 60_000).await;
+    // Batch by batch, as they are received, they are some 29,000.
+    assert!(rate > 36_000.0, "one worker decided {rate:.0} orders a second");
+}
+
+#[tokio::test(start_paused = true)]
 async fn workers_lend_each_other_items_for_orders_over_two() {
     let rate = rate(Market { pairs: 0.1, ..market(4, 300) }, 30_000).await;
     // Taking them from each other they decide some 200.
@@ -76,19 +110,26 @@ async fn an_order_waits_for_little_more_than_its_calls() {
 async fn others_take_over_from_a_worker_that_is_killed() {
     let takeover = troubled(2_000.0, &[(2_000, Trouble::Kill)]).await.takeover();
     assert!(takeover.lost > 0, "{takeover:?}");
-    // A membership lasts for five seconds, and others look every second.
-    assert!(takeover.served_after <= Duration::from_millis(6_500), "{takeover:?}");
-    assert!(takeover.without_answer <= Duration::from_secs(8), "{takeover:?}");
-    assert!(takeover.stayed_slowest <= Duration::from_secs(1), "{takeover:?}");
+    assert!(takeover.served_after <= Duration::from_secs(5), "{takeover:?}");
+    assert!(takeover.without_answer <= Duration::from_secs(5), "{takeover:?}");
+    hardly_noticed(takeover);
 }
 
 #[tokio::test(start_paused = true)]
 async fn others_take_over_from_a_worker_that_stands_still() {
     let troubles = [(2_000, Trouble::Freeze), (9_000, Trouble::Thaw)];
-    let course = troubled(2_000.0, &troubles).await;
-    let takeover = course.takeover();
-    assert!(takeover.served_after <= Duration::from_millis(6_500), "{takeover:?}");
-    assert!(takeover.stayed_slowest <= Duration::from_secs(1), "{takeover:?}");
+    let takeover = troubled(2_000.0, &troubles).await.takeover();
+    assert!(takeover.served_after <= Duration::from_secs(5), "{takeover:?}");
+    hardly_noticed(takeover);
+}
+
+/// Checks that whoever asked for other items had his answer about as soon as ever.
+fn hardly_noticed(takeover: Takeover) {
+    let longest = 2 * takeover.others_usual.p999;
+    assert!(takeover.stayed_slowest <= longest, "{takeover:?}");
+    // Where a partition moved, what one had in hand comes to the other by way of the queue.
+    let by_queue = 2 * small().times.queue;
+    assert!(takeover.moved_slowest <= longest + by_queue, "{takeover:?}");
 }
 
 #[tokio::test(start_paused = true)]
@@ -102,16 +143,18 @@ async fn orders_are_decided_without_a_lock_service() {
 #[tokio::test(start_paused = true)]
 async fn cold_items_notice_nothing_of_hot_ones() {
     let hot = 4;
-    let market = Market { skew: 1.1, at_once: 32, ..market(4, 100) };
-    let mut p99 = Vec::new();
-    for from_item in [hot, 0] {
-        // The hottest has three fifths of what one item can have.
-        let (rate, lasts, troubles) = (12_000.0, Duration::from_secs(3), Vec::new());
-        let course = course(Steady { market, rate, lasts, from_item, troubles }).await;
-        let cold = course.usual().filter(|decided| number(&decided.item) >= hot);
-        p99.push(Waits::of(cold).p99.as_secs_f64());
+    // The hottest has three fifths of what one item can have, or nearly twice as much.
+    for (workers, items, rate) in [(4, 100, 12_000.0), (1, 300, 40_000.0)] {
+        let market = Market { skew: 1.1, ..market(workers, items) };
+        let mut p99 = Vec::new();
+        for from_item in [hot, 0] {
+            let (lasts, troubles) = (Duration::from_secs(5), Vec::new());
+            let course = course(Steady { market, rate, lasts, from_item, troubles }).await;
+            let cold = course.usual().filter(|decided| number(&decided.item) >= hot);
+            p99.push(Waits::of(cold).p99.as_secs_f64());
+        }
+        assert!(p99[1] <= 1.5 * p99[0], "{workers} workers, {rate} a second: {p99:?}");
     }
-    assert!(p99[1] <= 1.5 * p99[0], "{p99:?}");
 }
 
 #[tokio::test(start_paused = true)]

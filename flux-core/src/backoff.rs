@@ -66,7 +66,12 @@ impl Backoff {
     /// ```
     #[must_use]
     pub fn full_jitter(self, failures: u32) -> Duration {
-        Random::from_system().duration(self.ceiling(failures))
+        self.full_jitter_by(failures, &Random::from_system())
+    }
+
+    /// [Full jitter](Self::full_jitter) by a chance that may be seeded.
+    pub(crate) fn full_jitter_by(self, failures: u32, chance: &Random) -> Duration {
+        chance.duration(self.ceiling(failures))
     }
 
     /// A time from half the [ceiling](Self::ceiling) to the whole: for whoever
@@ -97,5 +102,10 @@ impl Backoff {
 /// ```
 #[must_use]
 pub fn spread(every: Duration) -> Duration {
-    every / 2 + Random::from_system().duration(every / 2)
+    spread_by(every, &Random::from_system())
+}
+
+/// [`spread`] by a chance that may be seeded.
+pub(crate) fn spread_by(every: Duration, chance: &Random) -> Duration {
+    every / 2 + chance.duration(every / 2)
 }

@@ -10,7 +10,7 @@ use async_trait::async_trait;
 use flux_core::conformance::{self, Counts, QueueTerms};
 use flux_core::protocol::Message;
 use flux_core::seams::{
-    DeadLetter, Delivery, Lease, LockManager, OrderQueue, OutcomeBus, OutcomeReceiver,
+    DeadLetter, Delivery, Lease, LockManager, Member, OrderQueue, OutcomeBus, OutcomeReceiver,
     OutcomeSender, Outcomes, QueueDepth, Receipt, SeamError, outcome_channel,
 };
 use flux_core::{ItemId, Order, OrderId, Timestamp};
@@ -202,11 +202,11 @@ impl LockManager for PlainLocks {
         }
     }
 
-    async fn join(&self, member: &str, ttl: Duration) -> Result<Vec<String>, SeamError> {
+    async fn join(&self, member: &str, ttl: Duration) -> Result<Vec<Member>, SeamError> {
         let (now, mut members) = (Instant::now(), lock(&self.members));
         members.insert(member.to_owned(), now + ttl);
         members.retain(|_, end| *end > now);
-        Ok(members.keys().cloned().collect())
+        Ok(members.iter().map(|(name, end)| Member::new(name, *end - now)).collect())
     }
 
     async fn leave(&self, member: &str) -> Result<(), SeamError> {

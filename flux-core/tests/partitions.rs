@@ -5,7 +5,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use async_trait::async_trait;
-use flux_core::seams::{Lease, LockManager};
+use flux_core::seams::{Lease, LockManager, Member};
 use flux_core::{
     Backend, Error, Flux, ItemId, ItemSpec, Line, OrderId, OrderRequest, OrderStatus, Role,
     SeamError,
@@ -122,8 +122,8 @@ impl LockManager for Another {
     ) -> std::result::Result<Option<Lease>, SeamError> {
         Ok(Some(Lease::new(keys.to_vec(), "me")))
     }
-    async fn join(&self, _: &str, _: Duration) -> std::result::Result<Vec<String>, SeamError> {
-        Ok(vec!["another".into()])
+    async fn join(&self, _: &str, lasts: Duration) -> std::result::Result<Vec<Member>, SeamError> {
+        Ok(vec![Member::new("another", lasts)])
     }
     async fn renew(&self, _: &Lease, _: Duration) -> std::result::Result<bool, SeamError> {
         Ok(true)

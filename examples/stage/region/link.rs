@@ -8,7 +8,7 @@ use std::time::Duration;
 use flux_core::Backend;
 use flux_core::layers::{Call, Layer, Operation, Service};
 use flux_core::seams::SeamError;
-use tokio::sync::{Semaphore, watch};
+use tokio::sync::{Notify, Semaphore, watch};
 use tokio::time::sleep;
 
 use super::Region;
@@ -21,7 +21,9 @@ pub struct Link {
     pub(super) worker: usize,
     pub(super) transactions: Arc<Semaphore>,
     pub(super) claims: Arc<Semaphore>,
-    frozen: watch::Sender<bool>,
+    is_frozen: Arc<AtomicBool>,
+    /// Wakes those who wait in the order in which they came, as a watch would not.
+    thaws: Arc<Notify>,
     dead: watch::Sender<bool>,
     locks_away: Arc<AtomicBool>,
 }
@@ -33,7 +35,8 @@ impl Link {
             claims: Arc::new(Semaphore::new(region.at_once)),
             region,
             worker,
-            frozen: watch::Sender::new(false),
+            is_frozen: Arc::default(),
+            thaws: Arc::default(),
             dead: watch::Sender::new(false),
             locks_away: Arc::default(),
         }
@@ -54,12 +57,13 @@ impl Link {
 
     /// Stops the worker between any two steps, from its next call or answer on.
     pub fn freeze(&self) {
-        self.frozen.send_replace(true);
+        self.is_frozen.store(true, Ordering::Relaxed);
     }
 
     /// Lets it go on where it was.
     pub fn thaw(&self) {
-        self.frozen.send_replace(false);
+        self.is_frozen.store(false, Ordering::Relaxed);
+        self.thaws.notify_waiters();
     }
 
     /// Takes its lock service away, or gives it back.
@@ -69,8 +73,9 @@ impl Link {
 
     /// Waits while the worker is frozen.
     async fn thawed(&self) {
-        let mut frozen = self.frozen.subscribe();
-        let _ = frozen.wait_for(|frozen| !*frozen).await;
+        while self.is_frozen.load(Ordering::Relaxed) {
+            self.thaws.notified().await;
+        }
     }
 
     /// Waits until the worker is killed.

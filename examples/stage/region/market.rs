@@ -40,6 +40,8 @@ pub struct Market {
     pub times: Times,
     /// Whether there is a lock service.
     pub has_locks: bool,
+    /// The seed of all that is left to chance.
+    pub seed: u64,
 }
 
 impl Default for Market {
@@ -54,6 +56,7 @@ impl Default for Market {
             stripes: 1,
             times: Times::default(),
             has_locks: true,
+            seed: 1,
         }
     }
 }
@@ -71,15 +74,17 @@ impl Market {
     /// whose clock is paused.
     pub(super) async fn open(&self) -> Result<Opened, SeamError> {
         let region = Region::new(self);
-        let demand = Demand::new(self.items, self.skew, self.pairs, 1);
+        let demand = Demand::new(self.items, self.skew, self.pairs, self.seed);
         for spec in demand.specs() {
             region.backend().store.put_item(&spec).await?;
         }
         let links: Vec<Link> = (0..self.workers).map(|number| region.link(number)).collect();
         links.iter().for_each(|link| link.set_locks_away(!self.has_locks));
         let mut workers = Vec::new();
-        for link in &links {
-            workers.push(Flux::builder(link.backend()).clock(region.clock()).start());
+        for (link, number) in links.iter().zip(1..) {
+            let worker = Flux::builder(link.backend()).clock(region.clock());
+            let name = format!("{}-{number}", self.seed);
+            workers.push(worker.worker_name(name).seed(self.seed + number).start());
             sleep(APART).await;
         }
         sleep(SETTLES_IN).await;

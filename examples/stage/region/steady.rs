@@ -108,7 +108,7 @@ impl Steady {
     /// When the orders are not decided within an hour of the region's time.
     pub async fn run(self) -> Result<Course, SeamError> {
         let mut market = self.market.open().await?;
-        let mut dice = StdRng::seed_from_u64(2);
+        let mut dice = StdRng::seed_from_u64(self.market.seed + 1);
         let mut troubles = self.troubles.iter().peekable();
         let began = Instant::now();
         let (mut sent, mut next, mut usual) = (0, 0.0, None);

@@ -9,7 +9,7 @@ use std::time::Duration;
 use async_trait::async_trait;
 use flux_core::ItemId;
 use flux_core::backoff::Backoff;
-use flux_core::seams::{Lease, LockManager, SeamError, WantedReceiver};
+use flux_core::seams::{Lease, LockManager, Member, SeamError, WantedReceiver};
 use redis::Script;
 use tokio::sync::broadcast;
 use tokio::task::JoinSet;
@@ -72,7 +72,7 @@ end
 return lost";
 
 /// Counts a member until its time, by the clock of Redis, forgets those whose time is over,
-/// and tells all who are counted. The key lasts as long as the last of them.
+/// and tells all who are counted, and for how many milliseconds. The key lasts as long as the last of them.
 const JOIN: &str = "
 local time = redis.call('TIME')
 local now = time[1] * 1000 + math.floor(time[2] / 1000)
@@ -80,7 +80,9 @@ redis.call('ZREMRANGEBYSCORE', KEYS[1], '-inf', now)
 redis.call('ZADD', KEYS[1], now + ARGV[2], ARGV[1])
 local last = redis.call('ZRANGE', KEYS[1], -1, -1, 'WITHSCORES')
 redis.call('PEXPIREAT', KEYS[1], last[2])
-return redis.call('ZRANGE', KEYS[1], 0, -1)";
+local members = redis.call('ZRANGE', KEYS[1], 0, -1, 'WITHSCORES')
+for n = 2, #members, 2 do members[n] = members[n] - now end
+return members";
 
 type WantedSender = broadcast::Sender<Arc<[ItemId]>>;
 
@@ -213,9 +215,13 @@ impl LockManager for RedisLocks {
         sender.subscribe()
     }
 
-    async fn join(&self, member: &str, ttl: Duration) -> Result<Vec<String>, SeamError> {
+    async fn join(&self, member: &str, ttl: Duration) -> Result<Vec<Member>, SeamError> {
         let script = (&self.join, JOIN);
-        self.redis.link.script(script, &[self.members()], &[member, &millis(ttl)]).await
+        let key = [self.members()];
+        let members = self.redis.link.script(script, &key, &[member, &millis(ttl)]).await?;
+        let member =
+            |(name, ends_in): (String, u64)| Member::new(name, Duration::from_millis(ends_in));
+        Ok(Vec::<(String, u64)>::into_iter(members).map(member).collect())
     }
 
     async fn leave(&self, member: &str) -> Result<(), SeamError> {

@@ -6,7 +6,7 @@ use std::io::Write;
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
-use flux_core::seams::{LockManager, OutcomeBus, SeamError};
+use flux_core::seams::{LockManager, Member, OutcomeBus, SeamError};
 use metrics::{
     Counter, Gauge, GaugeFn, Histogram, Key, KeyName, Metadata, Recorder, SharedString, Unit,
 };
@@ -170,7 +170,8 @@ async fn members_are_counted_anew_when_wiped_and_leave_nothing_behind() {
     assert!((1_000..=long).contains(&lasts), "{lasts} ms");
 
     server.ask(&["FLUSHALL"]).await;
-    assert_eq!(locks.join("one", LONG).await.expect("up"), ["one"]);
+    let alone = locks.join("one", LONG).await.expect("up");
+    assert_eq!(alone, [Member::new("one", LONG)]);
     assert_eq!(locks.join("other", LONG).await.expect("up").len(), 2);
     locks.leave("one").await.expect("up");
     locks.leave("other").await.expect("up");

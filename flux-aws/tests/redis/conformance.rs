@@ -11,7 +11,7 @@ use flux_core::ItemId;
 use flux_core::conformance::{Check, bus_checks, lock_checks};
 use flux_core::layers::{Layered, Retry, TimeLimit, Trace};
 use flux_core::seams::{
-    Lease, LockManager, OutcomeBus, OutcomeReceiver, Outcomes, SeamError, WantedReceiver,
+    Lease, LockManager, Member, OutcomeBus, OutcomeReceiver, Outcomes, SeamError, WantedReceiver,
 };
 
 use crate::{open, prefix, shared_url};
@@ -78,7 +78,7 @@ impl<L: LockManager> LockManager for Two<L> {
         self.next().wanted()
     }
 
-    async fn join(&self, member: &str, ttl: Duration) -> Result<Vec<String>, SeamError> {
+    async fn join(&self, member: &str, ttl: Duration) -> Result<Vec<Member>, SeamError> {
         self.next().join(member, ttl).await
     }
 

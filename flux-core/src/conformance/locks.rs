@@ -12,7 +12,7 @@ use tokio::time::{Instant, sleep, timeout};
 use super::check::{Check, Checked, Failure, PATIENCE, checks, ensure, same};
 use super::store::shop::item;
 use crate::protocol::ItemId;
-use crate::seams::{Lease, LockManager};
+use crate::seams::{Lease, LockManager, Member};
 
 /// A lease that does not end during a check.
 const LONG: Duration = Duration::from_secs(60);
@@ -318,9 +318,16 @@ async fn members<L>(locks: &L, member: &str, ttl: Duration) -> Checked<Vec<Strin
 where
     L: LockManager + ?Sized,
 {
-    let mut members = locks.join(member, ttl).await?;
-    members.sort();
-    Ok(members)
+    let members = locks.join(member, ttl).await?;
+    for Member { name, ends_in } in &members {
+        ensure!(*ends_in <= ttl.max(LONG), "{name} is a member for {ends_in:?}");
+    }
+    let own = members.iter().find(|counted| counted.name == member);
+    let ends_in = own.map(|own| own.ends_in);
+    ensure!(ends_in >= Some(ttl / 2), "who just joined for {ttl:?} is counted for {ends_in:?}");
+    let mut names: Vec<String> = members.into_iter().map(|member| member.name).collect();
+    names.sort();
+    Ok(names)
 }
 
 async fn members_are_those_who_joined_and_did_not_leave<L>((locks, _): Subject<L>) -> Checked

@@ -44,8 +44,9 @@ pub(super) async fn run(core: Arc<Core>, mut stop: watch::Receiver<bool>) {
     let mut last = read();
     loop {
         tokio::select! {
-            _ = again.tick() => {}
+            biased;
             () = stopped(&mut stop) => break,
+            _ = again.tick() => {}
         }
         core.may_end_holds();
         core.keep_clock();

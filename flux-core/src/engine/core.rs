@@ -21,9 +21,10 @@ use super::failure::Failure;
 use super::settings::{Role, Settings};
 use super::steady_clock::SteadyClock;
 use crate::backends::Backend;
-use crate::backoff::spread;
+use crate::backoff::spread_by;
 use crate::clock::Clock;
 use crate::protocol::{ItemId, Message, Order, OrderId, OrderStatus, Timestamp};
+use crate::random::Random;
 use crate::seams::{Outcomes, SeamError, partition_of};
 use crate::sync::timeout_at;
 
@@ -44,6 +45,8 @@ pub(super) struct Core {
     pub(super) clock_watch: ClockWatch,
     pub(super) settings: Settings,
     pub(super) role: Role,
+    /// Chooses the waits that are left to chance.
+    pub(super) chance: Random,
     pub(super) gate: Gate,
     pub(super) guarded_ids: Arc<GuardedIds>,
     pub(super) inbox: Inbox,
@@ -65,6 +68,7 @@ impl Core {
         clock: Arc<dyn Clock>,
         settings: Settings,
         role: Role,
+        chance: Random,
     ) -> Self {
         let settings = settings.within_reason();
         let kept = backend.store.kept_clock();
@@ -74,6 +78,7 @@ impl Core {
             clock: SteadyClock::starting(clock, kept),
             clock_watch: ClockWatch::starting(kept.reference),
             role,
+            chance,
             gate: Gate::default(),
             guarded_ids: Arc::new(GuardedIds::default()),
             inbox: Inbox::new(settings.batch_max, settings.calls_max),
@@ -156,7 +161,8 @@ impl Core {
         let ends_in = |end: Timestamp| end.since(self.clock.now()).max(SWEEP_GAP_MIN);
         let ends_in = first_end.map_or(Duration::MAX, ends_in);
         // Not all workers at once: one is enough.
-        from_now(spread(every).min(ends_in.saturating_add(spread(SWEEP_GAP_MIN))))
+        let gap = spread_by(SWEEP_GAP_MIN, &self.chance);
+        from_now(spread_by(every, &self.chance).min(ends_in.saturating_add(gap)))
     }
 
     /// The order as it stands, queued ones included.

@@ -32,7 +32,8 @@ use serde::{Deserialize, Serialize};
 pub struct Settings {
     /// Most messages the worker decides at once; 1,024. Zero counts as one. On a
     /// store that bounds a write the worker has up to 32 times as many in its
-    /// hands, so that every write is a full one.
+    /// hands, so that every write is a full one, and as many again for items of which more
+    /// is asked than can be written.
     #[builder(default = 1024)]
     pub batch_max: usize,
     /// Most calls waiting for this engine's worker before

@@ -13,9 +13,9 @@ use crate::protocol::{
 };
 use crate::seams::{
     Begun, ChangeFeed, ChangePage, CommitMax, ConfirmOutcome, Consumer, Cursor, DeadLetter,
-    Delivery, DueHolds, InventoryStore, KeptClock, Lease, LockManager, OrderFilter, OrderPage,
-    OrderQueue, OutcomeBus, OutcomeReceiver, Outcomes, Payment, PutOutcome, QueueDepth, Receipt,
-    SeamError, ServiceTime, WantedReceiver,
+    Delivery, DueHolds, InventoryStore, KeptClock, Lease, LockManager, Member, OrderFilter,
+    OrderPage, OrderQueue, OutcomeBus, OutcomeReceiver, Outcomes, Payment, PutOutcome, QueueDepth,
+    Receipt, SeamError, ServiceTime, WantedReceiver,
 };
 
 /// The behaviour that [`Layered`] puts around a seam. Every [`Layer`] goes around
@@ -158,7 +158,7 @@ impl<S: LockManager + ?Sized, L: Hooks> LockManager for Layered<S, L> {
         self.inner.wanted()
     }
 
-    async fn join(&self, member: &str, ttl: Duration) -> Result<Vec<String>, SeamError> {
+    async fn join(&self, member: &str, ttl: Duration) -> Result<Vec<Member>, SeamError> {
         self.layer.around(Operation::Join.into(), || self.inner.join(member, ttl)).await
     }
 

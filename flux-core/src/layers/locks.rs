@@ -6,7 +6,7 @@ use std::time::Duration;
 use async_trait::async_trait;
 
 use crate::protocol::ItemId;
-use crate::seams::{Lease, LockManager, SeamError};
+use crate::seams::{Lease, LockManager, Member, SeamError};
 
 /// A lock manager that grants everybody everything, at once.
 #[derive(Debug, Clone, Copy, Default)]
@@ -49,7 +49,7 @@ impl LockManager for BrokenLocks {
         Err(SeamError::unavailable("locks"))
     }
 
-    async fn join(&self, _member: &str, _ttl: Duration) -> Result<Vec<String>, SeamError> {
+    async fn join(&self, _member: &str, _ttl: Duration) -> Result<Vec<Member>, SeamError> {
         Err(SeamError::unavailable("locks"))
     }
 

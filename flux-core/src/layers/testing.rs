@@ -19,8 +19,8 @@ use crate::protocol::{
 use crate::seams::{ChangeFeed, ChangePage, Consumer};
 use crate::seams::{
     ConfirmOutcome, Cursor, DeadLetter, Delivery, DueHolds, InventoryStore, Lease, LockManager,
-    OrderFilter, OrderPage, OrderQueue, OutcomeBus, OutcomeReceiver, OutcomeSender, Outcomes,
-    Payment, PutOutcome, QueueDepth, Receipt, SeamError, outcome_channel,
+    Member, OrderFilter, OrderPage, OrderQueue, OutcomeBus, OutcomeReceiver, OutcomeSender,
+    Outcomes, Payment, PutOutcome, QueueDepth, Receipt, SeamError, outcome_channel,
 };
 
 /// The course of one call.
@@ -144,7 +144,7 @@ impl LockManager for Fake {
         self.step(Operation::AcquireFree).await.map(|()| None)
     }
 
-    async fn join(&self, _: &str, _: Duration) -> Result<Vec<String>, SeamError> {
+    async fn join(&self, _: &str, _: Duration) -> Result<Vec<Member>, SeamError> {
         self.step(Operation::Join).await.map(|()| Vec::new())
     }
 

@@ -39,6 +39,24 @@ impl Lease {
     }
 }
 
+/// One of the workers on a queue, as a lock manager counts it.
+#[derive(Debug, Clone, PartialEq, Eq)]
+#[non_exhaustive]
+pub struct Member {
+    /// Its name.
+    pub name: String,
+    /// The time until it is forgotten, unless it renews its membership.
+    pub ends_in: Duration,
+}
+
+impl Member {
+    /// A member who is counted for so long.
+    #[must_use]
+    pub fn new(name: impl Into<String>, ends_in: Duration) -> Self {
+        Self { name: name.into(), ends_in }
+    }
+}
+
 /// Keys that somebody asked for while others had them, as they are asked for. A receiver
 /// that falls behind loses the oldest.
 pub type WantedReceiver = broadcast::Receiver<Arc<[ItemId]>>;
@@ -94,10 +112,10 @@ pub trait LockManager: Send + Sync + 'static {
     }
 
     /// Counts `member` among the workers for `ttl`, and returns all who are counted, in
-    /// no order. By default nobody knows of anybody else.
-    async fn join(&self, member: &str, ttl: Duration) -> Result<Vec<String>, SeamError> {
-        let _ = ttl;
-        Ok(vec![member.to_owned()])
+    /// no order, and for how long as things are: so all hear at one time that one is
+    /// gone. By default nobody knows of anybody else.
+    async fn join(&self, member: &str, ttl: Duration) -> Result<Vec<Member>, SeamError> {
+        Ok(vec![Member::new(member, ttl)])
     }
 
     /// Counts `member` no more.

@@ -33,7 +33,7 @@ pub use bus::{
 pub use changes::{CONSUMERS_MAX, Change, ChangeFeed, ChangePage, Changed, Consumer};
 pub use commit_max::{CommitMax, CommitMaxBuilder, Weight};
 pub use error::{SeamError, Source};
-pub use lock::{Lease, LockManager, WantedReceiver};
+pub use lock::{Lease, LockManager, Member, WantedReceiver};
 pub(crate) use partition::hash;
 pub use partition::partition_of;
 pub use queue::{DeadLetter, Delivery, OrderQueue, QueueDepth, QueueDepthBuilder, Receipt};

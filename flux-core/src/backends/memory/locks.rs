@@ -11,7 +11,7 @@ use tokio::time::Instant;
 
 use crate::backends::until;
 use crate::protocol::ItemId;
-use crate::seams::{Lease, LockManager, SeamError, WantedReceiver};
+use crate::seams::{Lease, LockManager, Member, SeamError, WantedReceiver};
 use crate::sync::{Mutex, MutexGuard, Notify, timeout_at};
 
 /// The number of leases below which no ended ones are looked for.
@@ -141,12 +141,13 @@ impl LockManager for MemoryLocks {
         self.wanted.subscribe()
     }
 
-    async fn join(&self, member: &str, ttl: Duration) -> Result<Vec<String>, SeamError> {
+    async fn join(&self, member: &str, ttl: Duration) -> Result<Vec<Member>, SeamError> {
         let now = Instant::now();
         let mut members = self.members.lock().unwrap_or_else(PoisonError::into_inner);
         members.retain(|_, until| *until > now);
         members.insert(member.to_owned(), until(now, ttl));
-        Ok(members.keys().cloned().collect())
+        let member = |(name, until): (&String, &Instant)| Member::new(name, *until - now);
+        Ok(members.iter().map(member).collect())
     }
 
     async fn leave(&self, member: &str) -> Result<(), SeamError> {

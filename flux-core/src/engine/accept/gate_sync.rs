@@ -20,6 +20,8 @@ pub(crate) async fn listen(core: Arc<Core>, mut stop: watch::Receiver<bool>) {
     let mut receiver = core.backend.bus.subscribe();
     loop {
         tokio::select! {
+            biased;
+            () = stopped(&mut stop) => return,
             heard = receiver.recv() => match heard {
                 Ok(outcomes) if outcomes.is_gap() => missed(&core),
                 Ok(outcomes) => {
@@ -31,7 +33,6 @@ pub(crate) async fn listen(core: Arc<Core>, mut stop: watch::Receiver<bool>) {
                 // Those who wait look for themselves now and then.
                 Err(RecvError::Closed) => return,
             },
-            () = stopped(&mut stop) => return,
         }
     }
 }
@@ -48,17 +49,19 @@ pub(crate) async fn refresh(core: Arc<Core>, mut stop: watch::Receiver<bool>) {
     again.set_missed_tick_behavior(MissedTickBehavior::Delay);
     loop {
         tokio::select! {
-            _ = again.tick() => {}
+            biased;
             () = stopped(&mut stop) => return,
+            _ = again.tick() => {}
         }
         tokio::select! {
+            biased;
+            () = stopped(&mut stop) => return,
             refreshed = core.gate.refresh_shut(&*core.backend.store) => {
                 if let Err(error) = refreshed {
                     core.note(&error);
                     debug!(%error, "the gate could not be refreshed");
                 }
             }
-            () = stopped(&mut stop) => return,
         }
     }
 }

@@ -23,6 +23,7 @@ use crate::protocol::{
     BuyerId, Commit, Expect, Line, Lines, Message, Order, OrderId, OrderState, OrderStatus,
     OrderWrite, Reason, Timestamp,
 };
+use crate::random::Random;
 use crate::seams::Outcomes;
 use crate::sync::Notify;
 use crate::sync::stand_ins::{explore, pass, spawn};
@@ -163,7 +164,8 @@ fn a_sweep_is_brought_forward_to_the_earliest_end_that_was_heard_of() {
 fn whoever_waits_for_an_order_hears_that_it_is_decided() {
     explore(|| async {
         let (backend, clock) = (Backend::memory(), Arc::new(SystemClock));
-        let core = Core::new(backend, clock, Settings::default(), Role::AcceptOnly);
+        let core =
+            Core::new(backend, clock, Settings::default(), Role::AcceptOnly, Random::seeded(1));
         let (core, order) = (Arc::new(core), order("ann"));
         let message = Message::Place(order.clone());
         core.backend.queue.send(&[message]).await.expect("it is sent");

@@ -27,6 +27,8 @@ use crate::backends::Backend;
 #[cfg(feature = "embedded")]
 use crate::backends::embedded::Embedded;
 use crate::clock::{Clock, SystemClock};
+use crate::protocol::OrderId;
+use crate::random::Random;
 
 /// A sale: items, orders and the worker that decides them. Cheap to clone;
 /// the worker stops when the last clone is dropped or
@@ -80,9 +82,19 @@ impl Flux {
         /// Whether this engine decides orders; [`Role::Both`].
         #[builder(default)]
         role: Role,
+        /// The name of its worker among those on the same queue: unlike that of any other,
+        /// or they take each other for one. By default a random one.
+        #[builder(into)]
+        worker_name: Option<String>,
+        /// The seed of the waits that are left to chance; on a runtime of one thread whose
+        /// clock is paused, what an engine does is then the same each time. By default it
+        /// is the system's.
+        seed: Option<u64>,
     ) -> Self {
         described_metrics::describe();
-        let core = Arc::new(Core::new(backend, clock, settings, role));
+        let chance = seed.map_or_else(Random::from_system, Random::seeded);
+        let core = Arc::new(Core::new(backend, clock, settings, role, chance));
+        let worker_name = worker_name.unwrap_or_else(|| OrderId::new().to_string());
         let (stop, stopped) = watch::channel(false);
         let (living, alive) = watch::channel(());
         let supervisor = Supervisor { core: Arc::clone(&core), stopped: stopped.clone(), living };
@@ -92,7 +104,9 @@ impl Flux {
             supervisor.spawn("clock", clock_watch::run(Arc::clone(&core), stopped.clone())),
         ];
         if core.has_worker() {
-            tasks.push(supervisor.spawn("worker", worker::work(Arc::clone(&core), stopped)));
+            tasks.push(
+                supervisor.spawn("worker", worker::work(Arc::clone(&core), worker_name, stopped)),
+            );
         }
         Self { core, running: Arc::new(Running { stop, tasks: Mutex::new(tasks), alive }) }
     }

@@ -11,6 +11,8 @@ use foldhash::fast::RandomState;
 use slab::Slab;
 use tokio::time::Instant;
 
+use super::arrivals::Arrivals;
+use super::ready::Ready;
 use super::work::Work;
 use crate::protocol::{ItemId, Line};
 use crate::seams::{CommitMax, Weight};
@@ -24,12 +26,12 @@ pub(crate) struct Backlogs {
     works: Slab<Work>,
     by_item: HashMap<ItemId, Backlog, RandomState>,
     /// Items whose turn may have come; each is marked so.
-    ready: VecDeque<ItemId>,
+    ready: Ready,
     /// Items that must be claimed first.
     unclaimed: Vec<ItemId>,
     /// Items to keep for messages that had to wait too often, and how often.
     kept: Vec<(ItemId, u32)>,
-    arrived: u64,
+    arrivals: Arrivals,
 }
 
 /// What waits for one item.
@@ -66,10 +68,10 @@ impl Backlogs {
         Self {
             works: Slab::new(),
             by_item: HashMap::default(),
-            ready: VecDeque::new(),
+            ready: Ready::default(),
             unclaimed: Vec::new(),
             kept: Vec::new(),
-            arrived: 0,
+            arrivals: Arrivals::default(),
         }
     }
 
@@ -80,8 +82,7 @@ impl Backlogs {
 
     /// Puts a message behind all others of its items. It must have a line.
     pub(crate) fn push(&mut self, mut work: Work) {
-        self.arrived += 1;
-        work.rank = self.arrived;
+        work.rank = self.arrivals.rank(work.partition());
         let key = self.works.insert(work);
         self.enter(key);
     }
@@ -283,7 +284,7 @@ impl Backlogs {
         if max == CommitMax::UNLIMITED {
             return self.everything(suspect_after);
         }
-        while let Some(item) = self.ready.pop_front() {
+        while let Some(item) = self.ready.pop() {
             let Some(backlog) = self.by_item.get_mut(&item) else { continue };
             backlog.is_ready = false;
             if backlog.state != ItemState::Free || backlog.works.is_empty() {
@@ -300,7 +301,8 @@ impl Backlogs {
     fn everything(&mut self, suspect_after: u32) -> Option<(Vec<Work>, Vec<ItemId>)> {
         let mut keys: Vec<(u64, usize)> = Vec::new();
         let mut items = Vec::new();
-        while let Some(item) = self.ready.pop_front() {
+        let mut ready = self.ready.take_all();
+        while let Some(item) = ready.pop() {
             let Some(backlog) = self.by_item.get_mut(&item) else { continue };
             backlog.is_ready = false;
             if backlog.state != ItemState::Free || backlog.works.is_empty() {
@@ -314,7 +316,7 @@ impl Backlogs {
             for (_, key) in &keys[from..] {
                 let lines = self.works[*key].lines();
                 if lines.len() > 1 {
-                    self.ready.extend(lines.iter().map(|line| line.item.clone()));
+                    ready.extend(lines.iter().map(|line| line.item.clone()));
                 }
             }
         }
@@ -468,14 +470,12 @@ impl Backlog {
     }
 
     /// Puts it on the list where it belongs.
-    fn notice(&mut self, item: &ItemId, ready: &mut VecDeque<ItemId>, unclaimed: &mut Vec<ItemId>) {
-        if self.works.is_empty() {
-            return;
-        }
+    fn notice(&mut self, item: &ItemId, ready: &mut Ready, unclaimed: &mut Vec<ItemId>) {
+        let Some(&(rank, _)) = self.works.front() else { return };
         match self.state {
             ItemState::Free if !self.is_ready => {
                 self.is_ready = true;
-                ready.push_back(item.clone());
+                ready.push(item.clone(), rank);
             }
             ItemState::Unclaimed if !self.is_wanted => {
                 self.is_wanted = true;

@@ -140,8 +140,9 @@ async fn complete(mut completing: Completing, left: mpsc::Sender<Aftermath>) {
     let mut broken = None;
     loop {
         let decided = tokio::select! {
-            decided = completing.decided.recv() => decided,
+            biased;
             () = left.closed() => None,
+            decided = completing.decided.recv() => decided,
         };
         let Some(decided) = decided else { return };
         let started = decided.started;
@@ -315,11 +316,12 @@ mod tests {
     use crate::engine::accept::inbox::Taken;
     use crate::engine::{Error, Role, Settings};
     use crate::protocol::{Message, Order, OrderId};
+    use crate::random::Random;
     use crate::seams::Durable;
 
     fn core() -> Core {
         let clock = Arc::new(SystemClock);
-        Core::new(Backend::memory(), clock, Settings::default(), Role::Both)
+        Core::new(Backend::memory(), clock, Settings::default(), Role::Both, Random::seeded(1))
     }
 
     fn some_order() -> Order {

@@ -10,7 +10,6 @@ use tracing::warn;
 use super::membership;
 use super::receiving::{self, Deliveries, Received, Signals};
 use crate::engine::core::Core;
-use crate::protocol::OrderId;
 use crate::seams::Receipt;
 
 /// Batches of deliveries that wait for the worker.
@@ -20,7 +19,8 @@ const DELIVERED_MAX: usize = 4;
 pub(super) struct Intake {
     pub(super) delivered: mpsc::Receiver<Vec<Received>>,
     pub(super) served: watch::Receiver<Vec<bool>>,
-    pub(super) has_room: watch::Sender<bool>,
+    /// Whether the worker takes more of each partition.
+    open: Vec<watch::Sender<bool>>,
     /// None of them ends before the worker does.
     pub(super) tasks: JoinSet<()>,
     extending: AbortHandle,
@@ -29,20 +29,21 @@ pub(super) struct Intake {
 impl Intake {
     pub(super) fn start(
         core: &Arc<Core>,
+        me: String,
         deliveries: &Arc<Deliveries>,
         stop: &watch::Receiver<bool>,
     ) -> Self {
         let partitions = core.backend.queues().len();
         let (serve, served) = watch::channel(vec![false; partitions]);
-        let (has_room, room) = watch::channel(true);
         let (hand_over, delivered) = mpsc::channel(DELIVERED_MAX);
-        let me = OrderId::new().to_string();
         let keeping_up = membership::keep_up(Arc::clone(core), me, serve, stop.clone());
         let mut tasks = JoinSet::new();
         tasks.spawn(keeping_up);
+        let mut open = Vec::with_capacity(partitions);
         for partition in 0..partitions {
-            let signals =
-                Signals { served: served.clone(), has_room: room.clone(), stop: stop.clone() };
+            let (opens, is_open) = watch::channel(false);
+            open.push(opens);
+            let signals = Signals { served: served.clone(), is_open, stop: stop.clone() };
             let (core, deliveries) = (Arc::clone(core), Arc::clone(deliveries));
             let receiving =
                 receiving::receive(core, partition, signals, deliveries, hand_over.clone());
@@ -50,15 +51,23 @@ impl Intake {
         }
         let extending = receiving::extend(Arc::clone(core), Arc::downgrade(deliveries));
         let extending = tasks.spawn(extending);
-        Self { delivered, served, has_room, tasks, extending }
+        Self { delivered, served, open, tasks, extending }
+    }
+
+    /// Has those partitions received that the worker takes more of.
+    pub(super) fn receive_from(&self, takes: impl Fn(usize) -> bool) {
+        for (partition, is_open) in self.open.iter().enumerate() {
+            let takes = takes(partition);
+            is_open.send_if_modified(|open| std::mem::replace(open, takes) != takes);
+        }
     }
 
     /// Receives nothing more, and returns what was received and not taken.
     pub(super) async fn stop(self) -> Vec<(usize, Receipt)> {
-        let Self { mut delivered, served, has_room, mut tasks, extending } = self;
+        let Self { mut delivered, served, open, mut tasks, extending } = self;
         // Told to stop as well, or sent away, the receivers drop their ends.
         delivered.close();
-        drop((served, has_room));
+        drop((served, open));
         let mut untaken = Vec::new();
         while let Some(received) = delivered.recv().await {
             untaken.extend(received.iter().map(|received| received.delivery.named()));

@@ -3,7 +3,7 @@
 //! answer from the lock manager, or when somebody keeps a lease too long, it goes on
 //! without one: the claim in the store decides.
 
-use std::collections::{HashMap, HashSet};
+use std::collections::{BTreeMap, HashMap, HashSet};
 use std::pin::pin;
 use std::sync::Arc;
 use std::time::Duration;
@@ -15,7 +15,7 @@ use tokio::time::Instant;
 use tracing::debug;
 
 use super::{Event, PAUSE_MAX, Worker, membership};
-use crate::backoff::spread;
+use crate::backoff::spread_by;
 use crate::engine::core::Core;
 use crate::protocol::{Claim, ItemId};
 use crate::seams::{Lease, SeamError, WantedReceiver};
@@ -180,7 +180,7 @@ impl Items {
         }
     }
 
-    /// Those that were not used for so long.
+    /// Those that were not used for so long, in no certain order.
     fn unused_for(&self, long: Duration) -> impl Iterator<Item = &ItemId> {
         self.had.iter().filter(move |(_, had)| had.used.elapsed() >= long).map(|(item, _)| item)
     }
@@ -205,7 +205,7 @@ impl Items {
 
 /// The leases of items by the name of their owner.
 fn leases<'i>(items: impl Iterator<Item = (Arc<str>, &'i ItemId)>) -> Vec<Lease> {
-    let mut by_owner: HashMap<Arc<str>, Vec<ItemId>> = HashMap::new();
+    let mut by_owner: BTreeMap<Arc<str>, Vec<ItemId>> = BTreeMap::new();
     for (owner, item) in items {
         by_owner.entry(owner).or_default().push(item.clone());
     }
@@ -331,7 +331,7 @@ impl Worker {
                 }
                 false => {
                     self.backlogs.set_elsewhere(&item);
-                    self.pause(item, spread(LOOK_EVERY));
+                    self.pause(item, spread_by(LOOK_EVERY, &self.core.chance));
                 }
             }
         }
@@ -397,18 +397,29 @@ impl Worker {
         self.lend(wanted.map(|(item, _)| item.clone()).collect(), Duration::ZERO);
     }
 
+    /// Lets the workers whose partitions they are in have the items that nothing here waits
+    /// for. One with a write on its way follows when that ends.
+    pub(super) fn lend_what_is_others(&mut self) {
+        let is_theirs = |item: &&ItemId| self.is_others(item) && self.backlogs.is_idle(item);
+        let theirs = self.items.had.keys().filter(is_theirs);
+        let theirs = theirs.filter(|item| !self.items.is_kept(item)).cloned().collect();
+        self.lend(theirs, Duration::ZERO);
+    }
+
     /// Lets others have items, for so long at least.
-    pub(super) fn lend(&mut self, items: Vec<ItemId>, pause: Duration) {
+    pub(super) fn lend(&mut self, mut items: Vec<ItemId>, pause: Duration) {
+        items.sort_unstable();
         items.iter().for_each(|item| self.backlogs.set_elsewhere(item));
-        self.let_go(items, pause.max(spread(LENT_FOR)));
+        self.let_go(items, pause.max(spread_by(LENT_FOR, &self.core.chance)));
     }
 
     /// Lets go of items. One with a write on its way has its turn to the end.
     /// They are claimed anew `after` a while, if there is something to do.
-    pub(super) fn let_go(&mut self, items: Vec<ItemId>, after: Duration) {
+    pub(super) fn let_go(&mut self, mut items: Vec<ItemId>, after: Duration) {
         if items.is_empty() {
             return;
         }
+        items.sort_unstable();
         let leases = self.items.let_go(&items);
         for item in &items {
             self.view.remove(item);

@@ -7,21 +7,24 @@ use std::sync::atomic::Ordering;
 use std::time::Duration;
 
 use tokio::sync::watch;
-use tokio::time::{Instant, timeout};
+use tokio::time::{Instant, sleep_until, timeout};
 use tracing::debug;
 
 use crate::engine::core::{Core, stopped};
 use crate::protocol::ItemId;
-use crate::seams::{SeamError, hash, partition_of};
+use crate::seams::{Member, SeamError, hash, partition_of};
 
 /// The time from one renewal of a membership to the next.
 const RENEW_EVERY: Duration = Duration::from_secs(1);
-/// The time that a membership lasts unless it is renewed.
-const LASTS: Duration = Duration::from_secs(5);
+/// The time that a membership lasts unless it is renewed: so long that three renewals in a
+/// row may fail, and so short that others have decided something within five seconds.
+const LASTS: Duration = Duration::from_millis(4_500);
+/// The time after which a membership that has ended is surely forgotten.
+const FORGOTTEN_AFTER: Duration = Duration::from_millis(5);
 
 /// Whether `me` serves each of the partitions, if these are the members.
-pub(crate) fn shares(me: &str, members: &[String], partitions: usize) -> Vec<bool> {
-    let mut members: Vec<&str> = members.iter().map(String::as_str).collect();
+pub(crate) fn shares(me: &str, members: &[Member], partitions: usize) -> Vec<bool> {
+    let mut members: Vec<&str> = members.iter().map(|member| &*member.name).collect();
     members.sort_unstable();
     members.dedup();
     if members.is_empty() {
@@ -67,14 +70,22 @@ pub(crate) async fn keep_up(
     let partitions = core.backend.queues().len();
     let mut known_at: Option<Instant> = None;
     loop {
+        let asked_at = Instant::now();
+        let mut again_at = asked_at + RENEW_EVERY;
         let joined = tokio::select! {
-            joined = timeout(LASTS, core.backend.locks.join(&me, LASTS)) => joined,
-            () = served.closed() => break,
+            biased;
             () = stopped(&mut stop) => break,
+            () = served.closed() => break,
+            joined = timeout(RENEW_EVERY, core.backend.locks.join(&me, LASTS)) => joined,
         };
         match joined.unwrap_or_else(|_| Err(SeamError::unavailable("the lock manager"))) {
             Ok(members) => {
-                known_at = Some(Instant::now());
+                known_at = Some(asked_at);
+                // All look at the moment at which one is gone, and share what it served.
+                let others = members.iter().filter(|member| member.name != me);
+                if let Some(ends_in) = others.map(|member| member.ends_in).min() {
+                    again_at = again_at.min(Instant::now() + ends_in + FORGOTTEN_AFTER);
+                }
                 serve(&core, &served, shares(&me, &members, partitions));
             }
             Err(error) => {
@@ -86,9 +97,10 @@ pub(crate) async fn keep_up(
             }
         }
         tokio::select! {
-            () = tokio::time::sleep(RENEW_EVERY) => {}
-            () = served.closed() => break,
+            biased;
             () = stopped(&mut stop) => break,
+            () = served.closed() => break,
+            () = sleep_until(again_at) => {}
         }
     }
     let left = timeout(RENEW_EVERY, core.backend.locks.leave(&me)).await;
@@ -107,15 +119,17 @@ mod tests {
     use crate::backends::Backend;
     use crate::clock::SystemClock;
     use crate::engine::{Role, Settings};
+    use crate::random::Random;
     use crate::seams::{Lease, LockManager};
 
-    fn members(count: usize) -> Vec<String> {
-        (0..count).map(|n| format!("worker {n}")).collect()
+    fn members(count: usize) -> Vec<Member> {
+        (0..count).map(|n| Member::new(format!("worker {n}"), LASTS)).collect()
     }
 
     /// The member that serves each partition.
-    fn servers(members: &[String], partitions: usize) -> Vec<usize> {
-        let shares: Vec<_> = members.iter().map(|me| shares(me, members, partitions)).collect();
+    fn servers(members: &[Member], partitions: usize) -> Vec<usize> {
+        let shares = members.iter().map(|me| shares(&me.name, members, partitions));
+        let shares: Vec<_> = shares.collect();
         let server = |partition: usize| {
             let serving: Vec<_> = (0..members.len()).filter(|n| shares[*n][partition]).collect();
             assert_eq!(serving.len(), 1, "partition {partition} of {} members", members.len());
@@ -175,11 +189,11 @@ mod tests {
         ) -> Result<Option<Lease>, SeamError> {
             Ok(None)
         }
-        async fn join(&self, me: &str, _: Duration) -> Result<Vec<String>, SeamError> {
+        async fn join(&self, me: &str, lasts: Duration) -> Result<Vec<Member>, SeamError> {
             self.joins.fetch_add(1, Ordering::Relaxed);
             match self.is_away.load(Ordering::Relaxed) {
                 true => std::future::pending().await,
-                false => Ok(vec![me.to_owned(), "another".into()]),
+                false => Ok([me, "another"].map(|name| Member::new(name, lasts)).to_vec()),
             }
         }
         async fn renew(&self, _: &Lease, _: Duration) -> Result<bool, SeamError> {
@@ -190,16 +204,45 @@ mod tests {
         }
     }
 
+    /// The partitions of four that a worker serves, as they change, and what stops it.
+    fn kept_up(
+        service: Arc<dyn LockManager>,
+        me: &str,
+    ) -> (watch::Receiver<Vec<bool>>, impl Sized) {
+        let partitions = (0..4).map(|_| Backend::memory().queue).collect();
+        let backend = Backend { partitions, locks: service, ..Backend::memory() };
+        let (settings, chance) = (Settings::default(), Random::seeded(1));
+        let core = Core::new(backend, Arc::new(SystemClock), settings, Role::Both, chance);
+        let (serve, served) = watch::channel(vec![false; 4]);
+        let (stop, stopped) = watch::channel(false);
+        tokio::spawn(keep_up(Arc::new(core), me.into(), serve, stopped));
+        (served, stop)
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn all_hear_that_one_is_gone_when_its_membership_ends() {
+        let locks = Backend::memory().locks;
+        let (one, _one) = kept_up(Arc::clone(&locks), "one");
+        tokio::time::sleep(Duration::from_millis(370)).await;
+        let (other, _other) = kept_up(Arc::clone(&locks), "other");
+        tokio::time::sleep(Duration::from_millis(2_510)).await;
+        let ends_at = Instant::now() + LASTS;
+        locks.join("gone", LASTS).await.expect("it is counted");
+        let serving = || {
+            let both = [one.borrow().clone(), other.borrow().clone()];
+            (0..4).map(|n| both.iter().filter(|served| served[n]).count()).collect::<Vec<_>>()
+        };
+        sleep_until(ends_at - Duration::from_millis(1)).await;
+        assert!(serving().contains(&0), "it serves one of them");
+        sleep_until(ends_at + 2 * FORGOTTEN_AFTER).await;
+        assert_eq!(serving(), [1; 4]);
+    }
+
     #[tokio::test(start_paused = true)]
     async fn without_the_lock_service_a_worker_serves_all_once_its_membership_has_ended() {
         let service =
             Arc::new(Service { is_away: AtomicBool::new(false), joins: AtomicUsize::new(0) });
-        let partitions = (0..4).map(|_| Backend::memory().queue).collect();
-        let backend = Backend { partitions, locks: service.clone(), ..Backend::memory() };
-        let core = Core::new(backend, Arc::new(SystemClock), Settings::default(), Role::Both);
-        let (serve, served) = watch::channel(vec![false; 4]);
-        let (_stop, stop) = watch::channel(false);
-        tokio::spawn(keep_up(Arc::new(core), "me".into(), serve, stop));
+        let (served, _stop) = kept_up(service.clone(), "me");
         let count = || served.borrow().iter().filter(|served| **served).count();
         let second = Duration::from_secs(1);
         tokio::time::sleep(10 * second).await;

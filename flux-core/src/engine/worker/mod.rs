@@ -13,13 +13,16 @@
 //!
 //! On a store that takes a write of any size, all that is ready goes into one turn.
 
+mod arrivals;
 mod backlogs;
 pub(super) mod completion;
 mod ended_holds;
+mod in_hand;
 mod intake;
 mod items;
 mod membership;
 mod outcome;
+mod ready;
 mod receiving;
 mod transactions;
 mod turn;
@@ -46,6 +49,7 @@ use crate::seams::{CommitMax, Receipt, SeamError};
 use backlogs::Backlogs;
 use completion::Completer;
 use ended_holds::EndedHolds;
+use in_hand::{InHandCounts, InHandMax};
 use intake::Intake;
 use items::{Items, Obtained};
 use receiving::{Deliveries, Received};
@@ -65,7 +69,8 @@ const QUIET_AFTER: Duration = Duration::from_secs(60);
 /// Most turns at once, where the store bounds a write.
 const TURNS_MAX: usize = 32;
 /// Messages in a worker's hands, where the store bounds a write, for each that it may
-/// decide at once: so many that every turn is full.
+/// decide at once: so many that every turn is full. As many more may wait for items of
+/// which more is asked than can be written.
 const IN_HAND: usize = 32;
 /// Most orders read in one call, and most calls at once.
 const READ_MAX: usize = 1_024;
@@ -73,17 +78,31 @@ const READS_MAX: usize = 4;
 
 /// Works until `stop` says so or its sender is gone, then finishes what waits
 /// in the inbox and hands deliveries back.
-pub(crate) async fn work(core: Arc<Core>, mut stop: watch::Receiver<bool>) {
+pub(crate) async fn work(core: Arc<Core>, me: String, mut stop: watch::Receiver<bool>) {
     // However this ends, no caller is left waiting for a worker that is gone.
     let _abandon = Abandon(Arc::clone(&core));
     let mut worker = Worker::new(Arc::clone(&core));
     let is_shared = worker.served.len() > 1;
     let mut wanted = is_shared.then(|| core.backend.locks.wanted());
-    let mut intake = Intake::start(&core, &worker.deliveries, &stop);
+    let mut intake = Intake::start(&core, me, &worker.deliveries, &stop);
     worker.served = intake.served.borrow().clone();
     loop {
         let look_at = worker.look_at();
+        // In a certain order: all of them have their turn, as callers and deliveries are
+        // taken below whatever it was that woke.
         tokio::select! {
+            biased;
+            () = stopped(&mut stop) => break,
+            () = worker.completer.gone() => break,
+            Some(_) = intake.tasks.join_next() => break,
+            Ok(()) = intake.served.changed() => {
+                worker.served = intake.served.borrow_and_update().clone();
+                worker.leave_to_others();
+                worker.lend_what_is_others();
+                // Of what is served from now on, holds may have ended already.
+                core.expect_end(None);
+            }
+            heard = items::wanted(&mut wanted) => worker.note_wanted(&heard),
             Some(event) = worker.running.next(), if !worker.running.is_empty() => {
                 worker.handle(event).await;
             }
@@ -92,18 +111,8 @@ pub(crate) async fn work(core: Arc<Core>, mut stop: watch::Receiver<bool>) {
                 Some(more) => worker.take_deliveries(more),
                 None => break,
             },
-            Some(_) = intake.tasks.join_next() => break,
             () = core.sweep_alarm.due(), if worker.ended.are_done() => {}
             () = sleep_until(look_at) => {}
-            Ok(()) = intake.served.changed() => {
-                worker.served = intake.served.borrow_and_update().clone();
-                worker.leave_to_others();
-                // Of what is served from now on, holds may have ended already.
-                core.expect_end(None);
-            }
-            heard = items::wanted(&mut wanted) => worker.note_wanted(&heard),
-            () = worker.completer.gone() => break,
-            () = stopped(&mut stop) => break,
         }
         if worker.wants_deliveries()
             && let Ok(more) = intake.delivered.try_recv()
@@ -111,8 +120,7 @@ pub(crate) async fn work(core: Arc<Core>, mut stop: watch::Receiver<bool>) {
             worker.take_deliveries(more);
         }
         worker.go_on().await;
-        let wants = worker.wants_deliveries();
-        intake.has_room.send_if_modified(|wanted| std::mem::replace(wanted, wants) != wants);
+        intake.receive_from(worker.wants_of_each());
     }
     core.inbox.close();
     let mut unasked = intake.stop().await;
@@ -121,12 +129,13 @@ pub(crate) async fn work(core: Arc<Core>, mut stop: watch::Receiver<bool>) {
         worker.go_on().await;
         let look_at = worker.look_at();
         tokio::select! {
+            biased;
+            () = worker.completer.gone() => break,
+            heard = items::wanted(&mut wanted) => worker.note_wanted(&heard),
             Some(event) = worker.running.next(), if !worker.running.is_empty() => {
                 worker.handle(event).await;
             }
             () = sleep_until(look_at) => {}
-            heard = items::wanted(&mut wanted) => worker.note_wanted(&heard),
-            () = worker.completer.gone() => break,
         }
         unasked.extend(worker.leave_unasked());
     }
@@ -177,9 +186,9 @@ struct Worker {
     reads: usize,
     /// Messages in turns, and being read.
     in_work: usize,
-    /// Messages in the worker's hands that callers wait for, and that were delivered.
+    /// Messages in the worker's hands that callers wait for.
     asked: usize,
-    delivered: usize,
+    delivered: InHandCounts,
     deliveries: Arc<Deliveries>,
     /// Whether it serves each of the queue's partitions.
     served: Vec<bool>,
@@ -208,7 +217,7 @@ impl Worker {
             reads: 0,
             in_work: 0,
             asked: 0,
-            delivered: 0,
+            delivered: InHandCounts::new(core.backend.queues().len()),
             deliveries: Arc::default(),
             served: vec![true; core.backend.queues().len()],
             ended: EndedHolds::default(),
@@ -241,10 +250,22 @@ impl Worker {
         self.asked < self.in_hand_max() && (self.turns == 0 || !self.is_unlimited())
     }
 
-    /// Whether to take deliveries. Not while the backends fail: each delivery
-    /// counts against its message, and an outage is not the message's fault.
+    /// Tells of each partition whether to take more of its deliveries. Not while the
+    /// backends fail: each delivery counts against its message, and an outage is not the
+    /// message's fault.
+    fn wants_of_each(&self) -> impl Fn(usize) -> bool {
+        let shared = self.in_hand_max();
+        let spare = if self.is_unlimited() { 0 } else { shared };
+        let has_room = self.delivered.has_room(&self.served, InHandMax { shared, spare });
+        let are_well = Instant::now() >= self.receives_at;
+        move |partition| are_well && has_room(partition)
+    }
+
+    /// Whether to take what was received, of whatever partition: a receiver has no more
+    /// than one call on its way. What came too late to be served here is taken too.
     fn wants_deliveries(&self) -> bool {
-        self.delivered < self.in_hand_max() && Instant::now() >= self.receives_at
+        let is_idle = Instant::now() >= self.receives_at && !self.served.contains(&true);
+        is_idle || (0..self.served.len()).any(self.wants_of_each())
     }
 
     fn is_busy(&self) -> bool {
@@ -330,7 +351,7 @@ impl Worker {
                 Message::Place(order) => self.core.clock.now().since(order.placed_at),
                 _ => Duration::ZERO,
             };
-            self.delivered += 1;
+            self.delivered.took(delivery.partition());
             let mut work = Work::new(message, Origin::Delivery(delivery, attempt));
             work.asked = Stopwatch::now().checked_sub(waited);
             if let Some(asking) = self.core.queued_spans.pick_up(work.id()) {
@@ -376,7 +397,8 @@ impl Worker {
                     Err(error) => {
                         debug!(%error, "orders could not be read; trying again");
                         let tries = works.iter().map(|work| work.refusals).max();
-                        tokio::time::sleep(PAUSE.full_jitter(tries.unwrap_or(0) + 1)).await;
+                        let pause = PAUSE.full_jitter_by(tries.unwrap_or(0) + 1, &core.chance);
+                        tokio::time::sleep(pause).await;
                         Event::Read(works, Some(error))
                     }
                 }
@@ -434,6 +456,7 @@ impl Worker {
             return;
         }
         tokio::select! {
+            biased;
             () = self.completer.completed() => {}
             () = self.core.inbox.full_enough() => return,
         }

@@ -52,7 +52,7 @@ impl Worker {
         let claim_max = self.core.settings.claim_max;
         let pause = match tries {
             0 => Duration::ZERO,
-            tries => PAUSE.full_jitter(tries),
+            tries => PAUSE.full_jitter_by(tries, &self.core.chance),
         };
         let (mut left, mut lent) = (Vec::new(), Vec::new());
         for item in items {
@@ -158,7 +158,7 @@ impl Worker {
                     None => self.backlogs.put_back(vec![work]),
                 }
             }
-            self.pause(item, PAUSE.full_jitter(tries));
+            self.pause(item, PAUSE.full_jitter_by(tries, &self.core.chance));
         }
         self.note_failures(&mut given_up);
         self.tell(given_up).await;
@@ -203,9 +203,9 @@ impl Worker {
     }
 
     fn leaves(&mut self, work: &Work) {
-        match work.from {
+        match &work.from {
             Origin::Caller(..) => self.asked -= 1,
-            Origin::Delivery(..) => self.delivered -= 1,
+            Origin::Delivery(delivery, _) => self.delivered.left(delivery.partition()),
             Origin::Found => self.ended.done(1),
         }
     }

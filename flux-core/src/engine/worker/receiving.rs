@@ -1,7 +1,7 @@
 //! The way of deliveries to the worker, and how they are kept from coming again while it
 //! has them.
 
-use std::collections::HashMap;
+use std::collections::{BTreeMap, HashMap};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError, Weak};
 use std::time::Duration;
 
@@ -54,8 +54,8 @@ impl Deliveries {
     }
 
     /// Those that must be extended by now, by partition.
-    fn to_extend(&self) -> HashMap<usize, Vec<Receipt>> {
-        let mut old: HashMap<_, Vec<_>> = HashMap::new();
+    fn to_extend(&self) -> BTreeMap<usize, Vec<Receipt>> {
+        let mut old: BTreeMap<_, Vec<_>> = BTreeMap::new();
         for ((partition, receipt), since) in self.lock().iter_mut() {
             if since.elapsed() >= EXTEND_EVERY / 2 {
                 *since = Instant::now();
@@ -97,8 +97,9 @@ impl Drop for InHand {
 pub(crate) struct Signals {
     /// Whether the worker serves each partition.
     pub(crate) served: watch::Receiver<Vec<bool>>,
-    /// Whether the worker takes more.
-    pub(crate) has_room: watch::Receiver<bool>,
+    /// Whether it takes more of this one. Nobody else waits for it: a watch wakes those who
+    /// wait in no certain order.
+    pub(crate) is_open: watch::Receiver<bool>,
     pub(crate) stop: watch::Receiver<bool>,
 }
 
@@ -110,23 +111,25 @@ pub(crate) async fn receive(
     deliveries: Arc<Deliveries>,
     hand_over: mpsc::Sender<Vec<Received>>,
 ) {
-    let Signals { served, has_room, stop } = &mut signals;
+    let Signals { served, is_open, stop } = &mut signals;
     let queue = Arc::clone(&core.backend.queues()[partition]);
     let mut failures = 0;
     loop {
-        let ready = async {
-            let _ = served.wait_for(|served| served[partition]).await;
-            let _ = has_room.wait_for(|has_room| *has_room).await;
+        let open = async {
+            // Its sender is gone with the worker.
+            let _ = is_open.wait_for(|is_open| *is_open).await;
         };
         tokio::select! {
-            () = ready => {}
-            () = hand_over.closed() => return,
+            biased;
             () = stopped(stop) => return,
+            () = hand_over.closed() => return,
+            () = open => {}
         }
         let received = tokio::select! {
-            received = queue.receive(core.settings.batch_max, LONG_POLL) => received,
-            () = hand_over.closed() => return,
+            biased;
             () = stopped(stop) => return,
+            () = hand_over.closed() => return,
+            received = queue.receive(core.settings.batch_max, LONG_POLL) => received,
         };
         match received {
             Ok(received) if received.is_empty() => {}
@@ -151,8 +154,9 @@ pub(crate) async fn receive(
                 core.note(&error);
                 debug!(%error, failures, "nothing could be received");
                 tokio::select! {
-                    () = tokio::time::sleep(PAUSE.full_jitter(failures)) => {}
+                    biased;
                     () = stopped(stop) => return,
+                    () = tokio::time::sleep(PAUSE.full_jitter_by(failures, &core.chance)) => {}
                 }
             }
         }

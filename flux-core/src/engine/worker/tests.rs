@@ -5,6 +5,7 @@ use crate::backends::Backend;
 use crate::clock::SystemClock;
 use crate::engine::{Role, Settings};
 use crate::protocol::{BuyerId, ItemSpec, Line, Lines, Timestamp};
+use crate::random::Random;
 
 const SECOND: Duration = Duration::from_secs(1);
 
@@ -29,8 +30,13 @@ async fn worker(partitions: usize, items: &[&str]) -> Worker {
         backend.store.put_item(&spec).await.expect("it is taken");
     }
     let clock = Arc::new(SystemClock);
-    let mut worker =
-        Worker::new(Arc::new(Core::new(backend, clock, Settings::default(), Role::Both)));
+    let mut worker = Worker::new(Arc::new(Core::new(
+        backend,
+        clock,
+        Settings::default(),
+        Role::Both,
+        Random::seeded(1),
+    )));
     if !items.is_empty() {
         let items = items.iter().map(|id| item(id)).collect();
         let obtained = items::obtain(&worker.core, items, Vec::new()).await;
@@ -117,19 +123,23 @@ async fn partitions_that_others_serve_now_are_left_to_them_and_no_others() {
     let mut again = received(&worker, 0, message(4));
     again.attempt = 2;
     worker.take_deliveries(vec![again]);
-    assert_eq!((worker.backlogs.len(), worker.unread.len(), worker.delivered), (4, 1, 5));
+    assert_eq!((worker.backlogs.len(), worker.unread.len(), worker.delivered.all()), (4, 1, 5));
     worker.served = vec![false, true];
     worker.leave_to_others();
-    assert_eq!((worker.backlogs.len(), worker.unread.len(), worker.delivered), (2, 0, 2));
+    assert_eq!((worker.backlogs.len(), worker.unread.len(), worker.delivered.all()), (2, 0, 2));
 }
 
 #[tokio::test(start_paused = true)]
 async fn deliveries_are_wanted_while_there_is_room_and_the_backends_are_well() {
     let mut worker = worker(1, &[]).await;
     assert!(worker.wants_deliveries());
-    worker.delivered = worker.in_hand_max();
+    (0..worker.in_hand_max()).for_each(|_| worker.delivered.took(0));
     assert!(!worker.wants_deliveries(), "there is no room");
-    worker.delivered = 0;
+    worker.served = vec![false];
+    assert!(worker.wants_deliveries(), "or only for what came too late");
+    worker.served = vec![true];
+    worker.delivered.left(0);
+    assert!(worker.wants_deliveries());
     worker.receives_at = Instant::now() + SECOND;
     assert!(!worker.wants_deliveries(), "it waits for the backends");
 }

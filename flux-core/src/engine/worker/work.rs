@@ -109,6 +109,14 @@ impl Work {
         }
     }
 
+    /// The partition of the queue that it came from, if it did.
+    pub(crate) fn partition(&self) -> Option<usize> {
+        match &self.from {
+            Origin::Delivery(delivery, _) => Some(delivery.partition()),
+            Origin::Caller(..) | Origin::Found => None,
+        }
+    }
+
     /// The items that its decision is about, each once.
     pub(crate) fn items(&self) -> impl Iterator<Item = &ItemId> {
         let lines = self.lines();
