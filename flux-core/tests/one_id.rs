@@ -116,9 +116,13 @@ async fn a_queued_order_keeps_its_id_and_its_time() -> Result {
     Ok(())
 }
 
+/// What may be slow while two requests are on their way.
+const SLOW: [Operation; 5] =
+    [Operation::Send, Operation::Find, Operation::Orders, Operation::Known, Operation::Commit];
+
 #[tokio::test(start_paused = true)]
 async fn of_two_requests_at_once_one_is_accepted() -> Result {
-    for slow in [Operation::Send, Operation::Find, Operation::Orders, Operation::Commit] {
+    for slow in SLOW {
         for first in WAYS {
             for second in WAYS {
                 let (flux, troubles) = sale(5).await?;
@@ -139,7 +143,7 @@ async fn of_two_requests_at_once_one_is_accepted() -> Result {
 
 #[tokio::test(start_paused = true)]
 async fn repeats_at_once_are_the_first_ones_order() -> Result {
-    for slow in [Operation::Send, Operation::Find, Operation::Orders, Operation::Commit] {
+    for slow in SLOW {
         for first in WAYS {
             for second in WAYS {
                 let (flux, troubles) = sale(5).await?;
@@ -467,6 +471,9 @@ impl OrderQueue for Blind {
         Ok(None)
     }
     fn finds_all(&self) -> bool {
+        false
+    }
+    fn tells_of(&self, _: OrderId) -> bool {
         false
     }
     async fn depth(&self) -> Sent<QueueDepth> {

@@ -94,6 +94,15 @@ impl InventoryStore for RegionStore {
     async fn orders(&self, ids: &[OrderId]) -> Answer<Vec<Option<Order>>> {
         self.near.orders(ids).await
     }
+    async fn reserve(&self, order: &Order) -> Answer<Option<Order>> {
+        self.near.reserve(order).await
+    }
+    async fn note_accepted(&self, order: &Order) -> Answer<()> {
+        self.near.note_accepted(order).await
+    }
+    async fn known(&self, ids: &[OrderId]) -> Answer<Vec<Option<Order>>> {
+        self.near.known(ids).await
+    }
     async fn list_orders(
         &self,
         filter: &OrderFilter,

@@ -11,6 +11,7 @@ mod held;
 mod hoarding;
 mod items;
 mod list;
+mod notes;
 mod put;
 mod rows;
 mod service_clock;

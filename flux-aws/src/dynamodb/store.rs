@@ -14,6 +14,7 @@ use futures_util::{StreamExt, TryStreamExt};
 
 use super::DynamoStore;
 use super::commit::ACTIONS_MAX;
+use super::notes::read_known;
 use super::rows::{Key, Row, SERVICE, get_number, number, read_order, string, text};
 use super::stock_row::Known;
 use super::table::{Table, Written, in_order};
@@ -72,6 +73,20 @@ impl InventoryStore for DynamoStore {
     }
 
     async fn orders(&self, ids: &[OrderId]) -> Result<Vec<Option<Order>>, SeamError> {
+        let known = self.known(ids).await?.into_iter();
+        let is_decided = |order: &Order| order.status() != OrderStatus::Queued;
+        Ok(known.map(|order| order.filter(is_decided)).collect())
+    }
+
+    async fn reserve(&self, order: &Order) -> Result<Option<Order>, SeamError> {
+        self.try_reserve(order).await
+    }
+
+    async fn note_accepted(&self, order: &Order) -> Result<(), SeamError> {
+        self.note(order).await
+    }
+
+    async fn known(&self, ids: &[OrderId]) -> Result<Vec<Option<Order>>, SeamError> {
         if let [id] = ids {
             // Many callers ask for one order each.
             return Ok(vec![self.order_reads.call(*id).await.map_err(not_batched)??]);
@@ -223,7 +238,8 @@ impl DynamoStore {
 
 async fn read_orders(table: &Table, ids: &[OrderId]) -> Result<Vec<Option<Order>>, SeamError> {
     let rows = table.get_all(ids.iter().map(|id| Key::order(*id)).collect()).await?;
-    ids.iter().map(|id| rows.get(&Key::order(*id)).map(read_order).transpose()).collect()
+    let known = |id: &OrderId| rows.get(&Key::order(*id)).map(read_known).transpose();
+    ids.iter().map(|id| known(id).map(Option::flatten)).collect()
 }
 
 /// Reads single orders for several callers; a failure is everybody's.

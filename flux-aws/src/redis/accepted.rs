@@ -1,8 +1,9 @@
 //! Notes the orders that were accepted and are not decided in Redis, for all processes:
 //! SQS can't be looked into, and a buyer may ask another process, or the same
-//! after a restart, what became of an order. Best effort, as outcomes are.
+//! after a restart, what became of an order. What could not be noted is told, so that
+//! the store takes note of it.
 
-use std::collections::HashMap;
+use std::collections::{HashMap, HashSet};
 use std::fmt;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
@@ -19,12 +20,13 @@ use crate::batcher::Batcher;
 /// Time after which a note is dropped, unless its order was acknowledged before.
 const NOTED_FOR: Duration = Duration::from_secs(15 * 60);
 /// Calls whose notes may wait to be made together; what comes on top is not
-/// noted.
+/// noted here.
 const WAITING_MAX: usize = 10_000;
 const BATCH_MAX: usize = 256;
 /// Bytes of orders noted at once; the largest order has an eighth of it.
 const BYTES_MAX: usize = 1 << 20;
-/// Deliveries whose notes are dropped with them; others' end by themselves.
+/// Deliveries whose notes are dropped with them; others' end by themselves. And orders
+/// that were not noted, until that was asked.
 const OUT_MAX: usize = 100_000;
 
 const NOTE: &str = "
@@ -49,9 +51,12 @@ pub struct Accepted {
 
 /// The notes of a queue, all its partitions.
 struct Notes {
-    made: Batcher<Vec<Order>, ()>,
+    /// Whether all of them were noted.
+    made: Batcher<Vec<Order>, bool>,
     dropped: Batcher<Vec<OrderId>, ()>,
     looked_up: Batcher<OrderId, Option<Order>>,
+    /// Orders that were sent and could not be noted.
+    missed: Mutex<HashSet<OrderId>>,
 }
 
 impl fmt::Debug for Accepted {
@@ -85,15 +90,16 @@ impl Notes {
             let redis = to_note.clone();
             async move {
                 let mut left = batch.iter().flatten().peekable();
+                let mut are_noted = true;
                 while left.peek().is_some() {
                     let mut bytes = 0;
                     let together = std::iter::from_fn(|| {
                         bytes += left.peek()?.weight();
                         if bytes > BYTES_MAX { None } else { left.next() }
                     });
-                    note(&redis, &together.take(BATCH_MAX).collect::<Vec<_>>()).await;
+                    are_noted &= note(&redis, &together.take(BATCH_MAX).collect::<Vec<_>>()).await;
                 }
-                vec![(); batch.len()]
+                vec![are_noted; batch.len()]
             }
         });
         let dropped = Batcher::new(WAITING_MAX, BATCH_MAX, 1, move |batch: Vec<Vec<OrderId>>| {
@@ -115,20 +121,26 @@ impl Notes {
             let redis = to_look.clone();
             async move { look(&redis, &ids).await }
         });
-        Self { made, dropped, looked_up }
+        Self { made, dropped, looked_up, missed: Mutex::default() }
+    }
+
+    fn missed(&self) -> MutexGuard<'_, HashSet<OrderId>> {
+        self.missed.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
 
-async fn note(redis: &Redis, orders: &[&Order]) {
+async fn note(redis: &Redis, orders: &[&Order]) -> bool {
     let keys: Vec<String> = orders.iter().map(|order| key(redis, order.id)).collect();
     let write = |order: &&Order| serde_json::to_string(order).expect("an order is plain data");
     let mut arguments = vec![NOTED_FOR.as_millis().to_string()];
     arguments.extend(orders.iter().map(write));
     let arguments: Vec<&str> = arguments.iter().map(String::as_str).collect();
     let noting = (&Script::new(NOTE), NOTE);
-    if let Err(error) = redis.link.script::<i64, _>(noting, &keys, &arguments).await {
-        tracing::debug!(%error, "accepted orders were not noted; other processes don't find them");
+    let noted = redis.link.script::<i64, _>(noting, &keys, &arguments).await;
+    if let Err(error) = &noted {
+        tracing::debug!(%error, "accepted orders were not noted in Redis");
     }
+    noted.is_ok()
 }
 
 /// Looks up the notes of some orders, for callers who each ask for one.
@@ -160,10 +172,18 @@ impl OrderQueue for Accepted {
             _ => None,
         });
         let orders: Vec<Order> = orders.collect();
-        if !orders.is_empty() {
-            // Whoever hears that it was sent may ask elsewhere at once. With
-            // too many waiting, or without Redis, it goes unnoted.
-            let _ = self.notes.made.call(orders).await;
+        if orders.is_empty() {
+            return Ok(());
+        }
+        let ids: Vec<OrderId> = orders.iter().map(|order| order.id).collect();
+        // Whoever hears that it was sent may ask elsewhere at once. With
+        // too many waiting, or without Redis, it goes unnoted.
+        if self.notes.made.call(orders).await != Ok(true) {
+            let mut missed = self.notes.missed();
+            if missed.len() + ids.len() > OUT_MAX {
+                missed.clear();
+            }
+            missed.extend(ids);
         }
         Ok(())
     }
@@ -232,6 +252,13 @@ impl OrderQueue for Accepted {
             return Ok(None);
         }
         Ok(self.notes.looked_up.call(id).await.ok().flatten())
+    }
+
+    /// Not while Redis is away; and not of an order that it took no note of, which is
+    /// told once.
+    fn tells_of(&self, order: OrderId) -> bool {
+        let is_missed = self.notes.missed().remove(&order);
+        self.queue.tells_of(order) || !is_missed && !self.redis.link.is_away()
     }
 
     fn finds_all(&self) -> bool {

@@ -149,6 +149,11 @@ impl Link {
         }
     }
 
+    /// Whether Redis is known not to answer.
+    pub(super) fn is_away(&self) -> bool {
+        matches!(*self.state.borrow(), State::Away)
+    }
+
     /// Completes when Redis answers. Cancel-safe.
     pub(super) async fn up(&self) {
         // Both ends are ours, so it does not close.

@@ -58,6 +58,7 @@ mod forgotten;
 mod hoarding;
 mod limits;
 mod microburst;
+mod notes;
 mod sale;
 mod stripes;
 mod table;

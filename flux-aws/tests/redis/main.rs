@@ -5,6 +5,8 @@
 mod accepted;
 mod away;
 mod conformance;
+#[cfg(feature = "dynamodb")]
+mod notes;
 mod outcomes;
 mod sale;
 mod secure;

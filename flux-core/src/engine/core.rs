@@ -161,13 +161,13 @@ impl Core {
 
     /// The order as it stands, queued ones included.
     pub(super) async fn order(&self, id: OrderId) -> Result<Option<Order>, Error> {
-        if let Some(order) = self.decided(id).await? {
+        if let Some(order) = self.known(id).await? {
             return Ok(Some(order));
         }
         match self.backend.find_queued(id).await? {
             Some(order) => Ok(Some(order)),
             // Decided and acknowledged between the two looks.
-            None => self.decided(id).await,
+            None => self.known(id).await,
         }
     }
 
@@ -175,12 +175,12 @@ impl Core {
     /// store. The queue is asked first, as it has an order until its decision is durable.
     pub(super) async fn order_of_new_id(&self, id: OrderId) -> Result<Option<Order>, Error> {
         let queued = self.backend.find_queued(id).await?;
-        Ok(self.decided(id).await?.or(queued))
+        Ok(self.known(id).await?.or(queued))
     }
 
-    /// The order as the store has it.
-    pub(super) async fn decided(&self, id: OrderId) -> Result<Option<Order>, Error> {
-        let found = self.backend.store.orders(&[id]).await?;
+    /// The order as the store has it, decided or noted.
+    pub(super) async fn known(&self, id: OrderId) -> Result<Option<Order>, Error> {
+        let found = self.backend.store.known(&[id]).await?;
         Ok(found.into_iter().flatten().next())
     }
 

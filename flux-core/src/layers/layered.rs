@@ -125,6 +125,10 @@ impl<S: OrderQueue + ?Sized, L: Hooks> OrderQueue for Layered<S, L> {
         self.inner.finds_all()
     }
 
+    fn tells_of(&self, order: OrderId) -> bool {
+        self.inner.tells_of(order)
+    }
+
     async fn depth(&self) -> Result<QueueDepth, SeamError> {
         self.layer.around(Operation::Depth.into(), || self.inner.depth()).await
     }
@@ -219,6 +223,18 @@ impl<S: InventoryStore + ?Sized, L: Hooks> InventoryStore for Layered<S, L> {
         self.layer.around(Operation::Orders.into(), || self.inner.orders(ids)).await
     }
 
+    async fn reserve(&self, order: &Order) -> Result<Option<Order>, SeamError> {
+        self.layer.around(Operation::Reserve.into(), || self.inner.reserve(order)).await
+    }
+
+    async fn note_accepted(&self, order: &Order) -> Result<(), SeamError> {
+        self.layer.around(Operation::NoteAccepted.into(), || self.inner.note_accepted(order)).await
+    }
+
+    async fn known(&self, ids: &[OrderId]) -> Result<Vec<Option<Order>>, SeamError> {
+        self.layer.around(Operation::Known.into(), || self.inner.known(ids)).await
+    }
+
     async fn list_orders(
         &self,
         filter: &OrderFilter,
@@ -293,6 +309,7 @@ mod tests {
     use super::*;
     use crate::layers::testing::{Fake, backend};
     use crate::layers::{Trace, YesLocks};
+    use crate::protocol::{Line, Lines};
 
     #[derive(Clone, Default)]
     struct Spy(Arc<Mutex<Vec<Call>>>);
@@ -317,6 +334,9 @@ mod tests {
         let layered = backend(&fake).layered(spy.clone());
         let id = OrderId::from_uuid(uuid::Uuid::nil());
         let spec = ItemSpec::pool("item", 1).expect("a pool");
+        let lines = Lines::new(vec![Line::units("item", 1).expect("a line")]).expect("lines");
+        let buyer = "ann".parse().expect("a name");
+        let order = Order::queued(id, buyer, lines, Timestamp::default());
         let lease = Lease { keys: vec![], owner: String::new() };
         let mut outcomes = layered.bus.subscribe();
 
@@ -344,6 +364,9 @@ mod tests {
             store.commit(&[]).await?;
             store.confirm(&[]).await?;
             store.orders(&[]).await?;
+            store.reserve(&order).await?;
+            store.note_accepted(&order).await?;
+            store.known(&[]).await?;
             store.list_orders(&OrderFilter::default(), None, 1).await?;
             store.due_holds(std::time::SystemTime::UNIX_EPOCH.into(), 1).await?;
             store.items(&[]).await?;

@@ -90,6 +90,9 @@ operations! {
         Commit "commit",
         Confirm "confirm",
         Orders "orders",
+        Reserve "reserve",
+        NoteAccepted "note_accepted",
+        Known "known",
         ListOrders "list_orders",
         DueHolds "due_holds",
         Items "items",
@@ -112,6 +115,7 @@ impl Operation {
                 | Self::Find
                 | Self::Depth
                 | Self::Orders
+                | Self::Known
                 | Self::ListOrders
                 | Self::DueHolds
                 | Self::Items

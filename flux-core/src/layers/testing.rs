@@ -187,6 +187,15 @@ impl InventoryStore for Fake {
     async fn orders(&self, _: &[OrderId]) -> Result<Vec<Option<Order>>, SeamError> {
         self.step(Operation::Orders).await.map(|()| vec![])
     }
+    async fn reserve(&self, _: &Order) -> Result<Option<Order>, SeamError> {
+        self.step(Operation::Reserve).await.map(|()| None)
+    }
+    async fn note_accepted(&self, _: &Order) -> Result<(), SeamError> {
+        self.step(Operation::NoteAccepted).await
+    }
+    async fn known(&self, _: &[OrderId]) -> Result<Vec<Option<Order>>, SeamError> {
+        self.step(Operation::Known).await.map(|()| vec![])
+    }
     async fn list_orders(
         &self,
         _: &OrderFilter,

@@ -175,6 +175,14 @@ pub trait OrderQueue: Send + Sync + 'static {
         true
     }
 
+    /// Whether every process that shares the queue [finds](Self::find) an order that this
+    /// one has sent, or is about to send. Where not, the engine has the store
+    /// [note](super::InventoryStore::note_accepted) it. `true` unless told otherwise.
+    fn tells_of(&self, order: OrderId) -> bool {
+        let _ = order;
+        true
+    }
+
     /// Counts the messages; the numbers may lag.
     async fn depth(&self) -> Result<QueueDepth, SeamError>;
 }

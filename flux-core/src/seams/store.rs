@@ -337,6 +337,32 @@ pub trait InventoryStore: Send + Sync + 'static {
     /// Reads decided orders: for each id, in order, the order or `None`.
     async fn orders(&self, ids: &[OrderId]) -> Result<Vec<Option<Order>>, SeamError>;
 
+    /// Reserves an id for an order that is about to be accepted, or returns the order that
+    /// has it: decided, accepted, or one with other contents that is about to be. The
+    /// reservation ends by itself, after a minute or so, unless the order is
+    /// [noted](Self::note_accepted). It keeps nobody from deciding an order under the id.
+    ///
+    /// An engine asks for it, and for the note, where the queue does not
+    /// [tell of](super::OrderQueue::tells_of) the order. A store that lives in one process
+    /// with its queue needs neither; by default what is decided is looked up.
+    async fn reserve(&self, order: &Order) -> Result<Option<Order>, SeamError> {
+        Ok(self.orders(&[order.id]).await?.pop().flatten())
+    }
+
+    /// Notes that an order is accepted, for those who can't ask the queue, unless it is
+    /// decided. The note lasts as long as the order can wait, or until it is decided. By
+    /// default nothing is noted.
+    async fn note_accepted(&self, order: &Order) -> Result<(), SeamError> {
+        let _ = order;
+        Ok(())
+    }
+
+    /// Reads orders as [`orders`](Self::orders) does, and those that are
+    /// [noted](Self::note_accepted) and not decided.
+    async fn known(&self, ids: &[OrderId]) -> Result<Vec<Option<Order>>, SeamError> {
+        self.orders(ids).await
+    }
+
     /// Lists the orders that `filter` selects, at most `limit` for each call, and
     /// with bounded work: a page may have fewer, even none, and still not be
     /// the last. An order that is there all the while is listed once.

@@ -186,6 +186,15 @@ impl InventoryStore for IllStore {
     async fn orders(&self, ids: &[OrderId]) -> Answer<Vec<Option<Order>>> {
         self.store.orders(ids).await
     }
+    async fn reserve(&self, order: &Order) -> Answer<Option<Order>> {
+        self.store.reserve(order).await
+    }
+    async fn note_accepted(&self, order: &Order) -> Answer<()> {
+        self.store.note_accepted(order).await
+    }
+    async fn known(&self, ids: &[OrderId]) -> Answer<Vec<Option<Order>>> {
+        self.store.known(ids).await
+    }
     async fn list_orders(
         &self,
         filter: &OrderFilter,

@@ -117,6 +117,18 @@ impl<S: InventoryStore + ?Sized> InventoryStore for Recorded<S> {
         self.store.orders(ids).await
     }
 
+    async fn reserve(&self, order: &Order) -> Result<Option<Order>, SeamError> {
+        self.store.reserve(order).await
+    }
+
+    async fn note_accepted(&self, order: &Order) -> Result<(), SeamError> {
+        self.store.note_accepted(order).await
+    }
+
+    async fn known(&self, ids: &[OrderId]) -> Result<Vec<Option<Order>>, SeamError> {
+        self.store.known(ids).await
+    }
+
     async fn list_orders(
         &self,
         filter: &OrderFilter,
