@@ -7,7 +7,7 @@ use flux_core::clock::ClockReference;
 use flux_core::protocol::{Claim, Commit, CommitOutcome, Stock};
 use flux_core::seams::{
     Begun, CommitMax, ConfirmOutcome, Cursor, DueHolds, Durable, InventoryStore, KeptClock,
-    OrderFilter, OrderPage, Payment, PutOutcome, SeamError, ServiceTime,
+    OrderFilter, OrderPage, Payment, PutOutcome, SeamError, ServiceTime, Sight,
 };
 use flux_core::{Item, ItemId, ItemSpec, Order, OrderId, Timestamp};
 use futures_util::future::join_all;
@@ -100,8 +100,8 @@ impl InventoryStore for RegionStore {
     async fn note_accepted(&self, order: &Order) -> Answer<()> {
         self.near.note_accepted(order).await
     }
-    async fn known(&self, ids: &[OrderId]) -> Answer<Vec<Option<Order>>> {
-        self.near.known(ids).await
+    async fn known(&self, ids: &[OrderId], sight: Sight) -> Answer<Vec<Option<Order>>> {
+        self.near.known(ids, sight).await
     }
     async fn list_orders(
         &self,

@@ -7,7 +7,7 @@ use async_trait::async_trait;
 use flux_core::protocol::{Claim, Commit, CommitOutcome, Stock};
 use flux_core::seams::{
     CommitMax, ConfirmOutcome, Cursor, DueHolds, InventoryStore, OrderFilter, OrderPage, Payment,
-    PutOutcome, SeamError, ServiceTime,
+    PutOutcome, SeamError, ServiceTime, Sight,
 };
 use flux_core::{Item, ItemId, ItemSpec, Order, OrderId, OrderStatus, Timestamp};
 use futures_util::{StreamExt, TryStreamExt};
@@ -73,7 +73,7 @@ impl InventoryStore for DynamoStore {
     }
 
     async fn orders(&self, ids: &[OrderId]) -> Result<Vec<Option<Order>>, SeamError> {
-        let known = self.known(ids).await?.into_iter();
+        let known = self.known(ids, Sight::Now).await?.into_iter();
         let is_decided = |order: &Order| order.status() != OrderStatus::Queued;
         Ok(known.map(|order| order.filter(is_decided)).collect())
     }
@@ -86,12 +86,16 @@ impl InventoryStore for DynamoStore {
         self.note(order).await
     }
 
-    async fn known(&self, ids: &[OrderId]) -> Result<Vec<Option<Order>>, SeamError> {
+    async fn known(&self, ids: &[OrderId], sight: Sight) -> Result<Vec<Option<Order>>, SeamError> {
         if let [id] = ids {
             // Many callers ask for one order each.
-            return Ok(vec![self.order_reads.call(*id).await.map_err(not_batched)??]);
+            let reads = match sight {
+                Sight::Now => &self.order_reads,
+                Sight::MayLag => &self.lagging_reads,
+            };
+            return Ok(vec![reads.call(*id).await.map_err(not_batched)??]);
         }
-        read_orders(&self.table, ids).await
+        read_orders(&self.table, ids, sight).await
     }
 
     async fn list_orders(
@@ -236,8 +240,12 @@ impl DynamoStore {
     }
 }
 
-async fn read_orders(table: &Table, ids: &[OrderId]) -> Result<Vec<Option<Order>>, SeamError> {
-    let rows = table.get_all(ids.iter().map(|id| Key::order(*id)).collect()).await?;
+async fn read_orders(
+    table: &Table,
+    ids: &[OrderId],
+    sight: Sight,
+) -> Result<Vec<Option<Order>>, SeamError> {
+    let rows = table.get_all_as(ids.iter().map(|id| Key::order(*id)).collect(), sight).await?;
     let known = |id: &OrderId| rows.get(&Key::order(*id)).map(read_known).transpose();
     ids.iter().map(|id| known(id).map(Option::flatten)).collect()
 }
@@ -246,8 +254,9 @@ async fn read_orders(table: &Table, ids: &[OrderId]) -> Result<Vec<Option<Order>
 pub(super) async fn read_together(
     table: &Table,
     ids: &[OrderId],
+    sight: Sight,
 ) -> Vec<Result<Option<Order>, SeamError>> {
-    match read_orders(table, ids).await {
+    match read_orders(table, ids, sight).await {
         Ok(orders) => orders.into_iter().map(Ok).collect(),
         Err(error) => ids.iter().map(|_| Err(error.clone())).collect(),
     }

@@ -154,6 +154,14 @@ impl Link {
         matches!(*self.state.borrow(), State::Away)
     }
 
+    /// The number of the present connection; none while Redis is away.
+    pub(super) fn number(&self) -> Option<u64> {
+        match *self.state.borrow() {
+            State::Up(number, _) => Some(number),
+            State::Connecting | State::Away => None,
+        }
+    }
+
     /// Completes when Redis answers. Cancel-safe.
     pub(super) async fn up(&self) {
         // Both ends are ours, so it does not close.

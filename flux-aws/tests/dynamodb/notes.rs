@@ -7,7 +7,7 @@ use std::time::Duration;
 use flux_aws::bill::Meter;
 use flux_aws::dynamodb::DynamoStore;
 use flux_core::clock::Clock;
-use flux_core::seams::InventoryStore;
+use flux_core::seams::{InventoryStore, Sight};
 use flux_core::{Order, Timestamp};
 
 use crate::table::{
@@ -45,7 +45,7 @@ fn asked(buyer: &str) -> Order {
 }
 
 async fn known(store: &DynamoStore) -> Option<Order> {
-    store.known(&[id(1)]).await.expect("it answers").remove(0)
+    store.known(&[id(1)], Sight::Now).await.expect("it answers").remove(0)
 }
 
 #[tokio::test]

@@ -235,6 +235,49 @@ async fn what_redis_refuses_to_note_is_noted_in_the_table() {
     shared.decided(&[&order]).await;
 }
 
+/// The gate refuses, and Redis never heard of the id: half a read unit, the least there is.
+#[tokio::test]
+async fn a_latecomer_with_an_id_of_his_own_costs_half_a_read_unit() {
+    const LATECOMERS: usize = 200;
+    let server = Server::start().await;
+    let shared = Shared::behind(&server.url()).await;
+    let first = shared.process(Role::AcceptOnly);
+    let order = first.submit(one("ann", id())).await.expect("accepted");
+    shared.close().await;
+    let api = shared.process(Role::AcceptOnly);
+    let late = async || {
+        let late = api.submit(one("bob", id())).await;
+        assert!(matches!(late, Err(Error::Closed(_))), "{late:?}");
+    };
+    let reads = || shared.meter.bill().read_units;
+    // Redis is new, so for a moment nothing is concluded from what it does not have.
+    let one = async || {
+        let before = reads();
+        late().await;
+        reads() - before
+    };
+    eventually(one, |units| *units == 0.5).await;
+    let before = reads();
+    futures_util::future::join_all((0..LATECOMERS).map(|_| late())).await;
+    let each = (reads() - before) / LATECOMERS as f64;
+    println!("{each} read units for a latecomer");
+    // The gate reads the item again each second.
+    assert!(each <= 0.52, "{each}");
+    assert_knows(&api, &order).await;
+    let open = ItemSpec::pool("a", 5).expect("an item");
+    shared.store().put_item(&open).await.expect("put");
+    shared.decided(&[&order]).await;
+    shared.close().await;
+    assert_knows_decided(&api, &order).await;
+    let elsewhere = shared.process(Role::AcceptOnly);
+    assert_knows_decided(&elsewhere, &order).await;
+}
+
+async fn assert_knows_decided(process: &Flux, order: &Order) {
+    let again = process.submit(one(order.buyer.as_str(), order.id)).await.expect("a repeat");
+    assert_eq!(again.status(), OrderStatus::Held);
+}
+
 /// A process died after it reserved an id and before it sent the order.
 #[tokio::test]
 async fn an_id_that_is_only_reserved_is_no_order_and_a_repeat_becomes_one() {

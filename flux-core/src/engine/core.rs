@@ -24,7 +24,7 @@ use crate::backends::Backend;
 use crate::backoff::spread;
 use crate::clock::Clock;
 use crate::protocol::{ItemId, Message, Order, OrderId, OrderStatus, Timestamp};
-use crate::seams::{Outcomes, SeamError, partition_of};
+use crate::seams::{Outcomes, Recalled, SeamError, Sight, partition_of};
 use crate::sync::timeout_at;
 
 /// Longest time that the bus gets to take outcomes.
@@ -34,6 +34,9 @@ const PUBLISH_MAX: Duration = Duration::from_secs(1);
 const LOOK_EVERY: [Duration; 2] = [Duration::from_millis(100), Duration::from_secs(2)];
 /// Time after which an engine's own worker decides what another serves and did not decide.
 pub(super) const UNSERVED_AFTER: Duration = Duration::from_secs(1);
+/// The age of an id by its own word up to which its order may be decided right now: time for
+/// the decision, for reads that lag, and for clocks that differ.
+const MADE_OF_LATE: Duration = Duration::from_secs(60);
 /// Least time from one sweep to the next.
 const SWEEP_GAP_MIN: Duration = Duration::from_millis(50);
 
@@ -172,16 +175,32 @@ impl Core {
     }
 
     /// As [`order`](Self::order), for an id that is new most likely: with one look at the
-    /// store. The queue is asked first, as it has an order until its decision is durable.
+    /// store. The queue is asked first, as it has an order until its decision is durable. If
+    /// it recalls nothing of late, a look that may lag is enough to see what is not there.
     pub(super) async fn order_of_new_id(&self, id: OrderId) -> Result<Option<Order>, Error> {
-        let queued = self.backend.find_queued(id).await?;
+        // G3: a repeat is known by its id; in doubt the store is asked for what is so now.
+        let queued = match self.backend.recall(id).await? {
+            Recalled::Unheard if !self.is_made_of_late(id) => {
+                match self.backend.store.known(&[id], Sight::MayLag).await?.pop().flatten() {
+                    None => return Ok(None),
+                    Some(_before) => None,
+                }
+            }
+            Recalled::Waits(order) => Some(order),
+            Recalled::Unheard | Recalled::Unknown => None,
+        };
         Ok(self.known(id).await?.or(queued))
+    }
+
+    /// Whether an engine may have made an id in the last minute. Nobody announces these.
+    fn is_made_of_late(&self, id: OrderId) -> bool {
+        let now = self.clock.now();
+        id.made_at().is_some_and(|at| at.since(now).max(now.since(at)) < MADE_OF_LATE)
     }
 
     /// The order as the store has it, decided or noted.
     pub(super) async fn known(&self, id: OrderId) -> Result<Option<Order>, Error> {
-        let found = self.backend.store.known(&[id]).await?;
-        Ok(found.into_iter().flatten().next())
+        Ok(self.backend.store.known(&[id], Sight::Now).await?.pop().flatten())
     }
 
     /// Waits until the order is decided, up to `longest`; returns it as it then

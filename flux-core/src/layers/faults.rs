@@ -202,7 +202,7 @@ impl Faults {
             script,
             delay_max,
             freeze: freeze_for,
-            considered: Default::default(),
+            considered: std::array::from_fn(|_| Default::default()),
             injected: Default::default(),
             stopped: AtomicBool::new(false),
             stop: Notify::new(),

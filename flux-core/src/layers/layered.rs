@@ -13,7 +13,8 @@ use crate::protocol::{
 use crate::seams::{
     Begun, CommitMax, ConfirmOutcome, Cursor, DeadLetter, Delivery, DueHolds, InventoryStore,
     KeptClock, Lease, LockManager, OrderFilter, OrderPage, OrderQueue, OutcomeBus, OutcomeReceiver,
-    Outcomes, Payment, PutOutcome, QueueDepth, Receipt, SeamError, ServiceTime, WantedReceiver,
+    Outcomes, Payment, PutOutcome, QueueDepth, Recalled, Receipt, SeamError, ServiceTime, Sight,
+    WantedReceiver,
 };
 
 /// The behaviour that [`Layered`] puts around a seam. Every [`Layer`] goes around
@@ -119,6 +120,14 @@ impl<S: OrderQueue + ?Sized, L: Hooks> OrderQueue for Layered<S, L> {
 
     async fn find(&self, id: OrderId) -> Result<Option<Order>, SeamError> {
         self.layer.around(Operation::Find.into(), || self.inner.find(id)).await
+    }
+
+    async fn recall(&self, id: OrderId) -> Result<Recalled, SeamError> {
+        self.layer.around(Operation::Recall.into(), || self.inner.recall(id)).await
+    }
+
+    async fn announce(&self, id: OrderId) -> Result<Option<Order>, SeamError> {
+        self.layer.around(Operation::Announce.into(), || self.inner.announce(id)).await
     }
 
     fn finds_all(&self) -> bool {
@@ -231,8 +240,8 @@ impl<S: InventoryStore + ?Sized, L: Hooks> InventoryStore for Layered<S, L> {
         self.layer.around(Operation::NoteAccepted.into(), || self.inner.note_accepted(order)).await
     }
 
-    async fn known(&self, ids: &[OrderId]) -> Result<Vec<Option<Order>>, SeamError> {
-        self.layer.around(Operation::Known.into(), || self.inner.known(ids)).await
+    async fn known(&self, ids: &[OrderId], sight: Sight) -> Result<Vec<Option<Order>>, SeamError> {
+        self.layer.around(Operation::Known.into(), || self.inner.known(ids, sight)).await
     }
 
     async fn list_orders(
@@ -364,16 +373,18 @@ mod tests {
             store.commit(&[]).await?;
             store.confirm(&[]).await?;
             store.orders(&[]).await?;
-            store.reserve(&order).await?;
-            store.note_accepted(&order).await?;
-            store.known(&[]).await?;
             store.list_orders(&OrderFilter::default(), None, 1).await?;
             store.due_holds(std::time::SystemTime::UNIX_EPOCH.into(), 1).await?;
             store.items(&[]).await?;
             store.availability(&[]).await?;
             store.list_items(None, 1).await?;
             store.stock(&spec.id).await?;
-            layered.bus.publish(Arc::default()).await
+            layered.bus.publish(Arc::default()).await?;
+            queue.recall(id).await?;
+            queue.announce(id).await?;
+            store.reserve(&order).await?;
+            store.note_accepted(&order).await?;
+            store.known(&[], Sight::Now).await
         };
         all.await.expect("the fake answers well");
 

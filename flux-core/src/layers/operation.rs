@@ -90,9 +90,6 @@ operations! {
         Commit "commit",
         Confirm "confirm",
         Orders "orders",
-        Reserve "reserve",
-        NoteAccepted "note_accepted",
-        Known "known",
         ListOrders "list_orders",
         DueHolds "due_holds",
         Items "items",
@@ -102,6 +99,16 @@ operations! {
     }
     Bus {
         Publish "publish",
+    }
+    // New ones come last: the faults of a seed hang on the place.
+    Queue {
+        Recall "recall",
+        Announce "announce",
+    }
+    Store {
+        Reserve "reserve",
+        NoteAccepted "note_accepted",
+        Known "known",
     }
 }
 
@@ -113,6 +120,7 @@ impl Operation {
             self,
             Self::DeadLetters
                 | Self::Find
+                | Self::Recall
                 | Self::Depth
                 | Self::Orders
                 | Self::Known

@@ -18,7 +18,7 @@ use crate::protocol::{
 use crate::seams::{
     ConfirmOutcome, Cursor, DeadLetter, Delivery, DueHolds, InventoryStore, Lease, LockManager,
     OrderFilter, OrderPage, OrderQueue, OutcomeBus, OutcomeReceiver, OutcomeSender, Outcomes,
-    Payment, PutOutcome, QueueDepth, Receipt, SeamError, outcome_channel,
+    Payment, PutOutcome, QueueDepth, Recalled, Receipt, SeamError, Sight, outcome_channel,
 };
 
 /// The course of one call.
@@ -123,6 +123,12 @@ impl OrderQueue for Fake {
     async fn find(&self, _: OrderId) -> Result<Option<Order>, SeamError> {
         self.step(Operation::Find).await.map(|()| None)
     }
+    async fn recall(&self, _: OrderId) -> Result<Recalled, SeamError> {
+        self.step(Operation::Recall).await.map(|()| Recalled::Unknown)
+    }
+    async fn announce(&self, _: OrderId) -> Result<Option<Order>, SeamError> {
+        self.step(Operation::Announce).await.map(|()| None)
+    }
     async fn depth(&self) -> Result<QueueDepth, SeamError> {
         self.step(Operation::Depth).await.map(|()| QueueDepth::default())
     }
@@ -193,7 +199,7 @@ impl InventoryStore for Fake {
     async fn note_accepted(&self, _: &Order) -> Result<(), SeamError> {
         self.step(Operation::NoteAccepted).await
     }
-    async fn known(&self, _: &[OrderId]) -> Result<Vec<Option<Order>>, SeamError> {
+    async fn known(&self, _: &[OrderId], _: Sight) -> Result<Vec<Option<Order>>, SeamError> {
         self.step(Operation::Known).await.map(|()| vec![])
     }
     async fn list_orders(

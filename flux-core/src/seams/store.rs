@@ -240,6 +240,15 @@ impl fmt::Debug for Durable {
     }
 }
 
+/// How new a read must be.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+pub enum Sight {
+    /// It shows all that was written before it began.
+    Now,
+    /// It may miss what was written in the last few seconds.
+    MayLag,
+}
+
 /// Items, stock and orders; every guarantee rests on this trait's promises.
 ///
 /// An `Ok` tells only of what is durable, whoever wrote it: a state that a crash
@@ -358,8 +367,10 @@ pub trait InventoryStore: Send + Sync + 'static {
     }
 
     /// Reads orders as [`orders`](Self::orders) does, and those that are
-    /// [noted](Self::note_accepted) and not decided.
-    async fn known(&self, ids: &[OrderId]) -> Result<Vec<Option<Order>>, SeamError> {
+    /// [noted](Self::note_accepted) and not decided: as they are now, or where that may
+    /// [lag](Sight::MayLag) as they were a few seconds ago, if that is cheaper.
+    async fn known(&self, ids: &[OrderId], sight: Sight) -> Result<Vec<Option<Order>>, SeamError> {
+        let _ = sight;
         self.orders(ids).await
     }
 

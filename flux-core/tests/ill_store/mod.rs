@@ -9,7 +9,7 @@ use flux_core::clock::ClockReference;
 use flux_core::protocol::{Claim, Commit, CommitOutcome, Stock};
 use flux_core::seams::{
     Begun, CommitMax, ConfirmOutcome, Cursor, DueHolds, Durable, InventoryStore, KeptClock,
-    OrderFilter, OrderPage, Payment, PutOutcome, SeamError, ServiceTime,
+    OrderFilter, OrderPage, Payment, PutOutcome, SeamError, ServiceTime, Sight,
 };
 use flux_core::{Item, ItemId, ItemSpec, Order, OrderId, Timestamp};
 use futures_util::future::BoxFuture;
@@ -35,6 +35,7 @@ struct Ills {
     order: Option<OrderId>,
     item: Option<ItemId>,
     meddler: Option<Meddler>,
+    lags: bool,
 }
 
 /// Somebody who comes when a commit was refused, before the worker hears of it.
@@ -75,6 +76,11 @@ impl Illness {
     {
         let meddler = Meddler(Box::new(move || Box::pin(meddles())));
         self.set(Ills { meddler: Some(meddler), ..Ills::default() });
+    }
+
+    /// A read that may lag shows nothing.
+    pub(crate) fn of_lag(&self) {
+        self.set(Ills { lags: true, ..Ills::default() });
     }
 
     /// All is well again.
@@ -192,8 +198,11 @@ impl InventoryStore for IllStore {
     async fn note_accepted(&self, order: &Order) -> Answer<()> {
         self.store.note_accepted(order).await
     }
-    async fn known(&self, ids: &[OrderId]) -> Answer<Vec<Option<Order>>> {
-        self.store.known(ids).await
+    async fn known(&self, ids: &[OrderId], sight: Sight) -> Answer<Vec<Option<Order>>> {
+        match sight == Sight::MayLag && self.illness.0.lock().expect("no panic").lags {
+            true => Ok(vec![None; ids.len()]),
+            false => self.store.known(ids, sight).await,
+        }
     }
     async fn list_orders(
         &self,

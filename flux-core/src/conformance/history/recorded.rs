@@ -11,7 +11,7 @@ use crate::protocol::{
 };
 use crate::seams::{
     Begun, CommitMax, ConfirmOutcome, Cursor, DueHolds, Durable, InventoryStore, KeptClock,
-    OrderFilter, OrderPage, Payment, PutOutcome, SeamError, ServiceTime,
+    OrderFilter, OrderPage, Payment, PutOutcome, SeamError, ServiceTime, Sight,
 };
 
 /// Records claims, commits and payments. Put it next to the store, under
@@ -125,8 +125,8 @@ impl<S: InventoryStore + ?Sized> InventoryStore for Recorded<S> {
         self.store.note_accepted(order).await
     }
 
-    async fn known(&self, ids: &[OrderId]) -> Result<Vec<Option<Order>>, SeamError> {
-        self.store.known(ids).await
+    async fn known(&self, ids: &[OrderId], sight: Sight) -> Result<Vec<Option<Order>>, SeamError> {
+        self.store.known(ids, sight).await
     }
 
     async fn list_orders(

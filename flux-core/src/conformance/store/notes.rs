@@ -6,14 +6,16 @@ use std::sync::Arc;
 use super::shop::{Shop, T0, held, id, moved, order, payment, place, pool, units};
 use crate::conformance::check::{Checked, ensure, same};
 use crate::protocol::Order;
-use crate::seams::{ConfirmOutcome, InventoryStore, OrderFilter, Payment};
+use crate::seams::{ConfirmOutcome, InventoryStore, OrderFilter, Payment, Sight};
 
 async fn known<S>(shop: &Shop<S>, n: u128) -> Checked<Option<Order>>
 where
     S: InventoryStore + ?Sized,
 {
-    let mut known = shop.store.known(&[id(n), id(999)]).await?;
-    same("answers to a read of two", &known.len(), &2)?;
+    let ids = [id(n), id(999)];
+    let before = shop.store.known(&ids, Sight::MayLag).await?;
+    let mut known = shop.store.known(&ids, Sight::Now).await?;
+    same("answers to a read of two", &[before.len(), known.len()], &[2, 2])?;
     same("an order nobody heard of", &known.pop().flatten(), &None)?;
     Ok(known.pop().flatten())
 }

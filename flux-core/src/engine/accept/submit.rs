@@ -134,7 +134,7 @@ impl Core {
         guard: Arc<IdGuard>,
         span: &Span,
     ) -> Result<Order, Error> {
-        let mut queued = self.backend.find_queued(order.id).await?;
+        let mut queued = self.backend.announce(order.id).await?;
         if queued.is_none() && !self.tells_of(&order) {
             queued = self.known(order.id).await?;
         }
