@@ -26,6 +26,8 @@ use tokio::time::sleep;
 use uuid::Uuid;
 
 const ITEM: &str = "ticket_1";
+/// Time that the fleet stands before the sale opens.
+const STANDS_FOR: Duration = Duration::from_secs(4);
 /// Far more than any sale takes; only a hang is longer.
 const PATIENCE: Duration = Duration::from_secs(120);
 
@@ -94,6 +96,9 @@ async fn main() -> Result<ExitCode> {
     for number in 1..=options.workers {
         workers.push(fleet.start(&format!("worker {number}"), &["worker"])?);
     }
+
+    // As before any sale. In its first seconds an api takes Redis' word for nothing.
+    sleep(STANDS_FOR).await;
 
     let told = Arc::new(Told::default());
     let crowd = Crowd {

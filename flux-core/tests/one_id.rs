@@ -8,7 +8,9 @@ use async_trait::async_trait;
 use flux_core::clock::TokioClock;
 use flux_core::layers::Operation;
 use flux_core::protocol::Message;
-use flux_core::seams::{DeadLetter, Delivery, OrderQueue, QueueDepth, Receipt, SeamError};
+use flux_core::seams::{
+    DeadLetter, Delivery, OrderQueue, QueueDepth, Recalled, Receipt, SeamError,
+};
 use flux_core::{
     Backend, BuyerId, Error, Flux, IdempotencyKey, ItemId, ItemSpec, Order, OrderId, OrderRequest,
     OrderStatus, Role, Timestamp,
@@ -17,8 +19,10 @@ use tokio::task::yield_now;
 use tokio::time::{advance, timeout};
 use uuid::Uuid;
 
+mod ill_store;
 mod troubles;
 
+use ill_store::IllStore;
 use troubles::{Trouble, Troubles};
 
 type Result<T = ()> = std::result::Result<T, Box<dyn std::error::Error>>;
@@ -116,9 +120,20 @@ async fn a_queued_order_keeps_its_id_and_its_time() -> Result {
     Ok(())
 }
 
+/// What may be slow while two requests are on their way.
+const SLOW: [Operation; 7] = [
+    Operation::Send,
+    Operation::Find,
+    Operation::Recall,
+    Operation::Announce,
+    Operation::Orders,
+    Operation::Known,
+    Operation::Commit,
+];
+
 #[tokio::test(start_paused = true)]
 async fn of_two_requests_at_once_one_is_accepted() -> Result {
-    for slow in [Operation::Send, Operation::Find, Operation::Orders, Operation::Commit] {
+    for slow in SLOW {
         for first in WAYS {
             for second in WAYS {
                 let (flux, troubles) = sale(5).await?;
@@ -139,7 +154,7 @@ async fn of_two_requests_at_once_one_is_accepted() -> Result {
 
 #[tokio::test(start_paused = true)]
 async fn repeats_at_once_are_the_first_ones_order() -> Result {
-    for slow in [Operation::Send, Operation::Find, Operation::Orders, Operation::Commit] {
+    for slow in SLOW {
         for first in WAYS {
             for second in WAYS {
                 let (flux, troubles) = sale(5).await?;
@@ -232,11 +247,14 @@ async fn a_wrong_request_keeps_no_repeat_from_its_order() -> Result {
 
 #[tokio::test(start_paused = true)]
 async fn a_call_that_failed_leaves_its_id_free() -> Result {
-    let cases = [(Operation::Find, WAYS.as_slice()), (Operation::Send, &[Way::Submit])];
-    for (away, ways) in cases {
+    let finds = [Operation::Recall, Operation::Announce];
+    let cases = [(finds.as_slice(), WAYS.as_slice()), (&[Operation::Send], &[Way::Submit])];
+    for (all, ways) in cases {
         for way in ways {
             let (flux, troubles) = sale(5).await?;
-            troubles.set(away, Trouble::Away(SECOND / 10));
+            for away in all {
+                troubles.set(*away, Trouble::Away(SECOND / 10));
+            }
             let failed = way.bring(&flux, one("ann")).await;
             assert!(matches!(failed, Err(Error::Backend(_))), "{way:?}: {failed:?}");
             troubles.clear();
@@ -432,7 +450,7 @@ async fn the_owner_of_a_key_wins_against_strangers_with_its_id() -> Result {
 }
 
 /// A queue that can't look inside.
-struct Blind(Arc<dyn OrderQueue>);
+struct Blind(Arc<dyn OrderQueue>, Recalled);
 
 type Sent<T = ()> = std::result::Result<T, SeamError>;
 
@@ -466,7 +484,16 @@ impl OrderQueue for Blind {
     async fn find(&self, _: OrderId) -> Sent<Option<Order>> {
         Ok(None)
     }
+    async fn recall(&self, _: OrderId) -> Sent<Recalled> {
+        Ok(self.1.clone())
+    }
+    async fn announce(&self, _: OrderId) -> Sent<Option<Order>> {
+        Ok(None)
+    }
     fn finds_all(&self) -> bool {
+        false
+    }
+    fn tells_of(&self, _: OrderId) -> bool {
         false
     }
     async fn depth(&self) -> Sent<QueueDepth> {
@@ -480,7 +507,7 @@ impl OrderQueue for Blind {
 async fn with_a_queue_that_cannot_look_inside_one_engine_still_accepts_one_at_a_time() -> Result {
     let troubles = Troubles::default();
     let mut backend = Backend::memory();
-    backend.queue = Arc::new(Blind(backend.queue));
+    backend.queue = Arc::new(Blind(backend.queue, Recalled::Unknown));
     let front = Flux::builder(backend.clone().layered(troubles.clone()));
     let front = front.role(Role::AcceptOnly).start();
     front.put_item(ItemSpec::pool("a", 5)?).await?;
@@ -499,4 +526,49 @@ async fn with_a_queue_that_cannot_look_inside_one_engine_still_accepts_one_at_a_
     assert_taken(&front).await;
     assert_eq!(front.place(one("ann")).await?.status(), OrderStatus::Held);
     assert_sold(&front, 1).await
+}
+
+/// An order was decided a moment ago, and a read that may lag does not show it.
+#[tokio::test(start_paused = true)]
+async fn only_what_nobody_heard_of_is_looked_for_by_a_read_that_may_lag() -> Result {
+    let clock = || Arc::new(TokioClock::starting_at(START));
+    let shared = Backend::memory();
+    let worker = Flux::builder(shared.clone()).clock(clock()).start();
+    worker.put_item(ItemSpec::pool("a", 2)?).await?;
+    let of_7 = |at: Timestamp| {
+        let at = uuid::Timestamp::from_unix(uuid::NoContext, at.as_millis() / 1_000, 0);
+        OrderId::from_uuid(Uuid::new_v7(at))
+    };
+    let (other, fresh) = (id(1), of_7(START));
+    for id in [other, fresh] {
+        worker.place(one("ann").with_id(id)).await?;
+    }
+    let (store, illness) = IllStore::around(Arc::clone(&shared.store));
+    illness.of_lag();
+    for recalled in [Recalled::Unknown, Recalled::Unheard] {
+        let is_unheard = recalled == Recalled::Unheard;
+        let queue = Arc::new(Blind(Arc::clone(&shared.queue), recalled));
+        let backend = Backend { queue, store: store.clone(), ..shared.clone() };
+        let gate = Flux::builder(backend).clock(clock()).role(Role::AcceptOnly).start();
+        // Nobody announces an id that an engine makes; it tells its age itself.
+        assert_eq!(gate.submit(one("ann").with_id(fresh)).await?.status(), OrderStatus::Held);
+        let again = gate.submit(one("ann").with_id(other)).await;
+        match is_unheard {
+            true => assert!(matches!(again, Err(Error::SoldOut(_))), "{again:?}"),
+            false => assert_eq!(again?.status(), OrderStatus::Held),
+        }
+        for latecomer in [id(2), of_7(START)] {
+            let late = gate.submit(one("bob").with_id(latecomer)).await;
+            assert!(matches!(late, Err(Error::SoldOut(_))), "{late:?}");
+        }
+    }
+    illness.heal();
+    // What a read that may lag does show is read again as it is now.
+    let queue = Arc::new(Blind(Arc::clone(&shared.queue), Recalled::Unheard));
+    let troubles = Troubles::default();
+    let backend = Backend { queue, store, ..shared }.layered(troubles.clone());
+    let gate = Flux::builder(backend).clock(clock()).role(Role::AcceptOnly).start();
+    assert_eq!(gate.submit(one("ann").with_id(other)).await?.status(), OrderStatus::Held);
+    assert_eq!(troubles.calls(Operation::Known), 2);
+    Ok(())
 }

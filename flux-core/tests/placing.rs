@@ -310,11 +310,13 @@ async fn an_order_costs_a_write_and_no_look_and_its_end_one_of_each() -> Result 
     let flux = Flux::builder(backend).clock(clock()).start();
     flux.put_item(ItemSpec::builder().id("a").capacity(5).hold_seconds(1).build()?).await?;
     flux.place(one("ann")).await?;
-    let costs =
-        || [Operation::Commit, Operation::Orders].map(|operation| troubles.calls(operation));
-    assert_eq!(costs(), [1, 0]);
+    let costs = || {
+        let calls = [Operation::Commit, Operation::Orders, Operation::Known];
+        calls.map(|operation| troubles.calls(operation))
+    };
+    assert_eq!(costs(), [1, 0, 0]);
     tokio::time::sleep(3 * SECOND).await;
-    assert_eq!(costs(), [2, 1]);
+    assert_eq!(costs(), [2, 1, 0]);
     assert_sold(&flux, 0).await
 }
 
@@ -347,7 +349,7 @@ async fn a_wait_for_an_order_that_can_not_be_read_ends_in_time() -> Result {
     let front = Flux::builder(backend).role(Role::AcceptOnly).start();
     front.put_item(ItemSpec::pool("a", 9)?).await?;
     let queued = front.submit(one("ann")).await?;
-    troubles.set(Operation::Orders, Trouble::Away(SECOND / 10));
+    troubles.set(Operation::Known, Trouble::Away(SECOND / 10));
     let start = tokio::time::Instant::now();
     let waited = tokio::time::timeout(MINUTE, front.wait(queued.id, 5 * SECOND)).await?;
     assert!(matches!(waited, Err(Error::Backend(_))), "{waited:?}");

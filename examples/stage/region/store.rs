@@ -7,7 +7,7 @@ use flux_core::clock::ClockReference;
 use flux_core::protocol::{Claim, Commit, CommitOutcome, Stock};
 use flux_core::seams::{
     Begun, ChangeFeed, CommitMax, ConfirmOutcome, Cursor, DueHolds, Durable, InventoryStore,
-    KeptClock, OrderFilter, OrderPage, Payment, PutOutcome, SeamError, ServiceTime,
+    KeptClock, OrderFilter, OrderPage, Payment, PutOutcome, SeamError, ServiceTime, Sight,
 };
 use flux_core::{Item, ItemId, ItemSpec, Order, OrderId, Timestamp};
 use futures_util::future::join_all;
@@ -93,6 +93,15 @@ impl InventoryStore for RegionStore {
     }
     async fn orders(&self, ids: &[OrderId]) -> Answer<Vec<Option<Order>>> {
         self.near.orders(ids).await
+    }
+    async fn reserve(&self, order: &Order) -> Answer<Option<Order>> {
+        self.near.reserve(order).await
+    }
+    async fn note_accepted(&self, order: &Order) -> Answer<()> {
+        self.near.note_accepted(order).await
+    }
+    async fn known(&self, ids: &[OrderId], sight: Sight) -> Answer<Vec<Option<Order>>> {
+        self.near.known(ids, sight).await
     }
     async fn list_orders(
         &self,

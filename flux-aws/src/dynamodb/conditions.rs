@@ -30,7 +30,8 @@ pub(super) fn write_order(
     let put = Put::builder().table_name(table).set_item(Some(row));
     // G3: `Expect::is_met_by`, as a condition.
     let put = match write.expect {
-        Expect::Absent => put.condition_expression("attribute_not_exists(pk)"),
+        // An order that is only noted is not decided.
+        Expect::Absent => put.condition_expression("attribute_not_exists(decided)"),
         Expect::Status(status) => put
             .condition_expression(match count {
                 Some((is_counted, _)) => format!("#status = :status AND {is_counted}"),

@@ -410,6 +410,9 @@ impl DynamoStore {
                 Err(None) => return Ok(ConfirmOutcome::NotFound),
                 Err(Some(row)) => {
                     let order = read_order(&row)?;
+                    if order.status() == OrderStatus::Queued {
+                        return Ok(ConfirmOutcome::NotFound);
+                    }
                     (row, order)
                 }
             };

@@ -13,6 +13,7 @@ mod held;
 mod hoarding;
 mod items;
 mod list;
+mod notes;
 mod put;
 mod rows;
 mod service_clock;
@@ -27,7 +28,7 @@ use std::time::Duration;
 use aws_sdk_dynamodb::Client;
 use bon::bon;
 use flux_core::clock::{Clock, SystemClock};
-use flux_core::seams::SeamError;
+use flux_core::seams::{SeamError, Sight};
 use flux_core::{BuyerRules, ItemId, Order, OrderId};
 
 use crate::aws;
@@ -79,6 +80,7 @@ pub struct DynamoStore {
     items: Items,
     item_reads: Batcher<ItemId, Result<Option<Known>, SeamError>>,
     order_reads: Batcher<OrderId, Result<Option<Order>, SeamError>>,
+    lagging_reads: Batcher<OrderId, Result<Option<Order>, SeamError>>,
     held: Arc<HeldUnits>,
     hoarding: Hoarding,
 }
@@ -122,11 +124,15 @@ impl DynamoStore {
         let config = config.timeout_config(aws::time_outs(aws::CALL_MAX)).build();
         let table = Table { client: Client::from_conf(config), name: table, meter };
         let format = Arc::new(Format::new(table.clone()));
-        let reader = table.clone();
-        let read_orders = move |ids: Vec<OrderId>| {
-            let reader = reader.clone();
-            async move { store::read_together(&reader, &ids).await }
+        let order_reads = |sight| {
+            let reader = table.clone();
+            let read = move |ids: Vec<OrderId>| {
+                let reader = reader.clone();
+                async move { store::read_together(&reader, &ids, sight).await }
+            };
+            Batcher::new(READS_WAITING_MAX, table::GET_MAX, READS_AT_ONCE, read)
         };
+        let (now, lagging) = (order_reads(Sight::Now), order_reads(Sight::MayLag));
         let items = Items::new(table.clone());
         let reader = items.clone();
         let read_items = move |ids: Vec<ItemId>| {
@@ -145,12 +151,8 @@ impl DynamoStore {
             memory: Mutex::default(),
             items,
             item_reads: Batcher::new(READS_WAITING_MAX, table::GET_MAX, READS_AT_ONCE, read_items),
-            order_reads: Batcher::new(
-                READS_WAITING_MAX,
-                table::GET_MAX,
-                READS_AT_ONCE,
-                read_orders,
-            ),
+            order_reads: now,
+            lagging_reads: lagging,
         }
     }
 }

@@ -161,11 +161,8 @@ pub(super) fn forgotten_at(order: &Order, keep_rejected: Duration) -> Option<u64
 /// The row of an order.
 pub(super) fn order_row(order: &Order, keep_rejected: Duration, due_keys: &DueKeys) -> Row {
     let mut row = Key::order(order.id).into_row();
+    row.extend(asked(order).map(|(name, value)| (name.to_owned(), value)));
     let mut put = |name: &str, value: Value| row.insert(name.to_owned(), value);
-    put("buyer", string(&order.buyer));
-    put("lines", Value::L(order.lines.iter().map(line_value).collect()));
-    put("placed", number(order.placed_at.as_millis()));
-    put("status", string(order.status()));
     if let Some(decided) = order.decided_at() {
         put("decided", number(decided.as_millis()));
     }
@@ -193,6 +190,16 @@ pub(super) fn order_row(order: &Order, keep_rejected: Duration, due_keys: &DueKe
         put("takes", Value::S(takes(order)));
     }
     row
+}
+
+/// What an order asks for, and how it stands.
+pub(super) fn asked(order: &Order) -> [(&'static str, Value); 4] {
+    [
+        ("buyer", string(&order.buyer)),
+        ("lines", Value::L(order.lines.iter().map(line_value).collect())),
+        ("placed", number(order.placed_at.as_millis())),
+        ("status", string(order.status())),
+    ]
 }
 
 /// The units of each line, as in `2 ticket_1 1 hall`; no id has a space.

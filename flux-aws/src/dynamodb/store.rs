@@ -7,13 +7,14 @@ use async_trait::async_trait;
 use flux_core::protocol::{Claim, Commit, CommitOutcome, Stock};
 use flux_core::seams::{
     CommitMax, ConfirmOutcome, Cursor, DueHolds, InventoryStore, OrderFilter, OrderPage, Payment,
-    PutOutcome, SeamError, ServiceTime,
+    PutOutcome, SeamError, ServiceTime, Sight,
 };
 use flux_core::{Item, ItemId, ItemSpec, Order, OrderId, OrderStatus, Timestamp};
 use futures_util::{StreamExt, TryStreamExt};
 
 use super::DynamoStore;
 use super::commit::ACTIONS_MAX;
+use super::notes::read_known;
 use super::rows::{Key, Row, SERVICE, get_number, number, read_order, string, text};
 use super::stock_row::Known;
 use super::table::{Table, Written, in_order};
@@ -72,11 +73,29 @@ impl InventoryStore for DynamoStore {
     }
 
     async fn orders(&self, ids: &[OrderId]) -> Result<Vec<Option<Order>>, SeamError> {
+        let known = self.known(ids, Sight::Now).await?.into_iter();
+        let is_decided = |order: &Order| order.status() != OrderStatus::Queued;
+        Ok(known.map(|order| order.filter(is_decided)).collect())
+    }
+
+    async fn reserve(&self, order: &Order) -> Result<Option<Order>, SeamError> {
+        self.try_reserve(order).await
+    }
+
+    async fn note_accepted(&self, order: &Order) -> Result<(), SeamError> {
+        self.note(order).await
+    }
+
+    async fn known(&self, ids: &[OrderId], sight: Sight) -> Result<Vec<Option<Order>>, SeamError> {
         if let [id] = ids {
             // Many callers ask for one order each.
-            return Ok(vec![self.order_reads.call(*id).await.map_err(not_batched)??]);
+            let reads = match sight {
+                Sight::Now => &self.order_reads,
+                Sight::MayLag => &self.lagging_reads,
+            };
+            return Ok(vec![reads.call(*id).await.map_err(not_batched)??]);
         }
-        read_orders(&self.table, ids).await
+        read_orders(&self.table, ids, sight).await
     }
 
     async fn list_orders(
@@ -221,17 +240,23 @@ impl DynamoStore {
     }
 }
 
-async fn read_orders(table: &Table, ids: &[OrderId]) -> Result<Vec<Option<Order>>, SeamError> {
-    let rows = table.get_all(ids.iter().map(|id| Key::order(*id)).collect()).await?;
-    ids.iter().map(|id| rows.get(&Key::order(*id)).map(read_order).transpose()).collect()
+async fn read_orders(
+    table: &Table,
+    ids: &[OrderId],
+    sight: Sight,
+) -> Result<Vec<Option<Order>>, SeamError> {
+    let rows = table.get_all_as(ids.iter().map(|id| Key::order(*id)).collect(), sight).await?;
+    let known = |id: &OrderId| rows.get(&Key::order(*id)).map(read_known).transpose();
+    ids.iter().map(|id| known(id).map(Option::flatten)).collect()
 }
 
 /// Reads single orders for several callers; a failure is everybody's.
 pub(super) async fn read_together(
     table: &Table,
     ids: &[OrderId],
+    sight: Sight,
 ) -> Vec<Result<Option<Order>, SeamError>> {
-    match read_orders(table, ids).await {
+    match read_orders(table, ids, sight).await {
         Ok(orders) => orders.into_iter().map(Ok).collect(),
         Err(error) => ids.iter().map(|_| Err(error.clone())).collect(),
     }

@@ -15,7 +15,7 @@ use aws_sdk_dynamodb::types::{
     WriteRequest,
 };
 use flux_core::backoff::Backoff;
-use flux_core::seams::SeamError;
+use flux_core::seams::{SeamError, Sight};
 use futures_util::{Stream, StreamExt, TryStreamExt, stream};
 use tokio::time::{Instant, sleep};
 use uuid::Uuid;
@@ -84,16 +84,25 @@ impl Table {
     }
 
     /// The rows of those keys that are there.
-    pub(super) async fn get_all(&self, mut keys: Vec<Key>) -> Result<HashMap<Key, Row>, SeamError> {
+    pub(super) async fn get_all(&self, keys: Vec<Key>) -> Result<HashMap<Key, Row>, SeamError> {
+        self.get_all_as(keys, Sight::Now).await
+    }
+
+    /// The rows of those keys that are there, or were.
+    pub(super) async fn get_all_as(
+        &self,
+        mut keys: Vec<Key>,
+        sight: Sight,
+    ) -> Result<HashMap<Key, Row>, SeamError> {
         keys.sort_unstable_by(|a, b| (&a.pk, &a.sk).cmp(&(&b.pk, &b.sk)));
         keys.dedup();
         let parts: Vec<Vec<Key>> = keys.chunks(GET_MAX).map(<[Key]>::to_vec).collect();
-        let found = in_order(parts.into_iter().map(|keys| self.get_batch(keys)));
+        let found = in_order(parts.into_iter().map(|keys| self.get_batch(keys, sight)));
         let rows: Vec<Vec<Row>> = found.try_collect().await?;
         rows.into_iter().flatten().map(|row| Ok((Key::of(&row)?, row))).collect()
     }
 
-    async fn get_batch(&self, keys: Vec<Key>) -> Result<Vec<Row>, SeamError> {
+    async fn get_batch(&self, keys: Vec<Key>, sight: Sight) -> Result<Vec<Row>, SeamError> {
         let mut rows = Vec::with_capacity(keys.len());
         let mut left: Vec<Row> = keys.into_iter().map(Key::into_row).collect();
         for tries in 0..TRIES_MAX {
@@ -103,7 +112,8 @@ impl Table {
             if tries > 0 {
                 sleep(PAUSE.full_jitter(tries)).await;
             }
-            let keys = KeysAndAttributes::builder().set_keys(Some(left)).consistent_read(true);
+            let keys = KeysAndAttributes::builder().set_keys(Some(left));
+            let keys = keys.consistent_read(sight == Sight::Now);
             let answer = self
                 .client
                 .batch_get_item()

@@ -149,6 +149,19 @@ impl Link {
         }
     }
 
+    /// Whether Redis is known not to answer.
+    pub(super) fn is_away(&self) -> bool {
+        matches!(*self.state.borrow(), State::Away)
+    }
+
+    /// The number of the present connection; none while Redis is away.
+    pub(super) fn number(&self) -> Option<u64> {
+        match *self.state.borrow() {
+            State::Up(number, _) => Some(number),
+            State::Connecting | State::Away => None,
+        }
+    }
+
     /// Completes when Redis answers. Cancel-safe.
     pub(super) async fn up(&self) {
         // Both ends are ours, so it does not close.

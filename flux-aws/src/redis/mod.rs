@@ -25,6 +25,10 @@
 //! `flux_redis_failures_total`, `flux_redis_leases_lost_total` (keys that were
 //! no longer ours) and `flux_redis_junk_total` (messages nobody could read).
 //!
+//! What is accepted meanwhile is noted in the store, so that every process knows it: on
+//! DynamoDB a write unit for each order, and one more under an id that a caller chose. What
+//! was accepted before, and is not decided, only the process that accepted it knows.
+//!
 //! # Redis Cluster
 //! All lease keys of one prefix carry it as their hash tag and so live in one
 //! slot, because one script leases several keys at once. Sales that should

@@ -79,7 +79,9 @@ enum Kind {
 /// An [`OrderQueue`] on SQS.
 ///
 /// - [`find`](OrderQueue::find) knows only what this process sent within the
-///   last 15 minutes and did not see done: SQS can't be looked into.
+///   last 15 minutes and did not see done: SQS can't be looked into. So
+///   [`tells_of`](OrderQueue::tells_of) no order, and the store takes note of each, unless
+///   Redis remembers them (`Redis::remember`).
 /// - [`depth`](OrderQueue::depth) is an estimate: SQS counts packs, late and
 ///   roughly, and the mean size of the packs that went through this process
 ///   makes messages of them. What this process holds itself it counts exactly.
@@ -254,6 +256,10 @@ impl OrderQueue for SqsQueue {
 
     async fn find(&self, id: OrderId) -> Result<Option<Order>, SeamError> {
         Ok(lock(&self.queue.sent).find(id, Instant::now()))
+    }
+
+    fn tells_of(&self, _: OrderId) -> bool {
+        false
     }
 
     fn finds_all(&self) -> bool {

@@ -9,7 +9,7 @@ use flux_aws::bill::Meter;
 use flux_aws::dynamodb::DynamoStore;
 use flux_core::protocol::{CommitOutcome, Expect, OrderWrite};
 use flux_core::seams::{
-    ConfirmOutcome, InventoryStore, OrderFilter, Payment, PutOutcome, SeamError,
+    ConfirmOutcome, InventoryStore, OrderFilter, Payment, PutOutcome, SeamError, Sight,
 };
 use flux_core::{OrderState, OrderStatus, PaymentRef};
 use tokio::sync::watch;
@@ -376,7 +376,11 @@ async fn every_read_is_consistent_but_those_of_the_index() {
     assert_eq!(listed(&store, &OrderFilter::default()).await.len(), 40);
     store.list_items(None, 9).await.expect("listed");
     store.due_holds(crate::table::LATER, 9).await.expect("read");
+    store.orders(&[single(1, "a").id]).await.expect("read");
+    store.known(&[single(1, "a").id], Sight::Now).await.expect("read");
     assert_eq!(lagging.load(Ordering::SeqCst), 0);
+    store.known(&[single(1, "a").id], Sight::MayLag).await.expect("read");
+    assert_eq!(lagging.load(Ordering::SeqCst), 1, "and those that may lag");
 }
 
 #[tokio::test]

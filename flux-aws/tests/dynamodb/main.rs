@@ -59,6 +59,7 @@ mod hoarding;
 mod limits;
 mod making;
 mod microburst;
+mod notes;
 mod remembered;
 mod sale;
 mod side_by_side;

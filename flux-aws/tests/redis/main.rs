@@ -7,6 +7,8 @@ mod away;
 mod conformance;
 mod detours;
 mod given_up;
+#[cfg(feature = "dynamodb")]
+mod notes;
 mod outcomes;
 mod sale;
 mod secure;

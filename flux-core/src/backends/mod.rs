@@ -14,8 +14,8 @@ use tokio::time::Instant;
 
 use crate::protocol::{ItemId, Order, OrderId};
 use crate::seams::{
-    DeadLetter, InventoryStore, LockManager, OrderQueue, OutcomeBus, QueueDepth, SeamError,
-    partition_of,
+    DeadLetter, InventoryStore, LockManager, OrderQueue, OutcomeBus, QueueDepth, Recalled,
+    SeamError, partition_of,
 };
 
 /// One of each seam, for an engine to run on. Mix as you like; every engine that
@@ -88,6 +88,29 @@ impl Backend {
             }
         }
         Ok(None)
+    }
+
+    /// Finds it, as [`OrderQueue::announce`].
+    pub(crate) async fn announce(&self, id: OrderId) -> Result<Option<Order>, SeamError> {
+        for queue in self.queues() {
+            if let Some(order) = queue.announce(id).await? {
+                return Ok(Some(order));
+            }
+        }
+        Ok(None)
+    }
+
+    /// Recalls an order, as [`OrderQueue::recall`].
+    pub(crate) async fn recall(&self, id: OrderId) -> Result<Recalled, SeamError> {
+        let mut recalled = Recalled::Unknown;
+        for queue in self.queues() {
+            match queue.recall(id).await? {
+                Recalled::Waits(order) => return Ok(Recalled::Waits(order)),
+                Recalled::Unheard => recalled = Recalled::Unheard,
+                Recalled::Unknown => {}
+            }
+        }
+        Ok(recalled)
     }
 }
 

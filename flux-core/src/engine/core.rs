@@ -25,7 +25,7 @@ use crate::backoff::spread_by;
 use crate::clock::Clock;
 use crate::protocol::{ItemId, Message, Order, OrderId, OrderStatus, Timestamp};
 use crate::random::Random;
-use crate::seams::{Outcomes, SeamError, partition_of};
+use crate::seams::{Outcomes, Recalled, SeamError, Sight, partition_of};
 use crate::sync::timeout_at;
 
 /// Longest time that the bus gets to take outcomes.
@@ -35,6 +35,9 @@ const PUBLISH_MAX: Duration = Duration::from_secs(1);
 const LOOK_EVERY: [Duration; 2] = [Duration::from_millis(100), Duration::from_secs(2)];
 /// Time after which an engine's own worker decides what another serves and did not decide.
 pub(super) const UNSERVED_AFTER: Duration = Duration::from_secs(1);
+/// The age of an id by its own word up to which its order may be decided right now: time for
+/// the decision, for reads that lag, and for clocks that differ.
+const MADE_OF_LATE: Duration = Duration::from_secs(60);
 /// Least time from one sweep to the next.
 const SWEEP_GAP_MIN: Duration = Duration::from_millis(50);
 
@@ -167,27 +170,43 @@ impl Core {
 
     /// The order as it stands, queued ones included.
     pub(super) async fn order(&self, id: OrderId) -> Result<Option<Order>, Error> {
-        if let Some(order) = self.decided(id).await? {
+        if let Some(order) = self.known(id).await? {
             return Ok(Some(order));
         }
         match self.backend.find_queued(id).await? {
             Some(order) => Ok(Some(order)),
             // Decided and acknowledged between the two looks.
-            None => self.decided(id).await,
+            None => self.known(id).await,
         }
     }
 
     /// As [`order`](Self::order), for an id that is new most likely: with one look at the
-    /// store. The queue is asked first, as it has an order until its decision is durable.
+    /// store. The queue is asked first, as it has an order until its decision is durable. If
+    /// it recalls nothing of late, a look that may lag is enough to see what is not there.
     pub(super) async fn order_of_new_id(&self, id: OrderId) -> Result<Option<Order>, Error> {
-        let queued = self.backend.find_queued(id).await?;
-        Ok(self.decided(id).await?.or(queued))
+        // G3: a repeat is known by its id; in doubt the store is asked for what is so now.
+        let queued = match self.backend.recall(id).await? {
+            Recalled::Unheard if !self.is_made_of_late(id) => {
+                match self.backend.store.known(&[id], Sight::MayLag).await?.pop().flatten() {
+                    None => return Ok(None),
+                    Some(_before) => None,
+                }
+            }
+            Recalled::Waits(order) => Some(order),
+            Recalled::Unheard | Recalled::Unknown => None,
+        };
+        Ok(self.known(id).await?.or(queued))
     }
 
-    /// The order as the store has it.
-    pub(super) async fn decided(&self, id: OrderId) -> Result<Option<Order>, Error> {
-        let found = self.backend.store.orders(&[id]).await?;
-        Ok(found.into_iter().flatten().next())
+    /// Whether an engine may have made an id in the last minute. Nobody announces these.
+    fn is_made_of_late(&self, id: OrderId) -> bool {
+        let now = self.clock.now();
+        id.made_at().is_some_and(|at| at.since(now).max(now.since(at)) < MADE_OF_LATE)
+    }
+
+    /// The order as the store has it, decided or noted.
+    pub(super) async fn known(&self, id: OrderId) -> Result<Option<Order>, Error> {
+        Ok(self.backend.store.known(&[id], Sight::Now).await?.pop().flatten())
     }
 
     /// Waits until the order is decided, up to `longest`; returns it as it then

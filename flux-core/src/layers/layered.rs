@@ -15,7 +15,7 @@ use crate::seams::{
     Begun, ChangeFeed, ChangePage, CommitMax, ConfirmOutcome, Consumer, Cursor, DeadLetter,
     Delivery, DueHolds, InventoryStore, KeptClock, Lease, LockManager, Member, OrderFilter,
     OrderPage, OrderQueue, OutcomeBus, OutcomeReceiver, Outcomes, Payment, PutOutcome, QueueDepth,
-    Receipt, SeamError, ServiceTime, WantedReceiver,
+    Recalled, Receipt, SeamError, ServiceTime, Sight, WantedReceiver,
 };
 
 /// The behaviour that [`Layered`] puts around a seam. Every [`Layer`] goes around
@@ -123,8 +123,20 @@ impl<S: OrderQueue + ?Sized, L: Hooks> OrderQueue for Layered<S, L> {
         self.layer.around(Operation::Find.into(), || self.inner.find(id)).await
     }
 
+    async fn recall(&self, id: OrderId) -> Result<Recalled, SeamError> {
+        self.layer.around(Operation::Recall.into(), || self.inner.recall(id)).await
+    }
+
+    async fn announce(&self, id: OrderId) -> Result<Option<Order>, SeamError> {
+        self.layer.around(Operation::Announce.into(), || self.inner.announce(id)).await
+    }
+
     fn finds_all(&self) -> bool {
         self.inner.finds_all()
+    }
+
+    fn tells_of(&self, order: OrderId) -> bool {
+        self.inner.tells_of(order)
     }
 
     async fn depth(&self) -> Result<QueueDepth, SeamError> {
@@ -219,6 +231,18 @@ impl<S: InventoryStore + ?Sized, L: Hooks + Clone> InventoryStore for Layered<S,
 
     async fn orders(&self, ids: &[OrderId]) -> Result<Vec<Option<Order>>, SeamError> {
         self.layer.around(Operation::Orders.into(), || self.inner.orders(ids)).await
+    }
+
+    async fn reserve(&self, order: &Order) -> Result<Option<Order>, SeamError> {
+        self.layer.around(Operation::Reserve.into(), || self.inner.reserve(order)).await
+    }
+
+    async fn note_accepted(&self, order: &Order) -> Result<(), SeamError> {
+        self.layer.around(Operation::NoteAccepted.into(), || self.inner.note_accepted(order)).await
+    }
+
+    async fn known(&self, ids: &[OrderId], sight: Sight) -> Result<Vec<Option<Order>>, SeamError> {
+        self.layer.around(Operation::Known.into(), || self.inner.known(ids, sight)).await
     }
 
     async fn list_orders(
@@ -335,6 +359,7 @@ mod tests {
     use super::*;
     use crate::layers::testing::{Fake, backend};
     use crate::layers::{Trace, YesLocks};
+    use crate::protocol::{Line, Lines};
 
     #[derive(Clone, Default)]
     struct Spy(Arc<Mutex<Vec<Call>>>);
@@ -359,6 +384,9 @@ mod tests {
         let layered = backend(&fake).layered(spy.clone());
         let id = OrderId::from_uuid(uuid::Uuid::nil());
         let spec = ItemSpec::pool("item", 1).expect("a pool");
+        let lines = Lines::new(vec![Line::units("item", 1).expect("a line")]).expect("lines");
+        let buyer = "ann".parse().expect("a name");
+        let order = Order::queued(id, buyer, lines, Timestamp::default());
         let lease = Lease { keys: vec![], owner: String::new() };
         let mut outcomes = layered.bus.subscribe();
         let name = || ConsumerName::new("me").expect("a name");
@@ -399,7 +427,12 @@ mod tests {
             feed.newest().await?;
             feed.keep_cursor(&Consumer::new(name.clone(), cursor)).await?;
             feed.cursor_of(&name).await?;
-            feed.forget_consumer(&name).await
+            feed.forget_consumer(&name).await?;
+            queue.recall(id).await?;
+            queue.announce(id).await?;
+            store.reserve(&order).await?;
+            store.note_accepted(&order).await?;
+            store.known(&[], Sight::Now).await
         };
         all.await.expect("the fake answers well");
 

@@ -110,6 +110,16 @@ operations! {
         Consumers "consumers",
         ForgetConsumer "forget_consumer",
     }
+    // New ones come last: the faults of a seed hang on the place.
+    Queue {
+        Recall "recall",
+        Announce "announce",
+    }
+    Store {
+        Reserve "reserve",
+        NoteAccepted "note_accepted",
+        Known "known",
+    }
 }
 
 impl Operation {
@@ -120,8 +130,10 @@ impl Operation {
             self,
             Self::DeadLetters
                 | Self::Find
+                | Self::Recall
                 | Self::Depth
                 | Self::Orders
+                | Self::Known
                 | Self::ListOrders
                 | Self::DueHolds
                 | Self::Items

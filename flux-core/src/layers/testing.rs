@@ -20,7 +20,8 @@ use crate::seams::{ChangeFeed, ChangePage, Consumer};
 use crate::seams::{
     ConfirmOutcome, Cursor, DeadLetter, Delivery, DueHolds, InventoryStore, Lease, LockManager,
     Member, OrderFilter, OrderPage, OrderQueue, OutcomeBus, OutcomeReceiver, OutcomeSender,
-    Outcomes, Payment, PutOutcome, QueueDepth, Receipt, SeamError, outcome_channel,
+    Outcomes, Payment, PutOutcome, QueueDepth, Recalled, Receipt, SeamError, Sight,
+    outcome_channel,
 };
 
 /// The course of one call.
@@ -125,6 +126,12 @@ impl OrderQueue for Fake {
     async fn find(&self, _: OrderId) -> Result<Option<Order>, SeamError> {
         self.step(Operation::Find).await.map(|()| None)
     }
+    async fn recall(&self, _: OrderId) -> Result<Recalled, SeamError> {
+        self.step(Operation::Recall).await.map(|()| Recalled::Unknown)
+    }
+    async fn announce(&self, _: OrderId) -> Result<Option<Order>, SeamError> {
+        self.step(Operation::Announce).await.map(|()| None)
+    }
     async fn depth(&self) -> Result<QueueDepth, SeamError> {
         self.step(Operation::Depth).await.map(|()| QueueDepth::default())
     }
@@ -188,6 +195,15 @@ impl InventoryStore for Fake {
     }
     async fn orders(&self, _: &[OrderId]) -> Result<Vec<Option<Order>>, SeamError> {
         self.step(Operation::Orders).await.map(|()| vec![])
+    }
+    async fn reserve(&self, _: &Order) -> Result<Option<Order>, SeamError> {
+        self.step(Operation::Reserve).await.map(|()| None)
+    }
+    async fn note_accepted(&self, _: &Order) -> Result<(), SeamError> {
+        self.step(Operation::NoteAccepted).await
+    }
+    async fn known(&self, _: &[OrderId], _: Sight) -> Result<Vec<Option<Order>>, SeamError> {
+        self.step(Operation::Known).await.map(|()| vec![])
     }
     async fn list_orders(
         &self,

@@ -110,7 +110,7 @@ pub enum CommitOutcome {
     /// is known of them and claim again.
     Fenced(Vec<ItemId>),
     /// Orders or buyers are not as expected; nothing took effect. Decide again
-    /// without these.
+    /// without these: the claims still stand.
     Conflict {
         /// Orders that are not what was expected; read them.
         moved: Vec<OrderId>,

@@ -6,7 +6,7 @@ use std::sync::Arc;
 
 use foldhash::fast::RandomState;
 
-use super::commit::{Expect, FencingToken, OrderWrite, OverCap};
+use super::commit::{Effect, Expect, FencingToken, OrderWrite, OverCap};
 use super::ids::{BuyerId, ItemId, OrderId};
 use super::item::ItemSpec;
 use super::limits::Timestamp;
@@ -100,6 +100,23 @@ impl View {
         };
         let expect = found.map_or(Expect::Absent, |found| Expect::Status(found.status()));
         Verdict::Write(OrderWrite { order: order.with_state(state), expect })
+    }
+
+    /// Undoes what decisions took, if their commit was refused. Items of which one gave
+    /// something back are forgotten: an order that moved may have given it back before,
+    /// and then the claim showed that already.
+    pub fn undo(&mut self, writes: &[OrderWrite]) {
+        for write in writes {
+            match write.effect() {
+                Effect::Takes => self.give_back(&write.order),
+                Effect::GivesBack => {
+                    for line in write.order.lines.iter() {
+                        self.claims.remove(&line.item);
+                    }
+                }
+                Effect::None => {}
+            }
+        }
     }
 
     fn place(&mut self, order: &Order, now: Timestamp) -> OrderWrite {
@@ -410,6 +427,35 @@ mod tests {
         assert_eq!(reasons(&mut view), [Some(Reason::BuyerLimit); 2], "the most that was told");
         view.forget_buyers();
         assert_eq!(reasons(&mut view), [None; 2]);
+    }
+
+    #[test]
+    fn what_is_undone_leaves_the_stock_as_it_was_or_unknown() {
+        let hall = ItemSpec::hall("h", ["A1", "A2", "A3"]).expect("hall");
+        let mut view = view(&[ItemSpec::pool("a", 3).expect("pool"), hall]);
+        let seat = |name: &str| Line::seats("h", [name]).expect("line");
+        let first = place(&mut view, &order(1, "ann", vec![units("a", 2), seat("A1")]));
+        let stocks = |view: &View| {
+            ["a", "h"].map(|item| view.get(&item.parse().expect("item")).map(|c| c.stock.clone()))
+        };
+        let before = stocks(&view);
+        let decide = |view: &mut View, message: &Message, found: Option<&Order>| {
+            let Verdict::Write(write) = view.decide(message, found, T0) else { panic!("decided") };
+            write
+        };
+        let next = |n, lines| Message::Place(order(n, "bob", lines));
+        let news =
+            [(2, vec![units("a", 1), seat("A2")]), (3, vec![seat("A2")]), (4, vec![seat("A3")])];
+        let mut writes = news.map(|(n, lines)| decide(&mut view, &next(n, lines), None)).to_vec();
+        view.undo(&writes);
+        assert_eq!(stocks(&view), before);
+
+        writes.push(decide(&mut view, &Message::Release(first.id), Some(&first)));
+        let [held, rejected] = [OrderStatus::Held, OrderStatus::Rejected];
+        let states: Vec<OrderStatus> = writes.iter().map(|write| write.order.status()).collect();
+        assert_eq!(states, [held, rejected, held, OrderStatus::Released]);
+        view.undo(&writes);
+        assert_eq!(stocks(&view), [None, None]);
     }
 
     #[test]

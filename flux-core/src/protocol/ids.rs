@@ -10,7 +10,7 @@ use serde::{Deserialize, Serialize};
 use smol_str::SmolStr;
 use uuid::{Uuid, Variant};
 
-use super::limits::InvalidInput;
+use super::limits::{InvalidInput, Timestamp};
 
 fn visible_ascii(field: &'static str, name: &str, bytes_max: usize) -> Result<(), InvalidInput> {
     if name.is_empty() || name.len() > bytes_max {
@@ -252,6 +252,14 @@ impl OrderId {
         self.0.get_version_num() == 5 && self.0.get_variant() == Variant::RFC4122
     }
 
+    /// The moment that the id says it was made, if it is of version 7, as those are that
+    /// the engine makes.
+    pub(crate) fn made_at(&self) -> Option<Timestamp> {
+        let is_of_7 = self.0.get_version_num() == 7 && self.0.get_variant() == Variant::RFC4122;
+        let (seconds, nanos) = self.0.get_timestamp().filter(|_| is_of_7)?.to_unix();
+        Some(Timestamp::from_millis(seconds * 1_000 + u64::from(nanos) / 1_000_000))
+    }
+
     /// The UUID.
     #[must_use]
     pub const fn as_uuid(&self) -> &Uuid {
@@ -325,6 +333,19 @@ mod tests {
         assert_ne!(key(&ann, "k").expect("key"), key(&bob, "k").expect("key"));
         assert!(key(&ann, "").is_err() && key(&ann, &"k".repeat(256)).is_err());
         assert!(key(&ann, &"k".repeat(255)).is_ok());
+    }
+
+    #[test]
+    fn an_id_of_version_7_tells_when_it_was_made() {
+        let of = |id: &str| id.parse::<OrderId>().expect("a UUID").made_at();
+        let at = Timestamp::from_millis(0x018f_2b6c_0102);
+        assert_eq!(of("018f2b6c-0102-7fff-aa5d-d1157028e078"), Some(at));
+        for other in ["4", "5", "8"] {
+            assert_eq!(of(&format!("018f2b6c-0102-{other}fff-aa5d-d1157028e078")), None);
+        }
+        let now = Timestamp::from(std::time::SystemTime::now());
+        let age = now.since(OrderId::new().made_at().expect("it is of version 7"));
+        assert!(age < std::time::Duration::from_secs(60), "{age:?}");
     }
 
     #[test]

@@ -36,9 +36,11 @@ pub use error::{SeamError, Source};
 pub use lock::{Lease, LockManager, Member, WantedReceiver};
 pub(crate) use partition::hash;
 pub use partition::partition_of;
-pub use queue::{DeadLetter, Delivery, OrderQueue, QueueDepth, QueueDepthBuilder, Receipt};
+pub use queue::{
+    DeadLetter, Delivery, OrderQueue, QueueDepth, QueueDepthBuilder, Recalled, Receipt,
+};
 pub use store::{
     Begun, ConfirmOutcome, Cursor, DueHolds, Durable, InventoryStore, OrderFilter,
-    OrderFilterBuilder, OrderPage, Payment, PutOutcome,
+    OrderFilterBuilder, OrderPage, Payment, PutOutcome, Sight,
 };
 pub use time::{KeptClock, ServiceTime};

@@ -103,6 +103,19 @@ pub struct QueueDepth {
     pub oldest: Duration,
 }
 
+/// What a queue recalls of an order by its id.
+#[derive(Debug, Clone, PartialEq, Eq)]
+#[non_exhaustive]
+pub enum Recalled {
+    /// It waits or is worked on.
+    Waits(Order),
+    /// It is not there, as far as is known. It may have been a moment ago.
+    Unknown,
+    /// Neither is it there nor was it in the last few seconds, and no process announced
+    /// it: if it was ever decided, then so long ago that every read shows it.
+    Unheard,
+}
+
 /// At-least-once delivery of [`Message`]s.
 ///
 /// A message may come twice, late and out of order; it may not be lost. A
@@ -169,9 +182,31 @@ pub trait OrderQueue: Send + Sync + 'static {
     /// inside answers `None`, and says so by [`finds_all`](Self::finds_all).
     async fn find(&self, id: OrderId) -> Result<Option<Order>, SeamError>;
 
+    /// Finds an order as [`find`](Self::find) does, or tells how long ago it may have been
+    /// there. Of several partitions it is enough that one tells. By default nothing is known
+    /// of what is not there any more.
+    async fn recall(&self, id: OrderId) -> Result<Recalled, SeamError> {
+        Ok(self.find(id).await?.map_or(Recalled::Unknown, Recalled::Waits))
+    }
+
+    /// Finds an order as [`find`](Self::find) does. If it is not there, an order under the
+    /// id is about to be decided without the queue, and for a while no process
+    /// [recalls](Self::recall) it as [`Recalled::Unheard`].
+    async fn announce(&self, id: OrderId) -> Result<Option<Order>, SeamError> {
+        self.find(id).await
+    }
+
     /// Whether [`find`](Self::find) sees every message there is, so that its
     /// `None` means that there is no such order.
     fn finds_all(&self) -> bool {
+        true
+    }
+
+    /// Whether every process that shares the queue [finds](Self::find) an order that this
+    /// one has sent, or is about to send. Where not, the engine has the store
+    /// [note](super::InventoryStore::note_accepted) it. `true` unless told otherwise.
+    fn tells_of(&self, order: OrderId) -> bool {
+        let _ = order;
         true
     }
 

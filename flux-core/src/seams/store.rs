@@ -240,6 +240,15 @@ impl fmt::Debug for Durable {
     }
 }
 
+/// How new a read must be.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+pub enum Sight {
+    /// It shows all that was written before it began.
+    Now,
+    /// It may miss what was written in the last few seconds.
+    MayLag,
+}
+
 /// Items, stock and orders; every guarantee rests on this trait's promises.
 ///
 /// An `Ok` tells only of what is durable, whoever wrote it: a state that a crash
@@ -336,6 +345,34 @@ pub trait InventoryStore: Send + Sync + 'static {
 
     /// Reads decided orders: for each id, in order, the order or `None`.
     async fn orders(&self, ids: &[OrderId]) -> Result<Vec<Option<Order>>, SeamError>;
+
+    /// Reserves an id for an order that is about to be accepted, or returns the order that
+    /// has it: decided, accepted, or one with other contents that is about to be. The
+    /// reservation ends by itself, after a minute or so, unless the order is
+    /// [noted](Self::note_accepted). It keeps nobody from deciding an order under the id.
+    ///
+    /// An engine asks for it, and for the note, where the queue does not
+    /// [tell of](super::OrderQueue::tells_of) the order. A store that lives in one process
+    /// with its queue needs neither; by default what is decided is looked up.
+    async fn reserve(&self, order: &Order) -> Result<Option<Order>, SeamError> {
+        Ok(self.orders(&[order.id]).await?.pop().flatten())
+    }
+
+    /// Notes that an order is accepted, for those who can't ask the queue, unless it is
+    /// decided. The note lasts as long as the order can wait, or until it is decided. By
+    /// default nothing is noted.
+    async fn note_accepted(&self, order: &Order) -> Result<(), SeamError> {
+        let _ = order;
+        Ok(())
+    }
+
+    /// Reads orders as [`orders`](Self::orders) does, and those that are
+    /// [noted](Self::note_accepted) and not decided: as they are now, or where that may
+    /// [lag](Sight::MayLag) as they were a few seconds ago, if that is cheaper.
+    async fn known(&self, ids: &[OrderId], sight: Sight) -> Result<Vec<Option<Order>>, SeamError> {
+        let _ = sight;
+        self.orders(ids).await
+    }
 
     /// Lists the orders that `filter` selects, at most `limit` for each call, and
     /// with bounded work: a page may have fewer, even none, and still not be

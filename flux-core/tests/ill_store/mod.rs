@@ -1,5 +1,7 @@
-//! A store that is ill: for a while it can't write an order, or any, or claim an item.
+//! A store that is ill: for a while it can't write an order, or any, or claim an item;
+//! or somebody meddles with it.
 
+use std::fmt;
 use std::sync::{Arc, Mutex};
 
 use async_trait::async_trait;
@@ -7,9 +9,10 @@ use flux_core::clock::ClockReference;
 use flux_core::protocol::{Claim, Commit, CommitOutcome, Stock};
 use flux_core::seams::{
     Begun, ChangeFeed, CommitMax, ConfirmOutcome, Cursor, DueHolds, Durable, InventoryStore,
-    KeptClock, OrderFilter, OrderPage, Payment, PutOutcome, SeamError, ServiceTime,
+    KeptClock, OrderFilter, OrderPage, Payment, PutOutcome, SeamError, ServiceTime, Sight,
 };
 use flux_core::{Item, ItemId, ItemSpec, Order, OrderId, Timestamp};
+use futures_util::future::BoxFuture;
 
 type Answer<T> = Result<T, SeamError>;
 
@@ -31,6 +34,17 @@ struct Ills {
     /// The order that can't be written; any, if `None`.
     order: Option<OrderId>,
     item: Option<ItemId>,
+    meddler: Option<Meddler>,
+    lags: bool,
+}
+
+/// Somebody who comes when a commit was refused, before the worker hears of it.
+struct Meddler(Box<dyn FnOnce() -> BoxFuture<'static, ()> + Send>);
+
+impl fmt::Debug for Meddler {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("Meddler")
+    }
 }
 
 /// What the store suffers from.
@@ -41,7 +55,7 @@ pub(crate) struct Illness(Arc<Mutex<Ills>>);
 impl Illness {
     /// It can't write the order.
     pub(crate) fn of_order(&self, order: OrderId, how: Fails) {
-        self.set(Ills { writes: Some(how), order: Some(order), item: None });
+        self.set(Ills { writes: Some(how), order: Some(order), ..Ills::default() });
     }
 
     /// It can write nothing.
@@ -52,6 +66,21 @@ impl Illness {
     /// It can't claim the item, nor any other in the same call.
     pub(crate) fn of_item(&self, item: ItemId) {
         self.set(Ills { item: Some(item), ..Ills::default() });
+    }
+
+    /// Once, when a commit is refused for its orders or their buyers, this is done before
+    /// the worker hears of it.
+    pub(crate) fn of_a_meddler<F>(&self, meddles: impl FnOnce() -> F + Send + 'static)
+    where
+        F: Future<Output = ()> + Send + 'static,
+    {
+        let meddler = Meddler(Box::new(move || Box::pin(meddles())));
+        self.set(Ills { meddler: Some(meddler), ..Ills::default() });
+    }
+
+    /// A read that may lag shows nothing.
+    pub(crate) fn of_lag(&self) {
+        self.set(Ills { lags: true, ..Ills::default() });
     }
 
     /// All is well again.
@@ -70,6 +99,15 @@ impl Illness {
         ills.writes.filter(|_| writes.any(|w| ills.order.is_none_or(|id| id == w.order.id)))
     }
 
+    async fn meddle(&self, outcomes: &[CommitOutcome]) {
+        if outcomes.iter().any(|outcome| matches!(outcome, CommitOutcome::Conflict { .. })) {
+            let meddler = self.0.lock().expect("no panic").meddler.take();
+            if let Some(Meddler(meddles)) = meddler {
+                meddles().await;
+            }
+        }
+    }
+
     fn is_of(&self, items: &[ItemId]) -> bool {
         let ills = self.0.lock().expect("no panic");
         ills.item.as_ref().is_some_and(|item| items.contains(item))
@@ -79,13 +117,22 @@ impl Illness {
 pub(crate) struct IllStore {
     store: Arc<dyn InventoryStore>,
     illness: Illness,
+    max: CommitMax,
 }
 
 impl IllStore {
     /// The store, and what it will suffer from: nothing yet.
+    #[allow(dead_code, reason = "not every test has each")]
     pub(crate) fn around(store: Arc<dyn InventoryStore>) -> (Arc<Self>, Illness) {
+        let max = store.commit_max();
+        Self::bounded(store, max)
+    }
+
+    /// The same, with bounds of one commit.
+    #[allow(dead_code, reason = "not every test has each")]
+    pub(crate) fn bounded(store: Arc<dyn InventoryStore>, max: CommitMax) -> (Arc<Self>, Illness) {
         let illness = Illness::default();
-        (Arc::new(Self { store, illness: illness.clone() }), illness)
+        (Arc::new(Self { store, illness: illness.clone(), max }), illness)
     }
 
     /// Commits all but those that nothing will be heard of.
@@ -122,7 +169,11 @@ impl InventoryStore for IllStore {
     }
     async fn begin_commit(&self, commits: &[Commit]) -> Answer<Begun> {
         match self.illness.fails(commits) {
-            None => self.store.begin_commit(commits).await,
+            None => {
+                let begun = self.store.begin_commit(commits).await?;
+                self.illness.meddle(&begun.outcomes).await;
+                Ok(begun)
+            }
             Some(Fails::Call) => Err(SeamError::unavailable("the store")),
             Some(Fails::Unheard) => self.begin_the_others(commits).await,
             Some(Fails::Durability) => {
@@ -133,13 +184,25 @@ impl InventoryStore for IllStore {
         }
     }
     fn commit_max(&self) -> CommitMax {
-        self.store.commit_max()
+        self.max
     }
     async fn confirm(&self, payments: &[Payment]) -> Answer<Vec<ConfirmOutcome>> {
         self.store.confirm(payments).await
     }
     async fn orders(&self, ids: &[OrderId]) -> Answer<Vec<Option<Order>>> {
         self.store.orders(ids).await
+    }
+    async fn reserve(&self, order: &Order) -> Answer<Option<Order>> {
+        self.store.reserve(order).await
+    }
+    async fn note_accepted(&self, order: &Order) -> Answer<()> {
+        self.store.note_accepted(order).await
+    }
+    async fn known(&self, ids: &[OrderId], sight: Sight) -> Answer<Vec<Option<Order>>> {
+        match sight == Sight::MayLag && self.illness.0.lock().expect("no panic").lags {
+            true => Ok(vec![None; ids.len()]),
+            false => self.store.known(ids, sight).await,
+        }
     }
     async fn list_orders(
         &self,

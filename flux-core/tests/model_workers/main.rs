@@ -131,7 +131,7 @@ fn an_order_over_two_items_is_whole() {
 
 #[test]
 fn a_cap_holds_over_concurrent_orders() {
-    holds(capped(), 71_154);
+    holds(capped(), 65_522);
 }
 
 #[test]

@@ -141,6 +141,7 @@ impl Worker {
 
     fn claim(&mut self, store: &mut Store, item: usize) {
         let row = store.claim(item);
+        self.over_cap.retain(|(other, ..)| item_number(other) != item);
         self.view[item] = Some(Grip { token: row.newest, version: row.version, stock: row.stock });
     }
 
@@ -232,6 +233,7 @@ impl Worker {
                 self.over_cap.extend(over_cap.into_iter().map(|o| (o.item, o.buyer, o.live)));
                 self.over_cap.sort_unstable();
                 self.over_cap.dedup();
+                return self.undo(scene, &commit);
             }
             CommitOutcome::Unknown => {
                 let ids = commit.writes.iter().map(|write| write.order.id);
@@ -248,6 +250,19 @@ impl Worker {
     pub(crate) fn hear_nothing_done(&mut self) {
         let sent = self.sent.take().expect("it awaits an answer");
         self.forget(&sent.wire.0);
+    }
+
+    /// Undoes what was decided for a commit that was refused, and keeps the claims.
+    fn undo(&mut self, scene: &Scene, commit: &Commit) {
+        let mut view = self.to_view(scene);
+        view.undo(&commit.writes);
+        for (grip, specs) in self.view.iter_mut().zip(&scene.items) {
+            let claim = view.remove(&specs[0].id);
+            *grip = grip.take().zip(claim).map(|(grip, claim)| {
+                let stock = StockRow(claim.stock);
+                Grip { stock, ..grip }
+            });
+        }
     }
 
     fn forget(&mut self, commit: &Commit) {

@@ -9,11 +9,11 @@ use flux_core::seams::SeamError;
 
 /// The trouble that an operation is in.
 #[derive(Debug, Clone, Copy)]
+#[allow(dead_code, reason = "not every test has each")]
 pub(crate) enum Trouble {
     /// Works after so long.
     Slow(Duration),
     /// Gone, which takes so long to find out.
-    #[allow(dead_code, reason = "not every test has one that is")]
     Away(Duration),
 }
 
@@ -24,6 +24,7 @@ pub(crate) struct Troubles {
     calls: Arc<Mutex<HashMap<Operation, usize>>>,
 }
 
+#[allow(dead_code, reason = "not every test uses each")]
 impl Troubles {
     /// From now on.
     pub(crate) fn set(&self, operation: Operation, trouble: Trouble) {
@@ -31,7 +32,6 @@ impl Troubles {
     }
 
     /// The number of calls so far.
-    #[allow(dead_code, reason = "not every test counts")]
     pub(crate) fn calls(&self, operation: Operation) -> usize {
         self.calls.lock().expect("no panic").get(&operation).copied().unwrap_or_default()
     }

@@ -11,7 +11,7 @@ use crate::protocol::{
 };
 use crate::seams::{
     Begun, ChangeFeed, CommitMax, ConfirmOutcome, Cursor, DueHolds, Durable, InventoryStore,
-    KeptClock, OrderFilter, OrderPage, Payment, PutOutcome, SeamError, ServiceTime,
+    KeptClock, OrderFilter, OrderPage, Payment, PutOutcome, SeamError, ServiceTime, Sight,
 };
 
 /// Records claims, commits and payments. Put it next to the store, under
@@ -115,6 +115,18 @@ impl<S: InventoryStore + ?Sized> InventoryStore for Recorded<S> {
 
     async fn orders(&self, ids: &[OrderId]) -> Result<Vec<Option<Order>>, SeamError> {
         self.store.orders(ids).await
+    }
+
+    async fn reserve(&self, order: &Order) -> Result<Option<Order>, SeamError> {
+        self.store.reserve(order).await
+    }
+
+    async fn note_accepted(&self, order: &Order) -> Result<(), SeamError> {
+        self.store.note_accepted(order).await
+    }
+
+    async fn known(&self, ids: &[OrderId], sight: Sight) -> Result<Vec<Option<Order>>, SeamError> {
+        self.store.known(ids, sight).await
     }
 
     async fn list_orders(

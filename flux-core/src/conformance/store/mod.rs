@@ -9,6 +9,7 @@ mod crowd;
 mod decisions;
 mod fencing;
 mod forgetting;
+mod notes;
 mod payments;
 mod reads;
 pub(super) mod shop;
@@ -39,7 +40,9 @@ where
             decisions::an_id_is_decided_once,
             decisions::an_id_is_decided_once_over_different_items,
             decisions::an_order_must_be_what_is_expected,
+            notes::an_order_that_is_noted_is_decided_like_any_other,
         }
+        "G4" { notes::a_reservation_keeps_nobody_from_deciding }
         "G5" {
             decisions::a_partly_refused_commit_writes_nothing,
             decisions::an_order_takes_all_its_items_or_none,

@@ -13,6 +13,7 @@ use crate::engine::core::{Core, UNSERVED_AFTER, is_decided};
 use crate::engine::error::Error;
 use crate::engine::request::OrderRequest;
 use crate::protocol::{InvalidInput, Message, Order, OrderId};
+use crate::seams::SeamError;
 
 impl Core {
     /// Accepts an order into the queue.
@@ -135,10 +136,14 @@ impl Core {
         guard: Arc<IdGuard>,
         span: &Span,
     ) -> Result<Order, Error> {
-        let queued = match self.backend.find_queued(order.id).await? {
-            Some(queued) => Some(same(&order, queued)?),
-            None => None,
-        };
+        let mut queued = self.backend.announce(order.id).await?;
+        if queued.is_none() && !self.tells_of(&order) {
+            queued = self.known(order.id).await?;
+        }
+        let queued = queued.map(|queued| same(&order, queued)).transpose()?;
+        if let Some(decided) = queued.as_ref().filter(|order| is_decided(order)) {
+            return Ok(decided.clone());
+        }
         let is_queued = queued.is_some();
         let message = Message::Place(queued.unwrap_or_else(|| order.clone()));
         let item = &order.lines[0].item;
@@ -147,7 +152,10 @@ impl Core {
         } else {
             let waiting = self.waiters.register(order.id)?;
             if !is_queued {
-                self.backend.queue_of(item).send(std::slice::from_ref(&message)).await?;
+                match self.reserve(&order).await? {
+                    Some(known) => drop(same(&order, known)?),
+                    None => drop(self.send(order.clone()).await?),
+                }
             }
             self.ruling(message, Some(guard), &waiting, is_decided).await?
         };
@@ -159,28 +167,58 @@ impl Core {
         let span = debug_span!(target: "flux", "submit", order = %order.id);
         let id = order.id;
         let accepting = async {
-            if guard.is_some()
-                && let Some(known) = self.order_of_new_id(id).await?
-            {
-                return same(&order, known);
+            if guard.is_some() {
+                let known = match self.order_of_new_id(id).await? {
+                    None => self.reserve(&order).await?,
+                    known => known,
+                };
+                if let Some(known) = known {
+                    return same(&order, known);
+                }
             }
             if self.has_worker() {
                 self.queued_spans.leave(id, &span);
             }
-            let queue = self.backend.queue_of(&order.lines[0].item);
-            let message = Message::Place(order);
-            if let Err(error) = queue.send(std::slice::from_ref(&message)).await {
+            let sent = self.send(order).await.inspect_err(|error| {
                 drop(self.queued_spans.pick_up(id));
-                self.note(&error);
-                return Err(error.into());
-            }
+                self.note(error);
+            })?;
             metrics::histogram!("flux_accept_seconds").record(started.elapsed());
-            match message {
-                Message::Place(order) => Ok(order),
-                _ => unreachable!("it was made as an order"),
-            }
+            Ok(sent)
         };
         accepting.instrument(span.clone()).await
+    }
+
+    /// Reserves an id of a caller's own where other processes would not find its order in
+    /// the queue; or the order that has it.
+    // G3: what one process accepts under an id, no other accepts in another form.
+    async fn reserve(&self, order: &Order) -> Result<Option<Order>, SeamError> {
+        match self.tells_of(order) {
+            true => Ok(None),
+            false => self.backend.store.reserve(order).await,
+        }
+    }
+
+    /// Sends a new order to the queue, and has it noted in the store where other processes
+    /// don't find it there.
+    async fn send(&self, order: Order) -> Result<Order, SeamError> {
+        let message = Message::Place(order);
+        let item = match &message {
+            Message::Place(order) => &order.lines[0].item,
+            _ => unreachable!("it was made as an order"),
+        };
+        self.backend.queue_of(item).send(std::slice::from_ref(&message)).await?;
+        let Message::Place(order) = message else { unreachable!("it was made as an order") };
+        if !self.tells_of(&order)
+            && let Err(error) = self.backend.store.note_accepted(&order).await
+        {
+            debug!(%error, order = %order.id, "an accepted order is not known everywhere");
+        }
+        Ok(order)
+    }
+
+    fn tells_of(&self, order: &Order) -> bool {
+        self.backend.queue_of(&order.lines[0].item).tells_of(order.id)
     }
 
     /// Queues an order that the worker was handed and has not decided in time.

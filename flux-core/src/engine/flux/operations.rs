@@ -27,7 +27,7 @@ impl Flux {
     /// [`Error::Backend`] when one of them does not work,
     /// [`Error::Overloaded`].
     pub async fn check_backends(&self) -> Result<(), Error> {
-        self.core.decided(OrderId::from_uuid(uuid::Uuid::nil())).await?;
+        self.core.known(OrderId::from_uuid(uuid::Uuid::nil())).await?;
         // One partition stands for all: this is asked often.
         self.core.backend.queues()[0].depth().await?;
         Ok(())

@@ -308,6 +308,8 @@ impl Worker {
                     if self.core.sweep_alarm.meet(claim.spec.hold) {
                         self.core.expect_end(None);
                     }
+                    // What was told of its buyers is as old as the claim before.
+                    self.over_cap.remove(&item);
                     self.view.insert(claim);
                 }
                 // There is no such item; that is told to those who wait, and forgotten.

@@ -20,11 +20,12 @@ impl Worker {
     /// Takes over what came of a turn.
     pub(super) async fn end_turn(&mut self, turned: Turned, started: Stopwatch) {
         let Turned { turn, durable, outcomes, lost, has_failed } = turned;
-        let Turn { mut works, items, view, over_cap } = turn;
+        let Turn { mut works, items, view, mut over_cap } = turn;
         self.turns -= 1;
         self.in_work -= works.len();
         // What was claimed meanwhile is newer.
         let newer = std::mem::replace(&mut self.view, view);
+        over_cap.retain(|over| newer.get(&over.item).is_none());
         self.view.merge(newer);
         let is_alone = works.len() == 1;
         let mut tries = 0;

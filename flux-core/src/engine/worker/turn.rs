@@ -74,7 +74,7 @@ impl Turn {
             Err(error) => {
                 // Decided and not written: the view is ahead of the store.
                 for commit in &commits {
-                    turned.turn.forget(commit.claims.iter().map(|(item, _)| item));
+                    turned.turn.forget_all(commit.claims.iter().map(|(item, _)| item));
                 }
                 turned.fail(core, &error);
                 return turned;
@@ -119,7 +119,8 @@ impl Turn {
                         work.lessons += 1;
                         work.refused = work.lessons.is_multiple_of(LESSONS_MAX);
                     }
-                    turn.forget(items);
+                    // The claims still stand: the others need no new ones.
+                    turn.view.undo(&commit.writes);
                 }
                 CommitOutcome::Unknown => {
                     metrics::counter!("flux_unknown_commits_total").increment(1);
@@ -190,12 +191,6 @@ impl Turn {
         for item in items {
             self.view.remove(item);
             self.over_cap.retain(|over| over.item != *item);
-        }
-    }
-
-    fn forget<'i>(&mut self, items: impl IntoIterator<Item = &'i ItemId>) {
-        for item in items {
-            self.view.remove(item);
         }
     }
 }
