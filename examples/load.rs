@@ -56,19 +56,27 @@ enum Load {
     OneItem,
     ThousandItems,
     RandomIds,
+    WithoutFeed,
     Gate,
     Lone,
 }
 
 impl Load {
-    const ALL: [Self; 5] =
-        [Self::OneItem, Self::ThousandItems, Self::RandomIds, Self::Gate, Self::Lone];
+    const ALL: [Self; 6] = [
+        Self::OneItem,
+        Self::ThousandItems,
+        Self::RandomIds,
+        Self::WithoutFeed,
+        Self::Gate,
+        Self::Lone,
+    ];
 
     fn name(self) -> &'static str {
         match self {
             Self::OneItem => "one hot item, time-ordered ids",
             Self::ThousandItems => "1,000 items",
             Self::RandomIds => "one hot item, random client ids",
+            Self::WithoutFeed => "one hot item, no change feed",
             Self::Gate => "turned away at the gate",
             Self::Lone => "a lone order",
         }
@@ -138,9 +146,10 @@ async fn compare(dir: &Path, options: &Options) -> Result<()> {
     if medians.len() < Load::ALL.len() {
         return Ok(());
     }
-    let (one, lone) = (medians[0].0, medians[4]);
+    let (one, lone) = (medians[0].0, medians[5]);
     println!("\n1,000 items run at {:.0}% of the one-item rate", 100.0 * medians[1].0 / one);
     println!("random ids run at {:.0}% of the time-ordered rate", 100.0 * medians[2].0 / one);
+    println!("the change feed leaves {:.0}% of the rate", 100.0 * one / medians[3].0);
     println!(
         "a lone order takes {:.1} times one append and fdatasync (median)",
         lone.1 as f64 / 1e9 * lone.2
@@ -152,7 +161,11 @@ async fn measure(dir: &Path, load: Load, options: &Options, writes: &Writes) -> 
     if dir.exists() {
         std::fs::remove_dir_all(dir)?;
     }
-    let flux = Flux::builder(Embedded::open(dir)?.backend()).start();
+    let embedded = match load {
+        Load::WithoutFeed => Embedded::builder(dir).keep_changes(Duration::ZERO).open()?,
+        _ => Embedded::open(dir)?,
+    };
+    let flux = Flux::builder(embedded.backend()).start();
     let capacity = if load == Load::Gate { 0 } else { 10_000_000 };
     for n in 0..load.items() {
         flux.put_item(ItemSpec::pool(format!("item-{n}"), capacity)?).await?;

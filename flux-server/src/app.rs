@@ -4,6 +4,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use bytes::Bytes;
+use flux_core::backends::embedded::Embedded;
 use flux_core::{Error, Flux, Role};
 use http::HeaderValue;
 use tokio::sync::Notify;
@@ -66,6 +67,9 @@ pub struct App {
     streams: Arc<Places>,
     inventories: Arc<Places>,
     halls: Arc<Places>,
+    backups: Arc<Places>,
+    /// The store that can be copied, if it is in files here.
+    pub(crate) embedded: Option<Arc<Embedded>>,
 }
 
 /// Most streams of one address: a change is written to all of them at once, and
@@ -75,6 +79,8 @@ const STREAMS_PER_PEER: usize = 256;
 const INVENTORIES_MAX: usize = 8;
 /// Seats of whole halls being written at once; the largest has 13 MB.
 const HALLS_MAX: usize = 64;
+/// Copies of the store being read at once: while one is, the file can't use pages again.
+const BACKUPS_MAX: usize = 1;
 /// Connections beyond the limits that are told so, or asked of health, at once.
 pub const TURNED_AWAY_MAX: usize = 128;
 /// Connections to the address of health and metrics.
@@ -160,7 +166,15 @@ impl App {
             )),
             inventories: shared(Use::Inventory, INVENTORIES_MAX),
             halls: shared(Use::Hall, HALLS_MAX),
+            backups: shared(Use::Backup, BACKUPS_MAX),
+            embedded: None,
         }
+    }
+
+    /// The same server, which gives out copies of this store of its engine.
+    #[must_use]
+    pub fn with_store(self, embedded: Option<Arc<Embedded>>) -> Self {
+        Self { embedded, ..self }
     }
 
     /// The signals that stop it.
@@ -231,6 +245,11 @@ impl RequestPermit {
     /// A permit to list seats.
     pub(crate) fn hall(&self) -> Result<Place, Problem> {
         self.one_of(&self.app.halls, "too many read seats at once")
+    }
+
+    /// A permit to copy the store.
+    pub(crate) fn backup(&self) -> Result<Place, Problem> {
+        self.one_of(&self.app.backups, "another backup is being read")
     }
 
     fn one_of(&self, places: &Arc<Places>, detail: &'static str) -> Result<Place, Problem> {

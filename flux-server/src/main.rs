@@ -15,7 +15,7 @@ use flux_server::serve::{operations, serve};
 use flux_server::setup::backend::{self, Opened};
 use flux_server::setup::config::Config;
 use flux_server::setup::without_effect::without_effect;
-use flux_server::setup::{admin, catalog, operator_token};
+use flux_server::setup::{admin, catalog, copies, operator_token};
 use flux_server::telemetry::{self, Http, Telemetry};
 use tokio::signal::unix::{SignalKind, signal};
 use tokio::task::JoinSet;
@@ -61,7 +61,10 @@ async fn run(mut config: Config) -> Result<ExitCode> {
     let items = catalog::wanted(&config.items, config.catalog.as_deref())?;
     let telemetry = Telemetry::start(config.log_format)?;
     telemetry.log_panics();
-    let Opened { flux, bill } = backend::open(&config).await?;
+    if let Some(done) = copies::run(&config).await {
+        return done.map(|()| ExitCode::SUCCESS);
+    }
+    let Opened { flux, embedded, bill } = backend::open(&config).await?;
     if let Some(done) = admin::run(&config, &flux).await {
         flux.shutdown().await;
         return done.map(|()| ExitCode::SUCCESS);
@@ -74,7 +77,8 @@ async fn run(mut config: Config) -> Result<ExitCode> {
 
     fit_connections(&mut config, files);
     let http = Http::new(Route::ALL.map(Route::name));
-    let app = Arc::new(App::new(flux.clone(), &config, telemetry.figures(), http));
+    let app = App::new(flux.clone(), &config, telemetry.figures(), http);
+    let app = Arc::new(app.with_store(embedded));
     // Dropped at the end, once there is nothing more to ask about.
     let mut for_operations = JoinSet::new();
     if let Some(address) = config.ops_listen {

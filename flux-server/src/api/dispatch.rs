@@ -11,7 +11,7 @@ use http_body_util::BodyExt;
 use hyper::body::Body;
 use tracing::Instrument;
 
-use super::{changes, health, items, legacy, orders, page};
+use super::{backup, changes, health, items, legacy, orders, page};
 use crate::api::call::Call;
 use crate::api::cors::CorsPolicy;
 use crate::api::door::Door;
@@ -148,6 +148,7 @@ where
         Route::GetSeats => items::seats(call()?, &id).await,
         Route::Events => items::events(call()?).await,
         Route::Changes => changes::list(call()?).await,
+        Route::Backup => backup::get(call()?).await,
         Route::Buy => legacy::buy(call()?).await,
         Route::Inventory => legacy::inventory(call()?).await,
         Route::OpenApi => call().map(|_| page::open_api()),

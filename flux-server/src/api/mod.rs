@@ -1,6 +1,7 @@
 //! The calls of the contract: which one a request is, and the handler of each.
 
-pub(crate) mod call;
+pub(crate) mod backup;
+mod call;
 mod changes;
 mod cors;
 pub(crate) mod dispatch;

@@ -29,6 +29,8 @@ pub enum Route {
     Events,
     /// Read what changed, each change once.
     Changes,
+    /// Copy the store.
+    Backup,
     /// Order one unit, as legacy clients do.
     Buy,
     /// List owners, as legacy clients do.
@@ -49,7 +51,7 @@ pub enum Route {
 
 impl Route {
     /// Every route there is.
-    pub const ALL: [Self; 20] = [
+    pub const ALL: [Self; 21] = [
         Self::PlaceOrder,
         Self::ListOrders,
         Self::GetOrder,
@@ -62,6 +64,7 @@ impl Route {
         Self::GetSeats,
         Self::Events,
         Self::Changes,
+        Self::Backup,
         Self::Buy,
         Self::Inventory,
         Self::Healthz,
@@ -88,6 +91,7 @@ impl Route {
             Self::GetSeats => "GET /v1/items/{item_id}/seats",
             Self::Events => "GET /v1/events",
             Self::Changes => "GET /v1/changes",
+            Self::Backup => "GET /v1/backup",
             Self::Buy => "POST /buy",
             Self::Inventory => "GET /inventory",
             Self::Healthz => "GET /healthz",
@@ -187,6 +191,7 @@ pub fn find(path: &str) -> Option<Found<'_>> {
         [Some("v1"), Some("items"), Some(id), Some("seats"), None] => (&[GetSeats], id),
         [Some("v1"), Some("events"), None, ..] => (&[Events], ""),
         [Some("v1"), Some("changes"), None, ..] => (&[Changes], ""),
+        [Some("v1"), Some("backup"), None, ..] => (&[Backup], ""),
         [Some("buy"), None, ..] => (&[Buy], ""),
         [Some("inventory"), None, ..] => (&[Inventory], ""),
         [Some("healthz"), None, ..] => (&[Healthz], ""),

@@ -27,10 +27,12 @@ pub(crate) enum Use {
     Hall,
     /// The list of all owners, until it is read.
     Inventory,
+    /// A copy of the store, until it is read.
+    Backup,
 }
 
 impl Use {
-    pub(super) const COUNT: usize = Self::Inventory as usize + 1;
+    pub(super) const COUNT: usize = Self::Backup as usize + 1;
 
     /// Its name in the figures.
     const fn name(self) -> &'static str {
@@ -43,6 +45,7 @@ impl Use {
             Self::Stream => "stream",
             Self::Hall => "seats",
             Self::Inventory => "inventory",
+            Self::Backup => "backup",
         }
     }
 }

@@ -1,5 +1,6 @@
 //! The backend that keeps orders and items: files, or AWS.
 
+use std::sync::Arc;
 use std::time::Duration;
 
 use anyhow::{Context, Result, ensure};
@@ -13,6 +14,8 @@ use crate::setup::config::{BackendKind, Command, Config};
 pub struct Opened {
     /// The engine.
     pub flux: Flux,
+    /// The store, if it is in files here.
+    pub embedded: Option<Arc<Embedded>>,
     /// Writes the bill so far; the embedded backend costs nothing.
     pub bill: Option<Box<dyn Fn() -> String + Send>>,
 }
@@ -29,7 +32,11 @@ pub async fn open(config: &Config) -> Result<Opened> {
         #[cfg(feature = "aws")]
         BackendKind::Aws => {
             let (flux, meter) = crate::setup::aws::open(config).await?;
-            Ok(Opened { flux, bill: Some(Box::new(move || meter.bill().to_string())) })
+            Ok(Opened {
+                flux,
+                embedded: None,
+                bill: Some(Box::new(move || meter.bill().to_string())),
+            })
         }
         #[cfg(not(feature = "aws"))]
         BackendKind::Aws => unreachable!("a build without aws refused it above"),
@@ -64,7 +71,7 @@ async fn open_embedded(config: &Config) -> Result<Opened> {
         _ => {}
     }
     let flux = Flux::builder(embedded.backend()).role(config.command.role()).start();
-    Ok(Opened { flux, bill: None })
+    Ok(Opened { flux, embedded: Some(Arc::new(embedded)), bill: None })
 }
 
 #[cfg(test)]

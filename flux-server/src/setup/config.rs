@@ -10,6 +10,7 @@ use std::time::Duration;
 use clap::builder::{BoolishValueParser, PathBufValueParser, Resettable, TypedValueParser};
 use clap::{Arg, CommandFactory, FromArgMatches, Parser, ValueEnum};
 use flux_core::{BuyerRules, InvalidInput, ItemSpec, Role};
+use http::Uri;
 use ipnet::IpNet;
 
 use crate::setup::dotenv::{self, DotenvError};
@@ -120,6 +121,14 @@ pub struct Config {
         value_parser = clap::value_parser!(u64).range(1..=1_000_000_000)
     )]
     pub rejected_max: u64,
+
+    /// The running server that `backup` asks, without TLS.
+    #[arg(long, value_name = "URL", default_value = "http://127.0.0.1:5000")]
+    pub url: Uri,
+
+    /// The copy that `restore` reads; standard input if it is `-`.
+    #[arg(long, value_name = "FILE", default_value = "-")]
+    pub from: PathBuf,
 
     /// Seconds for which the embedded backend keeps changes in the feed of /v1/changes; 0
     /// keeps none, and then there is no feed.
@@ -274,6 +283,10 @@ pub enum Command {
     DeadLetters,
     /// Put dead letters back in the queue.
     Redrive,
+    /// Write a copy of the running server's store to standard output.
+    Backup,
+    /// Make a store of a copy.
+    Restore,
 }
 
 impl Command {
@@ -282,7 +295,12 @@ impl Command {
     pub fn role(self) -> Role {
         match self {
             Self::Serve | Self::Worker => Role::Both,
-            Self::Api | Self::Audit | Self::DeadLetters | Self::Redrive => Role::AcceptOnly,
+            Self::Api
+            | Self::Audit
+            | Self::DeadLetters
+            | Self::Redrive
+            | Self::Backup
+            | Self::Restore => Role::AcceptOnly,
         }
     }
 }
@@ -376,9 +394,12 @@ impl Config {
             Command::Serve | Command::Api => {
                 Some(self.listen.unwrap_or_else(|| SocketAddr::from(([127, 0, 0, 1], 5000))))
             }
-            Command::Worker | Command::Audit | Command::DeadLetters | Command::Redrive => {
-                self.listen
-            }
+            Command::Worker
+            | Command::Audit
+            | Command::DeadLetters
+            | Command::Redrive
+            | Command::Backup
+            | Command::Restore => self.listen,
         }
     }
 

@@ -7,6 +7,7 @@ mod aws;
 pub mod backend;
 pub mod catalog;
 pub mod config;
+pub mod copies;
 pub mod dotenv;
 pub mod operator_token;
 mod origin;

@@ -43,6 +43,21 @@ pub fn provide(config: &mut Config) -> Result<()> {
     Ok(())
 }
 
+/// The operator's token, configured or in the data directory.
+///
+/// # Errors
+/// When there is none.
+pub fn known(config: &Config) -> Result<Secret> {
+    if let Some(token) = &config.operator_token {
+        return Ok(token.clone());
+    }
+    let file = config.data_dir.join(FILE_NAME);
+    read(&file).with_context(|| {
+        let file = file.display();
+        format!("FLUX_OPERATOR_TOKEN is not set, and there is no token in {file}")
+    })
+}
+
 fn read_or_make(dir: &Path, file: &Path) -> Result<Secret> {
     if !fs::exists(file)? {
         make(dir, file)?;

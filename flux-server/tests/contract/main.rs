@@ -4,6 +4,7 @@
 mod harness;
 
 mod auth;
+mod backup;
 mod changes;
 mod document;
 mod events;

@@ -19,6 +19,7 @@
 
 #![doc = include_str!("design.md")]
 
+mod backup;
 #[cfg(test)]
 mod crash_tests;
 #[cfg(test)]
@@ -49,6 +50,7 @@ use bon::bon;
 use redb::{Builder, Database, DatabaseError};
 use uuid::Uuid;
 
+pub use backup::{BackupCounts, BackupError, RestoreError, verify_backup};
 pub use queue::EmbeddedQueue;
 pub use store::EmbeddedStore;
 
@@ -87,7 +89,7 @@ pub enum OpenError {
         expected: u64,
     },
     /// The contents are not what was written, or not a store at all.
-    #[error("{} is damaged, or no store of Flux: {what}; restore it from a copy", path.display())]
+    #[error("{} is damaged, or no store of Flux: {what}; restore a backup (Embedded::restore, flux-server restore)", path.display())]
     Damaged {
         /// The file.
         path: PathBuf,
@@ -241,6 +243,52 @@ impl Embedded {
         })
     }
 
+    /// Writes a copy of the store as it is at this moment, while it goes on: every order
+    /// that was answered before is in it. Blocks for as long as that takes; the file does
+    /// not shrink meanwhile. [`restore`](Self::restore) makes a store of it, with this
+    /// version or a later one.
+    ///
+    /// ```
+    /// # tokio::runtime::Builder::new_current_thread().build()?.block_on(async {
+    /// use flux_core::ItemSpec;
+    /// use flux_core::backends::embedded::Embedded;
+    ///
+    /// # let dirs = tempfile::tempdir()?;
+    /// # let (path, elsewhere) = (dirs.path().join("a"), dirs.path().join("b"));
+    /// let embedded = Embedded::open(path)?;
+    /// embedded.backend().store.put_item(&ItemSpec::pool("ticket", 100)?).await?;
+    /// let mut copy = Vec::new();
+    /// assert_eq!(embedded.backup(&mut copy)?.items, 1);
+    ///
+    /// Embedded::restore(&copy[..], &elsewhere)?;
+    /// let restored = Embedded::open(elsewhere)?.backend();
+    /// assert_eq!(restored.store.list_items(None, 10).await?.len(), 1);
+    /// # Ok::<(), Box<dyn std::error::Error>>(()) })?;
+    /// # Ok::<(), Box<dyn std::error::Error>>(())
+    /// ```
+    ///
+    /// # Errors
+    /// [`BackupError`]; what was written is then no whole copy, and
+    /// [`restore`](Self::restore) refuses it.
+    pub fn backup(&self, mut out: impl io::Write) -> Result<BackupCounts, BackupError> {
+        self.store.backup(&mut out)
+    }
+
+    /// Makes a store of a [copy](Self::backup) in a directory that has none, and is made
+    /// if it is missing. Whoever worked on the store that the copy is of is fenced by the
+    /// new one, and cursors of its change feed are told that changes are gone. Blocks for
+    /// as long as that takes.
+    ///
+    /// # Errors
+    /// [`RestoreError`]: nothing was made.
+    pub fn restore(
+        copy: impl io::Read,
+        path: impl AsRef<Path>,
+    ) -> Result<BackupCounts, RestoreError> {
+        let path = path.as_ref();
+        backup::restore(copy, path, &path.join(FILE_NAME))
+    }
+
     /// The four seams. All clones and calls share this one open directory.
     #[must_use]
     pub fn backend(&self) -> Backend {
@@ -257,26 +305,34 @@ impl Embedded {
 /// Makes an empty store, under another name until it is whole: a crash leaves
 /// none, or one that opens.
 fn create(dir: &Path, file: &Path) -> Result<(), OpenError> {
-    let draft = dir.join(format!("{FILE_NAME}.{}", Uuid::now_v7()));
+    let draft = draft_of(dir);
     private::make_file(&draft).map_err(|error| io_error(&draft, error))?;
     let created = Builder::new().create(&draft).map_err(Failure::from).and_then(|db| {
         initialise(&db)?;
         Ok(db.close()?)
     });
-    // A link, unlike a rename, can't replace the file that another process made
-    // meanwhile.
-    let linked = created.map_err(|failure| open_error(&draft, failure)).and_then(|()| {
-        match std::fs::hard_link(&draft, file) {
-            Err(error) if error.kind() != io::ErrorKind::AlreadyExists => {
-                Err(io_error(file, error))
-            }
-            _ => Ok(()),
-        }
-    });
+    let created = created.map_err(|failure| open_error(&draft, failure));
+    let linked = created.and_then(|()| publish(&draft, file));
     let removed = std::fs::remove_file(&draft).map_err(|error| io_error(&draft, error));
-    linked.and(removed)?;
+    linked?;
+    removed?;
     // The name must outlive a power loss as well as the contents.
     sync_dir(dir).map_err(|error| io_error(dir, error))
+}
+
+/// A name for a store that is being made.
+fn draft_of(dir: &Path) -> PathBuf {
+    dir.join(format!("{FILE_NAME}.{}", Uuid::now_v7()))
+}
+
+/// Gives a store its name, and tells whether there was none of that name. A link, unlike
+/// a rename, can't replace the file that another process made meanwhile.
+fn publish(draft: &Path, file: &Path) -> Result<bool, OpenError> {
+    match std::fs::hard_link(draft, file) {
+        Ok(()) => Ok(true),
+        Err(error) if error.kind() == io::ErrorKind::AlreadyExists => Ok(false),
+        Err(error) => Err(io_error(file, error)),
+    }
 }
 
 fn make_dir(path: &Path) -> io::Result<()> {

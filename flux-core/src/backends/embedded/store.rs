@@ -11,6 +11,7 @@ use redb::ReadableDatabase;
 use tokio::runtime::Handle;
 use tokio::task::spawn_blocking;
 
+use super::backup::{BackupCounts, BackupError, backup};
 use super::feed::EmbeddedFeed;
 use super::journal::{Journal, ORDERS, OrderRows, Shared};
 use super::rows::{OrderRow, RowError, item_row, put_order};
@@ -143,6 +144,14 @@ impl EmbeddedStore {
         };
         self.journal.durable(put_in).await?;
         Ok(seen)
+    }
+
+    /// Writes a copy of what is in the file, on the caller's thread.
+    pub(super) fn backup(&self, out: &mut dyn std::io::Write) -> Result<BackupCounts, BackupError> {
+        let shared = self.journal.shared();
+        // As redb panics on some damage.
+        catch_unwind(AssertUnwindSafe(|| backup(&shared, out)))
+            .unwrap_or_else(|_| Err(BackupError::Store(panicked().into())))
     }
 
     /// Reads from the file, on a thread that may block.
