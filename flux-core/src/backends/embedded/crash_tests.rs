@@ -516,6 +516,50 @@ async fn what_was_acknowledged_survives_a_full_or_failing_disk() {
     }
 }
 
+/// The file that an earlier version left.
+fn earlier(name: &str) -> Vec<u8> {
+    let file = format!("{}/tests/upgrade/{name}.redb.gz", env!("CARGO_MANIFEST_DIR"));
+    let mut image = Vec::new();
+    let packed = std::fs::File::open(file).expect("a fixture");
+    io::Read::read_to_end(&mut flate2::read::GzDecoder::new(packed), &mut image).expect("whole");
+    image
+}
+
+async fn all_orders(backend: &Backend) -> Vec<Order> {
+    let page = backend.store.list_orders(&OrderFilter::default(), None, 100).await;
+    page.expect("listed").orders
+}
+
+#[tokio::test]
+async fn an_upgrade_that_is_cut_off_anywhere_is_made_or_not_and_loses_nothing() {
+    for name in ["format-1", "format-2"] {
+        let image = earlier(name);
+        let whole = open(&Disk::holding(image.clone())).expect("it opens");
+        let (orders, items) = (all_orders(&whole).await, whole.store.list_items(None, 9).await);
+        assert!(orders.len() > 8 && items.is_ok());
+        drop(whole);
+        let mut cut_off = 0;
+        for changes in 0.. {
+            let disk = Disk::holding(image.clone());
+            disk.fail_after(changes, Fault::PowerLoss);
+            let opened = open(&disk);
+            let is_done = opened.is_ok() && !disk.failed();
+            drop(opened);
+            for seed in 0..4 {
+                let left = disk.after_power_loss(&mut Dice(seed));
+                let again = open(&Disk::holding(left)).expect("whatever was left opens");
+                assert_eq!(all_orders(&again).await, orders, "{name}, cut off after {changes}");
+                assert_eq!(again.queue.dead_letters(9).await.expect("read").len(), 2);
+            }
+            if is_done {
+                break;
+            }
+            cut_off += 1;
+        }
+        assert!(cut_off > 10, "{name} was cut off at {cut_off} places only");
+    }
+}
+
 #[tokio::test]
 async fn a_disk_that_can_only_be_read_is_refused() {
     let disk = Disk::default();
