@@ -98,7 +98,6 @@ struct Notes {
     made: Batcher<Vec<Note>, Option<Vec<Option<String>>>>,
     done: Batcher<Vec<OrderId>, ()>,
     looked_up: Batcher<OrderId, Look>,
-    trust: Arc<Trust>,
     /// Orders that were sent and could not be noted.
     missed: Mutex<HashSet<OrderId>>,
 }
@@ -219,7 +218,7 @@ impl Notes {
         });
         // A first look, so that a life of Redis that begins now is known for one.
         looked_up.tell(OrderId::from_uuid(Uuid::nil()));
-        Self { made, done, looked_up, trust, missed: Mutex::default() }
+        Self { made, done, looked_up, missed: Mutex::default() }
     }
 
     /// Notes ids that are used, and returns the first one's order if there is a note of it.
