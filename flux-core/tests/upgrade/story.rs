@@ -28,7 +28,7 @@ pub(crate) struct Seen {
 
 impl Seen {
     /// The same, without what those versions did not write.
-    pub(crate) fn as_before(mut self) -> Self {
+    pub(crate) fn without_failed_lines(mut self) -> Self {
         for order in &mut self.orders {
             order.failed_line = None;
         }
