@@ -181,7 +181,7 @@ pub(super) enum ReadError {
 
 impl From<ReadError> for SeamError {
     fn from(error: ReadError) -> Self {
-        let broken = Self::broken(SERVICE, format!("{error}; restore the file from a copy"));
+        let broken = Self::broken(SERVICE, format!("{error}; restore a backup"));
         broken.with_source(match error {
             ReadError::Database(error) => cause(error),
             error => error.into(),
@@ -191,7 +191,7 @@ impl From<ReadError> for SeamError {
 
 /// The failure of a read that panicked, as redb does on some damage.
 pub(super) fn panicked() -> SeamError {
-    SeamError::broken(SERVICE, "reading the file failed badly; restore it from a copy")
+    SeamError::broken(SERVICE, "reading the file failed badly; restore a backup")
 }
 
 /// Reads orders by their sequence numbers; `None` for one whose row is not there.
