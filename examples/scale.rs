@@ -83,6 +83,9 @@ struct Mode {
     /// A worker stands still from this second on, for so many: AT:SECONDS
     #[arg(long, value_parser = freeze)]
     freeze: Option<(f64, f64)>,
+    /// A worker can't reach its store from this second on, for so many: AT:SECONDS
+    #[arg(long, value_parser = freeze)]
+    ill: Option<(f64, f64)>,
     /// The lock service is away from this second on; 0: it never was there
     #[arg(long)]
     no_locks: Option<f64>,
@@ -265,11 +268,14 @@ fn virtually() -> anyhow::Result<tokio::runtime::Runtime> {
 
 fn main() -> anyhow::Result<()> {
     let options = Options::parse();
-    let Mode { steady, kill, freeze, no_locks, zipf, stripes, .. } = options.mode;
+    let Mode { steady, kill, freeze, ill, no_locks, zipf, stripes, .. } = options.mode;
     if let Some(at) = kill {
         options.show_takeover(vec![(at, Trouble::Kill)])
     } else if let Some((at, seconds)) = freeze {
         options.show_takeover(vec![(at, Trouble::Freeze), (at + seconds, Trouble::Thaw)])
+    } else if let Some((at, seconds)) = ill {
+        let troubles = vec![(at, Trouble::StoreAway), (at + seconds, Trouble::StoreBack)];
+        options.show_takeover(troubles)
     } else if let Some(at) = no_locks {
         options.show_locks_away(at)
     } else if let Some(skew) = zipf {

@@ -123,6 +123,16 @@ async fn others_take_over_from_a_worker_that_stands_still() {
     hardly_noticed(takeover);
 }
 
+#[tokio::test(start_paused = true)]
+async fn others_take_over_from_a_worker_that_cannot_write() {
+    let troubles = [(2_000, Trouble::StoreAway)];
+    let takeover = troubled(2_000.0, &troubles).await.takeover();
+    assert!(takeover.lost > 0, "{takeover:?}");
+    assert!(takeover.served_after <= Duration::from_secs(6), "{takeover:?}");
+    assert!(takeover.stayed_slowest <= Duration::from_secs(1), "{takeover:?}");
+    assert!(takeover.slowest <= Duration::from_secs(12), "{takeover:?}");
+}
+
 /// Checks that whoever asked for other items had his answer about as soon as ever.
 fn hardly_noticed(takeover: Takeover) {
     let longest = 2 * takeover.others_usual.p999;

@@ -26,6 +26,7 @@ pub struct Link {
     thaws: Arc<Notify>,
     dead: watch::Sender<bool>,
     locks_away: Arc<AtomicBool>,
+    store_away: Arc<AtomicBool>,
 }
 
 impl Link {
@@ -39,6 +40,7 @@ impl Link {
             thaws: Arc::default(),
             dead: watch::Sender::new(false),
             locks_away: Arc::default(),
+            store_away: Arc::default(),
         }
     }
 
@@ -69,6 +71,19 @@ impl Link {
     /// Takes its lock service away, or gives it back.
     pub fn set_locks_away(&self, away: bool) {
         self.locks_away.store(away, Ordering::Relaxed);
+    }
+
+    /// Takes its store away, or gives it back.
+    pub fn set_store_away(&self, away: bool) {
+        self.store_away.store(away, Ordering::Relaxed);
+    }
+
+    /// An error while its store is away.
+    pub(super) fn reach_store(&self) -> Result<(), SeamError> {
+        match self.store_away.load(Ordering::Relaxed) {
+            true => Err(SeamError::unavailable("the store")),
+            false => Ok(()),
+        }
     }
 
     /// Waits while the worker is frozen.
@@ -109,11 +124,16 @@ impl Layer for Link {
             (Service::Store, Operation::Claim | Operation::Commit) => Duration::ZERO,
             (Service::Store | Service::Changes, _) => times.read,
         };
-        let are_away = service == Service::Locks && self.locks_away.load(Ordering::Relaxed);
         let run = async {
-            match are_away {
-                true => Err(SeamError::unavailable("the lock service")),
-                false => run().await,
+            match service {
+                Service::Locks if self.locks_away.load(Ordering::Relaxed) => {
+                    Err(SeamError::unavailable("the lock service"))
+                }
+                Service::Store => match self.reach_store() {
+                    Ok(()) => run().await,
+                    Err(error) => Err(error),
+                },
+                _ => run().await,
             }
         };
         tokio::select! {

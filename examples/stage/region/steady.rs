@@ -42,6 +42,10 @@ pub enum Trouble {
     Freeze,
     /// It goes on where it was.
     Thaw,
+    /// The worker can't reach its store any more.
+    StoreAway,
+    /// It can again.
+    StoreBack,
     /// Nobody has a lock service any more.
     LocksAway,
 }
@@ -120,6 +124,8 @@ impl Steady {
                     Trouble::Kill => market.links[0].kill(),
                     Trouble::Freeze => market.links[0].freeze(),
                     Trouble::Thaw => market.links[0].thaw(),
+                    Trouble::StoreAway => market.links[0].set_store_away(true),
+                    Trouble::StoreBack => market.links[0].set_store_away(false),
                     Trouble::LocksAway => {
                         market.links.iter().for_each(|link| link.set_locks_away(true));
                     }

@@ -37,6 +37,7 @@ impl RegionStore {
         let _one = self.link.claims.acquire().await.expect("it is never closed");
         let half = region.times.claim / 2;
         sleep(half).await;
+        self.link.reach_store()?;
         let mut claims = self.near.claim(std::slice::from_ref(item)).await?;
         region.note_claim();
         sleep(half).await;
@@ -60,6 +61,7 @@ impl RegionStore {
             alone.push(region.stock_row(item, stripe).lock_owned().await);
         }
         sleep(region.times.commit / 2).await;
+        self.link.reach_store()?;
         let outcome = self.near.commit(std::slice::from_ref(commit)).await?.remove(0);
         region.note_commit(self.link.worker, commit, outcome == CommitOutcome::Applied);
         sleep(region.times.commit / 2).await;

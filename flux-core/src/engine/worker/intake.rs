@@ -31,12 +31,13 @@ impl Intake {
         core: &Arc<Core>,
         me: String,
         deliveries: &Arc<Deliveries>,
+        is_ill: watch::Receiver<bool>,
         stop: &watch::Receiver<bool>,
     ) -> Self {
         let partitions = core.backend.queues().len();
         let (serve, served) = watch::channel(vec![false; partitions]);
         let (hand_over, delivered) = mpsc::channel(DELIVERED_MAX);
-        let keeping_up = membership::keep_up(Arc::clone(core), me, serve, stop.clone());
+        let keeping_up = membership::keep_up(Arc::clone(core), me, is_ill, serve, stop.clone());
         let mut tasks = JoinSet::new();
         tasks.spawn(keeping_up);
         let mut open = Vec::with_capacity(partitions);

@@ -8,7 +8,7 @@ use std::time::Duration;
 
 use tokio::sync::watch;
 use tokio::time::{Instant, sleep_until, timeout};
-use tracing::debug;
+use tracing::{debug, error, warn};
 
 use crate::engine::core::{Core, stopped};
 use crate::protocol::ItemId;
@@ -22,9 +22,54 @@ const LASTS: Duration = Duration::from_millis(4_500);
 /// The time after which a membership that has ended is surely forgotten.
 const FORGOTTEN_AFTER: Duration = Duration::from_millis(5);
 
-/// Whether `me` serves each of the partitions, if these are the members.
-pub(crate) fn shares(me: &str, members: &[Member], partitions: usize) -> Vec<bool> {
-    let mut members: Vec<&str> = members.iter().map(|member| &*member.name).collect();
+/// The end of a member's name that says that the store is ill as seen from there.
+const ILL: &str = "/ill";
+
+/// What a member's name says: who it is, the partitions that it knows of, and whether the
+/// store is ill as seen from there.
+#[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord)]
+struct Card<'n> {
+    worker: &'n str,
+    /// `None` if it does not say.
+    partitions: Option<usize>,
+    is_ill: bool,
+}
+
+impl<'n> Card<'n> {
+    fn read(name: &'n str) -> Self {
+        let well = name.strip_suffix(ILL);
+        let (name, is_ill) = (well.unwrap_or(name), well.is_some());
+        let read = |(worker, partitions): (&'n str, &str)| Some((worker, partitions.parse().ok()?));
+        match name.rsplit_once('/').and_then(read) {
+            Some((worker, partitions)) => Self { worker, partitions: Some(partitions), is_ill },
+            None => Self { worker: name, partitions: None, is_ill },
+        }
+    }
+
+    fn name(&self) -> String {
+        let Self { worker, partitions, is_ill } = self;
+        let partitions = partitions.map(|partitions| format!("/{partitions}"));
+        format!("{worker}{}{}", partitions.unwrap_or_default(), if *is_ill { ILL } else { "" })
+    }
+}
+
+/// A number of partitions that another member knows of and that is not ours.
+fn other_number(members: &[Member], partitions: usize) -> Option<usize> {
+    let numbers = members.iter().filter_map(|member| Card::read(&member.name).partitions);
+    numbers.filter(|number| *number != partitions).min()
+}
+
+/// Whether the worker `me` serves each of the partitions, if these are the members. Those
+/// for whom the store is ill serve none while there are others; those who know of another
+/// number of partitions don't count.
+fn shares(me: &str, members: &[Member], partitions: usize) -> Vec<bool> {
+    let cards = members.iter().map(|member| Card::read(&member.name));
+    let ours = |card: &Card<'_>| card.partitions.is_none_or(|number| number == partitions);
+    let (ill, mut well): (Vec<_>, Vec<_>) = cards.filter(ours).partition(|card| card.is_ill);
+    // One whose state changed a moment ago may be counted twice.
+    well.retain(|card| ill.iter().all(|ill| ill.worker != card.worker));
+    let counted = if well.is_empty() { ill } else { well };
+    let mut members: Vec<&str> = counted.iter().map(|card| card.worker).collect();
     members.sort_unstable();
     members.dedup();
     if members.is_empty() {
@@ -64,28 +109,43 @@ fn serve(core: &Core, served: &watch::Sender<Vec<bool>>, shares: Vec<bool>) {
 pub(crate) async fn keep_up(
     core: Arc<Core>,
     me: String,
+    mut is_ill: watch::Receiver<bool>,
     served: watch::Sender<Vec<bool>>,
     mut stop: watch::Receiver<bool>,
 ) {
     let partitions = core.backend.queues().len();
     let mut known_at: Option<Instant> = None;
+    let mut strange = None;
+    let mut card = Card { worker: &me, partitions: Some(partitions), is_ill: false };
     loop {
+        let was = card.clone();
+        card.is_ill = *is_ill.borrow_and_update();
+        let name = card.name();
         let asked_at = Instant::now();
         let mut again_at = asked_at + RENEW_EVERY;
         let joined = tokio::select! {
             biased;
             () = stopped(&mut stop) => break,
             () = served.closed() => break,
-            joined = timeout(RENEW_EVERY, core.backend.locks.join(&me, LASTS)) => joined,
+            joined = timeout(RENEW_EVERY, core.backend.locks.join(&name, LASTS)) => joined,
         };
         match joined.unwrap_or_else(|_| Err(SeamError::unavailable("the lock manager"))) {
             Ok(members) => {
                 known_at = Some(asked_at);
                 // All look at the moment at which one is gone, and share what it served.
-                let others = members.iter().filter(|member| member.name != me);
+                let others = members.iter().filter(|member| member.name != name);
                 if let Some(ends_in) = others.map(|member| member.ends_in).min() {
                     again_at = again_at.min(Instant::now() + ends_in + FORGOTTEN_AFTER);
                 }
+                let other = other_number(&members, partitions);
+                if let Some(other) = other.filter(|_| other != strange) {
+                    error!(
+                        "another worker on this queue knows of {other} partitions, and this one \
+                         of {partitions}: what is in those that only one knows is served by \
+                         nobody else; start all with the same number"
+                    );
+                }
+                strange = other;
                 serve(&core, &served, shares(&me, &members, partitions));
             }
             Err(error) => {
@@ -96,14 +156,23 @@ pub(crate) async fn keep_up(
                 }
             }
         }
+        if was != card {
+            warn!(is_ill = card.is_ill, "the worker's way to the store changed");
+            leave(&core, &was).await;
+        }
         tokio::select! {
             biased;
             () = stopped(&mut stop) => break,
             () = served.closed() => break,
+            Ok(()) = is_ill.changed() => {}
             () = sleep_until(again_at) => {}
         }
     }
-    let left = timeout(RENEW_EVERY, core.backend.locks.leave(&me)).await;
+    leave(&core, &card).await;
+}
+
+async fn leave(core: &Core, card: &Card<'_>) {
+    let left = timeout(RENEW_EVERY, core.backend.locks.leave(&card.name())).await;
     if !matches!(left, Ok(Ok(()))) {
         debug!(?left, "the membership was not ended; it ends by itself");
     }
@@ -167,6 +236,43 @@ mod tests {
         }
     }
 
+    fn named(names: &[&str]) -> Vec<Member> {
+        names.iter().map(|name| Member::new(*name, LASTS)).collect()
+    }
+
+    /// Those of so many partitions that a worker serves.
+    fn count(me: &str, members: &[&str], partitions: usize) -> usize {
+        shares(me, &named(members), partitions).into_iter().filter(|served| *served).count()
+    }
+
+    #[test]
+    fn one_whose_store_is_ill_serves_nothing_while_there_are_others() {
+        assert_eq!(count("a", &["a/16/ill", "b/16"], 16), 0);
+        assert_eq!(count("b", &["a/16/ill", "b/16"], 16), 16);
+        assert_eq!(count("a", &["a/16/ill"], 16), 16, "there is nobody else");
+        assert_eq!(count("a", &["a/16/ill", "b/16/ill"], 16), 8, "nor anybody who is well");
+        assert_eq!(count("a", &["a/16", "a/16/ill", "b/16"], 16), 0, "it was well");
+        let before = shares("b", &named(&["a/16", "b/16", "c/16"]), 16);
+        assert_eq!(before, shares("b", &named(&["a", "b", "c"]), 16), "by name alone");
+    }
+
+    #[test]
+    fn who_knows_of_another_number_of_partitions_does_not_count() {
+        let members = ["a/16", "b/8", "c/d/16", "e"];
+        assert_eq!(count("b", &members, 8), 4, "who does not say may know the same");
+        let ours = ["a", "c/d", "e"].map(|me| count(me, &members, 16));
+        assert_eq!(ours.iter().sum::<usize>(), 16);
+        assert_eq!(other_number(&named(&members), 16), Some(8));
+        assert_eq!(other_number(&named(&["a/16", "e"]), 16), None);
+    }
+
+    #[test]
+    fn a_card_is_read_as_it_is_written() {
+        for name in ["a", "a/16", "a/16/ill", "a/b", "a/b/3", "a/ill"] {
+            assert_eq!(Card::read(name).name(), name);
+        }
+    }
+
     #[test]
     fn somebody_whom_nobody_counts_serves_nothing() {
         assert_eq!(shares("another", &members(3), 4), [false; 4]);
@@ -215,8 +321,10 @@ mod tests {
         let core = Core::new(backend, Arc::new(SystemClock), settings, Role::Both, chance);
         let (serve, served) = watch::channel(vec![false; 4]);
         let (stop, stopped) = watch::channel(false);
-        tokio::spawn(keep_up(Arc::new(core), me.into(), serve, stopped));
-        (served, stop)
+        let is_ill = watch::Sender::new(false);
+        let told = is_ill.subscribe();
+        tokio::spawn(keep_up(Arc::new(core), me.into(), told, serve, stopped));
+        (served, (stop, is_ill))
     }
 
     #[tokio::test(start_paused = true)]

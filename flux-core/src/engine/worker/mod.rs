@@ -17,6 +17,7 @@ mod arrivals;
 mod backlogs;
 pub(super) mod completion;
 mod ended_holds;
+mod health;
 mod in_hand;
 mod intake;
 mod items;
@@ -49,6 +50,7 @@ use crate::seams::{CommitMax, Receipt, SeamError};
 use backlogs::Backlogs;
 use completion::Completer;
 use ended_holds::EndedHolds;
+use health::Health;
 use in_hand::{InHandCounts, InHandMax};
 use intake::Intake;
 use items::{Items, Obtained};
@@ -84,7 +86,7 @@ pub(crate) async fn work(core: Arc<Core>, me: String, mut stop: watch::Receiver<
     let mut worker = Worker::new(Arc::clone(&core));
     let is_shared = worker.served.len() > 1;
     let mut wanted = is_shared.then(|| core.backend.locks.wanted());
-    let mut intake = Intake::start(&core, me, &worker.deliveries, &stop);
+    let mut intake = Intake::start(&core, me, &worker.deliveries, worker.health.subscribe(), &stop);
     worker.served = intake.served.borrow().clone();
     loop {
         let look_at = worker.look_at();
@@ -164,6 +166,8 @@ enum Event {
     Renewed(Vec<ItemId>),
     /// Deliveries were handed back or given up.
     GivenBack,
+    /// The store was looked at, and was there or not.
+    LookedAtStore(bool),
 }
 
 type Running = Pin<Box<dyn Future<Output = Event> + Send>>;
@@ -200,6 +204,7 @@ struct Worker {
     failures: u32,
     failed_at: Option<Instant>,
     receives_at: Instant,
+    health: Health,
 }
 
 impl Worker {
@@ -226,6 +231,7 @@ impl Worker {
             failures: 0,
             failed_at: None,
             receives_at: Instant::now(),
+            health: Health::new(),
             core,
         }
     }
@@ -276,7 +282,8 @@ impl Worker {
     fn look_at(&self) -> Instant {
         let pause = self.pauses.first().map(|(until, _)| *until);
         let receives = Some(self.receives_at).filter(|at| *at > Instant::now());
-        let at = [pause, self.items.upkeep_at(), receives].into_iter().flatten().min();
+        let times = [pause, self.items.upkeep_at(), receives, self.health.look_at()];
+        let at = times.into_iter().flatten().min();
         at.unwrap_or_else(|| from_now(Duration::MAX))
     }
 
@@ -285,6 +292,7 @@ impl Worker {
         self.end_pauses();
         self.look_after_items();
         self.find_ended_holds();
+        self.look_at_store();
         if self.wants_callers() {
             if self.is_unlimited() {
                 self.linger().await;
@@ -309,6 +317,19 @@ impl Worker {
             Event::Released(items, after) => self.released(items, after),
             Event::Renewed(lost) => self.lose(lost),
             Event::GivenBack => {}
+            Event::LookedAtStore(is_there) => self.health.looked(is_there),
+        }
+    }
+
+    /// Looks whether the store is there, if it was not for long and it is time.
+    fn look_at_store(&mut self) {
+        if self.health.begin_look() {
+            let core = Arc::clone(&self.core);
+            self.running.push(Box::pin(async move {
+                // Any order will do: none has to be there.
+                let looked = core.backend.store.orders(&[OrderId::new()]).await;
+                Event::LookedAtStore(looked.is_ok())
+            }));
         }
     }
 

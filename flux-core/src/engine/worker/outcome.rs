@@ -7,6 +7,7 @@ use tokio::time::Instant;
 use tracing::{debug, warn};
 
 use super::completion::{self, DecidedBatch};
+use super::health::ILL_AFTER;
 use super::membership;
 use super::receiving::InHand;
 use super::turn::{Turn, Turned, as_found};
@@ -27,6 +28,13 @@ impl Worker {
         let newer = std::mem::replace(&mut self.view, view);
         over_cap.retain(|over| newer.get(&over.item).is_none());
         self.view.merge(newer);
+        // A commit whose outcome is unknown leaves its messages in doubt.
+        let is_open = |work: &Work| work.refused && work.doubtful;
+        if !outcomes.is_empty() {
+            self.health.wrote();
+        } else if has_failed || works.iter().any(is_open) {
+            self.health.failed();
+        }
         let is_alone = works.len() == 1;
         let mut tries = 0;
         for work in works.iter_mut().filter(|work| work.answer.is_none()) {
@@ -84,7 +92,7 @@ impl Worker {
             self.give_up(answered.remove(0));
         }
         self.note_health(&answered);
-        let (retry_after, started) = (pause_after(self.failures), Some(started));
+        let (retry_after, started) = (self.retry_after(), Some(started));
         let works = self.counted(answered);
         let decided = DecidedBatch { started, durable, works, outcomes, retry_after };
         self.completer.hand_over(decided).await;
@@ -148,6 +156,9 @@ impl Worker {
 
     /// Counts a try of all that waits for items that could not be claimed.
     pub(super) async fn note_unclaimed(&mut self, failed: Vec<(ItemId, SeamError)>) {
+        if !failed.is_empty() {
+            self.health.failed();
+        }
         let mut given_up = Vec::new();
         for (item, error) in failed {
             let mut tries = 0;
@@ -192,7 +203,7 @@ impl Worker {
             durable: None,
             works,
             outcomes: Vec::new(),
-            retry_after: pause_after(self.failures),
+            retry_after: self.retry_after(),
         };
         self.completer.hand_over(decided).await;
     }
@@ -219,6 +230,13 @@ impl Worker {
         if works.iter().any(|work| work.answer.as_ref().is_some_and(Answer::is_failure)) {
             self.note_health(works);
         }
+    }
+
+    /// Time to leave failed messages alone: not for long while they may yet find a worker
+    /// to whom the store is better.
+    fn retry_after(&self) -> Duration {
+        let longest = if self.health.began_to_fail() { ILL_AFTER / 2 } else { Duration::MAX };
+        pause_after(self.failures).min(longest)
     }
 
     fn note_health(&mut self, works: &[Work]) {
