@@ -18,7 +18,7 @@ use tokio::task::JoinSet;
 use tokio::time::{Instant, sleep, timeout};
 use uuid::Uuid;
 
-use crate::sale::ITEM;
+use crate::sale::{ITEM, partitions};
 
 const PATIENCE: Duration = Duration::from_secs(90);
 
@@ -43,6 +43,7 @@ async fn aws(name: &str) -> Aws {
     let services = Services::from_env(name).unwrap_or_else(|error| panic!("{error}"));
     let redis = RedisSettings::url(services.get("REDIS_URL")).prefix(name);
     let aws = Aws::builder().queue(name).table(name).redis(redis).create_missing(true);
+    let aws = aws.maybe_partitions(partitions());
     aws.open().await.expect("the services are there")
 }
 

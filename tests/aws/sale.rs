@@ -65,6 +65,12 @@ impl Hands {
     }
 }
 
+/// The partitions that a test run asks for, if it does.
+pub(crate) fn partitions() -> Option<u16> {
+    let told = std::env::var("FLUX_TEST_PARTITIONS").ok()?;
+    Some(told.parse().expect("FLUX_TEST_PARTITIONS is a number"))
+}
+
 impl Sale {
     pub(crate) async fn open(size: Size) -> Self {
         Self::open_with(size, |services| services).await
@@ -77,7 +83,8 @@ impl Sale {
         let services = Services::from_env(&name).unwrap_or_else(|error| panic!("{error}"));
         let client = aws_sdk_sqs::Client::new(&flux_aws::aws::from_env().await);
         let visibility = Duration::from_secs(size.visibility);
-        let options = CreateOptions { visibility, partitions: size.partitions };
+        let partitions = size.partitions.or_else(partitions);
+        let options = CreateOptions { visibility, partitions };
         sqs::create(&client, &name, &options).await.expect("the queue is made");
         let program = block_in_place(flux_server).expect("flux-server is built");
         let hands = Hands { program, home: tempfile::tempdir().expect("a folder") };

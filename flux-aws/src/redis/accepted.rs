@@ -49,13 +49,14 @@ const BYTES_MAX: usize = 1 << 20;
 /// that were not noted, until that was asked.
 const OUT_MAX: usize = 100_000;
 
-/// Makes notes of what has none, and returns those that there were.
+/// Makes notes of what has none, or none of an order, and returns those that there were.
 const NOTE: &str = "
 local known = {}
 for place, key in ipairs(KEYS) do
+    local order = ARGV[2 * place - 1]
     known[place] = redis.call('GET', key)
-    if not known[place] then
-        redis.call('SET', key, ARGV[2 * place - 1], 'PX', ARGV[2 * place])
+    if not known[place] or known[place] == '' and order ~= '' then
+        redis.call('SET', key, order, 'PX', ARGV[2 * place])
     end
 end
 return known";

@@ -132,6 +132,12 @@ async fn what_was_sent_is_found_by_whoever_announces_it() {
     for _ in 0..2 {
         assert_eq!(elsewhere.announce(sent.id).await.expect("it answers").as_ref(), Some(&sent));
     }
+
+    // It was announced, and then sent all the same.
+    let sent = order("bob");
+    assert_eq!(here.announce(sent.id).await.expect("it answers"), None);
+    here.send(&[Message::Place(sent.clone())]).await.expect("it is sent");
+    until_found(&elsewhere, sent.id, Some(&sent)).await;
 }
 
 #[tokio::test]

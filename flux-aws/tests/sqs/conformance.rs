@@ -5,7 +5,9 @@
 use std::sync::Arc;
 use std::time::Duration;
 
-use crate::{Emulator, Kind, fresh};
+use crate::{Emulator, Kind, fresh, name};
+use flux_aws::bill::Meter;
+use flux_aws::sqs::{self, CreateOptions};
 use flux_core::conformance::{CheckResult, Counts, QueueTerms, Report, queue_checks};
 use flux_core::layers::{Faults, Layered, Retry, TimeLimit, Trace};
 use flux_core::seams::OrderQueue;
@@ -19,15 +21,47 @@ const TERMS: QueueTerms = QueueTerms { visibility: VISIBILITY, bound: None, coun
 type Dress = fn(Arc<dyn OrderQueue>) -> Arc<dyn OrderQueue>;
 
 async fn assert_conforms(emulator: Emulator, kind: Kind, dress: Dress) {
+    let mut queues: Vec<Arc<dyn OrderQueue>> = Vec::new();
+    for _ in queue_checks::<dyn OrderQueue>() {
+        queues.push(dress(fresh(emulator, kind, VISIBILITY).await));
+    }
+    assert_each_conforms(queues).await;
+}
+
+/// Each check on one of the queues, which are as many.
+async fn assert_each_conforms(queues: Vec<Arc<dyn OrderQueue>>) {
     let mut checks = JoinSet::new();
-    for check in queue_checks::<dyn OrderQueue>() {
-        let queue = dress(fresh(emulator, kind, VISIBILITY).await);
+    for (check, queue) in queue_checks::<dyn OrderQueue>().into_iter().zip(queues) {
         checks.spawn(async move {
             let result = check.run((queue, TERMS)).await;
             CheckResult { name: check.name, guarantee: check.guarantee, result }
         });
     }
     Report { results: checks.join_all().await }.assert_clean();
+}
+
+/// Each check on a partition of its own, beside others of the same queue.
+async fn assert_partitions_conform(emulator: Emulator) {
+    let (client, checks) = (emulator.client().await, queue_checks::<dyn OrderQueue>().len());
+    let mut queues: Vec<Arc<dyn OrderQueue>> = Vec::new();
+    while queues.len() < checks {
+        let name = name(Kind::Standard);
+        let options = CreateOptions { visibility: VISIBILITY, partitions: Some(16) };
+        sqs::create(&client, &name, &options).await.expect("the queues are made");
+        let opened = sqs::open_partitions(client.clone(), &name, None, &Meter::default()).await;
+        queues.extend(opened.expect("they open").into_iter().map(|queue| Arc::new(queue) as _));
+    }
+    assert_each_conforms(queues).await;
+}
+
+#[tokio::test]
+async fn fauxqs_partitions() {
+    assert_partitions_conform(Emulator::Fauxqs).await;
+}
+
+#[tokio::test]
+async fn ministack_partitions() {
+    assert_partitions_conform(Emulator::Ministack).await;
 }
 
 /// As an application would put them.

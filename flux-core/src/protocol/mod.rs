@@ -26,7 +26,7 @@
 //! |---|---|---|
 //! | G1 no oversell | `take` in `protocol/stock.rs`, `judge` in `protocol/commit.rs` | `no_more_is_taken_by_writers_at_once`, `a_seat_has_one_owner` |
 //! | G2 conservation | `line` in `protocol/commit.rs` | `numbers_add_up_through_every_state` |
-//! | G3 one decision | `is_met_by` in `protocol/commit.rs`, `judge` in `protocol/commit.rs`, `swap` in `backends/state/ledger.rs`, `same` in `engine/accept/repeats.rs` | `an_id_is_decided_once`, `a_forgotten_id_is_a_new_orders` |
+//! | G3 one decision | `is_met_by` in `protocol/commit.rs`, `judge` in `protocol/commit.rs`, `swap` in `backends/state/ledger.rs`, `same` in `engine/accept/repeats.rs`, `reserve` in `engine/accept/submit.rs`, `order_of_new_id` in `engine/core.rs` | `an_id_is_decided_once`, `an_order_that_is_noted_is_decided_like_any_other`, `a_forgotten_id_is_a_new_orders` |
 //! | G4 nothing lost | `tell` in `engine/worker/completion.rs` | `a_delivery_left_alone_comes_again` |
 //! | G5 all or nothing | `take` in `protocol/decide.rs`, `judge` in `protocol/commit.rs` | `an_order_takes_all_its_items_or_none`, `a_partly_refused_commit_writes_nothing` |
 //! | G6 limits hold | `live_max` in `protocol/commit.rs`, `judge` in `protocol/commit.rs`, `live_max` in `protocol/buyer_rules.rs`, `begin` in `protocol/buyer_rules.rs`, `put_counting` in `backends/memory/store.rs`, `put_counting` in `backends/embedded/store.rs` | `a_cap_holds_over_commits_at_once`, `no_buyer_has_more_holds_by_writers_at_once`, `nobody_holds_again_within_the_pause`, `a_cap_that_comes_later_counts_earlier_orders`, `a_cap_that_comes_with_another_capacity_counts_earlier_orders` |

@@ -202,6 +202,8 @@ fn aws(home: &Path) -> Vec<(String, String)> {
             ]
             .map(|(name, value)| (name.to_owned(), value)),
         );
+        // As many partitions as a test run asks for; else as many as there are by default.
+        set.extend(std::env::var("FLUX_TEST_PARTITIONS").map(|n| ("FLUX_PARTITIONS".into(), n)));
         return set;
     }
     Vec::new()
