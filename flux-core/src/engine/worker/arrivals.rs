@@ -23,7 +23,7 @@ impl Arrivals {
             self.last.resize(source + 1, 0);
         }
         let last = &mut self.last[source];
-        *last = (*last + 1).max(self.latest.saturating_sub(BATCH));
+        *last = (*last + 1).max((self.latest + 1).saturating_sub(BATCH));
         self.latest = self.latest.max(*last);
         (*last << 16) | source as u64
     }
