@@ -35,7 +35,7 @@ impl Seen {
     fn note(&mut self, order: Order) {
         let story = self.stories.entry(order.id).or_default();
         // At least once: what comes again was seen before, and in the same order.
-        match story.iter().any(|earlier| *earlier == order) {
+        match story.contains(&order) {
             true => self.repeated += 1,
             false => story.push(order),
         }

@@ -297,8 +297,10 @@ fn decode<T: DeserializeOwned>(body: &[u8]) -> Result<T, RestoreError> {
     postcard::from_bytes(body).map_err(|error| damaged(error.to_string()))
 }
 
+type KeyAndRow<'a> = (&'a [u8], &'a [u8]);
+
 /// The rows of a frame, each behind its key.
-fn rows_of(mut body: &[u8]) -> Result<Vec<(&[u8], &[u8])>, RestoreError> {
+fn rows_of(mut body: &[u8]) -> Result<Vec<KeyAndRow<'_>>, RestoreError> {
     let mut rows = Vec::new();
     let mut part = || -> Option<&[u8]> {
         let (length, rest) = body.split_first_chunk::<4>()?;
