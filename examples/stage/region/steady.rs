@@ -149,8 +149,11 @@ impl Steady {
         let ended_at = Instant::now();
         let counts = market.region.counts() - usual.unwrap_or_default();
         for (_, trouble) in troubles {
-            assert_eq!(*trouble, Trouble::Thaw, "only its end may come after the last order");
-            market.links[0].thaw();
+            match trouble {
+                Trouble::Thaw => market.links[0].thaw(),
+                Trouble::StoreBack => market.links[0].set_store_away(false),
+                _ => panic!("only its end may come after the last order"),
+            }
         }
         market.decided(sent).await;
         let decided = market.region.decided().clone();
