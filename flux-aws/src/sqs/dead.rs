@@ -194,7 +194,9 @@ impl Queue {
             let count = unreadable.len();
             warn!(queue = dead, count, "dead letters that can't be read are left alone");
         }
-        found.sort_by_key(|found| found.letters.first().map(|letter| letter.buried_at));
+        // Of those given up in one millisecond the same come first each time.
+        let rank = |letter: &DeadLetter| (letter.buried_at, letter.message.order_id());
+        found.sort_by_key(|found| found.letters.first().map(rank));
         Ok((found, unreadable))
     }
 

@@ -10,7 +10,7 @@ use flux_aws::bill::Meter;
 use flux_aws::dynamodb::DynamoStore;
 use flux_core::protocol::Message;
 use flux_core::seams::{
-    DeadLetter, Delivery, InventoryStore, OrderQueue, QueueDepth, Receipt, SeamError,
+    DeadLetter, Delivery, InventoryStore, OrderQueue, QueueDepth, Recalled, Receipt, SeamError,
 };
 use flux_core::{
     Backend, Error, Flux, ItemSpec, Order, OrderId, OrderRequest, OrderStatus, Role, Timestamp,
@@ -18,7 +18,7 @@ use flux_core::{
 use uuid::Uuid;
 
 use crate::server::{Server, free_port};
-use crate::{PATIENCE, eventually, item, open, prefix, variable};
+use crate::{PATIENCE, eventually, item, metered, open, prefix, shared_url, variable};
 
 type Sent<T = ()> = Result<T, SeamError>;
 
@@ -294,4 +294,20 @@ async fn an_id_that_is_only_reserved_is_no_order_and_a_repeat_becomes_one() {
     shared.decided(&[&order]).await;
     let sold = elsewhere.item(&item("a")).await.expect("it answers").expect("it is there");
     assert_eq!(sold.available, 4);
+}
+
+#[tokio::test]
+async fn of_all_partitions_the_last_alone_asks_redis() {
+    let meter = Meter::default();
+    let redis = metered(&shared_url(), &prefix(), &meter);
+    let blind = || Arc::new(Blind(Backend::memory().queue)) as Arc<dyn OrderQueue>;
+    let [first, last] = redis.remember_all(vec![blind(), blind()]).try_into().expect("two");
+    let calls = || meter.bill().calls.values().sum::<u64>();
+    last.recall(id()).await.expect("it looks");
+    let before = calls();
+    assert!(matches!(first.recall(id()).await, Ok(Recalled::Unknown)));
+    assert_eq!(first.announce(id()).await.expect("it asks nobody"), None);
+    assert_eq!(calls(), before);
+    assert_eq!(last.announce(id()).await.expect("it is noted"), None);
+    assert!(calls() > before);
 }

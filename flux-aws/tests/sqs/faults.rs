@@ -332,3 +332,16 @@ async fn a_short_wait_is_no_flood_of_calls() {
     let asked = calls(&meter, "ReceiveMessage");
     assert!((2..=9).contains(&asked), "{asked} calls");
 }
+
+#[tokio::test]
+async fn what_one_process_sent_is_found_there_and_nowhere_else() {
+    let (client, name) = created(Emulator::Fauxqs, Kind::Standard, VISIBILITY).await;
+    let meter = Meter::default();
+    let open = || SqsQueue::open(client.clone(), &name, &meter);
+    let (here, elsewhere) = (open().await.expect("it opens"), open().await.expect("it opens"));
+    let sent = order("a");
+    here.send(std::slice::from_ref(&sent)).await.expect("sent");
+    assert!(here.find(sent.order_id()).await.expect("a look").is_some());
+    assert!(elsewhere.find(sent.order_id()).await.expect("a look").is_none());
+    assert!(!here.tells_of(sent.order_id()) && !here.finds_all(), "and it says so");
+}
