@@ -81,6 +81,9 @@ impl Witness {
                 for field in ["status", "reason", "decided_at", "hold_expires_at"] {
                     before[field] = now[field].clone();
                 }
+                if let Some(line) = now.get("failed_line") {
+                    before["failed_line"] = line.clone();
+                }
             }
             assert_eq!(*before, now);
         }
