@@ -17,8 +17,11 @@ use uuid::Uuid;
 use super::rows::{Key, Row, SERVICE, bytes, damaged, get_number, number, opt_bytes};
 use super::table::{Table, Written};
 
-/// The format of a new table. An older store does not look into all keys of its index.
-const FORMAT: u64 = 2;
+/// The format of a new table, whose orders' rows may be notes: an older store would take
+/// one for a decision.
+const FORMAT: u64 = 3;
+/// The format without notes. An older store does not look into all keys of its index.
+const FORMAT_OF_SECRET: u64 = 2;
 /// The format whose index has 8 keys, by the remainder of the id.
 const FORMAT_OF_REMAINDERS: u64 = 1;
 /// Keys in the index of a new table: 32,000 changes a second. That is twice what a table's
@@ -90,12 +93,19 @@ impl DueKeys {
 #[derive(Debug)]
 pub(super) struct Format {
     table: Table,
-    due_keys: OnceCell<DueKeys>,
+    known: OnceCell<Known>,
+}
+
+/// What the format row says.
+#[derive(Debug, Clone)]
+struct Known {
+    due_keys: DueKeys,
+    has_notes: bool,
 }
 
 impl Format {
     pub(super) fn new(table: Table) -> Self {
-        Self { table, due_keys: OnceCell::new() }
+        Self { table, known: OnceCell::new() }
     }
 
     /// The keys of the index. The first time they are read, and a new table is marked as
@@ -104,10 +114,20 @@ impl Format {
     /// # Errors
     /// [`SeamError::Broken`]: a store like this one does not know the table's format.
     pub(super) async fn due_keys(&self) -> Result<&DueKeys, SeamError> {
-        self.due_keys.get_or_try_init(|| self.read_or_mark()).await
+        Ok(&self.known().await?.due_keys)
     }
 
-    async fn read_or_mark(&self) -> Result<DueKeys, SeamError> {
+    /// Whether accepted orders may be noted in the table. In one that was made before there
+    /// were notes processes may be at work that would lose what is noted.
+    pub(super) async fn has_notes(&self) -> Result<bool, SeamError> {
+        Ok(self.known().await?.has_notes)
+    }
+
+    async fn known(&self) -> Result<&Known, SeamError> {
+        self.known.get_or_try_init(|| self.read_or_mark()).await
+    }
+
+    async fn read_or_mark(&self) -> Result<Known, SeamError> {
         if let Some(row) = self.table.get(Key::format()).await? {
             return self.read(&row);
         }
@@ -122,17 +142,19 @@ impl Format {
             .expression_attribute_values(":keys", number(keys.count))
             .expression_attribute_values(":secret", bytes(secret));
         match self.table.write(mark).await? {
-            Written::Row(_) => Ok(keys),
+            Written::Row(_) => Ok(Known { due_keys: keys, has_notes: true }),
             // Somebody else was quicker, and the table has that secret.
             Written::Not(Some(row)) => self.read(&row),
             Written::Not(None) => Err(SeamError::unavailable(SERVICE)),
         }
     }
 
-    fn read(&self, row: &Row) -> Result<DueKeys, SeamError> {
+    fn read(&self, row: &Row) -> Result<Known, SeamError> {
+        let known = |due_keys, has_notes| Known { due_keys, has_notes };
         match get_number(row, "version")? {
-            FORMAT => DueKeys::read(row),
-            FORMAT_OF_REMAINDERS => Ok(DueKeys::REMAINDERS),
+            FORMAT => Ok(known(DueKeys::read(row)?, true)),
+            FORMAT_OF_SECRET => Ok(known(DueKeys::read(row)?, false)),
+            FORMAT_OF_REMAINDERS => Ok(known(DueKeys::REMAINDERS, false)),
             other => {
                 let name = &self.table.name;
                 let reason = format!(

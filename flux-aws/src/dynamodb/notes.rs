@@ -9,7 +9,9 @@ use flux_core::seams::SeamError;
 use flux_core::{Order, OrderStatus};
 
 use super::DynamoStore;
-use super::rows::{FORGOTTEN, Key, Row, SERVICE, asked, number, read_order};
+use super::rows::{
+    FORGOTTEN, Key, METADATA, Row, SERVICE, asked, metadata_value, number, read_order,
+};
 use super::table::Written;
 
 /// Time for which an id is reserved: longer than an order takes to be sent.
@@ -21,11 +23,14 @@ const RESERVED: &str = "reserved";
 const NOTED_FOR: Duration = Duration::from_secs(15 * 24 * 3_600);
 
 const SET_ASKED: &str = "SET buyer = :buyer, #lines = :lines, placed = :placed, \
-    #status = :status, #forgotten = :forgotten";
+    #status = :status, #metadata = :metadata, #forgotten = :forgotten";
 
 impl DynamoStore {
     /// Reserves the id of an order, or returns the order that has it.
     pub(super) async fn try_reserve(&self, order: &Order) -> Result<Option<Order>, SeamError> {
+        if !self.format.has_notes().await? {
+            return Ok(None);
+        }
         let now = self.clock.now();
         let update = self.set_asked(order).condition_expression(
             "attribute_not_exists(pk) OR (attribute_not_exists(decided) AND reserved < :now)",
@@ -48,6 +53,9 @@ impl DynamoStore {
 
     /// Notes that an order is accepted, unless it is decided.
     pub(super) async fn note(&self, order: &Order) -> Result<(), SeamError> {
+        if !self.format.has_notes().await? {
+            return Ok(());
+        }
         let update = self
             .set_asked(order)
             .update_expression(format!("{SET_ASKED} REMOVE {RESERVED}"))
@@ -63,6 +71,8 @@ impl DynamoStore {
             .update(Key::order(order.id))
             .expression_attribute_names("#lines", "lines")
             .expression_attribute_names("#status", "status")
+            .expression_attribute_names("#metadata", METADATA)
+            .expression_attribute_values(":metadata", metadata_value(order))
             .expression_attribute_names("#forgotten", FORGOTTEN)
             .expression_attribute_values(":forgotten", number(forgotten));
         for (name, value) in asked(order) {

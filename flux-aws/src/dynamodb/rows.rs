@@ -22,6 +22,9 @@ pub(super) const DUE_INDEX: &str = "due";
 /// The time, in seconds, from which DynamoDB may delete a row. What is to stay has none.
 pub(super) const FORGOTTEN: &str = "forgotten";
 
+/// What is attached to an order; a note without any has an empty map.
+pub(super) const METADATA: &str = "metadata";
+
 pub(super) type Row = HashMap<String, Value>;
 
 /// A row's key.
@@ -179,8 +182,7 @@ pub(super) fn order_row(order: &Order, keep_rejected: Duration, due_keys: &DueKe
         put("failed_line", number(line));
     }
     if !order.metadata.is_empty() {
-        let pair = |(name, text): (&str, &str)| (name.to_owned(), string(text));
-        put("metadata", Value::M(order.metadata.iter().map(pair).collect()));
+        put(METADATA, metadata_value(order));
     }
     if let Some(at) = forgotten_at(order, keep_rejected) {
         put(FORGOTTEN, number(at));
@@ -190,6 +192,12 @@ pub(super) fn order_row(order: &Order, keep_rejected: Duration, due_keys: &DueKe
         put("takes", Value::S(takes(order)));
     }
     row
+}
+
+/// What is attached to an order.
+pub(super) fn metadata_value(order: &Order) -> Value {
+    let pair = |(name, text): (&str, &str)| (name.to_owned(), string(text));
+    Value::M(order.metadata.iter().map(pair).collect())
 }
 
 /// What an order asks for, and how it stands.
@@ -270,7 +278,7 @@ pub(super) fn read_order(row: &Row) -> Result<Order, SeamError> {
 }
 
 fn read_metadata(row: &Row) -> Result<Metadata, SeamError> {
-    let Some(metadata) = row.get("metadata") else { return Ok(Metadata::default()) };
+    let Some(metadata) = row.get(METADATA) else { return Ok(Metadata::default()) };
     let pair = |(name, text): (&String, &Value)| Some((name.clone(), text.as_s().ok()?.clone()));
     let pairs = metadata.as_m().ok().and_then(|pairs| pairs.iter().map(pair).collect());
     let pairs: Vec<(String, String)> = pairs.ok_or_else(|| damaged(row, "metadata"))?;

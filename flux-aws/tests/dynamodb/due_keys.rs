@@ -112,7 +112,7 @@ async fn the_number_of_keys_is_the_tables_own() {
 async fn a_table_of_a_later_format_or_without_its_secret_is_refused() {
     let (client, table, meter) = (client().await, table_name(), Meter::default());
     store(&client, &table, 1, &meter).await.create_table().await.expect("made");
-    for attributes in [&[("version", 9)][..], &[("version", 2)], &[("version", 2), ("due_keys", 5)]]
+    for attributes in [&[("version", 9)][..], &[("version", 3)], &[("version", 2), ("due_keys", 5)]]
     {
         set_format(&client, &table, attributes).await;
         let opened = store(&client, &table, 1, &meter).await.check().await;

@@ -4,11 +4,12 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
 
+use aws_sdk_dynamodb::types::AttributeValue;
 use flux_aws::bill::Meter;
 use flux_aws::dynamodb::DynamoStore;
 use flux_core::clock::Clock;
 use flux_core::seams::{InventoryStore, Sight};
-use flux_core::{Order, Timestamp};
+use flux_core::{Metadata, Order, Timestamp};
 
 use crate::table::{
     NOW, apply, bill_of, claim, client, held, id, new, order, pool, rejected, table_name, units,
@@ -94,4 +95,42 @@ async fn a_note_costs_two_units_and_its_decision_no_more_than_any() {
     store.note_accepted(&order).await.expect("noted");
     apply(&store, &[&claimed], vec![new(&rejected(&order))]).await;
     assert_eq!(store.orders(&[id(4)]).await.expect("it answers"), [Some(rejected(&order))]);
+}
+
+#[tokio::test]
+async fn a_note_has_what_is_attached_to_the_order() {
+    let (store, _, _) = selling().await;
+    let attached = Metadata::new([("basket", "7")]).expect("a pair");
+    let (plain, order) = (asked("ann"), asked("ann").with_metadata(attached));
+    let reserve = async |order: &Order| store.reserve(order).await.expect("it answers");
+    assert_eq!(reserve(&order).await, None);
+    assert_eq!(reserve(&order).await, None, "it is its own");
+    assert_eq!(reserve(&plain).await, Some(order.clone()));
+    store.note_accepted(&order).await.expect("noted");
+    assert_eq!(known(&store).await, Some(order));
+}
+
+#[tokio::test]
+async fn a_table_that_older_processes_may_work_on_takes_no_note() {
+    let (client, table) = (client().await, table_name());
+    let store = || DynamoStore::builder().client(&client).table(&table).build();
+    store().create_table().await.expect("the emulator makes tables");
+    store().put_item(&pool("a", 9)).await.expect("put");
+    let format = |name: &str| AttributeValue::S(name.to_owned());
+    client
+        .update_item()
+        .table_name(&table)
+        .key("pk", format("flux"))
+        .key("sk", format("format"))
+        .update_expression("SET version = :version")
+        .expression_attribute_values(":version", AttributeValue::N("2".to_owned()))
+        .send()
+        .await
+        .expect("written");
+    let store = store();
+    assert_eq!(store.reserve(&asked("ann")).await.expect("it answers"), None);
+    store.note_accepted(&asked("ann")).await.expect("it answers");
+    assert_eq!(known(&store).await, None, "an older process would take it for a decision");
+    let claimed = claim(&store, "a").await;
+    apply(&store, &[&claimed], vec![new(&held(&order(2, "ann", &[units("a", 1)])))]).await;
 }

@@ -7,7 +7,7 @@ use std::path::Path;
 
 use anyhow::{Context, Result, bail, ensure};
 use bytes::Bytes;
-use flux_core::backends::embedded::{Embedded, verify_backup};
+use flux_core::backends::embedded::{BackupCounts, Embedded, verify_backup};
 use http::header::{AUTHORIZATION, HOST};
 use http::{Request, StatusCode, Uri};
 use http_body_util::{BodyExt, Empty, Limited};
@@ -59,8 +59,12 @@ async fn backup(config: &Config) -> Result<()> {
     }
     // What comes is written and checked side by side.
     let (to_write, pieces) = tokio::sync::mpsc::channel::<Bytes>(PIECES_MAX);
-    let writing = spawn_blocking(move || {
-        verify_backup(Tee { pieces, piece: Bytes::new(), out: BufWriter::new(io::stdout()) })
+    let writing = spawn_blocking(move || -> Result<BackupCounts> {
+        let mut tee = Tee { pieces, piece: Bytes::new(), out: BufWriter::new(io::stdout()) };
+        let counts =
+            verify_backup(&mut tee).context("what came is no whole copy; throw it away")?;
+        tee.out.flush().context("the copy could not be written; throw it away")?;
+        Ok(counts)
     });
     while let Some(frame) = body.frame().await {
         let frame = frame.context("the copy broke off")?;
@@ -71,7 +75,7 @@ async fn backup(config: &Config) -> Result<()> {
         }
     }
     drop(to_write);
-    let counts = writing.await?.context("what came is no whole copy; throw it away")?;
+    let counts = writing.await??;
     drop(sender);
     connection.abort();
     eprintln!("backed up {counts}");
@@ -93,10 +97,7 @@ impl<W: Write> Read for Tee<W> {
                     self.out.write_all(&piece)?;
                     self.piece = piece;
                 }
-                None => {
-                    self.out.flush()?;
-                    return Ok(0);
-                }
+                None => return Ok(0),
             }
         }
         let taken = self.piece.len().min(into.len());

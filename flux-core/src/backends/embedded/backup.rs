@@ -4,9 +4,9 @@
 //!
 //! A line that names it, a byte for its version, and frames: a letter, the length of what
 //! follows in four bytes, that, and the CRC-32 of all three, numbers little-endian. `M` has
-//! the numbers of `meta`; `I`, `O`, `Q` and `D` have rows of the tables of items, orders,
-//! queue and dead letters, as they are in the file, each behind its key; `E` is the last
-//! frame, and counts the rows of each. Rows of every version are read for as long as files
+//! the numbers of `meta`, and comes first; `I`, `O`, `Q` and `D` have rows of the tables of
+//! items, orders, queue and dead letters, as they are in the file, each behind its key, and
+//! `C` consumers of the feed; `E` is the last frame, and counts the rows of each. Rows of every version are read for as long as files
 //! of that version are, so a copy is as good as the file it is of.
 //!
 //! The feed of changes is not in it: what consumers have seen of it may not have happened
@@ -23,13 +23,14 @@ use redb::{
 use serde::de::DeserializeOwned;
 use serde::{Deserialize, Serialize};
 
-use super::feed::CHANGES;
+use super::feed::{CHANGES, CONSUMERS};
 use super::journal::{
     CHANGES_FROM, CLEAN, DEAD, FORGOTTEN, FORMAT, FORMAT_WITH_CHANGES, ITEMS, META, NUMBERED,
     ORDERS, QUEUE, Shared,
 };
 use super::recover::{Failure, initialise};
 use super::{OpenError, io_error, make_dir, open_error, private, publish};
+use crate::protocol::{ConsumerName, Timestamp};
 
 const MAGIC: &[u8] = b"flux backup\n";
 const VERSION: u8 = 1;
@@ -45,6 +46,11 @@ const GENERATIONS_APART: u64 = 1 << 14;
 const GENERATIONS_MAX: u64 = 1 << 23;
 /// Changes that the feed may have had since.
 const CHANGES_APART: u64 = 1 << 40;
+/// Bits that the time in milliseconds is moved by to be the number of a change: a feed had
+/// no million changes in a millisecond, so two that are restored apart have none in common.
+const TIME_BITS: u32 = 20;
+/// Numbers beyond this are no store's.
+const NUMBER_MAX: u64 = 1 << 62;
 
 /// The numbers of `meta` that a restored store goes on with.
 const KEPT: [&str; 5] = ["generation", "crashes", NUMBERED, FORGOTTEN, CHANGES_FROM];
@@ -54,6 +60,7 @@ const ITEMS_FRAME: u8 = b'I';
 const ORDERS_FRAME: u8 = b'O';
 const QUEUE_FRAME: u8 = b'Q';
 const DEAD_FRAME: u8 = b'D';
+const CONSUMERS_FRAME: u8 = b'C';
 const END_FRAME: u8 = b'E';
 
 /// What is in a copy: rows of each table.
@@ -68,11 +75,13 @@ pub struct BackupCounts {
     pub sends: u64,
     /// Dead letters.
     pub dead_letters: u64,
+    /// Consumers of the change feed.
+    pub consumers: u64,
 }
 
 impl fmt::Display for BackupCounts {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let Self { items, orders, sends, dead_letters } = self;
+        let Self { items, orders, sends, dead_letters, consumers: _ } = self;
         write!(f, "{items} items, {orders} orders, {sends} sends, {dead_letters} dead letters")
     }
 }
@@ -133,6 +142,7 @@ pub(super) fn backup(shared: &Shared, out: &mut dyn Write) -> Result<BackupCount
         orders: copy(&txn, ORDERS, ORDERS_FRAME, numbered, out)?,
         sends: copy(&txn, QUEUE, QUEUE_FRAME, numbered, out)?,
         dead_letters: copy(&txn, DEAD, DEAD_FRAME, numbered, out)?,
+        consumers: copy_consumers(&txn, out)?,
     };
     write_frame(out, END_FRAME, &postcard::to_stdvec(&counts).expect("numbers"))?;
     out.flush()?;
@@ -170,10 +180,7 @@ fn copy<K: Key + 'static>(
     let (mut rows, mut bytes) = (0, Vec::with_capacity(FRAME_BYTES * 2));
     for row in table.iter().map_err(redb::Error::from)? {
         let (key, row) = row.map_err(redb::Error::from)?;
-        for part in [&key_bytes(key.value())[..], row.value()] {
-            bytes.extend_from_slice(&(part.len() as u32).to_le_bytes());
-            bytes.extend_from_slice(part);
-        }
+        put_row(&key_bytes(key.value()), row.value(), &mut bytes);
         rows += 1;
         if bytes.len() >= FRAME_BYTES {
             write_frame(out, frame, &bytes)?;
@@ -184,6 +191,29 @@ fn copy<K: Key + 'static>(
         write_frame(out, frame, &bytes)?;
     }
     Ok(rows)
+}
+
+/// Copies how far consumers came, so that in the restored store they are told that changes
+/// are gone, and don't begin with its first.
+fn copy_consumers(txn: &ReadTransaction, out: &mut dyn Write) -> Result<u64, BackupError> {
+    let table = txn.open_table(CONSUMERS).map_err(redb::Error::from)?;
+    let (mut rows, mut bytes) = (0, Vec::new());
+    for row in table.iter().map_err(redb::Error::from)? {
+        let (name, after) = row.map_err(redb::Error::from)?;
+        put_row(name.value().as_bytes(), &numbered(after.value()), &mut bytes);
+        rows += 1;
+    }
+    if rows > 0 {
+        write_frame(out, CONSUMERS_FRAME, &bytes)?;
+    }
+    Ok(rows)
+}
+
+fn put_row(key: &[u8], row: &[u8], out: &mut Vec<u8>) {
+    for part in [key, row] {
+        out.extend_from_slice(&(part.len() as u32).to_le_bytes());
+        out.extend_from_slice(part);
+    }
 }
 
 fn checksum(head: &[u8], body: &[u8]) -> [u8; 4] {
@@ -269,14 +299,18 @@ fn read(
         return Err(RestoreError::Version { found: head[MAGIC.len()] });
     }
     let mut counted = BackupCounts::default();
-    loop {
+    for nth in 0.. {
         let (letter, body) = read_frame(&mut copy)?;
+        if (nth == 0) != (letter == META_FRAME) {
+            return Err(damaged("its numbers are not at its beginning"));
+        }
         let rows = match letter {
             META_FRAME => None,
             ITEMS_FRAME => Some(&mut counted.items),
             ORDERS_FRAME => Some(&mut counted.orders),
             QUEUE_FRAME => Some(&mut counted.sends),
             DEAD_FRAME => Some(&mut counted.dead_letters),
+            CONSUMERS_FRAME => Some(&mut counted.consumers),
             END_FRAME => {
                 let told: BackupCounts = decode(&body)?;
                 if told != counted {
@@ -291,6 +325,7 @@ fn read(
         }
         each(letter, &body)?;
     }
+    unreachable!("it returns at the last frame")
 }
 
 fn decode<T: DeserializeOwned>(body: &[u8]) -> Result<T, RestoreError> {
@@ -367,12 +402,23 @@ fn put(
     let table = |error: redb::TableError| store(error.into());
     let storage = |error: redb::StorageError| store(error.into());
     match letter {
-        META_FRAME => put_numbers(txn, decode(body)?, store),
+        META_FRAME => put_numbers(txn, &decode::<Vec<_>>(body)?, store),
         ITEMS_FRAME => {
             let mut items = txn.open_table(ITEMS).map_err(table)?;
             for (key, row) in rows_of(body)? {
                 let key = std::str::from_utf8(key).map_err(|_| damaged("an item has no name"))?;
                 items.insert(key, row).map_err(storage)?;
+            }
+            Ok(())
+        }
+        CONSUMERS_FRAME => {
+            let mut consumers = txn.open_table(CONSUMERS).map_err(table)?;
+            for (name, after) in rows_of(body)? {
+                let name = std::str::from_utf8(name).ok().and_then(|name| name.parse().ok());
+                let name: ConsumerName = name.ok_or_else(|| damaged("a consumer has no name"))?;
+                let after = after.try_into().map_err(|_| damaged("a consumer has no cursor"))?;
+                let after = u64::from_le_bytes(after);
+                consumers.insert(name.as_str(), after).map_err(storage)?;
             }
             Ok(())
         }
@@ -394,30 +440,35 @@ fn put(
 
 fn put_numbers(
     txn: &WriteTransaction,
-    numbers: Vec<(String, u64)>,
+    numbers: &[(String, u64)],
     store: &dyn Fn(Failure) -> RestoreError,
 ) -> Result<(), RestoreError> {
     let mut meta = txn.open_table(META).map_err(|error| store(error.into()))?;
     let mut put = |name: &str, number: u64| {
         meta.insert(name, number).map(|_| ()).map_err(|error| store(error.into()))
     };
-    let mut changes_from = 0;
-    for (name, number) in numbers {
-        match name.as_str() {
-            // G7: larger than any that the store before may have reached.
-            "generation" => {
-                let generation = number + GENERATIONS_APART;
-                if generation >= GENERATIONS_MAX {
-                    return Err(damaged("it was restored too often"));
-                }
-                put(&name, generation)?;
-            }
-            CHANGES_FROM => changes_from = number,
-            "crashes" | NUMBERED | FORGOTTEN => put(&name, number)?,
-            other => return Err(damaged(format!("it has a number {other}, which is unknown"))),
+    let number = |name: &str| {
+        let known = numbers.iter().find(|(known, _)| known == name).map(|(_, number)| *number);
+        match known {
+            Some(number) if number >= NUMBER_MAX => Err(damaged(format!("{name} is {number}"))),
+            known => Ok(known),
         }
+    };
+    if let Some((other, _)) = numbers.iter().find(|(name, _)| !KEPT.contains(&name.as_str())) {
+        return Err(damaged(format!("it has a number {other}, which is unknown")));
     }
-    put(CHANGES_FROM, changes_from + CHANGES_APART)?;
+    // G7: larger than any that the store before may have reached.
+    let generation = number("generation")?.ok_or_else(|| damaged("its generation is missing"))?;
+    let generation = generation + GENERATIONS_APART;
+    if generation >= GENERATIONS_MAX {
+        return Err(damaged("it was restored too often"));
+    }
+    put("generation", generation)?;
+    for name in ["crashes", NUMBERED, FORGOTTEN] {
+        put(name, number(name)?.ok_or_else(|| damaged(format!("{name} is missing")))?)?;
+    }
+    let by_time = Timestamp::now().as_millis() << TIME_BITS;
+    put(CHANGES_FROM, (number(CHANGES_FROM)?.unwrap_or(0) + CHANGES_APART).max(by_time))?;
     put(FORMAT, FORMAT_WITH_CHANGES)?;
     put(CLEAN, 1)
 }

@@ -29,7 +29,7 @@ pub(crate) const CONSUMERS: TableDefinition<'_, &str, u64> = TableDefinition::ne
 pub(crate) const FIRST_CHANGE: u64 = 1;
 
 /// Most changes of one row.
-const ROW_CHANGES_MAX: usize = 512;
+pub(super) const ROW_CHANGES_MAX: usize = 512;
 /// Bytes from which on a row is full.
 const ROW_BYTES_FULL: usize = 32 << 10;
 /// Rows that a group removes at most, beside two for each that it adds.
@@ -232,6 +232,12 @@ impl EmbeddedFeed {
             .map_err(|error| panicked().with_source(error))??)
     }
 
+    async fn page(&self, after: Option<u64>, limit: usize) -> Result<ChangePage, SeamError> {
+        let (newest, limit) = (self.journal.newest_change(), limit.min(READ_MAX));
+        let read = self.read(move |shared| read(shared, after, newest, limit)).await?;
+        read.ok_or(SeamError::ChangesGone { service: SERVICE })
+    }
+
     async fn set(&self, name: &ConsumerName, after: Option<u64>) -> Result<(), SeamError> {
         let name = name.as_str().to_owned();
         let change = |group: &mut Group| group.consumers.push((name, after));
@@ -244,8 +250,9 @@ fn cursor(number: u64) -> Cursor {
     Cursor(number.to_string())
 }
 
-/// The changes behind one, or `None` if some of them are gone. `newest` is one that is in
-/// the file.
+/// The changes behind one up to `newest`, which is in the file, or `None` if some of them are
+/// gone. There may be newer ones already, which nobody was told of: their cursors would be
+/// unknown.
 fn read(
     shared: &Shared,
     after: Option<u64>,
@@ -273,7 +280,7 @@ fn read(
             if number <= after {
                 continue;
             }
-            if changes.len() == limit {
+            if changes.len() == limit || number > newest {
                 return Ok(Some(page(changes, after)));
             }
             let changed = change.and_then(|(kind, change)| changed(kind, change)).map_err(wrong)?;
@@ -306,15 +313,16 @@ impl ChangeFeed for EmbeddedFeed {
     ) -> Result<ChangePage, SeamError> {
         self.journal.ready()?;
         let after = after.map(|cursor| self.number(cursor)).transpose()?;
+        let page = self.page(after, limit).await?;
         let newest = self.journal.newest_change();
-        if after.unwrap_or(FIRST_CHANGE - 1) == newest
-            && let Ok(failed) = timeout(wait, self.journal.changed_since(newest)).await
-        {
-            failed?;
+        if limit == 0 || wait.is_zero() || page.next != cursor(newest) || !page.changes.is_empty() {
+            return Ok(page);
         }
-        let limit = limit.min(READ_MAX);
-        let read = self.read(move |shared| read(shared, after, newest, limit)).await?;
-        read.ok_or(SeamError::ChangesGone { service: SERVICE })
+        match timeout(wait, self.journal.changed_since(newest)).await {
+            Ok(changed) => changed?,
+            Err(_) => return Ok(page),
+        }
+        self.page(Some(newest), limit).await
     }
 
     async fn newest(&self) -> Result<Cursor, SeamError> {

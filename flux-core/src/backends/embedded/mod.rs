@@ -244,8 +244,8 @@ impl Embedded {
     }
 
     /// Writes a copy of the store as it is at this moment, while it goes on: every order
-    /// that was answered before is in it. Blocks for as long as that takes; the file does
-    /// not shrink meanwhile. [`restore`](Self::restore) makes a store of it, with this
+    /// that was answered before is in it. Blocks for as long as that takes; meanwhile no
+    /// page of the file is used again, so it grows by all that is written. [`restore`](Self::restore) makes a store of it, with this
     /// version or a later one.
     ///
     /// ```

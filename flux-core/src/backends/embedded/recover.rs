@@ -9,7 +9,7 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use foldhash::fast::RandomState;
 use redb::{Database, ReadableDatabase, ReadableTable, ReadableTableMetadata, TableHandle};
 
-use super::feed::{CHANGES, CONSUMERS, FIRST_CHANGE, FeedWriter, KeepChanges};
+use super::feed::{CHANGES, CONSUMERS, FIRST_CHANGE, FeedWriter, KeepChanges, ROW_CHANGES_MAX};
 use super::journal::{
     CHANGES_FROM, CLEAN, CLOCK, DEAD, FORGOTTEN, FORMAT, FORMAT_WITH_CHANGES, FORMAT_WITH_GAPS,
     ITEMS, META, NUMBERED, ORDERS, QUEUE, Rows,
@@ -186,24 +186,36 @@ fn recover_feed(db: &Database, keep: KeepChanges) -> Result<FeedWriter, Failure>
     let txn = db.begin_read()?;
     let first = txn.open_table(META)?.get(CHANGES_FROM)?.map(|number| number.value());
     let table = txn.open_table(CHANGES)?;
-    FeedWriter::of(&table, keep, first.unwrap_or(FIRST_CHANGE)).map_err(|error| match error {
-        ReadError::Database(error) => Failure::Database(error),
-        error => damaged(error.to_string()),
-    })
+    match FeedWriter::of(&table, keep, first.unwrap_or(FIRST_CHANGE)) {
+        Ok(feed) => Ok(feed),
+        Err(ReadError::Database(error)) => Err(Failure::Database(error)),
+        // Orders and items are whole all the same, and consumers hear that changes are gone.
+        Err(error) => {
+            tracing::warn!(%error, "the change feed is damaged and begins anew");
+            let last = table.last()?.map_or(FIRST_CHANGE, |(number, _)| number.value());
+            drop((table, txn));
+            begin_feed_anew(db, last.saturating_add(ROW_CHANGES_MAX as u64 + 1))?;
+            recover_feed(db, keep)
+        }
+    }
+}
+
+/// Drops all changes, and has the next be `next`, so that an older cursor is told so.
+fn begin_feed_anew(db: &Database, next: u64) -> Result<(), Failure> {
+    let txn = db.begin_write()?;
+    txn.delete_table(CHANGES)?;
+    txn.open_table(CHANGES)?;
+    txn.open_table(META)?.insert(CHANGES_FROM, next)?;
+    Ok(txn.commit()?)
 }
 
 /// Drops the changes of a feed that is kept no more: what happens from now on would be
 /// missing behind them.
 fn drop_feed(db: &Database) -> Result<Option<FeedWriter>, Failure> {
     let keep = KeepChanges::DEFAULT;
-    let next = recover_feed(db, keep)?.newest() + 1;
-    let txn = db.begin_write()?;
-    if !txn.open_table(CHANGES)?.is_empty()? {
-        txn.delete_table(CHANGES)?;
-        txn.open_table(CHANGES)?;
-        txn.open_table(META)?.insert(CHANGES_FROM, next)?;
-    }
-    txn.commit()?;
+    // One is left out, so that who was at the newest is told as well.
+    let next = recover_feed(db, keep)?.newest() + 2;
+    begin_feed_anew(db, next)?;
     Ok(None)
 }
 

@@ -14,7 +14,8 @@ use crate::protocol::{
     OrderWrite, PaymentRef, PutItemError, Reason, Timestamp,
 };
 use crate::seams::{
-    ConfirmOutcome, KeptClock, OrderFilter, OrderPage, Payment, PutOutcome, SeamError,
+    ConfirmOutcome, Consumer, Cursor, KeptClock, OrderFilter, OrderPage, Payment, PutOutcome,
+    SeamError,
 };
 
 fn dir() -> TempDir {
@@ -512,4 +513,115 @@ async fn the_position_of_the_clock_is_there_after_a_reopen() {
     drop(backend);
 
     assert_eq!(open(&dir).store.kept_clock(), KeptClock::new(reference, true));
+}
+
+fn open_with_feed(dir: &TempDir, keep: Duration) -> Backend {
+    Embedded::builder(dir.path()).keep_changes(keep).open().expect("it opens").backend()
+}
+
+async fn follow(backend: &Backend, after: &Cursor) -> Result<usize, SeamError> {
+    let feed = backend.store.feed().expect("a feed");
+    Ok(feed.changes(Some(after), 1_000, Duration::ZERO).await?.changes.len())
+}
+
+#[tokio::test]
+async fn who_was_at_the_newest_change_hears_of_those_that_no_feed_had() {
+    let week = Duration::from_secs(7 * 86_400);
+    for changes_before in [0, 3] {
+        let dir = dir();
+        let backend = open_with_feed(&dir, week);
+        for n in 0..changes_before {
+            put(&backend, ItemSpec::pool(format!("a{n}"), 9).expect("pool")).await;
+        }
+        let newest = backend.store.feed().expect("a feed").newest().await.expect("newest");
+        drop(backend);
+        let without = open_with_feed(&dir, Duration::ZERO);
+        assert!(without.store.feed().is_none());
+        put(&without, ItemSpec::pool("unseen", 9).expect("pool")).await;
+        drop(without);
+        let backend = open_with_feed(&dir, week);
+        let late = follow(&backend, &newest).await;
+        assert!(matches!(late, Err(SeamError::ChangesGone { .. })), "{late:?}");
+        let newest = backend.store.feed().expect("a feed").newest().await.expect("newest");
+        put(&backend, ItemSpec::pool("seen", 9).expect("pool")).await;
+        assert_eq!(follow(&backend, &newest).await.expect("it goes on"), 1);
+    }
+}
+
+#[tokio::test]
+async fn a_damaged_feed_begins_anew_and_the_rest_is_there() {
+    let dir = dir();
+    let backend = open(&dir);
+    put(&backend, ItemSpec::pool("a", 9).expect("pool")).await;
+    commit(&backend, &["a"], vec![hold(&one(1, "ann", "a"))]).await;
+    let newest = backend.store.feed().expect("a feed").newest().await.expect("newest");
+    drop(backend);
+    let db = Database::create(dir.path().join(FILE_NAME)).expect("opens");
+    let txn = db.begin_write().expect("begun");
+    txn.open_table(feed::CHANGES).expect("there").insert(2, &b"damage"[..]).expect("written");
+    txn.commit().expect("committed");
+    drop(db);
+    let backend = open(&dir);
+    assert_eq!(listed(&backend).await, [1]);
+    let late = follow(&backend, &newest).await;
+    assert!(matches!(late, Err(SeamError::ChangesGone { .. })), "{late:?}");
+}
+
+#[tokio::test]
+async fn consumers_of_a_restored_store_are_told_that_changes_are_gone() {
+    let dirs = dir();
+    let embedded = Embedded::open(dirs.path().join("store")).expect("it opens");
+    let backend = embedded.backend();
+    put(&backend, ItemSpec::pool("a", 9).expect("pool")).await;
+    let feed = backend.store.feed().expect("a feed");
+    let name: crate::ConsumerName = "books".parse().expect("a name");
+    let done = feed.newest().await.expect("newest");
+    feed.keep_cursor(&Consumer::new(name.clone(), done)).await.expect("kept");
+    let mut copy = Vec::new();
+    embedded.backup(&mut copy).expect("a copy");
+    let mut cursors = Vec::new();
+    for n in 0..2 {
+        let path = dirs.path().join(n.to_string());
+        Embedded::restore(&copy[..], &path).expect("restored");
+        let restored = Embedded::open(path).expect("it opens").backend();
+        let feed = restored.store.feed().expect("a feed");
+        let known = feed.cursor_of(&name).await.expect("read").expect("it is known");
+        let late = follow(&restored, &known).await;
+        assert!(matches!(late, Err(SeamError::ChangesGone { .. })), "{late:?}");
+        put(&restored, ItemSpec::pool("b", 9).expect("pool")).await;
+        cursors.push(feed.newest().await.expect("newest"));
+        std::thread::sleep(Duration::from_millis(2));
+    }
+    assert_ne!(cursors[0], cursors[1], "two that are restored have no cursor in common");
+}
+
+#[tokio::test]
+async fn a_copy_with_numbers_of_no_store_is_refused() {
+    let dirs = dir();
+    let embedded = Embedded::open(dirs.path().join("store")).expect("it opens");
+    let mut copy = Vec::new();
+    embedded.backup(&mut copy).expect("a copy");
+    // The numbers are the first frame: their bytes are changed, and the checksum with them.
+    let start = b"flux backup\n".len() + 1;
+    let length = u32::from_le_bytes(copy[start + 1..start + 5].try_into().expect("4 bytes"));
+    let end = start + 5 + length as usize;
+    for (name, number) in [("generation", u64::MAX), ("generation", 1 << 23), ("numbered", 1 << 62)]
+    {
+        let body: Vec<(String, u64)> = postcard::from_bytes(&copy[start + 5..end]).expect("M");
+        let change = |(known, old): (String, u64)| match known == name {
+            true => (known, number),
+            false => (known, old),
+        };
+        let body: Vec<_> = body.into_iter().map(change).collect();
+        let body = postcard::to_stdvec(&body).expect("numbers");
+        let mut frame = vec![b'M'];
+        frame.extend((body.len() as u32).to_le_bytes());
+        frame.extend(body);
+        frame.extend(crc32fast::hash(&frame).to_le_bytes());
+        let wrong = [&copy[..start], &frame, &copy[end + 4..]].concat();
+        let refused = Embedded::restore(&wrong[..], dirs.path().join("new"));
+        assert!(matches!(refused, Err(RestoreError::Damaged(_))), "{name}: {refused:?}");
+    }
+    let without = [&copy[..start], &copy[end + 4..]].concat();
+    assert!(Embedded::restore(&without[..], dirs.path().join("new")).is_err());
 }

@@ -69,7 +69,10 @@ fn shares(me: &str, members: &[Member], partitions: usize) -> Vec<bool> {
     // One whose state changed a moment ago may be counted twice.
     well.retain(|card| ill.iter().all(|ill| ill.worker != card.worker));
     let counted = if well.is_empty() { ill } else { well };
-    let mut members: Vec<&str> = counted.iter().map(|card| card.worker).collect();
+    // By the name as it is joined when all is well: versions that know of no cards go by it.
+    let well_name = |card: Card<'_>| Card { is_ill: false, ..card }.name();
+    let mut members: Vec<(String, bool)> =
+        counted.into_iter().map(|card| (well_name(card.clone()), card.worker == me)).collect();
     members.sort_unstable();
     members.dedup();
     if members.is_empty() {
@@ -80,10 +83,10 @@ fn shares(me: &str, members: &[Member], partitions: usize) -> Vec<bool> {
     let mut mine = vec![false; partitions];
     for (partition, mine) in mine.iter_mut().enumerate() {
         let open = (0..members.len()).filter(|member| load[*member] < most);
-        let first = open.max_by_key(|member| hash(members[*member], partition as u64 + 1));
+        let first = open.max_by_key(|member| hash(&members[*member].0, partition as u64 + 1));
         let first = first.expect("there is room for all");
         load[first] += 1;
-        *mine = members[first] == me;
+        *mine = members[first].1;
     }
     mine
 }
@@ -253,7 +256,25 @@ mod tests {
         assert_eq!(count("a", &["a/16/ill", "b/16/ill"], 16), 8, "nor anybody who is well");
         assert_eq!(count("a", &["a/16", "a/16/ill", "b/16"], 16), 0, "it was well");
         let before = shares("b", &named(&["a/16", "b/16", "c/16"]), 16);
-        assert_eq!(before, shares("b", &named(&["a", "b", "c"]), 16), "by name alone");
+        let with_ill = shares("b", &named(&["a/16", "b/16", "c/16", "d/16/ill"]), 16);
+        assert_eq!(before, with_ill, "one that is ill takes nothing along");
+    }
+
+    /// Versions before there were cards hash each member's name as it was joined.
+    #[test]
+    fn an_earlier_version_beside_it_comes_to_the_same_shares() {
+        let names = ["a", "b/16", "c", "d/16"];
+        let mut loads = [0; 4];
+        for partition in 0..16_u64 {
+            let open = (0..4).filter(|member| loads[*member] < 4);
+            let first = open.max_by_key(|member| hash(names[*member], partition + 1));
+            let first = first.expect("there is room for all");
+            loads[first] += 1;
+            for (at, worker) in ["a", "b", "c", "d"].into_iter().enumerate() {
+                let serves = shares(worker, &named(&names), 16)[partition as usize];
+                assert_eq!(serves, at == first, "{worker} and partition {partition}");
+            }
+        }
     }
 
     #[test]
