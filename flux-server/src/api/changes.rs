@@ -59,6 +59,9 @@ async fn start(
     query: &Query<'_>,
     headers: &HeaderMap,
 ) -> Result<Option<Cursor>, Problem> {
+    if query.get("after") == Some("") {
+        return Err(Problem::invalid("after: must be a cursor of this feed"));
+    }
     let last = headers.get(LAST_EVENT_ID).map(HeaderValue::to_str).transpose();
     let last = last.map_err(|_| Problem::invalid("Last-Event-ID: must be visible ASCII"))?;
     // A browser that reconnects repeats the URI, and knows better in the header.

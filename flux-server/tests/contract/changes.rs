@@ -123,6 +123,7 @@ fn it_is_the_operators_and_nonsense_is_400() {
     let server = Server::start(&["--item", "t=50"]);
     server.call("GET", "/v1/changes").bearer("wrong").send().problem(403, "forbidden");
     for (query, field) in [
+        ("after=", "after"),
         ("after=x", "after"),
         ("after=99999999", "after"),
         ("limit=0", "limit"),
