@@ -96,9 +96,20 @@ async fn buy(places: &Flux, pays: &Flux, buyer: u32, pause: Duration) -> Option<
     }
 }
 
-/// A sale of short holds between an engine on time and one that is not, to
-/// the last unit.
+/// Sales between an engine on time and one that is not, until units were sold again. Which
+/// of them serves the item is chance, as its workers' names are: where it is the one ahead,
+/// all holds end a minute late, and nobody pays too late.
 async fn one_is_off(is_ahead: bool) {
+    for _ in 0..8 {
+        if sale_with_one_off(is_ahead).await > 0 {
+            return;
+        }
+    }
+    panic!("no unit was sold again: this shows nothing");
+}
+
+/// A sale of short holds to the last unit; tells how many paid too late.
+async fn sale_with_one_off(is_ahead: bool) -> usize {
     const STOCK: u32 = 60;
     const HOLD_SECONDS: u64 = 2;
     let name = format!("flux-test-{}", Uuid::now_v7());
@@ -136,7 +147,6 @@ async fn one_is_off(is_ahead: bool) {
         buyer += 1;
     }
     println!("{} paid, {refunds} of them too late", told.len());
-    assert!(refunds > 0, "no unit was sold again: this shows nothing");
     let mut tickets = 0;
     for order in &told {
         let status = order.status();
@@ -149,6 +159,7 @@ async fn one_is_off(is_ahead: bool) {
     let audit = right.audit().await.expect("the table is there");
     assert!(audit.is_clean(), "{audit}");
     tokio::join!(right.shutdown(), wrong.shutdown());
+    refunds
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
