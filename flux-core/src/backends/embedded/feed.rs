@@ -9,13 +9,12 @@ use redb::{
     ReadableDatabase, ReadableTable, ReadableTableMetadata, Table, TableDefinition,
     WriteTransaction,
 };
-use tokio::task::spawn_blocking;
 use tokio::time::timeout;
 
 use super::SERVICE;
 use super::journal::{Group, Journal, Shared};
 use super::rows::{OrderRow, RowError, read_item, seal_changes, take_changes};
-use super::store::{ReadError, panicked};
+use super::store::{ReadError, read_file};
 use crate::protocol::{ConsumerName, Timestamp};
 use crate::seams::{
     CONSUMERS_MAX, Change, ChangeFeed, ChangePage, Changed, Consumer, Cursor, SeamError,
@@ -222,19 +221,9 @@ impl EmbeddedFeed {
         known.ok_or(SeamError::UnknownCursor { service: SERVICE })
     }
 
-    async fn read<T: Send + 'static>(
-        &self,
-        read: impl FnOnce(&Shared) -> Result<T, ReadError> + Send + 'static,
-    ) -> Result<T, SeamError> {
-        let shared = self.journal.shared();
-        Ok(spawn_blocking(move || read(&shared))
-            .await
-            .map_err(|error| panicked().with_source(error))??)
-    }
-
     async fn page(&self, after: Option<u64>, limit: usize) -> Result<ChangePage, SeamError> {
         let (newest, limit) = (self.journal.newest_change(), limit.min(READ_MAX));
-        let read = self.read(move |shared| read(shared, after, newest, limit)).await?;
+        let read = read_file(&self.journal, move |file| read(file, after, newest, limit)).await?;
         read.ok_or(SeamError::ChangesGone { service: SERVICE })
     }
 
@@ -314,10 +303,11 @@ impl ChangeFeed for EmbeddedFeed {
         self.journal.ready()?;
         let after = after.map(|cursor| self.number(cursor)).transpose()?;
         let page = self.page(after, limit).await?;
-        let newest = self.journal.newest_change();
-        if limit == 0 || wait.is_zero() || page.next != cursor(newest) || !page.changes.is_empty() {
+        if limit == 0 || !page.changes.is_empty() {
             return Ok(page);
         }
+        // It was at the newest change, which may have been left behind since.
+        let newest = self.number(&page.next)?;
         match timeout(wait, self.journal.changed_since(newest)).await {
             Ok(changed) => changed?,
             Err(_) => return Ok(page),
@@ -345,7 +335,7 @@ impl ChangeFeed for EmbeddedFeed {
 
     async fn consumers(&self) -> Result<Vec<Consumer>, SeamError> {
         self.journal.ready()?;
-        self.read(|shared| {
+        read_file(&self.journal, |shared| {
             let txn = shared.db.begin_read().map_err(redb::Error::from)?;
             let table = txn.open_table(CONSUMERS).map_err(redb::Error::from)?;
             let mut consumers = Vec::new();

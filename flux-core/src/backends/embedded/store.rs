@@ -153,17 +153,16 @@ impl EmbeddedStore {
         catch_unwind(AssertUnwindSafe(|| backup(&shared, out)))
             .unwrap_or_else(|_| Err(BackupError::Store(panicked().into())))
     }
+}
 
-    /// Reads from the file, on a thread that may block.
-    async fn read<T: Send + 'static>(
-        &self,
-        read: impl FnOnce(&Shared) -> Result<T, ReadError> + Send + 'static,
-    ) -> Result<T, SeamError> {
-        let shared = self.journal.shared();
-        Ok(spawn_blocking(move || read(&shared))
-            .await
-            .map_err(|error| panicked().with_source(error))??)
-    }
+/// Reads from the file, on a thread that may block.
+pub(super) async fn read_file<T: Send + 'static>(
+    journal: &Journal,
+    read: impl FnOnce(&Shared) -> Result<T, ReadError> + Send + 'static,
+) -> Result<T, SeamError> {
+    let shared = journal.shared();
+    let reading = spawn_blocking(move || read(&shared));
+    Ok(reading.await.map_err(|error| panicked().with_source(error))??)
 }
 
 /// The reason why a read of the file fails.
@@ -190,7 +189,7 @@ impl From<ReadError> for SeamError {
 }
 
 /// The failure of a read that panicked, as redb does on some damage.
-pub(super) fn panicked() -> SeamError {
+fn panicked() -> SeamError {
     SeamError::broken(SERVICE, "reading the file failed badly; restore a backup")
 }
 
@@ -510,7 +509,7 @@ impl InventoryStore for EmbeddedStore {
             read.map_err(|_| panicked())??
         } else {
             let seqs = seqs.clone();
-            self.read(move |shared| read_many_orders(shared, &seqs)).await?
+            read_file(&self.journal, move |shared| read_many_orders(shared, &seqs)).await?
         };
         let unread = (0..ids.len()).filter(|&at| seqs[at].is_some() && orders[at].is_none());
         for at in unread {
@@ -535,7 +534,7 @@ impl InventoryStore for EmbeddedStore {
             return Ok(OrderPage::default());
         }
         let filter = filter.clone();
-        self.read(move |shared| scan(shared, &filter, from, limit)).await
+        read_file(&self.journal, move |shared| scan(shared, &filter, from, limit)).await
     }
 
     async fn due_holds(&self, now: Timestamp, limit: usize) -> Result<DueHolds, SeamError> {

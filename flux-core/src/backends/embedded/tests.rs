@@ -596,6 +596,29 @@ async fn consumers_of_a_restored_store_are_told_that_changes_are_gone() {
 }
 
 #[tokio::test]
+async fn a_restored_store_fences_whoever_worked_on_the_one_before() {
+    let dirs = dir();
+    let store = dirs.path().join("store");
+    let embedded = Embedded::open(&store).expect("it opens");
+    put(&embedded.backend(), ItemSpec::pool("a", 9).expect("pool")).await;
+    let mut copy = Vec::new();
+    embedded.backup(&mut copy).expect("a copy");
+    drop(embedded);
+    let claim = async |path: &std::path::Path| {
+        let backend = Embedded::open(path).expect("it opens").backend();
+        backend.store.claim(&[item("a")]).await.expect("claimed").remove(0).expect("there").token
+    };
+    // It went on for a while after the copy, and its workers may be about still.
+    let mut lost = claim(&store).await;
+    for _ in 0..5 {
+        lost = claim(&store).await;
+    }
+    let restored = dirs.path().join("restored");
+    Embedded::restore(&copy[..], &restored).expect("restored");
+    assert!(claim(&restored).await > lost, "a token of the lost store would pass");
+}
+
+#[tokio::test]
 async fn a_copy_with_numbers_of_no_store_is_refused() {
     let dirs = dir();
     let embedded = Embedded::open(dirs.path().join("store")).expect("it opens");
