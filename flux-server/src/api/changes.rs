@@ -10,7 +10,6 @@ use http::{HeaderMap, HeaderName, HeaderValue, StatusCode};
 use serde::Serialize;
 
 use crate::api::call::Call;
-use crate::events::ChangeStream;
 use crate::http::problem::Problem;
 use crate::http::query::Query;
 use crate::http::response::{self, Answer};
@@ -36,8 +35,7 @@ pub(crate) async fn list<B>(call: Call<B>) -> Result<Answer, Problem> {
     if wants_events(headers) {
         // What is wrong with the cursor is said before the stream begins.
         feed.changes(after.as_ref(), 0, Duration::ZERO).await?;
-        let stream = ChangeStream::new(feed, after, app.hub.stop());
-        return Ok(stream.into_answer(app.stream()?));
+        return Ok(app.hub.changes(feed, after).into_answer(app.stream()?));
     }
     let page = match app.unless_draining(feed.changes(after.as_ref(), limit, wait)).await {
         Some(page) => page?,

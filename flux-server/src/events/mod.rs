@@ -2,29 +2,23 @@
 //! sale's pulse, make each event once; a stream only hands on shared bytes, so
 //! that thousands of them cost little. Nothing runs while nobody watches.
 
-use std::convert::Infallible;
-use std::pin::Pin;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
-use std::task::{Context, Poll, ready};
 use std::time::Duration;
 
 use bytes::Bytes;
+use flux_core::seams::{ChangeFeed, Cursor};
 use flux_core::{Flux, ItemId};
-use http::HeaderValue;
-use http::header::CACHE_CONTROL;
-use http_body_util::Either;
-use hyper::body::{Body, Frame};
 use tokio::sync::{broadcast, mpsc, oneshot, watch};
 use tokio::time::{Instant, Interval, MissedTickBehavior, interval_at};
-
-use crate::http::response::{self, Answer};
 
 mod changes;
 mod items;
 mod pulse;
+mod stream;
 
-pub(crate) use changes::ChangeStream;
+use changes::ChangeReader;
+use stream::{EventStream, Events};
 
 /// Time between two comments, which keep proxies from cutting a quiet stream.
 const COMMENT_EVERY: Duration = Duration::from_secs(15);
@@ -62,20 +56,25 @@ impl Hub {
     /// `event: item` for one item, which must exist, or for the first 1,000
     /// by id: as it stands now, then each change.
     #[must_use]
-    pub(crate) fn items(&self, item: Option<ItemId>) -> EventStream {
-        EventStream::new(self.items.clone(), item, self.stop.clone())
+    pub(crate) fn items(&self, item: Option<ItemId>) -> EventStream<Feed> {
+        EventStream::of(Feed::new(self.items.clone(), item, self.stop.clone()))
     }
 
     /// `event: pulse` each second: orders decided and turned away, and how
     /// long they waited; first what is known of the last minute.
     #[must_use]
-    pub(crate) fn pulse(&self) -> EventStream {
-        EventStream::new(self.pulse.clone(), None, self.stop.clone())
+    pub(crate) fn pulse(&self) -> EventStream<Feed> {
+        EventStream::of(Feed::new(self.pulse.clone(), None, self.stop.clone()))
     }
 
-    /// Turns true when streams are to end.
-    pub(crate) fn stop(&self) -> watch::Receiver<bool> {
-        self.stop.clone()
+    /// The changes of orders and items behind `after`, as the store keeps them.
+    #[must_use]
+    pub(crate) fn changes(
+        &self,
+        feed: Arc<dyn ChangeFeed>,
+        after: Option<Cursor>,
+    ) -> EventStream<ChangeReader> {
+        EventStream::of(ChangeReader::new(feed, after, self.stop.clone()))
     }
 
     /// Counts an order turned away at the gate, for the pulse.
@@ -122,76 +121,8 @@ fn event(name: &str, json: &[u8]) -> Bytes {
     event.into()
 }
 
-/// A response body of events without an end of its own.
-pub(crate) struct EventStream {
-    next: Option<Next>,
-}
-
-type Next = Pin<Box<dyn Future<Output = (Feed, Option<Bytes>)> + Send>>;
-
-impl EventStream {
-    fn new(source: mpsc::Sender<Ask>, item: Option<ItemId>, stop: watch::Receiver<bool>) -> Self {
-        let mut comments = interval_at(Instant::now() + COMMENT_EVERY, COMMENT_EVERY);
-        comments.set_missed_tick_behavior(MissedTickBehavior::Delay);
-        let feed = Feed {
-            source,
-            item,
-            stop,
-            comments,
-            now: Vec::new().into_iter(),
-            updates: None,
-            last: None,
-        };
-        Self { next: Some(Box::pin(feed.next())) }
-    }
-
-    /// The answer that streams these events; `permit` is kept until its end.
-    pub(crate) fn into_answer(self, permit: impl Send + 'static) -> Answer {
-        stream_answer(self, permit)
-    }
-}
-
-/// The answer that streams these events; `permit` is kept until its end.
-fn stream_answer<B>(events: B, permit: impl Send + 'static) -> Answer
-where
-    B: Body<Data = Bytes, Error = Infallible> + Send + 'static,
-{
-    let body = Either::Right(response::Stream::new(events, permit));
-    let mut answer = response::of_type("text/event-stream", body);
-    let headers = answer.headers_mut();
-    headers.insert(CACHE_CONTROL, HeaderValue::from_static("no-cache"));
-    // nginx buffers what it passes on, unless told not to.
-    headers.insert("x-accel-buffering", HeaderValue::from_static("no"));
-    answer
-}
-
-impl std::fmt::Debug for EventStream {
-    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        f.debug_struct("EventStream").field("ended", &self.next.is_none()).finish()
-    }
-}
-
-impl Body for EventStream {
-    type Data = Bytes;
-    type Error = Infallible;
-
-    fn poll_frame(
-        mut self: Pin<&mut Self>,
-        cx: &mut Context<'_>,
-    ) -> Poll<Option<Result<Frame<Bytes>, Infallible>>> {
-        let Some(next) = &mut self.next else { return Poll::Ready(None) };
-        let (feed, event) = ready!(next.as_mut().poll(cx));
-        self.next = event.is_some().then(|| -> Next { Box::pin(feed.next()) });
-        Poll::Ready(event.map(|event| Ok(Frame::data(event))))
-    }
-
-    fn is_end_stream(&self) -> bool {
-        self.next.is_none()
-    }
-}
-
-/// The state of a stream between two events.
-struct Feed {
+/// The events of items, or of the sale's pulse, as one stream hands them on.
+pub(crate) struct Feed {
     source: mpsc::Sender<Ask>,
     item: Option<ItemId>,
     stop: watch::Receiver<bool>,
@@ -203,11 +134,22 @@ struct Feed {
 }
 
 impl Feed {
-    async fn next(mut self) -> (Self, Option<Bytes>) {
-        let event = self.event().await;
-        (self, event)
+    fn new(source: mpsc::Sender<Ask>, item: Option<ItemId>, stop: watch::Receiver<bool>) -> Self {
+        let mut comments = interval_at(Instant::now() + COMMENT_EVERY, COMMENT_EVERY);
+        comments.set_missed_tick_behavior(MissedTickBehavior::Delay);
+        let now = Vec::new().into_iter();
+        Self { source, item, stop, comments, now, updates: None, last: None }
     }
 
+    fn sent(&mut self, event: Bytes) -> Bytes {
+        if self.item.is_some() {
+            self.last = Some(event.clone());
+        }
+        event
+    }
+}
+
+impl Events for Feed {
     async fn event(&mut self) -> Option<Bytes> {
         loop {
             if *self.stop.borrow() {
@@ -238,13 +180,6 @@ impl Feed {
                 _ = self.comments.tick() => return Some(COMMENT),
             }
         }
-    }
-
-    fn sent(&mut self, event: Bytes) -> Bytes {
-        if self.item.is_some() {
-            self.last = Some(event.clone());
-        }
-        event
     }
 }
 

@@ -7,6 +7,7 @@ use flux_core::seams::{
 };
 use flux_core::{Backend, Flux, ItemSpec, Order, OrderRequest, PaymentRef, Timestamp};
 use http_body_util::BodyExt;
+use hyper::body::Body as _;
 use serde_json::Value;
 use tokio::time::{Instant, advance, sleep, timeout};
 
@@ -43,13 +44,13 @@ impl Scene {
         self.flux.place(request).await.expect("placed")
     }
 
-    fn item(&self, id: &str) -> EventStream {
+    fn item(&self, id: &str) -> EventStream<Feed> {
         self.hub.items(Some(ItemId::new(id).expect("id")))
     }
 }
 
 /// The next event's name and JSON; comments are passed over.
-async fn next(stream: &mut EventStream) -> (String, Value) {
+async fn next(stream: &mut EventStream<Feed>) -> (String, Value) {
     loop {
         let frame = stream.frame().await.expect("an event").expect("infallible");
         let text = String::from_utf8(frame.into_data().expect("data").to_vec()).expect("UTF-8");
@@ -69,13 +70,13 @@ fn parse(text: &str) -> Vec<(String, Value)> {
     blocks.map(parse).collect()
 }
 
-async fn available(stream: &mut EventStream) -> u64 {
+async fn available(stream: &mut EventStream<Feed>) -> u64 {
     let (name, item) = next(stream).await;
     assert_eq!(name, "item");
     item["available"].as_u64().expect("a number")
 }
 
-async fn assert_quiet(stream: &mut EventStream, time: Duration) {
+async fn assert_quiet(stream: &mut EventStream<Feed>, time: Duration) {
     let heard = timeout(time, next(stream)).await;
     assert!(heard.is_err(), "nothing had changed: {heard:?}");
 }
