@@ -12,14 +12,14 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use async_trait::async_trait;
 use flux_core::conformance;
 use flux_core::protocol::{
-    Claim, Commit, CommitOutcome, ConfirmRuling, Effect, Expect, FencingToken, OverCap, Stock,
-    confirm, revise,
+    Claim, Commit, CommitOutcome, ConfirmRuling, Effect, Expect, FencingToken, OverCap,
+    RefundRuling, Stock, confirm, refund, revise,
 };
 use flux_core::seams::{
-    ConfirmOutcome, Cursor, DueHolds, InventoryStore, OrderFilter, OrderPage, Payment, PutOutcome,
-    SeamError,
+    ConfirmOutcome, Cursor, DueHolds, InventoryStore, OrderFilter, OrderPage, Owed, Payment,
+    PutOutcome, RefundOutcome, Repayment, SeamError,
 };
-use flux_core::{BuyerId, Item, ItemId, ItemSpec, Order, OrderId, OrderStatus, Timestamp};
+use flux_core::{BuyerId, Item, ItemId, ItemSpec, Money, Order, OrderId, OrderStatus, Timestamp};
 
 /// A store under one lock, so that each call happens at one moment.
 #[derive(Default)]
@@ -71,11 +71,7 @@ impl State {
     }
 
     fn is_as_expected(&self, id: OrderId, expect: Expect) -> bool {
-        match (self.orders.get(&id), expect) {
-            (None, Expect::Absent) => true,
-            (Some(order), Expect::Status(status)) => order.status() == status,
-            _ => false,
-        }
+        expect.is_met_by(self.orders.get(&id).map(|order| (order.status(), order.money())))
     }
 
     fn commit(&mut self, commit: &Commit) -> CommitOutcome {
@@ -164,7 +160,26 @@ impl State {
             }
             ConfirmRuling::Repeat => ConfirmOutcome::Settled(order),
             ConfirmRuling::Late => ConfirmOutcome::Late(order),
+            ConfirmRuling::Owe(write) => {
+                self.orders.insert(write.order.id, write.order.clone());
+                ConfirmOutcome::NotHeld(write.order)
+            }
             ConfirmRuling::NotHeld => ConfirmOutcome::NotHeld(order),
+        }
+    }
+
+    fn refund(&mut self, repayment: &Repayment) -> RefundOutcome {
+        let Some(order) = self.orders.get(&repayment.order).cloned() else {
+            return RefundOutcome::NotFound;
+        };
+        match refund(&order, &repayment.refund) {
+            RefundRuling::Write(write) => {
+                self.orders.insert(write.order.id, write.order.clone());
+                RefundOutcome::Refunded(write.order)
+            }
+            RefundRuling::Repeat => RefundOutcome::Refunded(order),
+            RefundRuling::Another => RefundOutcome::ByAnother(order),
+            RefundRuling::NotOwed => RefundOutcome::NotOwed(order),
         }
     }
 }
@@ -212,6 +227,17 @@ impl InventoryStore for MapStore {
     async fn confirm(&self, payments: &[Payment]) -> Result<Vec<ConfirmOutcome>, SeamError> {
         let mut state = self.state();
         Ok(payments.iter().map(|payment| state.confirm(payment)).collect())
+    }
+
+    async fn refund(&self, repayments: &[Repayment]) -> Result<Vec<RefundOutcome>, SeamError> {
+        let mut state = self.state();
+        Ok(repayments.iter().map(|repayment| state.refund(repayment)).collect())
+    }
+
+    async fn owed(&self) -> Result<Owed, SeamError> {
+        let state = self.state();
+        let owing = || state.orders.values().filter(|order| order.money() == Money::Owed);
+        Ok(Owed::new(owing().count() as u64, owing().filter_map(Order::owed_since).min()))
     }
 
     async fn orders(&self, ids: &[OrderId]) -> Result<Vec<Option<Order>>, SeamError> {

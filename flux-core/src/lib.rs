@@ -23,13 +23,14 @@ pub use engine::{
     OrderRequestBuilder, Role, Seat, SeatState, Settings, SettingsBuilder, Subscription,
 };
 pub use protocol::{
-    Ask, BuyerCap, BuyerId, BuyerRules, BuyerRulesBuilder, Capacity, ConsumerName, Hall, Hold,
-    HoldTime, IdempotencyKey, InvalidInput, Item, ItemId, ItemKind, ItemSpec, ItemSpecBuilder,
-    ItemState, LINES_MAX, Line, Lines, METADATA_BYTES_MAX, METADATA_NAME_BYTES_MAX,
-    METADATA_PAIRS_MAX, Metadata, Order, OrderId, OrderState, OrderStatus, PaymentRef,
-    PutItemError, Quantity, Reason, SEATS_PER_HALL_MAX, SEATS_PER_LINE_MAX, SeatId, Timestamp,
+    Ask, BuyerCap, BuyerId, BuyerRules, BuyerRulesBuilder, Capacity, ConsumerName, Debt, Hall,
+    Hold, HoldTime, IdempotencyKey, InvalidInput, Item, ItemId, ItemKind, ItemSpec,
+    ItemSpecBuilder, ItemState, LINES_MAX, Line, Lines, METADATA_BYTES_MAX,
+    METADATA_NAME_BYTES_MAX, METADATA_PAIRS_MAX, Metadata, Money, Order, OrderId, OrderState,
+    OrderStatus, PaymentRef, PutItemError, Quantity, Reason, Refund, RefundRef, SEATS_PER_HALL_MAX,
+    SEATS_PER_LINE_MAX, SeatId, Timestamp,
 };
 pub use seams::{
     Availability, Change, ChangePage, Changed, Consumer, Cursor, DeadLetter, OrderFilter,
-    OrderPage, OutcomeReceiver, Outcomes, PutOutcome, QueueDepth, SeamError,
+    OrderPage, OutcomeReceiver, Outcomes, Owed, PutOutcome, QueueDepth, SeamError,
 };

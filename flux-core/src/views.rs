@@ -27,9 +27,9 @@ use std::sync::Arc;
 use serde::{Deserialize, Serialize};
 
 use crate::protocol::{
-    Ask, BuyerCap, BuyerId, Capacity, Hall, Hold, HoldTime, InvalidInput, Item, ItemId, ItemKind,
-    ItemSpec, ItemState, Line, Lines, Metadata, Order, OrderId, OrderState, OrderStatus,
-    PaymentRef, Quantity, Reason, SeatId, Timestamp,
+    Ask, BuyerCap, BuyerId, Capacity, Debt, Hall, Hold, HoldTime, InvalidInput, Item, ItemId,
+    ItemKind, ItemSpec, ItemState, Line, Lines, Metadata, Money, Order, OrderId, OrderState,
+    OrderStatus, PaymentRef, Quantity, Reason, Refund, RefundRef, SeatId, Timestamp,
 };
 use crate::seams::{Change, Changed, Cursor};
 
@@ -59,6 +59,16 @@ pub struct OrderView<'o> {
     pub hold_expires_at: Option<Timestamp>,
     /// Its payment.
     pub payment_ref: Option<Cow<'o, PaymentRef>>,
+    /// The time since when its money is owed, or was until it was returned, if it was
+    /// noted.
+    #[serde(default, with = "optional_time", skip_serializing_if = "Option::is_none")]
+    pub owed_since: Option<Timestamp>,
+    /// The refund of its money.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub refund_ref: Option<Cow<'o, RefundRef>>,
+    /// The time that refund was told of.
+    #[serde(default, with = "optional_time", skip_serializing_if = "Option::is_none")]
+    pub refunded_at: Option<Timestamp>,
     /// Of a rejected one the line that could not be had: its index in `lines`.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub failed_line: Option<u8>,
@@ -79,6 +89,9 @@ impl<'o> From<&'o Order> for OrderView<'o> {
             decided_at: order.decided_at(),
             hold_expires_at: order.hold().map(|hold| hold.expires_at),
             payment_ref: order.payment_ref().map(Cow::Borrowed),
+            owed_since: order.debt.as_ref().map(|debt| debt.since),
+            refund_ref: order.refund().map(|refund| Cow::Borrowed(&refund.reference)),
+            refunded_at: order.refund().map(|refund| refund.at),
             failed_line: order.failed_line,
             metadata: Cow::Borrowed(&order.metadata),
         }
@@ -107,17 +120,28 @@ impl TryFrom<OrderView<'_>> for Order {
             }
             OrderStatus::RefundDue => OrderState::RefundDue(hold()?, payment()?),
         };
+        let debt = view.owed_since.map(|since| {
+            let is_stray = matches!(view.status, OrderStatus::Released | OrderStatus::Rejected);
+            let stray = view.payment_ref.as_deref().filter(|_| is_stray).cloned();
+            let refund = view.refund_ref.as_deref().zip(view.refunded_at);
+            let refund = refund.map(|(reference, at)| Refund::new(reference.clone(), at));
+            Box::new(Debt { stray, refund, ..Debt::since(since) })
+        });
         let (buyer, lines) = (view.buyer_id.as_ref().clone(), view.lines.as_ref().clone());
         let order = Self {
             state,
             metadata: view.metadata.as_ref().clone(),
             failed_line: view.failed_line,
+            debt,
             ..Self::queued(view.order_id, buyer, lines, view.placed_at)
         };
         if let Some(line) = order.failed_line
             && (order.reason().is_none() || usize::from(line) >= order.lines.len())
         {
             return Err(InvalidInput::new("failed_line", "must be a line of a rejected order"));
+        }
+        if order.debt.is_some() && !matches!(order.money(), Money::Owed | Money::Refunded) {
+            return Err(InvalidInput::new("owed_since", "must be of an order that owes"));
         }
         if OrderView::from(&order) != view {
             let rule = format!("is {}, which does not go with the other fields", view.status);
@@ -499,6 +523,27 @@ mod tests {
         assert_eq!((&json["metadata"], &json["failed_line"]), (&json!({"basket": "7"}), &json!(1)));
         let read: OrderView<'_> = serde_json::from_value(json).expect("a view");
         assert_eq!(Order::try_from(read), Ok(order));
+    }
+
+    #[test]
+    fn money_that_is_owed_or_returned_is_shown_and_read_back() {
+        let at = Timestamp::from_millis;
+        let stray = PaymentRef::new("p-2").expect("a reference");
+        let refund = Refund::new(RefundRef::new("r-1").expect("a reference"), at(9_000));
+        for (state, stray) in [(3, Some(stray.clone())), (5, None), (6, Some(stray)), (7, None)] {
+            for refund in [None, Some(refund.clone())] {
+                let debt = Debt { stray: stray.clone(), refund, ..Debt::since(at(8_000)) };
+                let owing = Order { debt: Some(Box::new(debt)), ..order(states().remove(state)) };
+                let json = serde_json::to_value(OrderView::from(&owing)).expect("JSON");
+                assert_eq!(json["owed_since"], "1970-01-01T00:00:08.000Z");
+                let read: OrderView<'_> = serde_json::from_value(json).expect("a view");
+                assert_eq!(Order::try_from(read), Ok(owing));
+            }
+        }
+        let mut json = serde_json::to_value(OrderView::from(&order(states().remove(1))));
+        json.as_mut().expect("JSON")["owed_since"] = "1970-01-01T00:00:08.000Z".into();
+        let read: OrderView<'_> = serde_json::from_value(json.expect("JSON")).expect("a view");
+        assert_eq!(Order::try_from(read).expect_err("nothing is owed").field(), "owed_since");
     }
 
     #[test]

@@ -7,11 +7,13 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use flux_core::protocol::{
-    Claim, Effect, Expect, FencingToken, Message, SeatMap, Stock, Verdict, View, confirm, revise,
+    Claim, Effect, Expect, FencingToken, Message, RefundRuling, SeatMap, Stock, Verdict, View,
+    confirm, refund, revise,
 };
 use flux_core::{
-    Ask, BuyerCap, BuyerId, Hall, Hold, ItemId, ItemKind, ItemSpec, Line, Lines, Order, OrderId,
-    OrderState, OrderStatus, PaymentRef, PutItemError, SeatId, Timestamp,
+    Ask, BuyerCap, BuyerId, Hall, Hold, ItemId, ItemKind, ItemSpec, Line, Lines, Money, Order,
+    OrderId, OrderState, OrderStatus, PaymentRef, PutItemError, Refund, RefundRef, SeatId,
+    Timestamp,
 };
 use proptest::collection::vec;
 use proptest::prelude::*;
@@ -62,6 +64,8 @@ enum Step {
     Cancel(prop::sample::Index),
     Expire(prop::sample::Index),
     Pay(prop::sample::Index),
+    /// One of two refunds.
+    Refund(prop::sample::Index, bool),
     Wait(u64),
     /// A new batch: what was known of buyers is forgotten.
     ForgetBuyers,
@@ -76,6 +80,7 @@ fn step() -> impl Strategy<Value = Step> {
         1 => which().prop_map(Step::Cancel),
         2 => which().prop_map(Step::Expire),
         2 => which().prop_map(Step::Pay),
+        2 => (which(), any::<bool>()).prop_map(|(n, which)| Step::Refund(n, which)),
         2 => (0..2_000_u64).prop_map(Step::Wait),
         1 => Just(Step::ForgetBuyers),
     ]
@@ -87,6 +92,8 @@ struct Books {
     orders: Vec<Order>,
     units: BTreeMap<(ItemId, OrderId), u32>,
     seats: BTreeMap<(ItemId, SeatId), OrderId>,
+    /// Money that bought nothing, or nothing any more: since when, and its refund.
+    debts: BTreeMap<OrderId, (Timestamp, Option<Refund>)>,
 }
 
 impl Books {
@@ -143,6 +150,22 @@ impl Books {
         })
     }
 
+    /// The money of every order against the debts.
+    fn money_agrees(&self) {
+        for order in &self.orders {
+            let noted = self.debts.get(&order.id);
+            let money = match noted {
+                Some((_, refund)) => refund.as_ref().map_or(Money::Owed, |_| Money::Refunded),
+                None if order.status() == OrderStatus::Confirmed => Money::Paid,
+                None => Money::None,
+            };
+            assert_eq!(order.money(), money, "{order:?}");
+            assert_eq!(order.owed_since(), noted.map(|(since, _)| *since), "{order:?}");
+            assert_eq!(order.refund(), noted.and_then(|(_, refund)| refund.as_ref()));
+            assert_eq!(order.payment_ref().is_some(), money != Money::None, "{order:?}");
+        }
+    }
+
     /// The view's stock, unit by unit and seat by seat, against the books.
     fn agree(&self, view: &View, specs: &[ItemSpec]) {
         for spec in specs {
@@ -197,7 +220,9 @@ impl Sale {
             Step::Cancel(n) => self.follow_up(n.index(orders), Message::Cancel),
             Step::Expire(n) => self.follow_up(n.index(orders), Message::Expire),
             Step::Pay(n) => self.pay(n.index(orders)),
+            Step::Refund(n, which) => self.refund(n.index(orders), *which),
         }
+        self.books.money_agrees();
         self.books.agree(&self.view, &self.specs);
     }
 
@@ -266,9 +291,37 @@ impl Sale {
                 let again = confirm(new, &payment, self.now);
                 assert_eq!(again, flux_core::protocol::ConfirmRuling::Repeat);
             }
-            ruling => {
-                assert!(!old.status().owns_stock() || old.payment_ref().is_some(), "{ruling:?}");
+            flux_core::protocol::ConfirmRuling::Owe(write) => {
+                assert!(matches!(old.status(), OrderStatus::Released | OrderStatus::Rejected));
+                assert_eq!((&write.order.state, write.effect()), (&old.state, Effect::None));
+                assert_eq!(write.order.payment_ref(), Some(&payment));
+                self.books.debts.insert(old.id, (self.now, None));
+                self.books.orders[number] = write.order;
             }
+            ruling => assert!(old.payment_ref().is_some(), "{ruling:?}"),
+        }
+    }
+
+    fn refund(&mut self, number: usize, which: bool) {
+        let old = self.books.orders[number].clone();
+        let reference = RefundRef::new(format!("back-{which}")).expect("ref");
+        let told = Refund::new(reference, self.now);
+        let noted = self.books.debts.get_mut(&old.id);
+        match (refund(&old, &told), noted) {
+            (RefundRuling::Write(write), Some((_, noted @ None))) => {
+                assert_eq!(write.expect, Expect::Money(old.status(), Money::Owed));
+                assert_eq!((&write.order.state, write.effect()), (&old.state, Effect::None));
+                *noted = Some(told);
+                self.books.orders[number] = write.order;
+            }
+            (RefundRuling::Repeat, Some((_, Some(noted)))) => {
+                assert_eq!(noted.reference, told.reference);
+            }
+            (RefundRuling::Another, Some((_, Some(noted)))) => {
+                assert_ne!(noted.reference, told.reference);
+            }
+            (RefundRuling::NotOwed, None) => {}
+            (ruling, noted) => panic!("{ruling:?}, and the clerk has {noted:?}"),
         }
     }
 
@@ -298,6 +351,9 @@ impl Sale {
             }
         }
         let number = write.order.id.as_uuid().as_u128() as usize;
+        if matches!(write.order.status(), OrderStatus::Cancelled | OrderStatus::RefundDue) {
+            self.books.debts.insert(write.order.id, (self.now, None));
+        }
         self.books.orders[number] = write.order;
         self.check_caps();
     }

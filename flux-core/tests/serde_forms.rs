@@ -128,8 +128,8 @@ fn the_binary_forms_are_written_as_ever() {
     }
     let (id, buyer, payment) = ("10018f2b6c00007000800000000000abcd", "03616e6e", "057061792d31");
     let lines = "02087469636b65745f3100020468616c6c0102024131024132";
-    // No metadata, and no line that failed.
-    let nothing_more = "0000";
+    // No metadata, no line that failed, and no debt.
+    let nothing_more = "000000";
     let (now, hold) = ("80d8c1a28c34", "85d8c1a28c34c0a7e6a28c34");
     let states = [
         "00".to_owned(),

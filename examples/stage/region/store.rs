@@ -7,7 +7,8 @@ use flux_core::clock::ClockReference;
 use flux_core::protocol::{Claim, Commit, CommitOutcome, Stock};
 use flux_core::seams::{
     Begun, ChangeFeed, CommitMax, ConfirmOutcome, Cursor, DueHolds, Durable, InventoryStore,
-    KeptClock, OrderFilter, OrderPage, Payment, PutOutcome, SeamError, ServiceTime, Sight,
+    KeptClock, OrderFilter, OrderPage, Owed, Payment, PutOutcome, RefundOutcome, Repayment,
+    SeamError, ServiceTime, Sight,
 };
 use flux_core::{Item, ItemId, ItemSpec, Order, OrderId, Timestamp};
 use futures_util::future::join_all;
@@ -92,6 +93,12 @@ impl InventoryStore for RegionStore {
     }
     async fn confirm(&self, payments: &[Payment]) -> Answer<Vec<ConfirmOutcome>> {
         self.near.confirm(payments).await
+    }
+    async fn refund(&self, repayments: &[Repayment]) -> Answer<Vec<RefundOutcome>> {
+        self.near.refund(repayments).await
+    }
+    async fn owed(&self) -> Answer<Owed> {
+        self.near.owed().await
     }
     async fn orders(&self, ids: &[OrderId]) -> Answer<Vec<Option<Order>>> {
         self.near.orders(ids).await

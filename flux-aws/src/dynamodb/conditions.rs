@@ -7,8 +7,8 @@ use aws_sdk_dynamodb::types::{
     ConditionCheck, Put, ReturnValuesOnConditionCheckFailure as OnFailure, TransactWriteItem,
     Update,
 };
-use flux_core::ItemId;
 use flux_core::protocol::{Expect, Gain, OrderWrite};
+use flux_core::{ItemId, Money};
 
 use super::format::DueKeys;
 use super::hoarding::Buyers;
@@ -32,10 +32,13 @@ pub(super) fn write_order(
     let put = match write.expect {
         // An order that is only noted is not decided.
         Expect::Absent => put.condition_expression("attribute_not_exists(decided)"),
-        Expect::Status(status) => put
-            .condition_expression(match count {
-                Some((is_counted, _)) => format!("#status = :status AND {is_counted}"),
-                None => "#status = :status".to_owned(),
+        Expect::Status(status) | Expect::Money(status, _) => put
+            .condition_expression(match (count, write.expect) {
+                (Some((is_counted, _)), _) => format!("#status = :status AND {is_counted}"),
+                (None, Expect::Money(_, money)) => {
+                    format!("#status = :status AND {}", stands(money))
+                }
+                (None, _) => "#status = :status".to_owned(),
             })
             .expression_attribute_names("#status", "status")
             .expression_attribute_values(":status", string(status))
@@ -47,6 +50,16 @@ pub(super) fn write_order(
     };
     let put = put.build().expect("table and row are set");
     TransactWriteItem::builder().put(put).build()
+}
+
+/// The condition that an order's money stands so, of one that is in a state where it may.
+pub(super) const fn stands(money: Money) -> &'static str {
+    // G9: of two refunds, or two payments that are owed, one finds it so.
+    match money {
+        Money::None => "attribute_not_exists(payment)",
+        Money::Paid | Money::Owed => "attribute_exists(payment) AND attribute_not_exists(refund)",
+        _ => "attribute_exists(refund)",
+    }
 }
 
 /// Writes a stock row if it is as it was, or only checks its token if nothing

@@ -64,6 +64,17 @@ impl DueKeys {
         Ok(Self { count, secret: Some(secret.to_vec()) })
     }
 
+    /// That of an order while its money is owed: in the same index, under keys below 0, which
+    /// no search for holds looks at.
+    pub(super) fn of_debt(&self, order: OrderId) -> i64 {
+        -1 - self.of(order) as i64
+    }
+
+    /// All of those.
+    pub(super) fn of_debts(&self) -> impl Iterator<Item = i64> {
+        self.all().map(|key| -1 - key as i64)
+    }
+
     /// The number of them.
     pub(super) fn count(&self) -> usize {
         self.count as usize

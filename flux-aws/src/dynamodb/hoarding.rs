@@ -420,6 +420,10 @@ impl DynamoStore {
                 ConfirmRuling::Repeat => return Ok(ConfirmOutcome::Settled(order)),
                 ConfirmRuling::Late => return Ok(ConfirmOutcome::Late(order)),
                 ConfirmRuling::NotHeld => return Ok(ConfirmOutcome::NotHeld(order)),
+                ConfirmRuling::Owe(write) => match self.write_money(&write).await? {
+                    true => return Ok(ConfirmOutcome::NotHeld(write.order)),
+                    false => continue,
+                },
                 ConfirmRuling::Write(write) => write,
             };
             let Some(counted) = opt_number(&row, "counted")? else {

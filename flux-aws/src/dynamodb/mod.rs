@@ -7,6 +7,7 @@ mod claim;
 mod commit;
 mod conditions;
 mod create;
+mod debts;
 mod draft;
 mod format;
 mod held;
@@ -83,6 +84,7 @@ pub struct DynamoStore {
     lagging_reads: Batcher<OrderId, Result<Option<Order>, SeamError>>,
     held: Arc<HeldUnits>,
     hoarding: Hoarding,
+    last_owed: debts::LastCount,
 }
 
 #[bon]
@@ -142,6 +144,7 @@ impl DynamoStore {
         Self {
             held: Arc::new(HeldUnits::new(table.clone(), Arc::clone(&format))),
             hoarding: Hoarding::new(buyer_rules),
+            last_owed: debts::LastCount::default(),
             table,
             format,
             clock,

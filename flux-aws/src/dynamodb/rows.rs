@@ -9,8 +9,8 @@ use aws_sdk_dynamodb::primitives::Blob;
 use aws_sdk_dynamodb::types::AttributeValue as Value;
 use flux_core::seams::SeamError;
 use flux_core::{
-    Ask, BuyerId, Hold, ItemId, Line, Lines, Metadata, Order, OrderId, OrderState, OrderStatus,
-    PaymentRef, Reason, Timestamp,
+    Ask, BuyerId, Debt, Hold, ItemId, Line, Lines, Metadata, Money, Order, OrderId, OrderState,
+    OrderStatus, PaymentRef, Reason, Refund, RefundRef, Timestamp,
 };
 use serde::de::DeserializeOwned;
 
@@ -21,6 +21,14 @@ pub(crate) const SERVICE: &str = "DynamoDB";
 pub(super) const DUE_INDEX: &str = "due";
 /// The time, in seconds, from which DynamoDB may delete a row. What is to stay has none.
 pub(super) const FORGOTTEN: &str = "forgotten";
+
+/// The payment of an order, whether it bought anything or not.
+pub(super) const PAYMENT: &str = "payment";
+/// The millisecond since when an order's money is or was owed.
+pub(super) const OWED_SINCE: &str = "owed_since";
+/// The refund of an order's money, and the millisecond it was told of.
+pub(super) const REFUND: &str = "refund";
+pub(super) const REFUNDED: &str = "refunded";
 
 /// What is attached to an order; a note without any has an empty map.
 pub(super) const METADATA: &str = "metadata";
@@ -113,6 +121,11 @@ pub(super) fn string(value: impl Display) -> Value {
     Value::S(value.to_string())
 }
 
+/// A number where an index carries a text.
+pub(super) fn number_as_text(value: u64) -> Value {
+    Value::S(value.to_string())
+}
+
 pub(super) fn bytes(value: Vec<u8>) -> Value {
     Value::B(Blob::new(value))
 }
@@ -153,10 +166,14 @@ fn word<T: DeserializeOwned>(row: &Row, name: &str) -> Result<T, SeamError> {
     serde_json::from_value(word).map_err(|_| damaged(row, name))
 }
 
-/// The second from which an order need not be remembered, if it was turned down.
+/// The second from which an order need not be remembered, if it was turned down and no money
+/// came for it.
 pub(super) fn forgotten_at(order: &Order, keep_rejected: Duration) -> Option<u64> {
     match order.state {
-        OrderState::Rejected(at, _) => Some((at + keep_rejected).as_millis().div_ceil(1_000)),
+        // G9: a debt is not forgotten.
+        OrderState::Rejected(at, _) if order.money() == Money::None => {
+            Some((at + keep_rejected).as_millis().div_ceil(1_000))
+        }
         _ => None,
     }
 }
@@ -176,7 +193,22 @@ pub(super) fn order_row(order: &Order, keep_rejected: Duration, due_keys: &DueKe
         put("reason", string(reason));
     }
     if let Some(payment) = order.payment_ref() {
-        put("payment", string(payment));
+        put(PAYMENT, string(payment));
+    }
+    if let Some(debt) = &order.debt {
+        put(OWED_SINCE, number(debt.since.as_millis()));
+    }
+    if let Some(refund) = order.refund() {
+        put(REFUND, string(&refund.reference));
+        put(REFUNDED, number(refund.at.as_millis()));
+    }
+    if let (Money::Owed, Some(since)) = (order.money(), order.owed_since()) {
+        put("due", number(due_keys.of_debt(order.id)));
+        put("takes", number_as_text(since.as_millis()));
+        if order.hold().is_none() {
+            // The index has its sort key of every row in it.
+            put("ends", number(since.as_millis()));
+        }
     }
     if let Some(line) = order.failed_line {
         put("failed_line", number(line));
@@ -256,7 +288,7 @@ pub(super) fn read_order(row: &Row) -> Result<Order, SeamError> {
     let lines = lines.ok_or_else(|| damaged(row, "lines"))?;
     let time = |name| get_number(row, name).map(Timestamp::from_millis);
     let hold = || -> Result<Hold, SeamError> { Ok(Hold::between(time("decided")?, time("ends")?)) };
-    let payment = || PaymentRef::new(text(row, "payment")?).map_err(|_| damaged(row, "payment"));
+    let payment = || PaymentRef::new(text(row, PAYMENT)?).map_err(|_| damaged(row, PAYMENT));
     let state = match word(row, "status")? {
         OrderStatus::Queued => OrderState::Queued,
         OrderStatus::Held => OrderState::Held(hold()?),
@@ -274,7 +306,23 @@ pub(super) fn read_order(row: &Row) -> Result<Order, SeamError> {
     let mut order = Order::queued(id, buyer, lines, time("placed")?).with_state(state);
     let failed_line = opt_number(row, "failed_line")?.map(u8::try_from).transpose();
     order.failed_line = failed_line.map_err(|_| damaged(row, "failed_line"))?;
+    order.debt = read_debt(row, order.status())?.map(Box::new);
     Ok(order.with_metadata(read_metadata(row)?))
+}
+
+fn read_debt(row: &Row, status: OrderStatus) -> Result<Option<Debt>, SeamError> {
+    let Some(since) = opt_number(row, OWED_SINCE)? else { return Ok(None) };
+    let mut debt = Debt::since(Timestamp::from_millis(since));
+    if matches!(status, OrderStatus::Released | OrderStatus::Rejected) {
+        let stray = opt_text(row, PAYMENT)?.map(PaymentRef::new).transpose();
+        debt.stray = stray.map_err(|_| damaged(row, PAYMENT))?;
+    }
+    if let Some(reference) = opt_text(row, REFUND)? {
+        let reference = RefundRef::new(reference).map_err(|_| damaged(row, REFUND))?;
+        let at = Timestamp::from_millis(get_number(row, REFUNDED)?);
+        debt.refund = Some(Refund::new(reference, at));
+    }
+    Ok(Some(debt))
 }
 
 fn read_metadata(row: &Row) -> Result<Metadata, SeamError> {
@@ -375,7 +423,8 @@ mod tests {
             assert_eq!(order.status(), *status);
             let row = order_row(&order, Duration::from_secs(60), &DueKeys::REMAINDERS);
             assert_eq!(read_order(&row).expect("it is whole"), order);
-            assert_eq!(row.contains_key("due"), order.status() == OrderStatus::Held);
+            let is_indexed = order.status() == OrderStatus::Held || order.money() == Money::Owed;
+            assert_eq!(row.contains_key("due"), is_indexed);
             let forgotten = (order.status() == OrderStatus::Rejected).then(|| number(61));
             assert_eq!(row.get(FORGOTTEN), forgotten.as_ref(), "{order:?}");
             assert!(!row.contains_key("metadata") && !row.contains_key("failed_line"));
@@ -394,6 +443,33 @@ mod tests {
             let whole = row.insert(name.to_owned(), Value::Bool(true)).expect("it was there");
             assert!(read_order(&row).expect_err(name).to_string().contains(name));
             row.insert(name.to_owned(), whole);
+        }
+    }
+
+    #[test]
+    fn an_order_whose_money_is_owed_or_returned_reads_as_it_was_written() {
+        let time = Timestamp::from_millis;
+        let hold = Hold::between(time(4), time(5));
+        let payment = || PaymentRef::new("pay-1").expect("a reference");
+        let refund = Refund::new(RefundRef::new("back-1").expect("a reference"), time(9));
+        for (state, is_stray) in [
+            (OrderState::Cancelled(hold, payment()), false),
+            (OrderState::RefundDue(hold, payment()), false),
+            (OrderState::Released(hold), true),
+            (OrderState::Rejected(time(4), Reason::SoldOut), true),
+        ] {
+            for refund in [None, Some(refund.clone())] {
+                let mut order = order(state.clone());
+                let mut debt = Debt::since(time(7));
+                debt.stray = is_stray.then(payment);
+                debt.refund = refund.clone();
+                order.debt = Some(Box::new(debt));
+                let row = order_row(&order, Duration::ZERO, &DueKeys::REMAINDERS);
+                assert_eq!(read_order(&row).expect("it is whole"), order);
+                let keys = [row.get("due"), row.get("takes")];
+                assert_eq!(keys.map(|key| key.is_some()), [refund.is_none(); 2], "{order:?}");
+                assert!(!row.contains_key(FORGOTTEN), "{order:?}");
+            }
         }
     }
 

@@ -4,12 +4,12 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use async_trait::async_trait;
-use flux_core::protocol::{Claim, Commit, CommitOutcome, Stock};
+use flux_core::protocol::{Claim, Commit, CommitOutcome, OrderWrite, Stock};
 use flux_core::seams::{
-    CommitMax, ConfirmOutcome, Cursor, DueHolds, InventoryStore, OrderFilter, OrderPage, Payment,
-    PutOutcome, SeamError, ServiceTime, Sight,
+    CommitMax, ConfirmOutcome, Cursor, DueHolds, InventoryStore, OrderFilter, OrderPage, Owed,
+    Payment, PutOutcome, RefundOutcome, Repayment, SeamError, ServiceTime, Sight,
 };
-use flux_core::{Item, ItemId, ItemSpec, Order, OrderId, OrderStatus, Timestamp};
+use flux_core::{Item, ItemId, ItemSpec, Money, Order, OrderId, OrderStatus, Timestamp};
 use futures_util::{StreamExt, TryStreamExt};
 
 use super::DynamoStore;
@@ -53,23 +53,23 @@ impl InventoryStore for DynamoStore {
     async fn commit(&self, commits: &[Commit]) -> Result<Vec<CommitOutcome>, SeamError> {
         let outcomes = self.commit_all(commits).await;
         self.held.changed();
+        let owes = |write: &OrderWrite| write.order.money() == Money::Owed;
+        if commits.iter().flat_map(|commit| &commit.writes).any(owes) {
+            self.owed_changed().await;
+        }
         outcomes
     }
 
     async fn confirm(&self, payments: &[Payment]) -> Result<Vec<ConfirmOutcome>, SeamError> {
-        let paid = in_order(payments.iter().map(|payment| self.pay(payment)));
-        let paid: Vec<Result<_, SeamError>> = paid.collect().await;
-        let applied = |paid: &Result<_, SeamError>| match paid {
-            Ok(_) => true,
-            Err(error) => error.may_have_applied(),
-        };
-        let some_applied = paid.iter().any(applied);
-        paid.into_iter().collect::<Result<_, _>>().map_err(|error| match error {
-            SeamError::Unavailable { service, source } if some_applied => {
-                SeamError::Unknown { service, source }
-            }
-            error => error,
-        })
+        all_or_unknown(in_order(payments.iter().map(|payment| self.pay(payment))).collect().await)
+    }
+
+    async fn refund(&self, repayments: &[Repayment]) -> Result<Vec<RefundOutcome>, SeamError> {
+        all_or_unknown(in_order(repayments.iter().map(|told| self.repay(told))).collect().await)
+    }
+
+    async fn owed(&self) -> Result<Owed, SeamError> {
+        self.count_owed().await
     }
 
     async fn orders(&self, ids: &[OrderId]) -> Result<Vec<Option<Order>>, SeamError> {
@@ -104,7 +104,10 @@ impl InventoryStore for DynamoStore {
         after: Option<&Cursor>,
         limit: usize,
     ) -> Result<OrderPage, SeamError> {
-        self.page_of_orders(filter, after, limit).await
+        match filter.money {
+            Some(Money::Owed) => self.page_of_owed(filter, after, limit).await,
+            _ => self.page_of_orders(filter, after, limit).await,
+        }
     }
 
     async fn due_holds(&self, now: Timestamp, limit: usize) -> Result<DueHolds, SeamError> {
@@ -164,6 +167,22 @@ impl InventoryStore for DynamoStore {
     fn service_time(&self) -> Option<ServiceTime> {
         self.service_clock.time()
     }
+}
+
+/// The outcomes of writes that were made one by one. If one failed and another was made, the
+/// call as a whole may have taken effect.
+fn all_or_unknown<T>(made: Vec<Result<T, SeamError>>) -> Result<Vec<T>, SeamError> {
+    let may_have_applied = |made: &Result<_, SeamError>| match made {
+        Ok(_) => true,
+        Err(error) => error.may_have_applied(),
+    };
+    let some_applied = made.iter().any(may_have_applied);
+    made.into_iter().collect::<Result<_, _>>().map_err(|error| match error {
+        SeamError::Unavailable { service, source } if some_applied => {
+            SeamError::Unknown { service, source }
+        }
+        error => error,
+    })
 }
 
 impl DynamoStore {

@@ -1,6 +1,7 @@
 //! The calls to the table, each counted, each with its failures told apart.
 
 use std::collections::HashMap;
+use std::fmt::Display;
 use std::time::Duration;
 
 use aws_sdk_dynamodb::Client;
@@ -173,7 +174,7 @@ impl Table {
     }
 
     /// A query of one key of the index of holds, by their ends.
-    pub(super) fn due_query(&self, key: u64) -> QueryFluentBuilder {
+    pub(super) fn due_query(&self, key: impl Display) -> QueryFluentBuilder {
         self.query()
             .index_name(DUE_INDEX)
             .key_condition_expression("due = :due")

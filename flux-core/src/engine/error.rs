@@ -53,6 +53,17 @@ pub enum Error {
     /// Paid after the hold ended, when the stock was gone: return the money.
     #[error("order {} was paid after its hold ended and its stock is gone: refund it", .0.id)]
     RefundDue(Box<Order>),
+    /// The order's money is not owed, so there is nothing to return; nothing was changed.
+    #[error("the money of order {} is not owed: it is {}", .0.id, .0.money())]
+    NotOwed(Box<Order>),
+    /// Another refund of the order's money was told of; nothing was changed, so see which
+    /// of the two was made.
+    #[error(
+        "the money of order {} is returned already, by refund {}",
+        .0.id,
+        .0.refund().map_or("unknown", |refund| refund.reference.as_str())
+    )]
+    AlreadyRefunded(Box<Order>),
     /// The new definition doesn't fit what is sold; nothing was changed.
     #[error(transparent)]
     PutItem(#[from] PutItemError),

@@ -14,8 +14,9 @@ use crate::protocol::{
 use crate::seams::{
     Begun, ChangeFeed, ChangePage, CommitMax, ConfirmOutcome, Consumer, Cursor, DeadLetter,
     Delivery, DueHolds, InventoryStore, KeptClock, Lease, LockManager, Member, OrderFilter,
-    OrderPage, OrderQueue, OutcomeBus, OutcomeReceiver, Outcomes, Payment, PutOutcome, QueueDepth,
-    Recalled, Receipt, SeamError, ServiceTime, Sight, WantedReceiver,
+    OrderPage, OrderQueue, OutcomeBus, OutcomeReceiver, Outcomes, Owed, Payment, PutOutcome,
+    QueueDepth, Recalled, Receipt, RefundOutcome, Repayment, SeamError, ServiceTime, Sight,
+    WantedReceiver,
 };
 
 /// The behaviour that [`Layered`] puts around a seam. Every [`Layer`] goes around
@@ -229,6 +230,14 @@ impl<S: InventoryStore + ?Sized, L: Hooks + Clone> InventoryStore for Layered<S,
         self.layer.around(Operation::Confirm.into(), || self.inner.confirm(payments)).await
     }
 
+    async fn refund(&self, repayments: &[Repayment]) -> Result<Vec<RefundOutcome>, SeamError> {
+        self.layer.around(Operation::Refund.into(), || self.inner.refund(repayments)).await
+    }
+
+    async fn owed(&self) -> Result<Owed, SeamError> {
+        self.layer.around(Operation::Owed.into(), || self.inner.owed()).await
+    }
+
     async fn orders(&self, ids: &[OrderId]) -> Result<Vec<Option<Order>>, SeamError> {
         self.layer.around(Operation::Orders.into(), || self.inner.orders(ids)).await
     }
@@ -432,7 +441,9 @@ mod tests {
             queue.announce(id).await?;
             store.reserve(&order).await?;
             store.note_accepted(&order).await?;
-            store.known(&[], Sight::Now).await
+            store.known(&[], Sight::Now).await?;
+            store.refund(&[]).await?;
+            store.owed().await
         };
         all.await.expect("the fake answers well");
 

@@ -119,6 +119,8 @@ operations! {
         Reserve "reserve",
         NoteAccepted "note_accepted",
         Known "known",
+        Refund "refund",
+        Owed "owed",
     }
 }
 

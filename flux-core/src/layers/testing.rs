@@ -23,6 +23,7 @@ use crate::seams::{
     Outcomes, Payment, PutOutcome, QueueDepth, Recalled, Receipt, SeamError, Sight,
     outcome_channel,
 };
+use crate::seams::{Owed, RefundOutcome, Repayment};
 
 /// The course of one call.
 pub(super) enum Step {
@@ -192,6 +193,12 @@ impl InventoryStore for Fake {
     }
     async fn confirm(&self, _: &[Payment]) -> Result<Vec<ConfirmOutcome>, SeamError> {
         self.step(Operation::Confirm).await.map(|()| vec![])
+    }
+    async fn refund(&self, _: &[Repayment]) -> Result<Vec<RefundOutcome>, SeamError> {
+        self.step(Operation::Refund).await.map(|()| vec![])
+    }
+    async fn owed(&self) -> Result<Owed, SeamError> {
+        self.step(Operation::Owed).await.map(|()| Owed::default())
     }
     async fn orders(&self, _: &[OrderId]) -> Result<Vec<Option<Order>>, SeamError> {
         self.step(Operation::Orders).await.map(|()| vec![])

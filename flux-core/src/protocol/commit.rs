@@ -9,6 +9,7 @@ use std::collections::BTreeMap;
 use serde::{Deserialize, Serialize};
 
 use super::buyer_rules::{BuyerChanges, BuyerDraft, BuyersNow};
+use super::debt::Money;
 use super::ids::{BuyerId, ItemId, OrderId};
 use super::item::ItemSpec;
 use super::order::{Line, Order, OrderStatus};
@@ -32,18 +33,31 @@ pub enum Expect {
     Absent,
     /// Present, in this state.
     Status(OrderStatus),
+    /// Present, in this state, and its money stands so.
+    Money(OrderStatus, Money),
 }
 
 impl Expect {
-    /// Whether an order that is `found` in the store, or not there, is what was
-    /// expected.
+    /// Whether an order that is `found` in the store, in that state and with its money
+    /// standing so, or not there, is what was expected.
     #[must_use]
-    pub fn is_met_by(self, found: Option<OrderStatus>) -> bool {
+    pub fn is_met_by(self, found: Option<(OrderStatus, Money)>) -> bool {
         // G3: what is there already is not absent, whoever wrote it.
         match (self, found) {
             (Self::Absent, None) => true,
-            (Self::Status(expected), Some(found)) => expected == found,
-            (Self::Absent, Some(_)) | (Self::Status(_), None) => false,
+            (Self::Status(expected), Some((found, _))) => expected == found,
+            // G9: of two refunds, or two payments that are owed, one finds it so.
+            (Self::Money(status, money), Some(found)) => (status, money) == found,
+            (Self::Absent, Some(_)) | (Self::Status(_) | Self::Money(..), None) => false,
+        }
+    }
+
+    /// The state that the order must be in, if it must be there.
+    #[must_use]
+    pub fn status(self) -> Option<OrderStatus> {
+        match self {
+            Self::Absent => None,
+            Self::Status(status) | Self::Money(status, _) => Some(status),
         }
     }
 }
@@ -72,7 +86,7 @@ impl OrderWrite {
     /// The effect on the stock.
     #[must_use]
     pub fn effect(&self) -> Effect {
-        let owned = matches!(self.expect, Expect::Status(status) if status.owns_stock());
+        let owned = self.expect.status().is_some_and(OrderStatus::owns_stock);
         match (owned, self.order.status().owns_stock()) {
             (false, true) => Effect::Takes,
             (true, false) => Effect::GivesBack,

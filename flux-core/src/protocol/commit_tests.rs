@@ -3,7 +3,7 @@
 use std::collections::{HashMap, HashSet};
 
 use super::*;
-use crate::protocol::{BuyerRules, Hold, Lines, OrderState, Timestamp};
+use crate::protocol::{BuyerRules, Hold, Lines, Money, OrderState, Timestamp};
 
 /// The contents of a store: items with their tokens and stock, orders, buyers.
 #[derive(Default)]
@@ -27,7 +27,7 @@ impl Store {
         };
         let mut written = HashSet::new();
         let is_expected = |write: &'c OrderWrite| {
-            let found = self.orders.get(&write.order.id).copied();
+            let found = self.orders.get(&write.order.id).map(|status| (*status, Money::None));
             written.insert(write.order.id) && write.expect.is_met_by(found)
         };
         let live = |item: &ItemId, buyer: &BuyerId| {
@@ -64,7 +64,7 @@ fn write(n: u128, who: &str, lines: &[(&str, u64)], expect: Expect) -> OrderWrit
     let hold = Hold { decided_at: at, expires_at: at };
     let state = match expect {
         Expect::Absent => OrderState::Held(hold),
-        Expect::Status(_) => OrderState::Released(hold),
+        Expect::Status(_) | Expect::Money(..) => OrderState::Released(hold),
     };
     let order = Order::queued(id(n), buyer(who), lines, at).with_state(state);
     OrderWrite { order, expect }
@@ -193,11 +193,18 @@ fn a_refusal_names_the_worst_first() {
 
 #[test]
 fn an_expectation_is_met_by_that_and_nothing_else() {
-    let held = Some(OrderStatus::Held);
+    let held = Some((OrderStatus::Held, Money::None));
     assert!(Expect::Absent.is_met_by(None) && !Expect::Absent.is_met_by(held));
     let expected = Expect::Status(OrderStatus::Held);
     assert!(expected.is_met_by(held) && !expected.is_met_by(None));
-    assert!(!expected.is_met_by(Some(OrderStatus::Expired)));
+    assert!(!expected.is_met_by(Some((OrderStatus::Expired, Money::None))));
+
+    let owed = Expect::Money(OrderStatus::Cancelled, Money::Owed);
+    let cancelled = |money| Some((OrderStatus::Cancelled, money));
+    assert!(owed.is_met_by(cancelled(Money::Owed)) && !owed.is_met_by(None));
+    assert!(!owed.is_met_by(cancelled(Money::Refunded)));
+    assert!(!owed.is_met_by(Some((OrderStatus::RefundDue, Money::Owed))));
+    assert!(Expect::Status(OrderStatus::Cancelled).is_met_by(cancelled(Money::Refunded)));
 }
 
 /// Everybody holds as much as one buyer may.

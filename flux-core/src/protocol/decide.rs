@@ -12,7 +12,7 @@ use super::item::ItemSpec;
 use super::limits::Timestamp;
 use super::message::Message;
 use super::order::{Hold, Line, Order, OrderState, Reason};
-use super::payment::late;
+use super::payment::{late, stray};
 use super::stock::Stock;
 
 /// An item taken over in the store: its definition and stock at that moment,
@@ -95,11 +95,15 @@ impl View {
             (Message::Place(_), Some(_)) | (_, None) => return Verdict::Nothing,
             (_, Some(order)) => match self.follow_up(message, order, now) {
                 Some(state) => (order, state),
-                None => return Verdict::Nothing,
+                None => return owed(message, order, now),
             },
         };
-        let expect = found.map_or(Expect::Absent, |found| Expect::Status(found.status()));
-        Verdict::Write(OrderWrite { order: order.with_state(state), expect })
+        let expect = Expect::Status(order.status());
+        let order = match &state {
+            OrderState::Cancelled(..) | OrderState::RefundDue(..) => order.owing(state, now),
+            _ => order.with_state(state),
+        };
+        Verdict::Write(OrderWrite { order, expect })
     }
 
     /// Undoes what decisions took, if their commit was refused. Items of which one gave
@@ -228,6 +232,16 @@ impl View {
             // A lower bound stays one.
             *live = live.saturating_sub(line.ask.units());
         }
+    }
+}
+
+/// Money that came for an order which went another way meanwhile.
+fn owed(message: &Message, order: &Order, now: Timestamp) -> Verdict {
+    match message {
+        Message::LatePayment(_, payment) => {
+            stray(order, payment, now).map_or(Verdict::Nothing, Verdict::Write)
+        }
+        _ => Verdict::Nothing,
     }
 }
 

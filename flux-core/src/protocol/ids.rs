@@ -173,6 +173,18 @@ name! {
     PaymentRef, "payment_ref", 128
 }
 name! {
+    /// The payment provider's name of a refund. One that is told of again by the same name
+    /// is the same refund.
+    ///
+    /// ```
+    /// use flux_core::RefundRef;
+    ///
+    /// assert_eq!(RefundRef::new("re_81")?.as_str(), "re_81");
+    /// # Ok::<(), flux_core::InvalidInput>(())
+    /// ```
+    RefundRef, "refund_ref", 128
+}
+name! {
     /// A word by which a buyer's request is known when it is repeated, as in the header
     /// `Idempotency-Key`. It counts for that buyer alone: see
     /// [`OrderId::from_idempotency_key`].

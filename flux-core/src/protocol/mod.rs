@@ -36,6 +36,7 @@
 
 mod buyer_rules;
 mod commit;
+mod debt;
 mod decide;
 mod ids;
 mod item;
@@ -55,8 +56,11 @@ pub use commit::{
     Changes, Commit, CommitOutcome, Effect, Expect, FencingToken, Gain, ItemNow, OrderWrite,
     OverCap, Refusal, judge,
 };
+pub use debt::{Debt, Money, Refund};
 pub use decide::{Claim, Verdict, View};
-pub use ids::{BuyerId, ConsumerName, IdempotencyKey, ItemId, OrderId, PaymentRef, SeatId};
+pub use ids::{
+    BuyerId, ConsumerName, IdempotencyKey, ItemId, OrderId, PaymentRef, RefundRef, SeatId,
+};
 pub use item::{
     Hall, Item, ItemBuilder, ItemKind, ItemSpec, ItemSpecBuilder, ItemState, PutItemError,
 };
@@ -68,5 +72,5 @@ pub use limits::{
 pub use message::Message;
 pub use metadata::Metadata;
 pub use order::{Ask, Hold, Line, Lines, Order, OrderState, OrderStatus, Reason};
-pub use payment::{ConfirmRuling, confirm};
+pub use payment::{ConfirmRuling, RefundRuling, confirm, refund};
 pub use stock::{SeatMap, Stock, revise};

@@ -13,6 +13,7 @@ use std::collections::HashSet;
 use serde::ser::{SerializeStruct, Serializer};
 use serde::{Deserialize, Serialize};
 
+use super::debt::{Debt, Money, Refund};
 use super::ids::{BuyerId, ItemId, OrderId, PaymentRef, SeatId};
 use super::limits::{InvalidInput, LINES_MAX, Quantity, SEATS_PER_LINE_MAX, Timestamp};
 use super::metadata::Metadata;
@@ -346,17 +347,24 @@ pub struct Order {
     /// version that did not tell.
     #[serde(default)]
     pub failed_line: Option<u8>,
+    /// Its money, where that bought nothing or buys nothing any more. See
+    /// [`Order::money`]: orders that came to owe under a version that did not note it
+    /// have none.
+    #[serde(default)]
+    pub debt: Option<Box<Debt>>,
 }
 
 /// Leaves out what is not there where members have names, as in JSON, so that earlier
 /// versions read it.
 impl Serialize for Order {
     fn serialize<S: Serializer>(&self, to: S) -> Result<S::Ok, S::Error> {
-        let Self { id, buyer, lines, placed_at, state, metadata, failed_line } = self;
+        let Self { id, buyer, lines, placed_at, state, metadata, failed_line, debt } = self;
         let is_bare = to.is_human_readable();
         let has_metadata = !is_bare || !metadata.is_empty();
         let has_failed_line = !is_bare || failed_line.is_some();
-        let members = 5 + usize::from(has_metadata) + usize::from(has_failed_line);
+        let has_debt = !is_bare || debt.is_some();
+        let optional = [has_metadata, has_failed_line, has_debt];
+        let members = 5 + optional.into_iter().map(usize::from).sum::<usize>();
         let mut order = to.serialize_struct("Order", members)?;
         order.serialize_field("id", id)?;
         order.serialize_field("buyer", buyer)?;
@@ -368,6 +376,9 @@ impl Serialize for Order {
         }
         if has_failed_line {
             order.serialize_field("failed_line", failed_line)?;
+        }
+        if has_debt {
+            order.serialize_field("debt", debt)?;
         }
         order.end()
     }
@@ -385,6 +396,7 @@ impl Order {
             state: OrderState::Queued,
             metadata: Metadata::default(),
             failed_line: None,
+            debt: None,
         }
     }
 
@@ -441,19 +453,63 @@ impl Order {
         }
     }
 
-    /// The payment, if one came.
+    /// The payment, if one came, whether it bought anything or not.
     #[must_use]
     pub fn payment_ref(&self) -> Option<&PaymentRef> {
         match &self.state {
             OrderState::Confirmed(_, payment)
             | OrderState::Cancelled(_, payment)
             | OrderState::RefundDue(_, payment) => Some(payment),
-            OrderState::Queued
-            | OrderState::Held(_)
-            | OrderState::Released(_)
-            | OrderState::Expired(_)
-            | OrderState::Rejected(..) => None,
+            OrderState::Queued | OrderState::Held(_) | OrderState::Expired(_) => None,
+            OrderState::Released(_) | OrderState::Rejected(..) => {
+                self.debt.as_ref()?.stray.as_ref()
+            }
         }
+    }
+
+    /// Where its money stands.
+    #[must_use]
+    pub fn money(&self) -> Money {
+        match self.status() {
+            OrderStatus::Queued | OrderStatus::Held | OrderStatus::Expired => Money::None,
+            OrderStatus::Confirmed => Money::Paid,
+            OrderStatus::Cancelled | OrderStatus::RefundDue => self.owed_or_refunded(),
+            OrderStatus::Released | OrderStatus::Rejected => match &self.debt {
+                Some(debt) if debt.stray.is_some() => self.owed_or_refunded(),
+                _ => Money::None,
+            },
+        }
+    }
+
+    fn owed_or_refunded(&self) -> Money {
+        match self.refund() {
+            Some(_) => Money::Refunded,
+            None => Money::Owed,
+        }
+    }
+
+    /// The refund, if its money was owed and was returned.
+    #[must_use]
+    pub fn refund(&self) -> Option<&Refund> {
+        self.debt.as_ref()?.refund.as_ref()
+    }
+
+    /// The moment from which its money is or was owed, if it ever was. Of orders that came
+    /// to it under a version that did not note it, the end of the hold.
+    #[must_use]
+    pub fn owed_since(&self) -> Option<Timestamp> {
+        if !matches!(self.money(), Money::Owed | Money::Refunded) {
+            return None;
+        }
+        match &self.debt {
+            Some(debt) => Some(debt.since),
+            None => self.hold().map(|hold| hold.expires_at),
+        }
+    }
+
+    /// The same order in a state whose money is owed since then.
+    pub(super) fn owing(&self, state: OrderState, since: Timestamp) -> Self {
+        Self { debt: Some(Box::new(Debt::since(since))), ..self.with_state(state) }
     }
 
     /// Whether `other` asks for the same things for the same buyer, as a repeat

@@ -41,6 +41,6 @@ pub use queue::{
 };
 pub use store::{
     Begun, ConfirmOutcome, Cursor, DueHolds, Durable, InventoryStore, OrderFilter,
-    OrderFilterBuilder, OrderPage, Payment, PutOutcome, Sight,
+    OrderFilterBuilder, OrderPage, Owed, Payment, PutOutcome, RefundOutcome, Repayment, Sight,
 };
 pub use time::{KeptClock, ServiceTime};

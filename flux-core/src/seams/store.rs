@@ -10,8 +10,8 @@ use serde::{Deserialize, Serialize};
 use super::{ChangeFeed, CommitMax, KeptClock, SeamError, ServiceTime};
 use crate::clock::ClockReference;
 use crate::protocol::{
-    BuyerId, Claim, Commit, CommitOutcome, Item, ItemId, ItemSpec, Order, OrderId, OrderStatus,
-    PaymentRef, PutItemError, Stock, Timestamp,
+    BuyerId, Claim, Commit, CommitOutcome, Item, ItemId, ItemSpec, Money, Order, OrderId,
+    OrderStatus, PaymentRef, PutItemError, Refund, Stock, Timestamp,
 };
 
 /// The outcome of [`InventoryStore::put_item`].
@@ -69,10 +69,78 @@ pub enum ConfirmOutcome {
     Settled(Order),
     /// The hold is over: the item's worker must rule on it.
     Late(Order),
-    /// The order is in no state to be paid for.
+    /// The order is in no state to be paid for. Of one that was released or rejected the
+    /// money is noted as [owed](Money::Owed), the first that came.
     NotHeld(Order),
     /// No such order.
     NotFound,
+}
+
+/// Money of an order that was returned.
+///
+/// ```
+/// use flux_core::seams::Repayment;
+/// use flux_core::{OrderId, Refund, RefundRef, Timestamp};
+///
+/// let refund = Refund::new(RefundRef::new("re_81")?, Timestamp::default());
+/// let repaid = Repayment::new(OrderId::new(), refund.clone());
+/// assert_eq!(repaid.refund, refund);
+/// # Ok::<(), flux_core::InvalidInput>(())
+/// ```
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[non_exhaustive]
+pub struct Repayment {
+    /// The order.
+    pub order: OrderId,
+    /// The refund.
+    pub refund: Refund,
+}
+
+impl Repayment {
+    /// The refund of that order's money.
+    #[must_use]
+    pub fn new(order: OrderId, refund: Refund) -> Self {
+        Self { order, refund }
+    }
+}
+
+/// The outcome of a [`Repayment`].
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+#[non_exhaustive]
+pub enum RefundOutcome {
+    /// The money is returned, by this refund: told of now, or before.
+    Refunded(Order),
+    /// It was returned by another refund.
+    ByAnother(Order),
+    /// None is owed.
+    NotOwed(Order),
+    /// No such order.
+    NotFound,
+}
+
+/// The money that is owed.
+///
+/// ```
+/// use flux_core::seams::Owed;
+///
+/// assert_eq!(Owed::new(0, None), Owed::default());
+/// ```
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[non_exhaustive]
+pub struct Owed {
+    /// Orders whose money is owed.
+    pub orders: u64,
+    /// The moment from which the oldest of it is.
+    pub since: Option<Timestamp>,
+}
+
+impl Owed {
+    /// So many orders, the oldest owed since then.
+    #[must_use]
+    pub const fn new(orders: u64, since: Option<Timestamp>) -> Self {
+        Self { orders, since }
+    }
 }
 
 /// Selects the orders to list; by default all of them.
@@ -98,6 +166,9 @@ pub struct OrderFilter {
     pub item: Option<ItemId>,
     /// Only orders in this state.
     pub status: Option<OrderStatus>,
+    /// Only orders whose money stands so. A store finds those that are
+    /// [owed](Money::Owed) without looking through others.
+    pub money: Option<Money>,
 }
 
 impl OrderFilter {
@@ -107,6 +178,7 @@ impl OrderFilter {
         self.buyer.as_ref().is_none_or(|buyer| *buyer == order.buyer)
             && self.item.as_ref().is_none_or(|item| order.lines.iter().any(|l| l.item == *item))
             && self.status.is_none_or(|status| status == order.status())
+            && self.money.is_none_or(|money| money == order.money())
     }
 }
 
@@ -342,6 +414,14 @@ pub trait InventoryStore: Send + Sync + 'static {
     /// Pays held orders, each by one conditional write on the order alone, as
     /// [`confirm`](crate::protocol::confirm) rules.
     async fn confirm(&self, payments: &[Payment]) -> Result<Vec<ConfirmOutcome>, SeamError>;
+
+    /// Notes that money was returned, each by one conditional write on the order alone, as
+    /// [`refund`](crate::protocol::refund) rules. An order whose money is owed, or was
+    /// returned, is not forgotten.
+    async fn refund(&self, repayments: &[Repayment]) -> Result<Vec<RefundOutcome>, SeamError>;
+
+    /// Counts the orders whose money is owed. It may lag.
+    async fn owed(&self) -> Result<Owed, SeamError>;
 
     /// Reads decided orders: for each id, in order, the order or `None`.
     async fn orders(&self, ids: &[OrderId]) -> Result<Vec<Option<Order>>, SeamError>;

@@ -99,6 +99,20 @@ fn paid_or_released() -> Scene {
     Scene { ticks: 1, follow_ups: vec![Task::Release(0)], meets, ..scene }
 }
 
+/// One order, paid, cancelled or given back, and two refunds told of its money.
+fn refunded() -> Scene {
+    let scene = Scene::pools(&[1]).order("ann", vec![units("a", 1)]).paid_by(0, "pay-1");
+    let scene = scene.refunded_by(0, "back-1").refunded_by(0, "back-2");
+    let follow_ups = vec![Task::Cancel(0), Task::Release(0)];
+    let meets = &[
+        "a cancellation",
+        "money for what was given back",
+        "two refunds at once",
+        "money returned",
+    ];
+    Scene { follow_ups, meets, ..scene }
+}
+
 /// Checks all of it, and that it is still as large as it was.
 fn holds(scene: Scene, states: usize) {
     let checker = scene.checker().threads(2).finish_when(HasDiscoveries::AnyFailures);
@@ -116,7 +130,7 @@ fn notices(scene: Scene, fault: Fault, property: &'static str) {
 
 #[test]
 fn one_unit_goes_to_one_of_two() {
-    holds(one_unit(), 219_575);
+    holds(one_unit(), 286_389);
 }
 
 #[test]
@@ -146,12 +160,17 @@ fn a_sale_goes_on_while_its_capacity_changes() {
 
 #[test]
 fn an_order_takes_one_payment() {
-    holds(paid_twice(), 267_155);
+    holds(paid_twice(), 276_355);
 }
 
 #[test]
 fn an_order_is_paid_or_given_back() {
-    holds(paid_or_released(), 78_654);
+    holds(paid_or_released(), 126_488);
+}
+
+#[test]
+fn money_is_returned_once() {
+    holds(refunded(), 124_307);
 }
 
 #[test]
@@ -191,6 +210,17 @@ fn a_store_that_writes_half_is_noticed() {
 fn a_blind_confirmation_is_noticed() {
     notices(one_unit(), Fault::BlindConfirm, "G1 no oversell");
     notices(paid_twice(), Fault::BlindConfirm, "G3 one decision");
+}
+
+#[test]
+fn money_that_is_not_noted_is_noticed() {
+    notices(refunded(), Fault::UnnotedMoney, "G9 ticket or refund");
+    notices(paid_or_released(), Fault::UnnotedMoney, "G9 ticket or refund");
+}
+
+#[test]
+fn a_refund_noted_over_another_is_noticed() {
+    notices(refunded(), Fault::BlindRefund, "G9 a debt is settled once");
 }
 
 #[test]

@@ -1,7 +1,7 @@
 //! The guarantees, told of a state of the model.
 
 use flux_core::protocol::Stock;
-use flux_core::{Ask, ItemId, ItemKind, OrderStatus, Reason};
+use flux_core::{Ask, ItemId, ItemKind, Money, OrderStatus, Reason};
 use stateright::Property;
 
 use super::scene::{Scene, Task, item_number};
@@ -31,9 +31,10 @@ pub(crate) fn of(scene: &Scene) -> Vec<Property<Scene>> {
         always("G7 fencing", |_, world| !world.store.broken.stale_write),
         always("G8 no false refusal", |_, world| !world.store.broken.false_refusal),
         always("G9 ticket or refund", ticket_or_refund),
+        always("G9 a debt is settled once", |_, world| !world.store.broken.debt_changed),
         always("G9 an ended hold expires", |_, world| !world.store.broken.released_at_its_end),
     ];
-    let meetings: [Meeting; 11] = [
+    let meetings: [Meeting; 14] = [
         ("a fenced commit", |_, world| {
             let sent = world.workers.iter().filter_map(|worker| worker.sent.as_ref());
             sent.into_iter().any(|sent| sent.wire.is_stale())
@@ -60,6 +61,17 @@ pub(crate) fn of(scene: &Scene) -> Vec<Property<Scene>> {
             waiting.any(|task| given_back(scene.order_of(*task)))
         }),
         ("a refund", |_, world| met(world, OrderStatus::RefundDue)),
+        ("money for what was given back", |_, world| {
+            let mut orders = world.store.orders.iter().flatten();
+            orders.any(|order| {
+                order.0.status() == OrderStatus::Released && order.0.money() == Money::Owed
+            })
+        }),
+        ("two refunds at once", |_, world| world.refunding.iter().flatten().count() > 1),
+        ("money returned", |_, world| {
+            let mut orders = world.store.orders.iter().flatten();
+            orders.any(|order| order.0.money() == Money::Refunded)
+        }),
         ("a cancellation", |_, world| met(world, OrderStatus::Cancelled)),
         ("a release", |_, world| met(world, OrderStatus::Released)),
         ("an ended hold sold again", |_, world| {
@@ -73,7 +85,7 @@ pub(crate) fn of(scene: &Scene) -> Vec<Property<Scene>> {
     ];
     let meetings = meetings.into_iter().filter(|(name, _)| scene.meets.contains(name));
     all.extend(meetings.map(|(name, met)| Property::sometimes(name, met)));
-    assert_eq!(all.len(), 13 + scene.meets.len(), "a meeting is misspelt");
+    assert_eq!(all.len(), 14 + scene.meets.len(), "a meeting is misspelt");
     all
 }
 
@@ -153,14 +165,15 @@ fn limits_hold(scene: &Scene, world: &World) -> bool {
     )
 }
 
-/// At rest, an order that is to be paid has taken a payment or owes it back;
-/// only one that was turned down or released refuses money.
+/// At rest, an order that is to be paid has taken a payment or owes it back, and what it
+/// owes and somebody returns is returned.
 fn ticket_or_refund(scene: &Scene, world: &World) -> bool {
     let is_settled = |(order, _): &(usize, _)| {
-        world.store.order(*order).is_some_and(|order| {
-            order.payment_ref().is_some()
-                || matches!(order.status(), OrderStatus::Rejected | OrderStatus::Released)
-        })
+        world.store.order(*order).is_some_and(|order| order.payment_ref().is_some())
     };
-    !world.is_at_rest(scene) || scene.payments.iter().all(is_settled)
+    let is_returned = |(order, _): &(usize, _)| {
+        world.store.order(*order).is_some_and(|order| order.money() != Money::Owed)
+    };
+    !world.is_at_rest(scene)
+        || (scene.payments.iter().all(is_settled) && scene.refunds.iter().all(is_returned))
 }

@@ -5,7 +5,9 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use flux_core::protocol::Message;
-use flux_core::{BuyerId, ItemId, ItemSpec, Line, Lines, Order, OrderId, PaymentRef, Timestamp};
+use flux_core::{
+    BuyerId, ItemId, ItemSpec, Line, Lines, Order, OrderId, PaymentRef, RefundRef, Timestamp,
+};
 
 pub(crate) const START: Timestamp = Timestamp::from_millis(1_000_000);
 
@@ -35,6 +37,10 @@ pub(crate) enum Fault {
     GivesBackAgain,
     /// The workers don't look for holds that ended.
     NoSweep,
+    /// Money for an order that was given back is refused and not noted.
+    UnnotedMoney,
+    /// The store notes a refund whatever was noted before.
+    BlindRefund,
 }
 
 /// Work for a worker, by number of the order (for `Late`, of the payment).
@@ -54,6 +60,8 @@ pub(crate) struct Scene {
     pub(crate) orders: Vec<Order>,
     /// Orders that are paid for, and by what payment.
     pub(crate) payments: Vec<(usize, PaymentRef)>,
+    /// Refunds of orders, each tried once money of theirs is owed.
+    pub(crate) refunds: Vec<(usize, RefundRef)>,
     /// The follow-ups that buyers ask for once they can.
     pub(crate) follow_ups: Vec<Task>,
     /// The number of times the clock moves on; a hold lasts one tick.
@@ -79,6 +87,7 @@ impl Scene {
             items: capacities.iter().enumerate().map(pool).collect(),
             orders: Vec::new(),
             payments: Vec::new(),
+            refunds: Vec::new(),
             follow_ups: Vec::new(),
             ticks: 0,
             batch_max: 1,
@@ -103,6 +112,11 @@ impl Scene {
 
     pub(crate) fn paid_by(mut self, order: usize, payment: &str) -> Self {
         self.payments.push((order, PaymentRef::new(payment).expect("payment")));
+        self
+    }
+
+    pub(crate) fn refunded_by(mut self, order: usize, refund: &str) -> Self {
+        self.refunds.push((order, RefundRef::new(refund).expect("refund")));
         self
     }
 

@@ -8,7 +8,7 @@ use std::sync::Arc;
 use flux_core::protocol::{
     Commit, CommitOutcome, Effect, Expect, FencingToken, OrderWrite, OverCap, Stock, revise,
 };
-use flux_core::{BuyerId, ItemId, Order, OrderState, Reason};
+use flux_core::{BuyerId, ItemId, Money, Order, OrderState, Reason};
 
 use super::scene::{Fault, Scene, item_number, order_number};
 
@@ -37,7 +37,8 @@ impl Hash for Wire {
             hash_order(&write.order, hasher);
             match write.expect {
                 Expect::Absent => None,
-                Expect::Status(status) => Some(status),
+                Expect::Status(status) => Some((status, None)),
+                Expect::Money(status, money) => Some((status, Some(money))),
             }
             .hash(hasher);
         }
@@ -60,6 +61,8 @@ fn hash_order<H: Hasher>(order: &Order, hasher: &mut H) {
     let hold = order.hold().map(|hold| (hold.decided_at, hold.expires_at));
     (order.id, order.status(), hold, order.decided_at(), order.reason(), order.payment_ref())
         .hash(hasher);
+    let refund = order.refund().map(|refund| (&refund.reference, refund.at));
+    (order.owed_since(), refund).hash(hasher);
 }
 
 /// The stock of an item.
@@ -93,6 +96,8 @@ pub(crate) struct Broken {
     /// A hold that was over, and released all the same: money that comes then is
     /// neither a ticket nor a refund.
     pub(crate) released_at_its_end: bool,
+    /// Money that was owed or returned, and is not as it was noted any more.
+    pub(crate) debt_changed: bool,
     /// Units asked for, under the newest token, that are not there.
     pub(crate) overdrawn: bool,
 }
@@ -184,6 +189,9 @@ impl Store {
         match write.expect {
             Expect::Absent => found.is_none() || scene.fault == Fault::NoAbsent,
             Expect::Status(status) => found.is_some_and(|order| order.status() == status),
+            Expect::Money(status, money) => {
+                found.is_some_and(|order| order.status() == status && order.money() == money)
+            }
         }
     }
 
@@ -230,7 +238,9 @@ impl Store {
     /// Writes one order and what follows for the stock; `false`, and nothing
     /// that may be kept, when a unit is not there.
     fn apply(&mut self, scene: &Scene, write: &OrderWrite) -> bool {
-        self.judge_refusal(scene, &write.order);
+        if !matches!(write.expect, Expect::Money(..)) {
+            self.judge_refusal(scene, &write.order);
+        }
         for line in write.order.lines.iter() {
             let item = item_number(&line.item);
             let spec = &scene.items[item][self.rows[item].version];
@@ -269,7 +279,16 @@ impl Store {
         let place = &mut self.orders[order_number(order.id)];
         if let Some(Known(old)) = place {
             let kept = keeps_hold(old, order) && old.asks_the_same_as(order);
-            self.broken.decision_changed |= !kept || !may_become(&old.state, &order.state);
+            let moved = may_become(&old.state, &order.state)
+                || (old.state == order.state && old.debt != order.debt);
+            self.broken.decision_changed |= !kept || !moved;
+            self.broken.debt_changed |= match old.money() {
+                Money::None | Money::Paid => false,
+                Money::Owed => {
+                    order.money() != Money::Refunded || old.owed_since() != order.owed_since()
+                }
+                _ => true,
+            };
             self.broken.released_at_its_end |= matches!(
                 (&old.state, &order.state),
                 (OrderState::Held(was), OrderState::Released(is)) if is.expires_at >= was.expires_at

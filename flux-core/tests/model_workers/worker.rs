@@ -3,7 +3,7 @@
 //! `View` decides.
 
 use flux_core::protocol::{
-    Claim, Commit, CommitOutcome, Effect, FencingToken, OverCap, Stock, Verdict, View,
+    Claim, Commit, CommitOutcome, Effect, Expect, FencingToken, OverCap, Stock, Verdict, View,
 };
 use flux_core::{BuyerId, ItemId, Order, OrderState};
 use std::sync::Arc;
@@ -168,6 +168,11 @@ impl Worker {
                         (scene.fault, task, &write.order.state)
                     {
                         write.order.state = OrderState::Released(*hold);
+                    }
+                    let notes_money = matches!(write.expect, Expect::Money(..));
+                    if scene.fault == Fault::UnnotedMoney && notes_money {
+                        self.batch[index].answered = true;
+                        continue;
                     }
                     commit.writes.push(write);
                     positions.push(index);

@@ -3,10 +3,10 @@
 use std::collections::BTreeSet;
 use std::sync::Arc;
 
-use flux_core::OrderStatus;
 use flux_core::protocol::{
-    CommitOutcome, ConfirmRuling, Expect, FencingToken, OrderWrite, confirm,
+    CommitOutcome, ConfirmRuling, Expect, FencingToken, OrderWrite, RefundRuling, confirm, refund,
 };
+use flux_core::{Money, OrderStatus, Refund};
 use stateright::{Model, Property};
 
 use super::properties;
@@ -26,6 +26,8 @@ pub(crate) struct World {
     pub(crate) late: Vec<Shared<Wire>>,
     /// For each payment, the write that may be under way for it.
     pub(crate) paying: Vec<Option<Known>>,
+    /// For each refund, the same.
+    pub(crate) refunding: Vec<Option<Known>>,
     pub(crate) asked: BTreeSet<Task>,
 }
 
@@ -56,6 +58,10 @@ pub(crate) enum Action {
     Pay(usize),
     PaymentLands(usize),
     PaymentIsLost(usize),
+    /// Somebody notes a refund, for the first time or again.
+    Refund(usize),
+    RefundLands(usize),
+    RefundIsLost(usize),
     /// An item gets its next definition.
     Revise(usize),
 }
@@ -69,6 +75,7 @@ impl World {
             workers: [(); 2].map(|()| Shared::new(Worker::new(scene))),
             late: Vec::new(),
             paying: vec![None; scene.payments.len()],
+            refunding: vec![None; scene.refunds.len()],
             asked: BTreeSet::new(),
         }
     }
@@ -82,9 +89,20 @@ impl World {
 
     pub(crate) fn ruling(&self, scene: &Scene, payment: usize) -> ConfirmRuling {
         let (order, payment) = &scene.payments[payment];
-        self.store
+        let ruling = self
+            .store
             .order(*order)
-            .map_or(ConfirmRuling::NotHeld, |order| confirm(order, payment, scene.time(self.tick)))
+            .map_or(ConfirmRuling::NotHeld, |order| confirm(order, payment, scene.time(self.tick)));
+        match ruling {
+            ConfirmRuling::Owe(_) if scene.fault == Fault::UnnotedMoney => ConfirmRuling::NotHeld,
+            ruling => ruling,
+        }
+    }
+
+    fn refund_ruling(&self, scene: &Scene, n: usize) -> RefundRuling {
+        let (order, reference) = &scene.refunds[n];
+        let told = Refund::new(reference.clone(), scene.time(self.tick));
+        self.store.order(*order).map_or(RefundRuling::NotOwed, |order| refund(order, &told))
     }
 
     /// Whether nothing is under way and nobody has reason to try again.
@@ -98,6 +116,9 @@ impl World {
             && (0..scene.orders.len()).all(|order| !self.is_due(scene, order))
             && self.paying.iter().all(Option::is_none)
             && (0..self.paying.len()).all(settled)
+            && self.refunding.iter().all(Option::is_none)
+            && (0..self.refunding.len())
+                .all(|n| !matches!(self.refund_ruling(scene, n), RefundRuling::Write(_)))
     }
 
     fn batches(&self, scene: &Scene) -> Vec<Vec<Task>> {
@@ -188,17 +209,41 @@ impl World {
                     assert_eq!(expect, Expect::Status(OrderStatus::Held));
                     self.paying[n] = Some(Known(Arc::new(order)));
                 }
+                ConfirmRuling::Owe(OrderWrite { order, expect }) => {
+                    assert_eq!(expect, Expect::Money(order.status(), Money::None));
+                    self.paying[n] = Some(Known(Arc::new(order)));
+                }
                 ConfirmRuling::Late => drop(self.queue.change(|q| q.insert(Task::Late(n)))),
                 ConfirmRuling::Repeat | ConfirmRuling::NotHeld => {}
             },
             Action::PaymentLands(n) => {
                 let write = self.paying[n].take().expect("under way");
                 let found = store.order(order_number(write.0.id)).expect("held once");
-                if found.status() == OrderStatus::Held || scene.fault == Fault::BlindConfirm {
+                let is_expected = match write.0.money() {
+                    Money::Paid => found.status() == OrderStatus::Held,
+                    _ => found.status() == write.0.status() && found.money() == Money::None,
+                };
+                if is_expected || scene.fault == Fault::BlindConfirm {
                     store.change(|store| store.put(&write.0));
                 }
             }
             Action::PaymentIsLost(n) => self.paying[n] = None,
+            Action::Refund(n) => {
+                if let RefundRuling::Write(OrderWrite { order, expect }) =
+                    self.refund_ruling(scene, n)
+                {
+                    assert_eq!(expect, Expect::Money(order.status(), Money::Owed));
+                    self.refunding[n] = Some(Known(Arc::new(order)));
+                }
+            }
+            Action::RefundLands(n) => {
+                let write = self.refunding[n].take().expect("under way");
+                let found = store.order(order_number(write.0.id)).expect("owed once");
+                if found.money() == Money::Owed || scene.fault == Fault::BlindRefund {
+                    store.change(|store| store.put(&write.0));
+                }
+            }
+            Action::RefundIsLost(n) => self.refunding[n] = None,
             Action::Revise(item) => store.change(|store| store.put_next(scene, item)),
         }
         self.make_canonical();
@@ -255,9 +300,18 @@ impl Model for Scene {
         for (n, paying) in world.paying.iter().enumerate() {
             if paying.is_some() {
                 actions.extend([Action::PaymentLands(n), Action::PaymentIsLost(n)]);
-            } else if matches!(world.ruling(self, n), ConfirmRuling::Write(_) | ConfirmRuling::Late)
-            {
+            } else if matches!(
+                world.ruling(self, n),
+                ConfirmRuling::Write(_) | ConfirmRuling::Late | ConfirmRuling::Owe(_)
+            ) {
                 actions.push(Action::Pay(n));
+            }
+        }
+        for (n, refunding) in world.refunding.iter().enumerate() {
+            if refunding.is_some() {
+                actions.extend([Action::RefundLands(n), Action::RefundIsLost(n)]);
+            } else if matches!(world.refund_ruling(self, n), RefundRuling::Write(_)) {
+                actions.push(Action::Refund(n));
             }
         }
         for (item, row) in world.store.rows.iter().enumerate() {

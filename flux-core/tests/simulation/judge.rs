@@ -4,7 +4,7 @@ use std::time::Duration;
 
 use flux_core::clock::Clock;
 use flux_core::conformance::history::{EndState, Event};
-use flux_core::{Line, OrderRequest, OrderStatus, SeatState};
+use flux_core::{Line, Money, OrderRequest, OrderStatus, SeatState};
 use tokio::time::sleep;
 
 use crate::Result;
@@ -38,6 +38,9 @@ impl Sale {
         assert!(audit.is_clean(), "{audit}");
         let end = EndState::read(&*self.backend.store, self.clock.now()).await?;
         let end = end.with_grace(Duration::from_secs(2));
+        let owing = end.orders.iter().filter(|order| order.money() == Money::Owed);
+        let (owing, owed) = (owing.count() as u64, self.control.owed().await?);
+        assert_eq!(owed.orders, owing, "{owed:?}");
         let faults = self.history.check(&end);
         assert!(faults.is_empty(), "{faults:?}");
         for event in self.history.events() {

@@ -9,8 +9,8 @@ use flux_core::conformance::history::{History, Recorded};
 use flux_core::layers::{BrokenLocks, YesLocks};
 use flux_core::seams::{CommitMax, InventoryStore};
 use flux_core::{
-    Backend, Error, Flux, ItemSpec, Line, Lines, Order, OrderId, OrderRequest, OrderStatus,
-    PaymentRef, Role, Timestamp,
+    Backend, Error, Flux, ItemSpec, Line, Lines, Money, Order, OrderId, OrderRequest, OrderStatus,
+    PaymentRef, RefundRef, Role, Timestamp,
 };
 use tokio::time::sleep;
 use uuid::Uuid;
@@ -180,7 +180,14 @@ impl Sale {
         };
         let (followed, _) = match then {
             0 => return Ok(()),
-            1 => self.fleet.insist(&mut dice, |flux| async move { flux.release(id).await }).await,
+            1 => match self.fleet.insist(&mut dice, |f| async move { f.release(id).await }).await {
+                // The money is on its way all the same.
+                (Ok(released), _) if dice.roll(2) == 0 => {
+                    self.history.answered(&released);
+                    self.fleet.insist(&mut dice, confirm).await
+                }
+                answer => answer,
+            },
             _ => match self.fleet.insist(&mut dice, confirm).await {
                 (Ok(paid), _) if then == 2 => {
                     self.history.answered(&paid);
@@ -190,16 +197,33 @@ impl Sale {
                 answer => answer,
             },
         };
-        match followed {
-            Ok(order) => self.history.answered(&order),
+        let order = match followed {
+            Ok(order) => order,
             Err(
                 Error::NotHeld(order)
                 | Error::AlreadyPaid(order)
                 | Error::NotConfirmed(order)
                 | Error::RefundDue(order),
-            ) => {
-                self.history.answered(&order);
-            }
+            ) => *order,
+            Err(error) => return Err(format!("{id}: {error}").into()),
+        };
+        self.history.answered(&order);
+        if order.money() == Money::Owed && dice.roll(4) > 0 {
+            self.refund(&mut dice, id, seed).await?;
+        }
+        Ok(())
+    }
+
+    /// Returns the money of an order, as the other who shares it may do too.
+    async fn refund(&self, dice: &mut Dice, id: OrderId, seed: u64) -> Result {
+        let reference = RefundRef::new(format!("back-{seed}"))?;
+        let refund = |flux: Flux| {
+            let reference = reference.clone();
+            async move { flux.refunded(id, reference).await }
+        };
+        match self.fleet.insist(dice, refund).await.0 {
+            Ok(order) => self.history.answered(&order),
+            Err(Error::AlreadyRefunded(order)) => self.history.answered(&order),
             Err(error) => return Err(format!("{id}: {error}").into()),
         }
         Ok(())

@@ -10,7 +10,8 @@ use flux_core::clock::ClockReference;
 use flux_core::protocol::{Claim, Commit, CommitOutcome, Stock};
 use flux_core::seams::{
     Begun, ChangeFeed, CommitMax, ConfirmOutcome, Cursor, DueHolds, Durable, InventoryStore,
-    KeptClock, OrderFilter, OrderPage, Payment, PutOutcome, SeamError,
+    KeptClock, OrderFilter, OrderPage, Owed, Payment, PutOutcome, RefundOutcome, Repayment,
+    SeamError,
 };
 use flux_core::{Item, ItemId, ItemSpec, Order, OrderId, Timestamp};
 use futures_util::FutureExt;
@@ -40,6 +41,7 @@ enum Done {
     Claimed(Vec<ItemId>),
     Committed(Commit),
     Paid(Vec<Payment>),
+    Repaid(Vec<Repayment>),
 }
 
 /// The answer of a store in memory, which never waits for these calls.
@@ -79,6 +81,7 @@ impl Volatile {
                     assert_eq!(outcome.expect("it is well"), [CommitOutcome::Applied]);
                 }
                 Done::Paid(payments) => drop(now(store.confirm(payments)).expect("it is well")),
+                Done::Repaid(repaid) => drop(now(store.refund(repaid)).expect("it is well")),
             }
         }
         state.store = Arc::new(store);
@@ -156,6 +159,18 @@ impl InventoryStore for Volatile {
         };
         self.synced().await;
         outcomes
+    }
+    async fn refund(&self, repayments: &[Repayment]) -> Answer<Vec<RefundOutcome>> {
+        let outcomes = {
+            let mut state = self.lock();
+            state.log.push(Done::Repaid(repayments.to_vec()));
+            now(state.store.refund(repayments))
+        };
+        self.synced().await;
+        outcomes
+    }
+    async fn owed(&self) -> Answer<Owed> {
+        self.store().owed().await
     }
     async fn orders(&self, ids: &[OrderId]) -> Answer<Vec<Option<Order>>> {
         let orders = now(self.store().orders(ids));

@@ -28,9 +28,9 @@ pub(crate) struct Seen {
 
 impl Seen {
     /// The same, without what those versions did not write.
-    pub(crate) fn without_failed_lines(mut self) -> Self {
+    pub(crate) fn as_it_was_written(mut self) -> Self {
         for order in &mut self.orders {
-            order.failed_line = None;
+            (order.failed_line, order.debt) = (None, None);
         }
         self
     }

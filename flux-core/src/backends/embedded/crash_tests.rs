@@ -10,11 +10,14 @@ use super::disk::{Dice, Disk, Fault};
 use super::*;
 use crate::backends::state::ledger::tests::{T0, hold, item, order, release, units};
 use crate::protocol::{
-    Ask, BuyerCap, Claim, Commit, CommitOutcome, Expect, ItemId, ItemSpec, Line, Message, Order,
-    OrderId, OrderState, OrderStatus, OrderWrite, PaymentRef, Reason, Stock, Timestamp, Verdict,
-    View,
+    Ask, BuyerCap, Claim, Commit, CommitOutcome, ConfirmRuling, Expect, ItemId, ItemSpec, Line,
+    Message, Money, Order, OrderId, OrderState, OrderStatus, OrderWrite, PaymentRef, Reason,
+    Refund, RefundRef, RefundRuling, Stock, Timestamp, Verdict, View, confirm, refund,
 };
-use crate::seams::{Changed, ConfirmOutcome, Cursor, OrderFilter, Payment, PutOutcome, SeamError};
+use crate::seams::{
+    Changed, ConfirmOutcome, Cursor, OrderFilter, Payment, PutOutcome, RefundOutcome, Repayment,
+    SeamError,
+};
 
 /// So few that some are forgotten all the time.
 const REJECTED_MAX: u64 = 5;
@@ -202,6 +205,7 @@ impl Model {
                 };
                 self.work(backend, &[message]).await
             }
+            6 if dice.roll(3) == 0 => self.repay(backend, dice).await,
             6 => self.pay(backend, dice).await,
             7 => self.send(backend, dice).await,
             8 => self.serve(backend, dice).await,
@@ -270,16 +274,32 @@ impl Model {
         let Some(id) = self.some_order(dice) else { return Ok(()) };
         let payment = PaymentRef::new(format!("pay-{}", dice.roll(2))).expect("ref");
         let known = self.orders.get_mut(&id).expect("it was just found");
-        if let Some(held) = known.acknowledged.as_ref().filter(|o| o.status() == OrderStatus::Held)
-        {
-            let hold = held.hold().expect("held");
-            let paid = crate::OrderState::Confirmed(hold, payment.clone());
-            known.tried.push(held.with_state(paid));
+        let ruling = known.acknowledged.as_ref().map(|order| confirm(order, &payment, T0));
+        if let Some(ConfirmRuling::Write(write) | ConfirmRuling::Owe(write)) = ruling {
+            known.tried.push(write.order);
         }
         let payment = Payment { order: id, payment, at: T0 };
         let outcome = backend.store.confirm(&[payment]).await?.remove(0);
-        if let ConfirmOutcome::Settled(order) = outcome {
+        if let ConfirmOutcome::Settled(order) | ConfirmOutcome::NotHeld(order) = outcome {
             known.check(Some(&order), &"settled");
+            known.acknowledged = Some(order);
+        }
+        known.tried.clear();
+        Ok(())
+    }
+
+    async fn repay(&mut self, backend: &Backend, dice: &mut Dice) -> Result<(), SeamError> {
+        let Some(id) = self.some_order(dice) else { return Ok(()) };
+        let reference = RefundRef::new(format!("back-{}", dice.roll(2))).expect("ref");
+        let told = Refund::new(reference, T0);
+        let known = self.orders.get_mut(&id).expect("it was just found");
+        let ruling = known.acknowledged.as_ref().map(|order| refund(order, &told));
+        if let Some(RefundRuling::Write(write)) = ruling {
+            known.tried.push(write.order);
+        }
+        let outcome = backend.store.refund(&[Repayment::new(id, told)]).await?.remove(0);
+        if let RefundOutcome::Refunded(order) | RefundOutcome::ByAnother(order) = outcome {
+            known.check(Some(&order), &"returned");
             known.acknowledged = Some(order);
         }
         known.tried.clear();
@@ -361,13 +381,22 @@ impl Model {
         for (id, known) in &mut self.orders {
             let order = by_id.get(id).copied();
             let acknowledged = known.acknowledged.as_ref();
-            if order.is_some() || acknowledged.is_none_or(|o| o.reason().is_none()) {
+            let may_be_forgotten =
+                |order: &Order| order.reason().is_some() && order.money() == Money::None;
+            if order.is_some() || !acknowledged.is_some_and(may_be_forgotten) {
                 known.check(order, id);
             }
             *known = Known { acknowledged: order.cloned(), tried: Vec::new() };
             let read = backend.store.orders(&[*id]).await.expect("orders");
             assert_eq!(read[0].as_ref(), order);
         }
+        let owing = || found.iter().filter(|order| order.money() == Money::Owed);
+        let owed = backend.store.owed().await.expect("owed");
+        assert_eq!(owed.orders, owing().count() as u64);
+        assert_eq!(owed.since, owing().filter_map(Order::owed_since).min());
+        let filter = OrderFilter::builder().money(Money::Owed).build();
+        let listed = backend.store.list_orders(&filter, None, 1_000).await.expect("list");
+        assert_eq!(listed.orders.iter().collect::<Vec<_>>(), owing().collect::<Vec<_>>());
         found
     }
 

@@ -5,6 +5,7 @@
 //! |---|---|
 //! | 1 | the line that a rejected order failed on |
 //! | 2 | metadata |
+//! | 4 | its debt |
 //!
 //! A field of an odd number is passed over by a program that does not know it. One of
 //! an even number must be known: without it the order would be another.
@@ -13,21 +14,27 @@ use serde::Serialize;
 use serde::de::DeserializeOwned;
 
 use super::rows::RowError;
-use crate::protocol::{Metadata, Order};
+use crate::protocol::{Debt, Metadata, Order};
 
 const FAILED_LINE: u8 = 1;
 const METADATA: u8 = 2;
+const DEBT: u8 = 4;
 
 /// The fields of an order.
 #[derive(Debug, Default, PartialEq)]
 pub(super) struct Fields {
     pub(super) failed_line: Option<u8>,
     pub(super) metadata: Metadata,
+    pub(super) debt: Option<Box<Debt>>,
 }
 
 impl Fields {
     pub(super) fn of(order: &Order) -> Self {
-        Self { failed_line: order.failed_line, metadata: order.metadata.clone() }
+        Self {
+            failed_line: order.failed_line,
+            metadata: order.metadata.clone(),
+            debt: order.debt.clone(),
+        }
     }
 
     pub(super) fn is_empty(&self) -> bool {
@@ -36,13 +43,16 @@ impl Fields {
 
     /// Appends the fields that there are.
     pub(super) fn write(&self, out: &mut Vec<u8>) {
-        let Self { failed_line, metadata } = self;
+        let Self { failed_line, metadata, debt } = self;
         if let Some(line) = failed_line {
             put(FAILED_LINE, line, out);
         }
         if !metadata.is_empty() {
             let pairs: Vec<(&str, &str)> = metadata.iter().collect();
             put(METADATA, &pairs, out);
+        }
+        if let Some(debt) = debt {
+            put(DEBT, debt, out);
         }
     }
 
@@ -54,6 +64,7 @@ impl Fields {
             match number {
                 FAILED_LINE => fields.failed_line = Some(get(bytes)?),
                 METADATA => fields.metadata = Metadata::new(get::<Vec<(String, String)>>(bytes)?)?,
+                DEBT => fields.debt = Some(get(bytes)?),
                 passed_over if passed_over % 2 == 1 => {}
                 unknown => return Err(RowError::Field(unknown)),
             }
@@ -77,15 +88,18 @@ fn get<T: DeserializeOwned>(bytes: &[u8]) -> Result<T, RowError> {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::protocol::{Refund, RefundRef, Timestamp};
 
     fn fields() -> Fields {
         let metadata = Metadata::new([("basket", "7"), ("note", "ü")]).expect("pairs");
-        Fields { failed_line: Some(3), metadata }
+        let refund = Refund::new(RefundRef::new("re").expect("a name"), Timestamp::default());
+        let debt = Debt { refund: Some(refund), ..Debt::since(Timestamp::from_millis(7)) };
+        Fields { failed_line: Some(3), metadata, debt: Some(Box::new(debt)) }
     }
 
     #[test]
     fn fields_are_read_as_they_are_written() {
-        for fields in [Fields::default(), fields(), Fields { failed_line: None, ..fields() }] {
+        for fields in [Fields::default(), fields(), Fields { debt: None, ..fields() }] {
             let mut written = Vec::new();
             fields.write(&mut written);
             assert_eq!(written.is_empty(), fields.is_empty());

@@ -18,14 +18,15 @@ use super::queue::Durable;
 use super::rows::{OrderRow, read_dead, read_item, read_sent};
 use super::store::ReadError;
 use crate::backends::state::buyer_book::BuyerBook;
+use crate::backends::state::debts::Debts;
 use crate::backends::state::ledger::{BuyerCounts, Entry, Ledger, RestoredItem};
 use crate::backends::state::queue::{QueueLimits, QueueState};
 use crate::backends::state::rejected::{Rejected, Retention};
 use crate::backends::state::sharded::Dealt;
 use crate::clock::ClockReference;
 use crate::protocol::{
-    BuyerId, BuyerRules, InvalidInput, ItemId, ItemKind, ItemSpec, OrderId, SeatId, SeatMap, Stock,
-    Timestamp,
+    BuyerId, BuyerRules, InvalidInput, ItemId, ItemKind, ItemSpec, Money, OrderId, SeatId, SeatMap,
+    Stock, Timestamp,
 };
 use crate::seams::KeptClock;
 
@@ -278,6 +279,7 @@ struct Seen {
     holds: Vec<(Timestamp, OrderId)>,
     /// By share.
     rejected: Vec<(u64, Vec<(OrderId, Timestamp)>)>,
+    debts: Vec<(u64, Timestamp)>,
     rows: u64,
     /// What the rules about buyers go by, if there are any.
     unpaid: Option<Unpaid>,
@@ -315,6 +317,7 @@ impl Scan<'_> {
             index: Dealt::new(self.chooser.clone(), self.rows_each),
             holds: Vec::new(),
             rejected: Vec::new(),
+            debts: Vec::new(),
             rows: 0,
             unpaid: (!self.rules.are_off()).then(Unpaid::default),
         };
@@ -345,8 +348,12 @@ impl Scan<'_> {
             let wrong = |what: String| damaged(format!("order {seq}: {what}"));
             let order = OrderRow::read(row.value()).map_err(|error| wrong(error.to_string()))?;
             seen.rows += 1;
-            seen.index.push(order.id(), Entry::new(seq, order.status()));
-            rejected.extend(order.rejected_at().map(|at| (order.id(), at)));
+            let (money, owed_since) = order.money().map_err(|error| wrong(error.to_string()))?;
+            seen.index.push(order.id(), Entry::new(seq, order.status(), money));
+            seen.debts.extend(owed_since.map(|since| (seq, since)));
+            if money == Money::None {
+                rejected.extend(order.rejected_at().map(|at| (order.id(), at)));
+            }
             if order.status().owns_stock() {
                 self.count(&order, seen).map_err(&wrong)?;
             }
@@ -458,7 +465,7 @@ fn recover_ledger(
     let mut tallies: Vec<Tally> = specs.iter().map(|_| Tally::default()).collect();
     let mut dealt = Vec::with_capacity(scans.len());
     let mut holds: BTreeMap<Timestamp, Vec<OrderId>> = BTreeMap::new();
-    let (mut shares, mut rows_seen) = (Vec::new(), 0);
+    let (mut shares, mut rows_seen, mut debts) = (Vec::new(), 0, Debts::default());
     let mut book = BuyerBook::of(limits.buyers);
     for seen in scans {
         // The caller turns a panic into an error.
@@ -466,6 +473,7 @@ fn recover_ledger(
         dealt.push(seen.index);
         shares.extend(seen.rejected);
         rows_seen += seen.rows;
+        seen.debts.into_iter().for_each(|(seq, since)| debts.add(seq, since));
         for (held_until, id) in seen.holds {
             holds.entry(held_until).or_default().push(id);
         }
@@ -502,7 +510,7 @@ fn recover_ledger(
         }
         restored.push(RestoredItem { spec: spec.clone(), stock, held, buyers });
     }
-    let ledger = Ledger::restore(restored, index, holds, rejected, next_seq, last_token);
+    let ledger = Ledger::restore(restored, index, holds, rejected, debts, next_seq, last_token);
     Ok((ledger.with_book(book), specs.len(), Rows { numbered: next_seq, forgotten }))
 }
 

@@ -9,8 +9,8 @@ use uuid::Uuid;
 
 use super::fields::Fields;
 use crate::protocol::{
-    Ask, BuyerId, Hold, InvalidInput, ItemId, ItemSpec, Line, Lines, Message, Order, OrderId,
-    OrderState, OrderStatus, PaymentRef, Quantity, Reason, SeatId, Timestamp,
+    Ask, BuyerId, Hold, InvalidInput, ItemId, ItemSpec, Line, Lines, Message, Money, Order,
+    OrderId, OrderState, OrderStatus, PaymentRef, Quantity, Reason, SeatId, Timestamp,
 };
 use crate::seams::DeadLetter;
 
@@ -235,6 +235,24 @@ impl<'a> OrderRow<'a> {
         }
     }
 
+    /// Where its money stands, and since when it is owed if it is.
+    pub(crate) fn money(&self) -> Result<(Money, Option<Timestamp>), RowError> {
+        match self.status() {
+            OrderStatus::Queued | OrderStatus::Held | OrderStatus::Expired => {
+                Ok((Money::None, None))
+            }
+            OrderStatus::Confirmed => Ok((Money::Paid, None)),
+            OrderStatus::Released | OrderStatus::Rejected if self.fields.is_empty() => {
+                Ok((Money::None, None))
+            }
+            _ => {
+                let order = self.order()?;
+                let money = order.money();
+                Ok((money, order.owed_since().filter(|_| money == Money::Owed)))
+            }
+        }
+    }
+
     /// Each line's item, units and named seats.
     pub(crate) fn lines(&self) -> impl Iterator<Item = (&'a str, u32, &[&'a str])> {
         self.base.lines.iter().map(|line| match &line.ask {
@@ -272,7 +290,7 @@ impl<'a> OrderRow<'a> {
                 OrderState::RefundDue(self.base.hold(h), PaymentRef::new(payment)?)
             }
         };
-        let Fields { failed_line, metadata } = Fields::read(self.fields)?;
+        let Fields { failed_line, metadata, debt } = Fields::read(self.fields)?;
         Ok(Order {
             id: self.id(),
             buyer: BuyerId::new(self.base.buyer)?,
@@ -281,6 +299,7 @@ impl<'a> OrderRow<'a> {
             state,
             metadata,
             failed_line,
+            debt,
         })
     }
 }

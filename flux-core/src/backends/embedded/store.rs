@@ -22,12 +22,12 @@ use crate::backends::memory::{
 use crate::backends::state::ledger::{BuyerCounts, Counting, Entry, Ledger, Move};
 use crate::clock::ClockReference;
 use crate::protocol::{
-    BuyerId, Claim, Commit, CommitOutcome, ConfirmRuling, Item, ItemId, ItemSpec, Order, OrderId,
-    OrderWrite, Stock, Timestamp, confirm,
+    BuyerId, Claim, Commit, CommitOutcome, ConfirmRuling, Item, ItemId, ItemSpec, Money, Order,
+    OrderId, OrderWrite, RefundRuling, Stock, Timestamp, confirm, refund,
 };
 use crate::seams::{
     Begun, ChangeFeed, ConfirmOutcome, Cursor, DueHolds, Durable, InventoryStore, KeptClock,
-    OrderFilter, OrderPage, Payment, PutOutcome, SeamError,
+    OrderFilter, OrderPage, Owed, Payment, PutOutcome, RefundOutcome, Repayment, SeamError,
 };
 
 /// Most orders read on the caller's own thread: a hop to another costs more than
@@ -313,11 +313,11 @@ fn encode<'w>(writes: impl IntoIterator<Item = &'w OrderWrite>) -> OrderRows {
 
 impl EmbeddedStore {
     /// Puts an order's row in the open group if the order is as expected.
-    fn try_confirm(&self, write: &OrderWrite, now: Timestamp) -> Option<u64> {
+    fn try_write(&self, write: &OrderWrite, now: Timestamp) -> Option<u64> {
         let mut rows = encode([write]);
         let mut inner = self.lock();
         inner.now = inner.now.max(now);
-        rows.ends[0].0 = Some(inner.ledger.confirm(write)?);
+        rows.ends[0].0 = Some(inner.ledger.write_alone(write)?);
         let first_made = inner.ledger.next_seq();
         Some(inner.append(&self.journal, rows, first_made, Vec::new()))
     }
@@ -474,21 +474,57 @@ impl InventoryStore for EmbeddedStore {
                     outcomes[at] = Some(ConfirmOutcome::NotFound);
                     continue;
                 };
+                let written = |write: &OrderWrite| self.try_write(write, *now);
                 outcomes[at] = match confirm(&order, payment, *now) {
                     ConfirmRuling::Repeat => Some(ConfirmOutcome::Settled(order)),
                     ConfirmRuling::Late => Some(ConfirmOutcome::Late(order)),
                     ConfirmRuling::NotHeld => Some(ConfirmOutcome::NotHeld(order)),
-                    ConfirmRuling::Write(write) => {
-                        self.try_confirm(&write, *now).map(|written_in| {
-                            group = group.max(written_in);
-                            ConfirmOutcome::Settled(write.order)
-                        })
-                    }
+                    ConfirmRuling::Write(write) => written(&write).map(|written_in| {
+                        group = group.max(written_in);
+                        ConfirmOutcome::Settled(write.order)
+                    }),
+                    ConfirmRuling::Owe(write) => written(&write).map(|written_in| {
+                        group = group.max(written_in);
+                        ConfirmOutcome::NotHeld(write.order)
+                    }),
                 };
             }
         }
         self.journal.durable(group).await?;
         Ok(outcomes.into_iter().flatten().collect())
+    }
+
+    async fn refund(&self, repayments: &[Repayment]) -> Result<Vec<RefundOutcome>, SeamError> {
+        self.journal.ready()?;
+        let mut outcomes = Vec::with_capacity(repayments.len());
+        let mut group = 0;
+        for Repayment { order, refund: told } in repayments {
+            // Of two at once the second finds the money returned, and looks again.
+            let outcome = loop {
+                let Some(found) = self.orders(&[*order]).await?.remove(0) else {
+                    break RefundOutcome::NotFound;
+                };
+                match refund(&found, told) {
+                    RefundRuling::Repeat => break RefundOutcome::Refunded(found),
+                    RefundRuling::Another => break RefundOutcome::ByAnother(found),
+                    RefundRuling::NotOwed => break RefundOutcome::NotOwed(found),
+                    RefundRuling::Write(write) => {
+                        if let Some(written_in) = self.try_write(&write, told.at) {
+                            group = group.max(written_in);
+                            break RefundOutcome::Refunded(write.order);
+                        }
+                    }
+                }
+            };
+            outcomes.push(outcome);
+        }
+        self.journal.durable(group).await?;
+        Ok(outcomes)
+    }
+
+    async fn owed(&self) -> Result<Owed, SeamError> {
+        self.journal.ready()?;
+        Ok(self.lock().ledger.owed())
     }
 
     async fn orders(&self, ids: &[OrderId]) -> Result<Vec<Option<Order>>, SeamError> {
@@ -534,7 +570,19 @@ impl InventoryStore for EmbeddedStore {
             return Ok(OrderPage::default());
         }
         let filter = filter.clone();
-        read_file(&self.journal, move |shared| scan(shared, &filter, from, limit)).await
+        if filter.money != Some(Money::Owed) {
+            return read_file(&self.journal, move |shared| scan(shared, &filter, from, limit))
+                .await;
+        }
+        let most = SCAN_MAX.min(limit);
+        let owing = self.lock().ledger.owing(from, most);
+        let next = owing.last().filter(|_| owing.len() == most);
+        let next = next.map(|last| Cursor((last + 1).to_string()));
+        let seqs: Vec<Option<u64>> = owing.into_iter().map(Some).collect();
+        let read = read_file(&self.journal, move |shared| read_many_orders(shared, &seqs)).await?;
+        // The file may lag: what does not owe there yet is left out.
+        let orders = read.into_iter().flatten().filter(|order| filter.matches(order)).collect();
+        Ok(OrderPage::new(orders, next))
     }
 
     async fn due_holds(&self, now: Timestamp, limit: usize) -> Result<DueHolds, SeamError> {

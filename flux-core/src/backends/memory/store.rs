@@ -12,12 +12,12 @@ use crate::backends::state::ledger::{BuyerCounts, Counting, Ledger};
 use crate::backends::state::rejected::Retention;
 use crate::clock::ClockReference;
 use crate::protocol::{
-    BuyerRules, Claim, Commit, CommitOutcome, ConfirmRuling, Item, ItemId, ItemSpec, Order,
-    OrderId, Stock, Timestamp, confirm,
+    BuyerRules, Claim, Commit, CommitOutcome, ConfirmRuling, Item, ItemId, ItemSpec, Money, Order,
+    OrderId, OrderWrite, RefundRuling, Stock, Timestamp, confirm, refund,
 };
 use crate::seams::{
     ChangeFeed, CommitMax, ConfirmOutcome, Cursor, DueHolds, InventoryStore, KeptClock,
-    OrderFilter, OrderPage, Payment, PutOutcome, SeamError, Weight,
+    OrderFilter, OrderPage, Owed, Payment, PutOutcome, RefundOutcome, Repayment, SeamError, Weight,
 };
 
 pub(crate) const SERVICE: &str = "store";
@@ -183,11 +183,37 @@ impl Inner {
             ConfirmRuling::Late => ConfirmOutcome::Late(order.clone()),
             ConfirmRuling::NotHeld => ConfirmOutcome::NotHeld(order.clone()),
             ConfirmRuling::Write(write) => {
-                let seq = self.ledger.confirm(&write).expect("the order is held under this lock");
-                feed.orders(payment.at, [self.keep(seq, &write.order)]);
+                self.write_alone(&write, payment.at, feed);
                 ConfirmOutcome::Settled(write.order)
             }
+            ConfirmRuling::Owe(write) => {
+                self.write_alone(&write, payment.at, feed);
+                ConfirmOutcome::NotHeld(write.order)
+            }
         }
+    }
+
+    fn refund(
+        &mut self,
+        Repayment { order, refund: told }: &Repayment,
+        feed: &MemoryFeed,
+    ) -> RefundOutcome {
+        let Some(order) = self.order(*order) else { return RefundOutcome::NotFound };
+        match refund(order, told) {
+            RefundRuling::Repeat => RefundOutcome::Refunded(order.clone()),
+            RefundRuling::Another => RefundOutcome::ByAnother(order.clone()),
+            RefundRuling::NotOwed => RefundOutcome::NotOwed(order.clone()),
+            RefundRuling::Write(write) => {
+                self.write_alone(&write, told.at, feed);
+                RefundOutcome::Refunded(write.order)
+            }
+        }
+    }
+
+    /// Writes an order that was just read under the same lock.
+    fn write_alone(&mut self, write: &OrderWrite, at: Timestamp, feed: &MemoryFeed) {
+        let seq = self.ledger.write_alone(write).expect("the order is as it was read");
+        feed.orders(at, [self.keep(seq, &write.order)]);
     }
 }
 
@@ -252,6 +278,15 @@ impl InventoryStore for MemoryStore {
         Ok(payments.iter().map(|payment| inner.confirm(payment, &self.feed)).collect())
     }
 
+    async fn refund(&self, repayments: &[Repayment]) -> Result<Vec<RefundOutcome>, SeamError> {
+        let mut inner = self.lock();
+        Ok(repayments.iter().map(|repayment| inner.refund(repayment, &self.feed)).collect())
+    }
+
+    async fn owed(&self) -> Result<Owed, SeamError> {
+        Ok(self.lock().ledger.owed())
+    }
+
     async fn orders(&self, ids: &[OrderId]) -> Result<Vec<Option<Order>>, SeamError> {
         let mut orders = Vec::with_capacity(ids.len());
         for part in ids.chunks(LOOKS_AT_ONCE) {
@@ -271,6 +306,16 @@ impl InventoryStore for MemoryStore {
         let from = after.map_or(Ok(0), |cursor| cursor_seq(cursor, SERVICE))?;
         if limit == 0 {
             return Ok(OrderPage::default());
+        }
+        if filter.money == Some(Money::Owed) {
+            let most = SCAN_MAX.min(limit);
+            let inner = self.lock();
+            let owing = inner.ledger.owing(from, most);
+            let next = owing.last().filter(|_| owing.len() == most);
+            let next = next.map(|last| Cursor((last + 1).to_string()));
+            let orders = owing.iter().filter_map(|seq| inner.orders.get(seq));
+            let orders = orders.filter(|order| filter.matches(order));
+            return Ok(OrderPage::new(orders.map(|order| Order::clone(order)).collect(), next));
         }
         let (mut page, mut from) = (OrderPage::default(), from);
         for _ in 0..SCAN_MAX / LOOKS_AT_ONCE {

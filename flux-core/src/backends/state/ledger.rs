@@ -8,27 +8,28 @@ use std::ops::Bound;
 use std::sync::{Arc, Mutex};
 
 use super::buyer_book::BuyerBook;
+use super::debts::Debts;
 use super::rejected::{Rejected, Retention};
 use super::sharded::Sharded;
 use crate::protocol::{
     BuyerId, BuyersNow, Changes, Claim, Commit, CommitOutcome, Effect, Expect, FencingToken, Item,
-    ItemId, ItemNow, ItemSpec, Order, OrderId, OrderState, OrderStatus, OrderWrite, Stock,
+    ItemId, ItemNow, ItemSpec, Money, Order, OrderId, OrderState, OrderStatus, OrderWrite, Stock,
     Timestamp, judge, revise,
 };
-use crate::seams::PutOutcome;
+use crate::seams::{Owed, PutOutcome};
 
 /// Most orders that are held no more dropped in one look for ended holds, so
 /// that a caller can let go of its lock.
 const DROPS_PER_LOOK: usize = 2_048;
 
-/// An order's sequence number and its status, in eight bytes.
+/// An order's sequence number, its status and where its money stands, in eight bytes.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) struct Entry(u64);
 
 impl Entry {
-    pub(crate) fn new(seq: u64, status: OrderStatus) -> Self {
+    pub(crate) fn new(seq: u64, status: OrderStatus, money: Money) -> Self {
         debug_assert!(seq < 1 << 56);
-        Self(seq << 8 | status as u64)
+        Self(seq << 8 | (money as u64) << 4 | status as u64)
     }
 
     pub(crate) fn seq(self) -> u64 {
@@ -36,7 +37,11 @@ impl Entry {
     }
 
     pub(crate) fn status(self) -> OrderStatus {
-        OrderStatus::ALL[(self.0 & 0xff) as usize]
+        OrderStatus::ALL[(self.0 & 0xf) as usize]
+    }
+
+    fn money(self) -> Money {
+        Money::ALL[(self.0 >> 4 & 0xf) as usize]
     }
 }
 
@@ -148,6 +153,7 @@ pub(crate) struct Ledger {
     /// until its time, and is dropped when met.
     holds: BTreeMap<Timestamp, Vec<OrderId>>,
     rejected: Rejected,
+    debts: Debts,
     /// What changed of the items whose buyers are being counted.
     counting: HashMap<ItemId, Vec<Move>, foldhash::fast::RandomState>,
     next_seq: u64,
@@ -175,6 +181,7 @@ impl Ledger {
         index: Sharded<OrderId, Entry>,
         holds: BTreeMap<Timestamp, Vec<OrderId>>,
         rejected: Rejected,
+        debts: Debts,
         next_seq: u64,
         mut last_token: u64,
     ) -> Self {
@@ -193,6 +200,7 @@ impl Ledger {
             index,
             holds,
             rejected,
+            debts,
             counting,
             next_seq,
             last_token,
@@ -332,10 +340,11 @@ impl Ledger {
         if let Some(book) = book {
             book.enter(buyers);
         }
-        for write in &commit.writes {
+        for (write, swapped) in commit.writes.iter().zip(&swapped) {
             self.note_hold(write);
-            if let OrderState::Rejected(at, _) = write.order.state {
-                self.rejected.push(write.order.id, at);
+            self.debts.note(swapped.seq, &write.order);
+            if let (OrderState::Rejected(at, _), None) = (&write.order.state, swapped.was) {
+                self.rejected.push(write.order.id, *at);
             }
         }
         Ok(swapped.into_iter().map(|swapped| swapped.seq).collect())
@@ -346,7 +355,7 @@ impl Ledger {
     /// up with any flood. Returns their sequence numbers.
     pub(crate) fn forget_after(&mut self, commit: &Commit) -> Vec<u64> {
         let rejected_at = |write: &OrderWrite| match write.order.state {
-            OrderState::Rejected(at, _) => Some(at),
+            OrderState::Rejected(at, _) if write.expect == Expect::Absent => Some(at),
             _ => None,
         };
         let times = || commit.writes.iter().filter_map(rejected_at);
@@ -354,11 +363,14 @@ impl Ledger {
     }
 
     /// Forgets rejected orders whose time is over at `now` or that are too many,
-    /// oldest first and at most `most`. Returns their sequence numbers.
+    /// oldest first and at most `most`. Returns their sequence numbers. One that money
+    /// came for is remembered for good.
     pub(crate) fn forget(&mut self, now: Timestamp, most: usize) -> Vec<u64> {
         let Self { rejected, index, .. } = self;
         let gone = std::iter::from_fn(|| rejected.pop(now)).take(most);
         gone.filter_map(|id| {
+            // G9: a debt is not forgotten.
+            index.get(&id).filter(|entry| entry.money() == Money::None)?;
             let entry = index.remove(&id);
             debug_assert!(entry.is_some_and(|entry| entry.status() == OrderStatus::Rejected));
             entry.map(Entry::seq)
@@ -367,14 +379,27 @@ impl Ledger {
     }
 
     /// Writes one order that changes no stock, if it is what is expected.
-    pub(crate) fn confirm(&mut self, write: &OrderWrite) -> Option<u64> {
+    pub(crate) fn write_alone(&mut self, write: &OrderWrite) -> Option<u64> {
         debug_assert_eq!(write.effect(), Effect::None);
         let swapped = swap(&mut self.index, &mut self.next_seq, write)?;
         self.note_hold(write);
-        if let Some(book) = &mut self.book {
+        self.debts.note(swapped.seq, &write.order);
+        if let Some(book) = &mut self.book
+            && write.expect == Expect::Status(OrderStatus::Held)
+        {
             book.move_holds(&write.order.buyer, -1);
         }
         Some(swapped.seq)
+    }
+
+    /// The orders whose money is owed.
+    pub(crate) fn owed(&self) -> Owed {
+        self.debts.owed()
+    }
+
+    /// The sequence numbers of up to `most` of those, from one on.
+    pub(crate) fn owing(&self, from: u64, most: usize) -> Vec<u64> {
+        self.debts.from(from, most)
     }
 
     /// Keeps `held` and the list of holds in step with a write that counted.
@@ -482,15 +507,15 @@ fn swap(
     next_seq: &mut u64,
     write: &OrderWrite,
 ) -> Option<Swapped> {
-    let (id, status) = (write.order.id, write.order.status());
+    let (id, status, money) = (write.order.id, write.order.status(), write.order.money());
     match index.shard_mut(&id).entry(id) {
         Occupied(mut slot) => {
             let was = *slot.get();
             // G3: of two decisions on one id the second finds it taken.
-            if !write.expect.is_met_by(Some(was.status())) {
+            if !write.expect.is_met_by(Some((was.status(), was.money()))) {
                 return None;
             }
-            slot.insert(Entry::new(was.seq(), status));
+            slot.insert(Entry::new(was.seq(), status, money));
             Some(Swapped { id, was: Some(was), seq: was.seq() })
         }
         Vacant(slot) => {
@@ -498,7 +523,7 @@ fn swap(
                 return None;
             }
             let seq = *next_seq;
-            slot.insert(Entry::new(seq, status));
+            slot.insert(Entry::new(seq, status, money));
             *next_seq += 1;
             Some(Swapped { id, was: None, seq })
         }

@@ -97,7 +97,7 @@ fn a_refused_commit_leaves_nothing_behind() {
         CommitOutcome::Conflict { moved: vec![one.id], over_cap: vec![], barred: vec![] };
     assert_eq!(ledger.commit(&mixed), Err(conflict));
     assert_eq!(ledger.entry(two.id), None);
-    assert_eq!(ledger.entry(one.id), Some(Entry::new(0, OrderStatus::Held)));
+    assert_eq!(ledger.entry(one.id), Some(Entry::new(0, OrderStatus::Held, Money::None)));
 
     let twice = commit(&mut ledger, &["a"], &[hold(&two), hold(&two)]);
     assert!(
@@ -163,8 +163,8 @@ fn a_confirmed_hold_is_sold_and_never_due() {
         order: one.with_state(OrderState::Confirmed(hold_until(2_000_000), payment)),
         expect: Expect::Status(OrderStatus::Held),
     };
-    assert_eq!(ledger.confirm(&paid), Some(0));
-    assert_eq!(ledger.confirm(&paid), None, "once");
+    assert_eq!(ledger.write_alone(&paid), Some(0));
+    assert_eq!(ledger.write_alone(&paid), None, "once");
     assert_eq!(numbers(&ledger, "a"), (4, 3, 2));
     let mut due = Vec::new();
     assert!(ledger.due_holds(Timestamp::from_millis(1_999_999), 9, &mut due));

@@ -12,6 +12,7 @@
 //!   `lock().unwrap_or_else(PoisonError::into_inner)`. A panic concerns its own caller.
 
 pub(super) mod buyer_book;
+pub(super) mod debts;
 pub(super) mod ledger;
 pub(super) mod queue;
 pub(super) mod rejected;

@@ -4,14 +4,26 @@
 use std::collections::{HashMap, HashSet};
 
 use super::{EndState, Event, Fault, Log, leads_to};
-use crate::protocol::{Order, OrderId};
+use crate::protocol::{Money, Order, OrderId, Refund};
+
+/// Whether the money of an order that was shown may later be found like this.
+fn money_leads_to(shown: &Order, found: &Order) -> bool {
+    let is_kept = shown.owed_since() == found.owed_since();
+    match (shown.money(), found.money()) {
+        (Money::Owed, Money::Owed) => is_kept && shown.payment_ref() == found.payment_ref(),
+        (Money::Owed, Money::Refunded) => is_kept,
+        (Money::Refunded, Money::Refunded) => is_kept && shown.refund() == found.refund(),
+        (Money::Owed | Money::Refunded, _) => false,
+        (Money::None | Money::Paid, _) => true,
+    }
+}
 
 pub(super) fn check(log: &Log, end: &EndState) -> Vec<Fault> {
     let mut faults = Vec::new();
     let stored = end.by_id();
     let mut asked: HashMap<OrderId, Vec<&Order>> = HashMap::new();
     let mut turned_away: HashMap<OrderId, usize> = HashMap::new();
-    let mut shown: Vec<&Order> = log.confirmed.iter().collect();
+    let mut shown: Vec<&Order> = log.alone.iter().collect();
     for event in &log.events {
         match event {
             Event::Asked(order) => asked.entry(order.id).or_default().push(order),
@@ -23,6 +35,14 @@ pub(super) fn check(log: &Log, end: &EndState) -> Vec<Fault> {
 
     // One fault for an order and kind tells enough.
     let (mut altered, mut broken) = (HashSet::new(), HashSet::new());
+    let mut forgotten = HashSet::new();
+    let mut refunds: HashMap<OrderId, &Refund> = HashMap::new();
+    for (order, refund) in shown.iter().filter_map(|order| Some((order.id, order.refund()?))) {
+        let first = refunds.entry(order).or_insert(refund);
+        if *first != refund && forgotten.insert(order) {
+            faults.push(Fault::RefundedTwice { order });
+        }
+    }
     for order in shown {
         match stored.get(&order.id) {
             None => {
@@ -35,6 +55,13 @@ pub(super) fn check(log: &Log, end: &EndState) -> Vec<Fault> {
                 if !leads_to(&order.state, &found.state) && broken.insert(order.id) {
                     let (answered, stored) = (order.status(), found.status());
                     faults.push(Fault::AnswerChanged { order: order.id, answered, stored });
+                }
+                if !broken.contains(&order.id)
+                    && !money_leads_to(order, found)
+                    && forgotten.insert(order.id)
+                {
+                    let (answered, stored) = (order.money(), found.money());
+                    faults.push(Fault::DebtForgotten { order: order.id, answered, stored });
                 }
                 if !found.asks_the_same_as(order) && altered.insert(order.id) {
                     faults.push(Fault::Altered { order: order.id });

@@ -1,7 +1,7 @@
 //! The faults of a history, each under the guarantee it breaks.
 
 use super::end::Numbers;
-use crate::protocol::{BuyerId, FencingToken, ItemId, OrderId, OrderStatus, Reason, SeatId};
+use crate::protocol::{BuyerId, FencingToken, ItemId, Money, OrderId, OrderStatus, Reason, SeatId};
 
 /// A broken guarantee; its `Display` begins with which.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
@@ -221,6 +221,22 @@ pub enum Fault {
     /// A refund came of anything but the late payment of an expired order.
     #[error("G9: order {order} owes a refund without having expired first")]
     RefundNotOwed {
+        /// The order.
+        order: OrderId,
+    },
+    /// Money that was owed, or returned, as a client was told, is not so noted any more.
+    #[error("G9: the money of order {order} was {answered}, and came to be {stored}")]
+    DebtForgotten {
+        /// The order.
+        order: OrderId,
+        /// Where a client was told that it stands.
+        answered: Money,
+        /// Where it stands.
+        stored: Money,
+    },
+    /// Two refunds of the same money were noted.
+    #[error("G9: the money of order {order} was returned twice")]
+    RefundedTwice {
         /// The order.
         order: OrderId,
     },

@@ -112,8 +112,9 @@ struct Log {
     grants: Vec<Grant>,
     missing: Vec<Missing>,
     writes: Vec<Write>,
-    /// Orders as `confirm` answered them.
-    confirmed: Vec<Order>,
+    /// Orders as they were answered by calls that write an order alone: `confirm` and
+    /// `refund`.
+    alone: Vec<Order>,
 }
 
 impl Log {

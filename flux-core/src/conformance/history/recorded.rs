@@ -11,7 +11,8 @@ use crate::protocol::{
 };
 use crate::seams::{
     Begun, ChangeFeed, CommitMax, ConfirmOutcome, Cursor, DueHolds, Durable, InventoryStore,
-    KeptClock, OrderFilter, OrderPage, Payment, PutOutcome, SeamError, ServiceTime, Sight,
+    KeptClock, OrderFilter, OrderPage, Owed, Payment, PutOutcome, RefundOutcome, Repayment,
+    SeamError, ServiceTime, Sight,
 };
 
 /// Records claims, commits and payments. Put it next to the store, under
@@ -106,11 +107,24 @@ impl<S: InventoryStore + ?Sized> InventoryStore for Recorded<S> {
 
     async fn confirm(&self, payments: &[Payment]) -> Result<Vec<ConfirmOutcome>, SeamError> {
         let outcomes = self.store.confirm(payments).await?;
-        self.history.log().confirmed.extend(outcomes.iter().filter_map(|outcome| match outcome {
-            ConfirmOutcome::Settled(order) => Some(order.clone()),
+        self.history.log().alone.extend(outcomes.iter().filter_map(|outcome| match outcome {
+            ConfirmOutcome::Settled(order) | ConfirmOutcome::NotHeld(order) => Some(order.clone()),
             _ => None,
         }));
         Ok(outcomes)
+    }
+
+    async fn refund(&self, repayments: &[Repayment]) -> Result<Vec<RefundOutcome>, SeamError> {
+        let outcomes = self.store.refund(repayments).await?;
+        self.history.log().alone.extend(outcomes.iter().filter_map(|outcome| match outcome {
+            RefundOutcome::Refunded(order) | RefundOutcome::ByAnother(order) => Some(order.clone()),
+            _ => None,
+        }));
+        Ok(outcomes)
+    }
+
+    async fn owed(&self) -> Result<Owed, SeamError> {
+        self.store.owed().await
     }
 
     async fn orders(&self, ids: &[OrderId]) -> Result<Vec<Option<Order>>, SeamError> {

@@ -30,13 +30,6 @@ pub(super) fn check(log: &Log, end: &EndState) -> Vec<Fault> {
     faults
 }
 
-fn status(expect: Expect) -> Option<OrderStatus> {
-    match expect {
-        Expect::Absent => None,
-        Expect::Status(status) => Some(status),
-    }
-}
-
 /// The writes that took effect. One without an answer did if the order is on
 /// the way it led to, and no other write can have set it there.
 fn applied<'a>(log: &'a Log, stored: &HashMap<OrderId, &Order>) -> Vec<&'a Write> {
@@ -50,7 +43,7 @@ fn applied<'a>(log: &'a Log, stored: &HashMap<OrderId, &Order>) -> Vec<&'a Write
     }
     open.sort_by_key(|write| (write.life, write.commit.claims.first().map(|c| c.1), write.began));
     let ways = |write: &Write| -> Vec<_> {
-        write.commit.writes.iter().map(|w| (w.order.id, status(w.expect))).collect()
+        moves(write).map(|w| (w.order.id, w.expect.status())).collect()
     };
     let mut left: HashSet<_> = applied.iter().copied().flat_map(ways).collect();
     let may_be_left: HashSet<_> = open.iter().copied().flat_map(ways).collect();
@@ -64,14 +57,20 @@ fn applied<'a>(log: &'a Log, stored: &HashMap<OrderId, &Order>) -> Vec<&'a Write
                 || may_be_left.contains(&(id, Some(to)));
             let on_the_way =
                 found.state == w.order.state || (goes_on && leads_to(&w.order.state, &found.state));
-            on_the_way && !left.contains(&(id, status(w.expect)))
+            on_the_way && !left.contains(&(id, w.expect.status()))
         };
-        if write.commit.writes.iter().any(took_effect) {
+        if moves(write).any(took_effect) {
             left.extend(ways(write));
             applied.push(write);
         }
     }
     applied
+}
+
+/// The writes that take their order to another state. Where its money stands is judged by
+/// what clients were told.
+fn moves(write: &Write) -> impl Iterator<Item = &OrderWrite> {
+    write.commit.writes.iter().filter(|write| !matches!(write.expect, Expect::Money(..)))
 }
 
 /// Finds tokens that are not larger than every one given before they were asked
@@ -240,7 +239,7 @@ fn stock(item: &ItemId, grants: &[&Grant], applied: &[&Write]) -> Vec<Fault> {
 /// Checks that each order went one way, once, and is stored as it ended.
 fn orders(applied: &[&Write], stored: &HashMap<OrderId, &Order>) -> Vec<Fault> {
     let mut writes: BTreeMap<OrderId, Vec<&OrderWrite>> = BTreeMap::new();
-    for write in applied.iter().flat_map(|write| &write.commit.writes) {
+    for write in applied.iter().flat_map(|write| moves(write)) {
         writes.entry(write.order.id).or_default().push(write);
     }
     let mut faults = Vec::new();
@@ -262,7 +261,7 @@ fn steps(order: OrderId, writes: &[&OrderWrite], stored: Option<&Order>) -> Vec<
     // No order comes to the same state twice, so each state is left once.
     let mut ways: HashMap<Option<OrderStatus>, OrderStatus> = HashMap::new();
     for write in writes {
-        let (from, to) = (status(write.expect), write.order.status());
+        let (from, to) = (write.expect.status(), write.order.status());
         let legal = matches!(
             (from, to),
             (None, Held | Rejected)

@@ -527,7 +527,7 @@ fn a_payment_and_an_expiry_that_both_won() {
     let story = Story::of(&[pool("a", 9)]);
     let (paid, over) = (confirmed(&one(1), "p1"), expired(&one(1)));
     story.ask(&[&one(1)]).grant("a", 1).apply(A1, &[place(&one(1))]);
-    story.history.log().confirmed.push(paid.clone());
+    story.history.log().alone.push(paid.clone());
     story.apply(A1, &[turn(&one(1), &over)]);
     let faults = story.faults(&[&over]);
     assert!(matches!(faults[..], [Fault::AnswerChanged { .. }]), "{faults:?}");

@@ -9,14 +9,14 @@ use tokio::task::{JoinSet, yield_now};
 use tokio::time::sleep;
 
 use super::shop::{
-    HOLD, Shop, T0, after, capped, commit, hall, id, order, payment, pool, seats, units,
+    HOLD, Shop, T0, after, capped, commit, hall, id, order, payment, pool, refund, seats, units,
 };
 use crate::conformance::check::{Checked, Failure, ensure, eventually};
 use crate::conformance::history::{Demand, EndState, History, Recorded};
 use crate::protocol::{
     CommitOutcome, Message, Order, OrderId, OrderStatus, OverCap, Timestamp, Verdict, View,
 };
-use crate::seams::{ConfirmOutcome, InventoryStore, Payment};
+use crate::seams::{ConfirmOutcome, InventoryStore, Payment, RefundOutcome, Repayment};
 
 const WORKERS: usize = 4;
 const ORDERS: u128 = 240;
@@ -157,6 +157,11 @@ impl<S: InventoryStore + ?Sized> Crowd<S> {
                 self.send(Message::Cancel(order.id));
                 self.send(Message::Release(order.id));
             }
+            (OrderStatus::Released | OrderStatus::Rejected, 1 | 5) => self.pay(order.id).await?,
+            (OrderStatus::Cancelled | OrderStatus::RefundDue, _) => {
+                self.refund(order.id, "first").await?;
+                self.refund(order.id, "second").await?;
+            }
             (OrderStatus::Expired, 2) => {
                 for _ in 0..2 {
                     self.send(Message::LatePayment(order.id, payment("late")));
@@ -165,6 +170,17 @@ impl<S: InventoryStore + ?Sized> Crowd<S> {
             _ => {}
         }
         Ok(())
+    }
+
+    async fn refund(&self, order: OrderId, by: &str) -> Checked {
+        let told = Repayment::new(order, refund(by, after(HOLD)));
+        match self.store.refund(&[told]).await?.pop() {
+            Some(RefundOutcome::Refunded(order) | RefundOutcome::ByAnother(order)) => {
+                self.history.answered(&order);
+                Ok(())
+            }
+            other => Err(Failure::new(format!("a refund was answered {other:?}"))),
+        }
     }
 
     async fn pay(&self, order: OrderId) -> Checked {

@@ -4,8 +4,8 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use super::shop::{
-    Shop, T0, cancelled, commit, confirmed, expired, held, id, moved, place, pool, refund_due,
-    rejected, released, turn, units,
+    Shop, T0, cancelled, commit, confirmed, expired, held, id, moved, owing, place, pool, refund,
+    refund_due, rejected, released, returned, turn, units,
 };
 use crate::conformance::check::{Checked, eventually, same};
 use crate::protocol::{CommitOutcome, Order};
@@ -103,4 +103,31 @@ where
         shop.stored(&now.iter().collect::<Vec<_>>()).await?;
     }
     shop.numbers("a", (7, 1, 1)).await
+}
+
+/// A rejected order that money came for outlasts its time, and the refund too.
+pub(super) async fn a_debt_is_remembered_for_good<S>((store, keep): (Arc<S>, Duration)) -> Checked
+where
+    S: InventoryStore + ?Sized,
+{
+    let shop = Shop::open(store, &[pool("a", 9)]).await?;
+    let turned_down: Vec<Order> = (1..=3).map(|n| rejected(n, "ann", &[units("a", 99)])).collect();
+    shop.apply(&[], &turned_down.iter().map(place).collect::<Vec<_>>()).await?;
+    for order in &turned_down[..2] {
+        shop.confirm(order, "p", T0).await?;
+    }
+    let returned_at = refund("r", T0 + keep);
+    shop.refund(&turned_down[1], returned_at.clone()).await?;
+    let owing = [0, 1].map(|n| owing(&turned_down[n], "p", T0));
+    let now = [owing[0].clone(), returned(&owing[1], returned_at)];
+    for years in 1..=3 {
+        sweep(&shop, keep + years * Duration::from_secs(365 * 24 * 3600)).await?;
+        shop.stored(&now.iter().collect::<Vec<_>>()).await?;
+    }
+    eventually(|| async {
+        sweep(&shop, keep + SLACK).await?;
+        same("a rejected order without a debt", &shop.find(id(3)).await?, &None)
+    })
+    .await?;
+    same("what is owed", &shop.store.owed().await?.orders, &1)
 }

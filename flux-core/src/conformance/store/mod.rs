@@ -12,6 +12,7 @@ mod forgetting;
 mod notes;
 mod payments;
 mod reads;
+mod refunds;
 pub(super) mod shop;
 mod units;
 
@@ -77,6 +78,11 @@ where
             payments::a_payment_needs_no_claim_and_fences_nobody,
             payments::a_payment_and_the_end_of_its_hold_race,
             payments::of_two_payments_at_once_one_is_taken,
+            refunds::a_refund_is_ruled_on_by_the_orders_money,
+            refunds::of_two_refunds_at_once_one_is_noted,
+            refunds::money_is_written_only_where_it_stands_as_expected,
+            refunds::what_is_owed_is_counted_and_listed_until_it_is_returned,
+            refunds::a_refund_needs_no_claim_and_fences_nobody,
         }
         "reads" {
             reads::a_definition_reads_as_it_was_put,
@@ -100,6 +106,7 @@ where
             forgetting::a_forgotten_id_is_a_new_orders,
         }
         "G4" { forgetting::what_was_ever_held_is_remembered_for_good }
+        "G9" { forgetting::a_debt_is_remembered_for_good }
     }
 }
 

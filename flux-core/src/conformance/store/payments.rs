@@ -5,8 +5,8 @@ use std::sync::Arc;
 use tokio::task::JoinSet;
 
 use super::shop::{
-    HOLD, Shop, T0, after, cancelled, confirmed, expired, held, payment, place, pool, refund_due,
-    rejected, released, turn, units,
+    HOLD, Shop, T0, after, cancelled, confirmed, expired, held, owing, payment, place, pool,
+    refund_due, rejected, released, turn, units,
 };
 use crate::conformance::check::{Checked, Failure, ensure, same};
 use crate::protocol::{CommitOutcome, Order, OrderStatus, Timestamp};
@@ -46,15 +46,21 @@ where
     // The repeat of a payment is known as one however late it comes.
     rule(&live, "p1", after(HOLD * 2), Settled(paid.clone())).await?;
     rule(&live, "other", T0, NotHeld(paid.clone())).await?;
-    rule(&freed, "p2", T0, NotHeld(released(&freed))).await?;
+    let late = |order: &Order, by| owing(order, by, after(HOLD));
+    let freed_owing = late(&released(&freed), "p2");
+    rule(&freed, "p2", after(HOLD), NotHeld(freed_owing.clone())).await?;
     rule(&over, "p3", T0, Late(expired(&over))).await?;
     rule(&owed, "p4", end, Settled(refund.clone())).await?;
     rule(&owed, "other", end, NotHeld(refund.clone())).await?;
     rule(&back, "p5", T0, NotHeld(cancelled(&back, "p5"))).await?;
     rule(&due, "p6", end, Late(due.clone())).await?;
     rule(&due, "p6", after(HOLD * 2), Late(due.clone())).await?;
-    rule(&no, "p7", T0, NotHeld(no.clone())).await?;
-    shop.stored(&[&paid, &released(&freed), &expired(&over), &refund, &due, &no]).await?;
+    let no_owing = late(&no, "p7");
+    rule(&no, "p7", after(HOLD), NotHeld(no_owing.clone())).await?;
+    // Noted once; another payment is its caller's to return.
+    rule(&freed, "p2", after(HOLD * 2), NotHeld(freed_owing.clone())).await?;
+    rule(&no, "other", after(HOLD * 2), NotHeld(no_owing.clone())).await?;
+    shop.stored(&[&paid, &freed_owing, &expired(&over), &refund, &due, &no_owing]).await?;
     shop.numbers("a", (18, 1, 1)).await
 }
 
@@ -120,8 +126,10 @@ where
                 sold += 1;
                 paid
             }
-            (ConfirmOutcome::Late(_) | ConfirmOutcome::NotHeld(_), CommitOutcome::Applied) => {
-                &ended
+            (ConfirmOutcome::Late(_), CommitOutcome::Applied) => &ended,
+            (ConfirmOutcome::NotHeld(owing), CommitOutcome::Applied) => {
+                same("an order whose money is owed", owing, &self::owing(&ended, "p", T0))?;
+                owing
             }
             _ => return Err(Failure::new(format!("not one winner: {paid:?} and {end:?}"))),
         };

@@ -149,8 +149,12 @@ where
     for buyer_name in names(&["ann", "bob", "nobody"]) {
         for item_name in names(&["a", "b", "h", "nowhere"]) {
             for status in statuses {
-                let filter =
-                    OrderFilter { buyer: buyer_name.map(buyer), item: item_name.map(item), status };
+                let filter = OrderFilter {
+                    buyer: buyer_name.map(buyer),
+                    item: item_name.map(item),
+                    status,
+                    money: None,
+                };
                 let should_be: Vec<_> =
                     orders.iter().filter(|order| filter.matches(order)).cloned().collect();
                 for limit in [1, 2, 100] {

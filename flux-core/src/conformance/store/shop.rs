@@ -7,10 +7,11 @@ use uuid::Uuid;
 
 use crate::conformance::check::{Checked, Failure, ensure, eventually, same};
 use crate::protocol::{
-    BuyerId, Claim, Commit, CommitOutcome, Expect, FencingToken, Hold, ItemId, ItemSpec, Line,
-    Lines, Order, OrderId, OrderState, OrderWrite, OverCap, PaymentRef, Reason, Stock, Timestamp,
+    BuyerId, Claim, Commit, CommitOutcome, Debt, Expect, FencingToken, Hold, ItemId, ItemSpec,
+    Line, Lines, Order, OrderId, OrderState, OrderWrite, OverCap, PaymentRef, Reason, Refund,
+    RefundRef, Stock, Timestamp,
 };
-use crate::seams::{ConfirmOutcome, InventoryStore, Payment, PutOutcome};
+use crate::seams::{ConfirmOutcome, InventoryStore, Payment, PutOutcome, RefundOutcome, Repayment};
 
 /// The time at which the checks' orders are placed and decided.
 pub(crate) const T0: Timestamp = Timestamp::from_millis(1_700_000_000_000);
@@ -110,6 +111,23 @@ pub(crate) fn cancelled(order: &Order, by: &str) -> Order {
 
 pub(crate) fn refund_due(order: &Order, by: &str) -> Order {
     order.with_state(OrderState::RefundDue(hold_of(order), payment(by)))
+}
+
+/// The order, and money that came for it when it was gone.
+pub(crate) fn owing(order: &Order, by: &str, since: Timestamp) -> Order {
+    let debt = Debt { stray: Some(payment(by)), ..Debt::since(since) };
+    Order { debt: Some(Box::new(debt)), ..order.clone() }
+}
+
+pub(crate) fn refund(by: &str, at: Timestamp) -> Refund {
+    Refund::new(RefundRef::new(by).expect("the checks name refunds well"), at)
+}
+
+/// The order, its money returned.
+pub(crate) fn returned(order: &Order, refund: Refund) -> Order {
+    let since = order.owed_since().expect("the checks return what is owed");
+    let debt = order.debt.as_deref().cloned().unwrap_or(Debt::since(since));
+    Order { debt: Some(Box::new(Debt { refund: Some(refund), ..debt })), ..order.clone() }
 }
 
 /// Writes an order nobody has decided.
@@ -228,6 +246,12 @@ impl<S: InventoryStore + ?Sized> Shop<S> {
         let payment = Payment { order: order.id, payment: payment(by), at };
         let mut outcomes = self.store.confirm(&[payment]).await?;
         same("answers to one payment", &outcomes.len(), &1)?;
+        Ok(outcomes.remove(0))
+    }
+
+    pub(crate) async fn refund(&self, order: &Order, refund: Refund) -> Checked<RefundOutcome> {
+        let mut outcomes = self.store.refund(&[Repayment::new(order.id, refund)]).await?;
+        same("answers to one refund", &outcomes.len(), &1)?;
         Ok(outcomes.remove(0))
     }
 

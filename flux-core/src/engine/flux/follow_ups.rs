@@ -9,13 +9,15 @@ use super::Flux;
 use crate::engine::core::is_decided;
 use crate::engine::error::Error;
 use crate::engine::worker::completion;
-use crate::protocol::{Message, Order, OrderId, OrderStatus, PaymentRef};
+use crate::protocol::{Message, Money, Order, OrderId, OrderStatus, PaymentRef};
 use crate::seams::{ConfirmOutcome, Outcomes, Payment};
 
 impl Flux {
     /// Pays a held order and returns it confirmed, once that is durable. Money
     /// that comes after the hold ended takes the stock again if it is still
-    /// there. Cancel safety: a dropped call may have paid; repeating it with
+    /// there. Money for an order that was released or rejected buys nothing; the first
+    /// that comes is noted as [owed](Order::money), any other is for the caller to
+    /// return. Cancel safety: a dropped call may have paid; repeating it with
     /// the same payment is safe.
     ///
     /// ```
@@ -39,10 +41,7 @@ impl Flux {
     /// in every other state, [`Error::NotFound`], [`Error::OutcomePending`],
     /// [`Error::Overloaded`], [`Error::ShuttingDown`], [`Error::Backend`].
     pub async fn confirm(&self, id: OrderId, payment: PaymentRef) -> Result<Order, Error> {
-        let at = self.core.clock.now();
-        let asked = Payment { order: id, payment: payment.clone(), at };
-        let ruled = self.core.backend.store.confirm(std::slice::from_ref(&asked)).await?;
-        let order = match ruled.into_iter().next() {
+        let order = match self.pay(id, &payment).await? {
             Some(ConfirmOutcome::Settled(order)) => {
                 let outcomes = Outcomes { orders: vec![order.clone()], availability: Vec::new() };
                 completion::count(&outcomes);
@@ -67,8 +66,25 @@ impl Flux {
             OrderStatus::RefundDue if order.payment_ref() == Some(&payment) => {
                 Err(Error::RefundDue(Box::new(order)))
             }
+            // G9: released while the payment was on its way: it is noted as owed.
+            OrderStatus::Released if order.money() == Money::None => {
+                match self.pay(id, &payment).await? {
+                    Some(ConfirmOutcome::NotHeld(owing)) => Err(not_payable(owing)),
+                    _ => Err(not_payable(order)),
+                }
+            }
             _ => Err(not_payable(order)),
         }
+    }
+
+    async fn pay(
+        &self,
+        id: OrderId,
+        payment: &PaymentRef,
+    ) -> Result<Option<ConfirmOutcome>, Error> {
+        let payment = Payment { order: id, payment: payment.clone(), at: self.core.clock.now() };
+        let ruled = self.core.backend.store.confirm(std::slice::from_ref(&payment)).await?;
+        Ok(ruled.into_iter().next())
     }
 
     /// Gives a held order's stock back and returns the order released, once
@@ -115,7 +131,7 @@ impl Flux {
 
     /// Takes a confirmed order back, frees its stock and returns the order
     /// cancelled, once that is durable. To return the money is the
-    /// application's. Cancel safety: a dropped call may have cancelled it;
+    /// application's, which tells so by [`refunded`](Self::refunded). Cancel safety: a dropped call may have cancelled it;
     /// repeating it is safe.
     ///
     /// ```

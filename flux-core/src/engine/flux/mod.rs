@@ -6,6 +6,7 @@ mod follow_ups;
 mod items;
 mod operations;
 mod orders;
+mod refunds;
 
 use std::sync::Arc;
 
