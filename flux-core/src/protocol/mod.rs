@@ -32,7 +32,7 @@
 //! | G6 limits hold | `live_max` in `protocol/commit.rs`, `judge` in `protocol/commit.rs`, `live_max` in `protocol/buyer_rules.rs`, `begin` in `protocol/buyer_rules.rs`, `put_counting` in `backends/memory/store.rs`, `put_counting` in `backends/embedded/store.rs` | `a_cap_holds_over_commits_at_once`, `no_buyer_has_more_holds_by_writers_at_once`, `nobody_holds_again_within_the_pause`, `a_cap_that_comes_later_counts_earlier_orders`, `a_cap_that_comes_with_another_capacity_counts_earlier_orders` |
 //! | G7 fencing | `of_claims` in `protocol/commit.rs`, `mint` in `backends/state/ledger.rs`, `put_numbers` in `backends/embedded/backup.rs` | `a_thawed_worker_changes_nothing` |
 //! | G8 no undersell | `give_back` in `protocol/stock.rs`, `glance` in `engine/accept/gate.rs`, `refresh_shut` in `engine/accept/gate.rs`, `sweep` in `engine/worker/ended_holds.rs` | `stock_comes_back_once`, `due_holds_are_listed_earliest_first` |
-//! | G9 late payment | `confirm` in `protocol/payment.rs`, `late` in `protocol/payment.rs` | `a_payment_and_the_end_of_its_hold_race` |
+//! | G9 late payment | `confirm` in `protocol/payment.rs`, `late` in `protocol/payment.rs`, `stray` in `protocol/payment.rs`, `refund` in `protocol/payment.rs`, `is_met_by` in `protocol/commit.rs`, `forget` in `backends/state/ledger.rs`, `confirm` in `engine/flux/follow_ups.rs` | `a_payment_and_the_end_of_its_hold_race`, `of_two_refunds_at_once_one_is_noted`, `a_debt_is_remembered_for_good` |
 
 mod buyer_rules;
 mod commit;

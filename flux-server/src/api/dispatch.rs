@@ -142,6 +142,7 @@ where
         Route::ConfirmOrder => orders::confirm(call()?, &id).await,
         Route::ReleaseOrder => orders::release(call()?, &id).await,
         Route::CancelOrder => orders::cancel(call()?, &id).await,
+        Route::RefundOrder => orders::refunded(call()?, &id).await,
         Route::PutItem => items::put(call()?, &id).await,
         Route::ListItems => items::list(call()?).await,
         Route::GetItem => items::get(call()?, &id).await,

@@ -5,7 +5,7 @@ use std::time::Duration;
 use bytes::Bytes;
 use flux_core::seams::{Cursor, OrderFilter, SeamError};
 use flux_core::views::OrderView;
-use flux_core::{Error, IdempotencyKey, Order, OrderId, OrderRequest, OrderStatus, Role};
+use flux_core::{Error, IdempotencyKey, Money, Order, OrderId, OrderRequest, OrderStatus, Role};
 use http::header::{HeaderName, HeaderValue, LOCATION};
 use http::{HeaderMap, StatusCode};
 use hyper::body::Body;
@@ -17,7 +17,7 @@ use crate::app::App;
 use crate::auth::Caller;
 use crate::http::problem::Problem;
 use crate::http::query::{Query, decode};
-use crate::http::requests::{ConfirmBody, PlaceBody, read};
+use crate::http::requests::{ConfirmBody, PlaceBody, RefundBody, read};
 use crate::http::response::{self, Answer, Failure};
 use crate::http::{body, cursor, prefer};
 
@@ -134,6 +134,20 @@ pub(crate) async fn cancel<B>(call: Call<B>, id: &str) -> Result<Answer, Problem
     Ok(response::json(StatusCode::OK, &OrderView::from(&order)))
 }
 
+/// `POST /v1/orders/{id}/refunded`.
+pub(crate) async fn refunded<B>(call: Call<B>, id: &str) -> Result<Answer, Problem>
+where
+    B: Body<Data = Bytes, Error: Into<Failure>>,
+{
+    call.app.auth.operator(&call.parts.headers)?;
+    let id = id_to_change(id)?;
+    let (app, _, body) = call.body().await?;
+    let RefundBody { refund_ref } = read(&body)?;
+    let flux = app.flux.clone();
+    let order = app.finish(async move { flux.refunded(id, refund_ref).await }).await?;
+    Ok(response::json(StatusCode::OK, &OrderView::from(&order)))
+}
+
 #[derive(Serialize)]
 struct Page<'o> {
     orders: Vec<OrderView<'o>>,
@@ -145,11 +159,18 @@ const LIST: &str = "orders";
 /// `GET /v1/orders`.
 pub(crate) async fn list<B>(call: Call<B>) -> Result<Answer, Problem> {
     let caller = call.app.auth.operator_or_buyer(&call.parts.headers)?;
-    let query = Query::of(&call.parts.uri, &["buyer_id", "item_id", "status", "limit", "cursor"])?;
+    let known = ["buyer_id", "item_id", "status", "owed", "limit", "cursor"];
+    let query = Query::of(&call.parts.uri, &known)?;
+    let money = match query.get("owed") {
+        None => None,
+        Some("true") => Some(Money::Owed),
+        Some(_) => return Err(Problem::invalid("owed: must be true, or left out")),
+    };
     let mut filter = OrderFilter::builder()
         .maybe_buyer(query.parsed("buyer_id")?)
         .maybe_item(query.parsed("item_id")?)
         .maybe_status(query.parsed("status")?)
+        .maybe_money(money)
         .build();
     if let Caller::Buyer(own) = &caller {
         caller.acts_for(filter.buyer.get_or_insert_with(|| own.clone()))?;

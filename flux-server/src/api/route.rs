@@ -17,6 +17,8 @@ pub enum Route {
     ReleaseOrder,
     /// Take a paid order back.
     CancelOrder,
+    /// Tell that an order's money was returned.
+    RefundOrder,
     /// Put an item on sale.
     PutItem,
     /// List items.
@@ -51,13 +53,14 @@ pub enum Route {
 
 impl Route {
     /// Every route there is.
-    pub const ALL: [Self; 21] = [
+    pub const ALL: [Self; 22] = [
         Self::PlaceOrder,
         Self::ListOrders,
         Self::GetOrder,
         Self::ConfirmOrder,
         Self::ReleaseOrder,
         Self::CancelOrder,
+        Self::RefundOrder,
         Self::PutItem,
         Self::ListItems,
         Self::GetItem,
@@ -85,6 +88,7 @@ impl Route {
             Self::ConfirmOrder => "POST /v1/orders/{order_id}/confirm",
             Self::ReleaseOrder => "POST /v1/orders/{order_id}/release",
             Self::CancelOrder => "POST /v1/orders/{order_id}/cancel",
+            Self::RefundOrder => "POST /v1/orders/{order_id}/refunded",
             Self::PutItem => "PUT /v1/items/{item_id}",
             Self::ListItems => "GET /v1/items",
             Self::GetItem => "GET /v1/items/{item_id}",
@@ -186,6 +190,7 @@ pub fn find(path: &str) -> Option<Found<'_>> {
         [Some("v1"), Some("orders"), Some(id), Some("confirm"), None] => (&[ConfirmOrder], id),
         [Some("v1"), Some("orders"), Some(id), Some("release"), None] => (&[ReleaseOrder], id),
         [Some("v1"), Some("orders"), Some(id), Some("cancel"), None] => (&[CancelOrder], id),
+        [Some("v1"), Some("orders"), Some(id), Some("refunded"), None] => (&[RefundOrder], id),
         [Some("v1"), Some("items"), None, ..] => (&[ListItems], ""),
         [Some("v1"), Some("items"), Some(id), None, ..] => (&[GetItem, PutItem], id),
         [Some("v1"), Some("items"), Some(id), Some("seats"), None] => (&[GetSeats], id),

@@ -319,6 +319,10 @@ impl From<Error> for Problem {
             Error::AlreadyPaid(order) => Error::NotHeld(order).into(),
             Error::NotConfirmed(order) => Self::conflict("not-confirmed", detail).about(order),
             Error::RefundDue(order) => Self::conflict("refund-due", detail).about(order),
+            Error::NotOwed(order) => Self::conflict("not-owed", detail).about(order),
+            Error::AlreadyRefunded(order) => {
+                Self::conflict("already-refunded", detail).about(order)
+            }
             Error::PutItem(refused) => match refused {
                 PutItemError::CapacityInUse { .. } => Self::conflict("capacity-in-use", detail),
                 PutItemError::KindChange { .. } => Self::conflict("kind-change", detail),

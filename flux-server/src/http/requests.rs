@@ -5,7 +5,8 @@ use std::marker::PhantomData;
 
 use flux_core::{
     Ask, BuyerCap, BuyerId, Capacity, Hall, HoldTime, InvalidInput, ItemId, ItemKind, ItemSpec,
-    Line, Lines, Metadata, OrderId, OrderRequest, PaymentRef, Quantity, SeatId, Timestamp,
+    Line, Lines, Metadata, OrderId, OrderRequest, PaymentRef, Quantity, RefundRef, SeatId,
+    Timestamp,
 };
 use serde::de::value::MapAccessDeserializer;
 use serde::de::{DeserializeOwned, MapAccess, Visitor};
@@ -157,6 +158,13 @@ impl LineBody {
 #[serde(deny_unknown_fields)]
 pub(crate) struct ConfirmBody {
     pub(crate) payment_ref: PaymentRef,
+}
+
+/// `POST /v1/orders/{id}/refunded`.
+#[derive(Debug, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub(crate) struct RefundBody {
+    pub(crate) refund_ref: RefundRef,
 }
 
 /// `PUT /v1/items/{id}`, and a table of the catalogue.

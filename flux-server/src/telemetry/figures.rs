@@ -2,7 +2,7 @@
 
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
-use flux_core::Flux;
+use flux_core::{Flux, Timestamp};
 use metrics_exporter_prometheus::{Matcher, PrometheusBuilder, PrometheusHandle};
 use tokio::time::{MissedTickBehavior, interval, timeout};
 use tracing::debug;
@@ -102,6 +102,7 @@ impl Figures {
         text.one("flux_http_requests_in_flight", "gauge", "Requests being answered.", in_flight);
         let looked = async {
             queue(&mut text, flux).await?;
+            owed(&mut text, flux).await?;
             items(&mut text, flux).await
         };
         match timeout(LOOK_WITHIN, looked).await {
@@ -137,6 +138,15 @@ async fn queue(text: &mut Text, flux: &Flux) -> Result<(), flux_core::Error> {
     text.value(name, &[("state", "dead")], depth.dead);
     let age = depth.oldest.as_secs_f64();
     text.one("flux_queue_oldest_seconds", "gauge", "Age of the oldest message.", age);
+    Ok(())
+}
+
+async fn owed(text: &mut Text, flux: &Flux) -> Result<(), flux_core::Error> {
+    let owed = flux.owed().await?;
+    text.one("flux_owed_orders", "gauge", "Orders whose money is to be returned.", owed.orders);
+    let now = Timestamp::from(SystemTime::now());
+    let age = owed.since.map_or(0.0, |since| now.since(since).as_secs_f64());
+    text.one("flux_owed_oldest_seconds", "gauge", "Time for which the oldest of it is owed.", age);
     Ok(())
 }
 

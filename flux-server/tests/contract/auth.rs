@@ -16,12 +16,13 @@ fn guarded() -> Server {
 }
 
 /// Each operator call, as good as it can be.
-fn calls<'s>(server: &'s Server, id: &str) -> [Call<'s>; 4] {
+fn calls<'s>(server: &'s Server, id: &str) -> [Call<'s>; 5] {
     let order = |what: &str| format!("/v1/orders/{id}{what}");
     [
         server.call("PUT", "/v1/items/t").json(&json!({"capacity": 5})),
         server.call("POST", order("/confirm")).json(&json!({"payment_ref": "p"})),
         server.call("POST", order("/cancel")),
+        server.call("POST", order("/refunded")).json(&json!({"refund_ref": "r"})),
         server.call("GET", "/v1/orders"),
     ]
 }

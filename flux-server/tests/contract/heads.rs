@@ -130,6 +130,7 @@ fn a_body_that_is_coded_is_415_and_nothing_happens() {
             ("POST", format!("/v1/orders/{id}/confirm"), json!({"payment_ref": "p"})),
             ("POST", format!("/v1/orders/{id}/release"), json!({})),
             ("POST", format!("/v1/orders/{id}/cancel"), json!({})),
+            ("POST", format!("/v1/orders/{id}/refunded"), json!({"refund_ref": "r"})),
             ("POST", "/buy".to_owned(), json!({"user_id": "ann", "item_id": "t"})),
         ];
         calls.map(|(method, path, body)| {

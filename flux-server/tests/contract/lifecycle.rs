@@ -99,10 +99,12 @@ fn what_was_rejected_is_neither_held_nor_confirmed() {
     let order = json!({"buyer_id": "ann", "item_id": "t", "quantity": 6});
     let order = server.order(&order).is(409).json()["order"].clone();
     let id = order["order_id"].as_str().expect("an id");
-    confirm(&server, id, "p").problem(409, "not-held");
     release(&server, id).problem(409, "not-held");
     cancel(&server, id).problem(409, "not-confirmed");
     assert_eq!(server.read_order(id), order);
+    let owing = confirm(&server, id, "p").problem(409, "not-held").json()["order"].clone();
+    assert_eq!((&owing["status"], &owing["reason"]), (&order["status"], &order["reason"]));
+    assert_eq!(server.read_order(id), owing);
 }
 
 #[test]

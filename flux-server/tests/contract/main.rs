@@ -23,6 +23,7 @@ mod orders;
 mod origins;
 mod protection;
 mod queued;
+mod refunds;
 mod requests;
 mod running;
 mod shares;

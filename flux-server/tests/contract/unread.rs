@@ -54,6 +54,7 @@ fn all_of(server: &Server) -> Vec<Early> {
         early(401, "PUT /v1/items/t", json),
         early(401, "GET /v1/orders", ""),
         early(401, &act(&sold, "confirm"), ""),
+        early(401, &act(&sold, "refunded"), ""),
         early(403, "PUT /v1/items/t", &strangers),
         early(403, &act(&sold, "cancel"), &strangers),
         early(404, "POST /nowhere", json),

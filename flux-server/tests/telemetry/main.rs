@@ -75,6 +75,7 @@ fn a_small_sale_shows_in_the_figures() {
         (r#"flux_queue_messages{state="waiting"}"#, 0.0),
         (r#"flux_queue_messages{state="dead"}"#, 0.0),
         ("flux_queue_oldest_seconds", 0.0),
+        ("flux_owed_orders", 1.0),
         (r#"flux_item_units{item="a",state="available"}"#, 2.0),
         (r#"flux_item_units{item="a",state="held"}"#, 2.0),
         (r#"flux_item_units{item="a",state="sold"}"#, 1.0),
@@ -89,6 +90,7 @@ fn a_small_sale_shows_in_the_figures() {
         assert_eq!(figures.value(series), value, "{series}");
     }
     for series in [
+        "flux_owed_oldest_seconds",
         "flux_commit_orders_count",
         "flux_commit_seconds_count",
         "flux_http_connections",
