@@ -208,6 +208,9 @@ impl Sale {
             Err(error) => return Err(format!("{id}: {error}").into()),
         };
         self.history.answered(&order);
+        if then > 1 && order.payment_ref().is_none() {
+            return Err(format!("money came for {id}, and none is noted: {order:?}").into());
+        }
         if order.money() == Money::Owed && dice.roll(4) > 0 {
             self.refund(&mut dice, id, seed).await?;
         }

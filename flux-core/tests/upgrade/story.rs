@@ -28,7 +28,7 @@ pub(crate) struct Seen {
 
 impl Seen {
     /// The same, without what those versions did not write.
-    pub(crate) fn as_it_was_written(mut self) -> Self {
+    pub(crate) fn without_later_fields(mut self) -> Self {
         for order in &mut self.orders {
             (order.failed_line, order.debt) = (None, None);
         }
