@@ -1,20 +1,37 @@
-//! The recount: reads every order and every item and compares them with each
-//! other and with the guarantees.
+//! The recount: reads every order and every item, page by page, and compares them with
+//! each other and with the guarantees, while the sale goes on or at rest.
+//!
+//! No page is of the same moment as the next, so what looks like a fault may be movement:
+//! a seat that was given back and sold again is listed with two owners. Each kind is told
+//! from movement by what can't move back:
+//!
+//! - *One order* ([`doubts`]): it is read again, after a while where it has time to change.
+//! - *One seat, one buyer* ([`doubts`]): an order that is found in one live state twice was
+//!   in it all the time between, as no order comes back to a state. Orders that are all
+//!   found so twice were live together.
+//! - *The units of an item* ([`sums`]): its stock is read between two listings of all orders.
+//!   What the first shows was there before, and what the second doesn't show was not there
+//!   after, so the units that were taken at that moment lie between two numbers. They are
+//!   the same where nothing moved. A fault counts once it is found in two such counts.
+//!
+//! Memory is bounded by the number of items. What is kept of orders, of seats and of buyers
+//! ([`keys`]) is a share of them that fits, and the others have further listings.
+
+mod doubts;
+mod keys;
+mod recount;
+mod sums;
 
 use std::collections::HashMap;
 use std::fmt;
-use std::time::Duration;
 
 use serde::{Deserialize, Serialize};
 
-use crate::protocol::{
-    Ask, BuyerId, Item, ItemId, ItemKind, Order, OrderId, OrderStatus, Reason, SeatId, Timestamp,
-};
-use crate::seams::{InventoryStore, OrderFilter, OrderPage, SeamError};
+pub(super) use self::recount::run;
+use crate::protocol::{BuyerId, ItemId, OrderId, OrderStatus, Reason, SeatId};
 
-const PAGE: usize = 1_000;
-/// Longest time after its end that a hold may keep its stock.
-const EXPIRY_GRACE: Duration = Duration::from_secs(2);
+/// Most faults that are told.
+const FAULTS_MAX: usize = 1_000;
 
 /// A fault that the recount found.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
@@ -124,7 +141,11 @@ pub struct Audit {
     pub orders: HashMap<OrderStatus, u64>,
     /// Rejected orders for each reason.
     pub rejected: HashMap<Reason, u64>,
-    /// The faults; empty when all is well.
+    /// Items whose orders changed while they were counted: their numbers were compared
+    /// as closely as that allows.
+    #[serde(default)]
+    pub moving: u64,
+    /// The faults, the first 1,000 of them; empty when all is well.
     pub faults: Vec<AuditFault>,
 }
 
@@ -133,6 +154,13 @@ impl Audit {
     #[must_use]
     pub fn is_clean(&self) -> bool {
         self.faults.is_empty()
+    }
+
+    /// Adds a fault, if there is room for it.
+    fn find(&mut self, fault: AuditFault) {
+        if self.faults.len() < FAULTS_MAX && !self.faults.contains(&fault) {
+            self.faults.push(fault);
+        }
     }
 
     /// Orders in this state.
@@ -158,150 +186,16 @@ impl fmt::Display for Audit {
             write!(f, ", {count} {status}")?;
         }
         writeln!(f)?;
+        if self.moving > 0 {
+            let items = if self.moving == 1 { "item" } else { "items" };
+            writeln!(f, "{} {items} moved while they were counted", self.moving)?;
+        }
         for fault in &self.faults {
             writeln!(f, "  {fault}")?;
         }
         match self.faults.len() {
             0 => write!(f, "audit: 0 faults"),
             faults => write!(f, "audit: {faults} FAULTS"),
-        }
-    }
-}
-
-#[derive(Default)]
-struct Tally {
-    held: u64,
-    sold: u64,
-    seats: HashMap<SeatId, OrderId>,
-    buyers: HashMap<BuyerId, u64>,
-}
-
-/// A recount on its way.
-#[derive(Default)]
-struct Recount {
-    audit: Audit,
-    items: HashMap<ItemId, (Item, Tally)>,
-    ids: Vec<OrderId>,
-}
-
-/// Recounts a store at rest.
-pub(super) async fn run(store: &dyn InventoryStore, now: Timestamp) -> Result<Audit, SeamError> {
-    let mut recount = Recount::default();
-    let mut last: Option<ItemId> = None;
-    loop {
-        let page = store.list_items(last.as_ref(), PAGE).await?;
-        let Some(end) = page.last() else { break };
-        last = Some(end.spec.id.clone());
-        recount.items.extend(page.into_iter().map(|i| (i.spec.id.clone(), (i, Tally::default()))));
-    }
-    let mut after = None;
-    loop {
-        let page = store.list_orders(&OrderFilter::default(), after.as_ref(), PAGE).await?;
-        let OrderPage { orders, next } = page;
-        recount = aside(move || recount.judge(&orders, now)).await;
-        match next {
-            Some(next) => after = Some(next),
-            None => break,
-        }
-    }
-    Ok(aside(move || recount.finish()).await)
-}
-
-/// Computes on a thread that may take its time.
-async fn aside<T: Send + 'static>(compute: impl FnOnce() -> T + Send + 'static) -> T {
-    let computed = tokio::task::spawn_blocking(compute).await;
-    computed.unwrap_or_else(|panic| std::panic::resume_unwind(panic.into_panic()))
-}
-
-impl Recount {
-    fn judge(mut self, orders: &[Order], now: Timestamp) -> Self {
-        for order in orders {
-            self.ids.push(order.id);
-            self.audit.judge(order, &mut self.items, now);
-        }
-        self
-    }
-
-    fn finish(self) -> Audit {
-        let Self { mut audit, items, mut ids } = self;
-        ids.sort_unstable();
-        let twice = ids.windows(2).filter(|pair| pair[0] == pair[1]);
-        audit.faults.extend(twice.map(|pair| AuditFault::DecidedTwice(pair[0])));
-        for (item, tally) in items.into_values() {
-            audit.judge_item(&item, tally);
-        }
-        audit
-    }
-}
-
-impl Audit {
-    fn judge(&mut self, order: &Order, items: &mut HashMap<ItemId, (Item, Tally)>, now: Timestamp) {
-        let status = order.status();
-        *self.orders.entry(status).or_default() += 1;
-        if let Some(reason) = order.reason() {
-            *self.rejected.entry(reason).or_default() += 1;
-        }
-        if status == OrderStatus::Queued {
-            self.faults.push(AuditFault::Undecided(order.id));
-        }
-        if !status.owns_stock() {
-            return;
-        }
-        if status == OrderStatus::Held
-            && order.hold().is_some_and(|hold| now > hold.expires_at + EXPIRY_GRACE)
-        {
-            self.faults.push(AuditFault::HoldOutlived(order.id));
-        }
-        for line in order.lines.iter() {
-            let Some((item, tally)) = items.get_mut(&line.item) else {
-                let (item, order) = (line.item.clone(), order.id);
-                self.faults.push(AuditFault::NoSuchItem { item, order });
-                continue;
-            };
-            let units = u64::from(line.ask.units());
-            match status {
-                OrderStatus::Held => tally.held += units,
-                _ => tally.sold += units,
-            }
-            if item.spec.max_per_buyer.is_some() {
-                *tally.buyers.entry(order.buyer.clone()).or_default() += units;
-            }
-            let Ask::Seats(seats) = &line.ask else { continue };
-            for seat in seats {
-                let item_id = || item.spec.id.clone();
-                if !matches!(&item.spec.kind, ItemKind::Seats(hall) if hall.index_of(seat).is_some())
-                {
-                    let (item, seat, order) = (item_id(), seat.clone(), order.id);
-                    self.faults.push(AuditFault::NoSuchSeat { item, seat, order });
-                }
-                if let Some(other) = tally.seats.insert(seat.clone(), order.id) {
-                    let (item, seat, orders) = (item_id(), seat.clone(), [other, order.id]);
-                    self.faults.push(AuditFault::SeatSoldTwice { item, seat, orders });
-                }
-            }
-        }
-    }
-
-    fn judge_item(&mut self, item: &Item, tally: Tally) {
-        let capacity = item.spec.capacity();
-        self.items += 1;
-        self.capacity += u64::from(capacity);
-        self.available += u64::from(item.available);
-        let id = || item.spec.id.clone();
-        let taken = tally.held + tally.sold;
-        if taken > u64::from(capacity) {
-            self.faults.push(AuditFault::Oversold { item: id(), taken, capacity });
-        }
-        let says = [item.available, item.held, item.sold].map(u64::from);
-        let counted = [u64::from(capacity).saturating_sub(taken), tally.held, tally.sold];
-        if says != counted {
-            self.faults.push(AuditFault::Unbalanced { item: id(), says, counted });
-        }
-        let Some(cap) = item.spec.max_per_buyer else { return };
-        for (buyer, units) in tally.buyers {
-            if units > u64::from(cap.get()) {
-                self.faults.push(AuditFault::OverCap { item: id(), buyer, units });
-            }
         }
     }
 }
