@@ -119,3 +119,45 @@ async fn a_buyer_is_over_the_cap_only_as_long_as_nobody_else_had_the_item() -> R
     }
     Ok(())
 }
+
+/// Two holds are given back beside orders of buyers who have all that they may: the commit
+/// is refused for these, once, and nobody waits.
+#[tokio::test(start_paused = true)]
+async fn what_is_given_back_beside_a_buyer_over_the_cap_is_given_back_at_once() -> Result {
+    for max in bounds() {
+        let (well, troubles) = (Backend::memory(), Troubles::default());
+        let before = engine(&well);
+        let capped = ItemSpec::builder().id("a").capacity(9).max_per_buyer(1).build()?;
+        before.put_item(capped).await?;
+        for n in 1..=4 {
+            before.place(one(n)?).await?;
+        }
+        before.shutdown().await;
+
+        let (store, _) = IllStore::bounded(Arc::clone(&well.store), max);
+        let flux = engine(&Backend { store, ..well.clone() }.layered(troubles.clone()));
+        let over = |n| {
+            let order = sent(n).order_id();
+            let lines = Lines::new(vec![Line::units("a", 1)?])?;
+            let buyer = BuyerId::new(format!("buyer-{}", n - 10))?;
+            let at = TokioClock::starting_at(START).now();
+            Ok::<_, Box<dyn std::error::Error>>(Message::Place(Order::queued(
+                order, buyer, lines, at,
+            )))
+        };
+        well.queue
+            .send(&[Message::Release(id(1)), Message::Release(id(2)), over(13)?, over(14)?])
+            .await?;
+        sleep(Duration::from_secs(1)).await;
+        assert_eq!(troubles.calls(Operation::Commit), 2, "one is refused");
+        let mut found = Vec::new();
+        for n in [1, 2, 3, 4, 13, 14] {
+            found.push(flux.order(id(n)).await?.expect("it was sent").status());
+        }
+        let [held, released, rejected] =
+            [OrderStatus::Held, OrderStatus::Released, OrderStatus::Rejected];
+        assert_eq!(found, [released, released, held, held, rejected, rejected]);
+        assert!(flux.audit().await?.is_clean());
+    }
+    Ok(())
+}

@@ -83,6 +83,7 @@
 //! | confirm fences the item | `a_payment_needs_no_claim_and_fences_nobody` and 6 more |
 //! | `put_item` keeps the old definition, or never tells `Unchanged` | `a_definition_reads_as_it_was_put` |
 //! | a listing skips or repeats orders, takes a foreign cursor | `a_listing_survives_writes_between_its_pages` |
+//! | a listing follows the orders' last changes, and so repeats what changed | `an_order_that_changes_between_two_pages_is_listed_once` |
 //! | a listing ignores its limit or filter | `orders_are_listed_by_buyer_item_and_status` |
 //! | items listed from the cursor on | `items_are_listed_by_id`, `crowd` |
 //!

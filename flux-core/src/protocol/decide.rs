@@ -106,16 +106,22 @@ impl View {
         Verdict::Write(OrderWrite { order, expect })
     }
 
-    /// Undoes what decisions took, if their commit was refused. Items of which one gave
-    /// something back are forgotten: an order that moved may have given it back before,
-    /// and then the claim showed that already.
-    pub fn undo(&mut self, writes: &[OrderWrite]) {
-        for write in writes {
+    /// Undoes what decisions took and gave back, if their commit was refused. Of the orders
+    /// that `moved`, one may have given something back before, and then the claim showed
+    /// that already: its items are forgotten.
+    pub fn undo(&mut self, writes: &[OrderWrite], moved: &[OrderId]) {
+        // Backwards, as a later order may have taken what an earlier one gave back.
+        for write in writes.iter().rev() {
             match write.effect() {
                 Effect::Takes => self.give_back(&write.order),
                 Effect::GivesBack => {
+                    let is_sure = !moved.contains(&write.order.id);
                     for line in write.order.lines.iter() {
-                        self.claims.remove(&line.item);
+                        let claim = self.claims.get_mut(&line.item).filter(|_| is_sure);
+                        let again = claim.map(|claim| claim.stock.take(&claim.spec, &line.ask));
+                        if !matches!(again, Some(Ok(()))) {
+                            self.claims.remove(&line.item);
+                        }
                     }
                 }
                 Effect::None => {}
@@ -460,15 +466,31 @@ mod tests {
         let next = |n, lines| Message::Place(order(n, "bob", lines));
         let news =
             [(2, vec![units("a", 1), seat("A2")]), (3, vec![seat("A2")]), (4, vec![seat("A3")])];
-        let mut writes = news.map(|(n, lines)| decide(&mut view, &next(n, lines), None)).to_vec();
-        view.undo(&writes);
+        let placed = news.clone().map(|(n, lines)| decide(&mut view, &next(n, lines), None));
+        let mut writes = placed.to_vec();
+        view.undo(&writes, &[]);
         assert_eq!(stocks(&view), before);
 
-        writes.push(decide(&mut view, &Message::Release(first.id), Some(&first)));
+        // What is given back, one that comes later takes.
+        let last = next(5, vec![units("a", 3), seat("A1")]);
+        let release = Message::Release(first.id);
+        let all = |view: &mut View| -> Vec<OrderWrite> {
+            let placed = news.iter().map(|(n, lines)| (next(*n, lines.clone()), None));
+            let released = [(release.clone(), Some(&first)), (last.clone(), None)];
+            placed.chain(released).map(|(message, found)| decide(view, &message, found)).collect()
+        };
         let [held, rejected] = [OrderStatus::Held, OrderStatus::Rejected];
+        writes = all(&mut view);
         let states: Vec<OrderStatus> = writes.iter().map(|write| write.order.status()).collect();
-        assert_eq!(states, [held, rejected, held, OrderStatus::Released]);
-        view.undo(&writes);
+        assert_eq!(states, [held, rejected, held, OrderStatus::Released, rejected]);
+        view.undo(&writes, &[]);
+        assert_eq!(stocks(&view), before);
+        writes = vec![decide(&mut view, &release, Some(&first)), decide(&mut view, &last, None)];
+        assert_eq!(writes[1].order.status(), held);
+        view.undo(&writes, &[]);
+        assert_eq!(stocks(&view), before);
+        writes = all(&mut view);
+        view.undo(&writes, &[first.id]);
         assert_eq!(stocks(&view), [None, None]);
     }
 

@@ -234,11 +234,11 @@ impl Worker {
             }
             CommitOutcome::Fenced(_) => {}
             CommitOutcome::Conflict { moved, over_cap, .. } => {
-                moved.into_iter().for_each(|id| self.doubtful[order_number(id)] = true);
+                moved.iter().for_each(|id| self.doubtful[order_number(*id)] = true);
                 self.over_cap.extend(over_cap.into_iter().map(|o| (o.item, o.buyer, o.live)));
                 self.over_cap.sort_unstable();
                 self.over_cap.dedup();
-                return self.undo(scene, &commit);
+                return self.undo(scene, &commit, &moved);
             }
             CommitOutcome::Unknown => {
                 let ids = commit.writes.iter().map(|write| write.order.id);
@@ -258,9 +258,9 @@ impl Worker {
     }
 
     /// Undoes what was decided for a commit that was refused, and keeps the claims.
-    fn undo(&mut self, scene: &Scene, commit: &Commit) {
+    fn undo(&mut self, scene: &Scene, commit: &Commit, moved: &[OrderId]) {
         let mut view = self.to_view(scene);
-        view.undo(&commit.writes);
+        view.undo(&commit.writes, moved);
         for (grip, specs) in self.view.iter_mut().zip(&scene.items) {
             let claim = view.remove(&specs[0].id);
             *grip = grip.take().zip(claim).map(|(grip, claim)| {

@@ -90,6 +90,7 @@ where
             reads::what_is_attached_to_an_order_stays_with_it,
             reads::orders_are_listed_by_buyer_item_and_status,
             reads::a_listing_survives_writes_between_its_pages,
+            reads::an_order_that_changes_between_two_pages_is_listed_once,
             reads::items_are_listed_by_id,
         }
         "G1-G9" { crowd::a_crowd_of_workers_leaves_no_fault }

@@ -5,8 +5,8 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use super::shop::{
-    Shop, T0, after, buyer, cancelled, capped, hall, held, id, item, place, pool, rejected,
-    released, seats, turn, units,
+    Shop, T0, after, buyer, cancelled, capped, expired, hall, held, id, item, place, pool,
+    rejected, released, seats, turn, units,
 };
 use crate::conformance::check::{Checked, Failure, ensure, eventually, same};
 use crate::protocol::{ItemId, ItemSpec, Metadata, Order, OrderId, OrderStatus, Stock};
@@ -212,6 +212,95 @@ where
         Err(SeamError::UnknownCursor { .. }) => Ok(()),
         other => Err(Failure::new(format!("a foreign cursor was answered {other:?}"))),
     }
+}
+
+pub(super) async fn an_order_that_changes_between_two_pages_is_listed_once<S>(
+    store: Arc<S>,
+) -> Checked
+where
+    S: InventoryStore + ?Sized,
+{
+    let shop = Shop::open(store, &[pool("a", 500), pool("b", 500)]).await?;
+    // By where a listing begins, by which buyer's orders, and by state: each has another way
+    // to come past an order again.
+    let by_state = |status| OrderFilter { status: Some(status), ..OrderFilter::default() };
+    let filters = [
+        OrderFilter::default(),
+        OrderFilter { buyer: Some(buyer("ann")), ..OrderFilter::default() },
+        OrderFilter { item: Some(item("b")), ..OrderFilter::default() },
+        by_state(OrderStatus::Held),
+        by_state(OrderStatus::Confirmed),
+        by_state(OrderStatus::Released),
+    ];
+    for (round, filter) in filters.iter().enumerate() {
+        let first = 1_000 * (round as u128 + 1);
+        let lines = [units("a", 1), units("b", 1)];
+        let mut orders: Vec<_> = (first..first + 24).map(|n| held(n, "ann", &lines)).collect();
+        let (some, others) = orders.split_at(12);
+        shop.sell(&["a", "b"], &some.iter().map(place).collect::<Vec<_>>()).await?;
+        shop.sell(&["a", "b"], &others.iter().map(place).collect::<Vec<_>>()).await?;
+        let total = orders.len() * (round + 1);
+        eventually(|| async {
+            let all = list(&*shop.store, &OrderFilter::default(), 100).await?;
+            same("orders listed", &all.len(), &total)
+        })
+        .await?;
+
+        let (mut seen, mut after, mut pages) = (Vec::<OrderId>::new(), None::<Cursor>, 0);
+        let mut changed = BTreeSet::new();
+        loop {
+            let page = shop.store.list_orders(filter, after.as_ref(), 3).await?;
+            seen.extend(page.orders.iter().map(|order| order.id));
+            pages += 1;
+            ensure!(pages <= PAGES_MAX, "a listing did not end within {PAGES_MAX} pages");
+            after = page.next;
+            if after.is_none() {
+                break;
+            }
+            // One that was listed already, and one that perhaps was not.
+            let number = |order: &Order| order.id.as_uuid().as_u128();
+            let listed = orders
+                .iter()
+                .position(|order| seen.contains(&order.id) && !changed.contains(&number(order)));
+            let any = orders.iter().rposition(|order| !changed.contains(&number(order)));
+            for at in BTreeSet::from_iter(listed.into_iter().chain(any)) {
+                changed.insert(number(&orders[at]));
+                orders[at] = change(&shop, &orders[at], pages + at).await?;
+            }
+        }
+        let unique: BTreeSet<_> = seen.iter().copied().collect();
+        let mut twice = seen.clone();
+        twice.sort_unstable();
+        let twice: Vec<_> = twice.windows(2).filter(|pair| pair[0] == pair[1]).collect();
+        ensure!(twice.is_empty(), "{filter:?}: listed twice, as they changed: {twice:?}");
+        let missed: Vec<_> = orders
+            .iter()
+            .filter(|order| filter.matches(order) && !unique.contains(&order.id))
+            // One that came to be selected on the way may be listed or not.
+            .filter(|order| filter.status.is_none() || order.status() == OrderStatus::Held)
+            .collect();
+        ensure!(missed.is_empty(), "{filter:?}: there all the while, not listed: {missed:?}");
+    }
+    Ok(())
+}
+
+/// Pays a held order, gives it back, or both, by turns; the order as it then stands.
+async fn change<S>(shop: &Shop<S>, order: &Order, turns: usize) -> Checked<Order>
+where
+    S: InventoryStore + ?Sized,
+{
+    let paid = match turns % 4 {
+        0 | 1 => Some(shop.pay(order, "p1").await?),
+        _ => None,
+    };
+    let after = match (turns % 4, &paid) {
+        (0, Some(paid)) => return Ok(paid.clone()),
+        (_, Some(paid)) => cancelled(paid, "p1"),
+        (2, _) => released(order),
+        _ => expired(order),
+    };
+    shop.sell(&["a", "b"], &[turn(paid.as_ref().unwrap_or(order), &after)]).await?;
+    Ok(after)
 }
 
 pub(super) async fn items_are_listed_by_id<S>(store: Arc<S>) -> Checked

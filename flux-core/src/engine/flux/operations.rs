@@ -51,8 +51,12 @@ impl Flux {
         self.core.clock.now()
     }
 
-    /// Counts the whole store anew and compares it with the guarantees. For a
-    /// store at rest; it reads every order. Cancel-safe.
+    /// Counts the whole store anew and compares it with the guarantees, while it sells or
+    /// at rest. It reads every order twice, page by page, and tells faults, not movement:
+    /// what looks like one is looked at again, which takes a few seconds more. Memory is
+    /// bounded by the number of items. Of items that sell at that moment it finds a unit too
+    /// few or too many only beyond what moved between the two readings
+    /// ([`moving`](Audit::moving)). Cancel-safe.
     ///
     /// ```
     /// # use flux_core::*;
@@ -70,7 +74,7 @@ impl Flux {
     /// # Errors
     /// [`Error::Overloaded`], [`Error::Backend`].
     pub async fn audit(&self) -> Result<Audit, Error> {
-        Ok(audit::run(&*self.core.backend.store, self.core.clock.now()).await?)
+        Ok(audit::run(&*self.core.backend.store, || self.core.clock.now()).await?)
     }
 
     /// Reads up to `max` messages that the worker gave up, oldest first, each

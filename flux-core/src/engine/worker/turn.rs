@@ -110,6 +110,9 @@ impl Turn {
                 }
                 CommitOutcome::Conflict { moved, over_cap, barred } => {
                     metrics::counter!("flux_conflicts_total").increment(1);
+                    // The claims still stand: the others need no new ones, and what was told
+                    // of buyers lasts as long.
+                    turn.view.undo(&commit.writes, &moved);
                     turn.over_cap.extend(over_cap);
                     for position in positions {
                         let work = &mut turn.works[position];
@@ -119,8 +122,6 @@ impl Turn {
                         work.lessons += 1;
                         work.refused = work.lessons.is_multiple_of(LESSONS_MAX);
                     }
-                    // The claims still stand: the others need no new ones.
-                    turn.view.undo(&commit.writes);
                 }
                 CommitOutcome::Unknown => {
                     metrics::counter!("flux_unknown_commits_total").increment(1);
