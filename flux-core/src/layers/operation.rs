@@ -119,6 +119,14 @@ operations! {
         Reserve "reserve",
         NoteAccepted "note_accepted",
         Known "known",
+        Seal "seal",
+        Unseal "unseal",
+        File "file",
+        TakeOut "take_out",
+        BuryItems "bury_items",
+        Delete "delete",
+        Tombstones "tombstones",
+        Buried "buried",
     }
 }
 
@@ -143,6 +151,8 @@ impl Operation {
                 | Self::ReadChanges
                 | Self::Newest
                 | Self::Consumers
+                | Self::Tombstones
+                | Self::Buried
         )
     }
 
@@ -151,13 +161,18 @@ impl Operation {
     /// Not so for a commit, which would find its own orders decided and call
     /// that a conflict: the worker finds out by claiming again. Nor for
     /// `put_item`, which could undo a later change; `redrive`, which would
-    /// miscount; and `acquire` and `acquire_free`, which would find a lease of
-    /// their own in the way.
+    /// miscount; `acquire` and `acquire_free`, which would find a lease of
+    /// their own in the way; and `delete`, which would find nothing to delete.
     #[must_use]
     pub fn may_repeat(self) -> bool {
         !matches!(
             self,
-            Self::Commit | Self::PutItem | Self::Redrive | Self::Acquire | Self::AcquireFree
+            Self::Commit
+                | Self::PutItem
+                | Self::Redrive
+                | Self::Acquire
+                | Self::AcquireFree
+                | Self::Delete
         )
     }
 }

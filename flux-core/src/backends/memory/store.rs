@@ -17,7 +17,7 @@ use crate::protocol::{
 };
 use crate::seams::{
     ChangeFeed, CommitMax, ConfirmOutcome, Cursor, DueHolds, InventoryStore, KeptClock,
-    OrderFilter, OrderPage, Payment, PutOutcome, SeamError, Weight,
+    OrderFilter, OrderPage, Payment, PutOutcome, Removals, SeamError, Weight,
 };
 
 pub(crate) const SERVICE: &str = "store";
@@ -38,7 +38,7 @@ pub struct MemoryStore {
     /// Held by whoever counts the buyers of an item.
     late_cap: tokio::sync::Mutex<()>,
     clock: Mutex<Option<ClockReference>>,
-    feed: Arc<MemoryFeed>,
+    pub(super) feed: Arc<MemoryFeed>,
 }
 
 impl Default for MemoryStore {
@@ -48,8 +48,8 @@ impl Default for MemoryStore {
 }
 
 #[derive(Debug, Default)]
-struct Inner {
-    ledger: Ledger,
+pub(super) struct Inner {
+    pub(super) ledger: Ledger,
     /// The orders, by sequence number.
     orders: BTreeMap<u64, Arc<Order>>,
 }
@@ -120,7 +120,7 @@ impl MemoryStore {
         outcome
     }
 
-    fn lock(&self) -> MutexGuard<'_, Inner> {
+    pub(super) fn lock(&self) -> MutexGuard<'_, Inner> {
         self.inner.lock().expect("the ledger does not panic")
     }
 }
@@ -147,7 +147,7 @@ impl Inner {
         self.orders.get(&self.ledger.entry(id)?.seq()).map(Arc::as_ref)
     }
 
-    fn forget(&mut self, seqs: &[u64]) {
+    pub(super) fn forget(&mut self, seqs: &[u64]) {
         for seq in seqs {
             self.orders.remove(seq);
         }
@@ -346,6 +346,10 @@ impl InventoryStore for MemoryStore {
 
     fn feed(&self) -> Option<Arc<dyn ChangeFeed>> {
         Some(self.feed.clone())
+    }
+
+    fn removals(&self) -> Option<&dyn Removals> {
+        Some(self)
     }
 
     /// Kept as long as the store lives.

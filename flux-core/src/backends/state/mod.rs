@@ -15,4 +15,5 @@ pub(super) mod buyer_book;
 pub(super) mod ledger;
 pub(super) mod queue;
 pub(super) mod rejected;
+pub(super) mod removals;
 pub(super) mod sharded;
