@@ -1,5 +1,7 @@
 #![doc = include_str!("../README.md")]
 
+#[cfg(feature = "archive")]
+pub mod archive;
 pub mod backends;
 pub mod backoff;
 pub mod clock;
@@ -32,5 +34,6 @@ pub use protocol::{
 };
 pub use seams::{
     Availability, Change, ChangePage, Changed, Consumer, Cursor, DeadLetter, OrderFilter,
-    OrderPage, OutcomeReceiver, Outcomes, Owed, PutOutcome, QueueDepth, SeamError,
+    OrderPage, OutcomeReceiver, Outcomes, Owed, PutOutcome, QueueDepth, RemovalRefused, SeamError,
+    Tombstone,
 };

@@ -31,7 +31,7 @@ use crate::protocol::{
     ItemKind, ItemSpec, ItemState, Line, Lines, Metadata, Money, Order, OrderId, OrderState,
     OrderStatus, PaymentRef, Quantity, Reason, Refund, RefundRef, SeatId, Timestamp,
 };
-use crate::seams::{Change, Changed, Cursor};
+use crate::seams::{ArchiveId, Change, Changed, Cursor, Removed, Tombstone};
 
 /// An order as it is shown.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
@@ -299,6 +299,16 @@ impl<'i> ItemView<'i> {
         }
     }
 
+    /// The same view, of what it shows itself.
+    #[must_use]
+    pub fn into_owned(self) -> ItemView<'static> {
+        ItemView {
+            item_id: Cow::Owned(self.item_id.into_owned()),
+            name: self.name.map(|name| Cow::Owned(name.into_owned())),
+            ..self
+        }
+    }
+
     /// The item that is shown. The seats of a hall are not part of the view, so
     /// its names are given: `Some` for a hall, `None` for a pool.
     ///
@@ -372,7 +382,44 @@ impl<'i> From<&'i ItemSpec> for DefinitionView<'i> {
     }
 }
 
-/// A change as it is shown. Exactly one of `order` and `item` is there.
+/// An item that is gone, as it is shown.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[non_exhaustive]
+pub struct RemovedView<'r> {
+    /// Its id.
+    pub item_id: Cow<'r, ItemId>,
+    /// What is kept of it; null for one that was deleted.
+    pub archived: Option<TombstoneView>,
+}
+
+impl<'r> From<&'r Removed> for RemovedView<'r> {
+    fn from(removed: &'r Removed) -> Self {
+        let archived = removed.tombstone.as_ref().map(TombstoneView::from);
+        Self { item_id: Cow::Borrowed(&removed.item), archived }
+    }
+}
+
+/// What is kept of an archived item, as it is shown.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[non_exhaustive]
+pub struct TombstoneView {
+    /// The archive that has it.
+    pub archive: ArchiveId,
+    /// The time whose state the archive has.
+    #[serde(with = "time")]
+    pub archived_at: Timestamp,
+    /// The orders in that archive, over all of its items.
+    pub orders: u64,
+}
+
+impl From<&Tombstone> for TombstoneView {
+    fn from(tombstone: &Tombstone) -> Self {
+        let Tombstone { archive, archived_at, orders, .. } = tombstone;
+        Self { archive: *archive, archived_at: *archived_at, orders: *orders }
+    }
+}
+
+/// A change as it is shown. Exactly one of `order`, `item` and `removed` is there.
 ///
 /// ```
 /// use flux_core::views::ChangeView;
@@ -402,15 +449,20 @@ pub struct ChangeView<'c> {
     /// The item that changed, as it was then defined.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub item: Option<DefinitionView<'c>>,
+    /// The item that is gone.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub removed: Option<RemovedView<'c>>,
 }
 
 impl<'c> From<&'c Change> for ChangeView<'c> {
     fn from(change: &'c Change) -> Self {
-        let (order, item) = match &change.changed {
-            Changed::Order(order) => (Some(OrderView::from(order)), None),
-            Changed::Item(spec) => (None, Some(DefinitionView::from(spec))),
-        };
-        Self { cursor: Cow::Borrowed(&change.cursor), at: change.at, order, item }
+        let (mut order, mut item, mut removed) = (None, None, None);
+        match &change.changed {
+            Changed::Order(changed) => order = Some(OrderView::from(changed)),
+            Changed::Item(spec) => item = Some(DefinitionView::from(spec)),
+            Changed::Removed(gone) => removed = Some(RemovedView::from(gone)),
+        }
+        Self { cursor: Cow::Borrowed(&change.cursor), at: change.at, order, item, removed }
     }
 }
 
@@ -434,16 +486,16 @@ mod lines {
 }
 
 /// A moment as RFC 3339.
-mod time {
+pub(crate) mod time {
     use serde::{Deserialize, Deserializer, Serializer, de::Error};
 
     use super::{Cow, Timestamp};
 
-    pub(super) fn serialize<S: Serializer>(time: &Timestamp, to: S) -> Result<S::Ok, S::Error> {
+    pub(crate) fn serialize<S: Serializer>(time: &Timestamp, to: S) -> Result<S::Ok, S::Error> {
         to.collect_str(time)
     }
 
-    pub(super) fn deserialize<'de, D: Deserializer<'de>>(from: D) -> Result<Timestamp, D::Error> {
+    pub(crate) fn deserialize<'de, D: Deserializer<'de>>(from: D) -> Result<Timestamp, D::Error> {
         Cow::<str>::deserialize(from)?.parse().map_err(D::Error::custom)
     }
 }

@@ -3,7 +3,7 @@
 use std::time::Duration;
 
 use crate::protocol::{InvalidInput, ItemId, Order, OrderId, PaymentRef, PutItemError};
-use crate::seams::SeamError;
+use crate::seams::{RemovalRefused, SeamError};
 
 /// The reason why a call of [`Flux`](super::Flux) did not do as it says. An
 /// order that was turned down is no error: it is an [`Order`] with a
@@ -84,6 +84,20 @@ pub enum Error {
     /// The store keeps no change feed.
     #[error("no change feed is kept here")]
     NoFeed,
+    /// The items can't leave the store now; nothing was changed.
+    #[error(transparent)]
+    CantLeave(RemovalRefused),
+    /// The order is on its way into an archive, and stays as it is.
+    #[error("order {0} is being archived, and stays as it is")]
+    BeingArchived(OrderId),
+    /// No item leaves this store.
+    #[error("this store keeps what it has: nothing can be archived or deleted")]
+    NothingLeaves,
+    /// The files of an archive could not be written or read. Nothing is lost: archive the
+    /// same items again.
+    #[cfg(feature = "archive")]
+    #[error("the archive was not made")]
+    Archive(#[source] std::sync::Arc<crate::archive::ArchiveError>),
     /// A backend failed.
     #[error(transparent)]
     Backend(SeamError),

@@ -12,11 +12,11 @@ use crate::protocol::{
     Stock, Timestamp,
 };
 use crate::seams::{
-    Begun, ChangeFeed, ChangePage, CommitMax, ConfirmOutcome, Consumer, Cursor, DeadLetter,
-    Delivery, DueHolds, InventoryStore, KeptClock, Lease, LockManager, Member, OrderFilter,
-    OrderPage, OrderQueue, OutcomeBus, OutcomeReceiver, Outcomes, Owed, Payment, PutOutcome,
-    QueueDepth, Recalled, Receipt, RefundOutcome, Repayment, SeamError, ServiceTime, Sight,
-    WantedReceiver,
+    ArchiveId, Begun, ChangeFeed, ChangePage, CommitMax, ConfirmOutcome, Consumer, Cursor,
+    DeadLetter, Deletion, Delivery, Digest, DueHolds, InventoryStore, KeptClock, Lease,
+    LockManager, Member, OrderFilter, OrderPage, OrderQueue, OutcomeBus, OutcomeReceiver, Outcomes,
+    Owed, Payment, PutOutcome, QueueDepth, Recalled, Receipt, RefundOutcome, Removals, Repayment,
+    Sealing, SeamError, ServiceTime, Sight, Tombstone, WantedReceiver,
 };
 
 /// The behaviour that [`Layered`] puts around a seam. Every [`Layer`] goes around
@@ -297,6 +297,10 @@ impl<S: InventoryStore + ?Sized, L: Hooks + Clone> InventoryStore for Layered<S,
         Some(Arc::new(Layered::new(feed, self.layer.clone())))
     }
 
+    fn removals(&self) -> Option<&dyn Removals> {
+        self.inner.removals().map(|_| self as &dyn Removals)
+    }
+
     fn kept_clock(&self) -> KeptClock {
         self.inner.kept_clock()
     }
@@ -307,6 +311,66 @@ impl<S: InventoryStore + ?Sized, L: Hooks + Clone> InventoryStore for Layered<S,
 
     fn service_time(&self) -> Option<ServiceTime> {
         self.inner.service_time()
+    }
+}
+
+impl<S: InventoryStore + ?Sized, L: Hooks> Layered<S, L> {
+    fn inner_removals(&self) -> Result<&dyn Removals, SeamError> {
+        let nothing_leaves = || SeamError::broken("store", "nothing leaves this store");
+        self.inner.removals().ok_or_else(nothing_leaves)
+    }
+}
+
+#[deny(clippy::missing_trait_methods)]
+#[async_trait]
+impl<S: InventoryStore + ?Sized, L: Hooks> Removals for Layered<S, L> {
+    async fn seal(
+        &self,
+        items: &[ItemId],
+        archive: ArchiveId,
+        now: Timestamp,
+    ) -> Result<Sealing, SeamError> {
+        let inner = self.inner_removals()?;
+        self.layer.around(Operation::Seal.into(), || inner.seal(items, archive, now)).await
+    }
+
+    async fn unseal(&self, archive: ArchiveId) -> Result<(), SeamError> {
+        let inner = self.inner_removals()?;
+        self.layer.around(Operation::Unseal.into(), || inner.unseal(archive)).await
+    }
+
+    async fn file(&self, archive: ArchiveId, digest: Digest) -> Result<(), SeamError> {
+        let inner = self.inner_removals()?;
+        self.layer.around(Operation::File.into(), || inner.file(archive, digest)).await
+    }
+
+    async fn take_out(&self, archive: ArchiveId, orders: &[Order]) -> Result<(), SeamError> {
+        let inner = self.inner_removals()?;
+        self.layer.around(Operation::TakeOut.into(), || inner.take_out(archive, orders)).await
+    }
+
+    async fn bury(&self, archive: ArchiveId, orders: u64) -> Result<Vec<Tombstone>, SeamError> {
+        let inner = self.inner_removals()?;
+        self.layer.around(Operation::BuryItems.into(), || inner.bury(archive, orders)).await
+    }
+
+    async fn delete(&self, item: &ItemId) -> Result<Deletion, SeamError> {
+        let inner = self.inner_removals()?;
+        self.layer.around(Operation::Delete.into(), || inner.delete(item)).await
+    }
+
+    async fn tombstones(
+        &self,
+        after: Option<&ItemId>,
+        limit: usize,
+    ) -> Result<Vec<Tombstone>, SeamError> {
+        let inner = self.inner_removals()?;
+        self.layer.around(Operation::Tombstones.into(), || inner.tombstones(after, limit)).await
+    }
+
+    async fn buried(&self) -> Result<(usize, Option<Tombstone>), SeamError> {
+        let inner = self.inner_removals()?;
+        self.layer.around(Operation::Buried.into(), || inner.buried()).await
     }
 }
 
@@ -443,7 +507,16 @@ mod tests {
             store.note_accepted(&order).await?;
             store.known(&[], Sight::Now).await?;
             store.refund(&[]).await?;
-            store.owed().await
+            store.owed().await?;
+            let (removals, archive) = (store.removals().expect("it has some"), ArchiveId::new());
+            removals.seal(&[], archive, Timestamp::default()).await?;
+            removals.unseal(archive).await?;
+            removals.file(archive, [0; 32]).await?;
+            removals.take_out(archive, &[]).await?;
+            removals.bury(archive, 0).await?;
+            removals.delete(&spec.id).await?;
+            removals.tombstones(None, 1).await?;
+            removals.buried().await
         };
         all.await.expect("the fake answers well");
 

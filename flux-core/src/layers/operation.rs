@@ -121,6 +121,14 @@ operations! {
         Known "known",
         Refund "refund",
         Owed "owed",
+        Seal "seal",
+        Unseal "unseal",
+        File "file",
+        TakeOut "take_out",
+        BuryItems "bury_items",
+        Delete "delete",
+        Tombstones "tombstones",
+        Buried "buried",
     }
 }
 
@@ -145,6 +153,9 @@ impl Operation {
                 | Self::ReadChanges
                 | Self::Newest
                 | Self::Consumers
+                | Self::Tombstones
+                | Self::Owed
+                | Self::Buried
         )
     }
 
@@ -153,13 +164,18 @@ impl Operation {
     /// Not so for a commit, which would find its own orders decided and call
     /// that a conflict: the worker finds out by claiming again. Nor for
     /// `put_item`, which could undo a later change; `redrive`, which would
-    /// miscount; and `acquire` and `acquire_free`, which would find a lease of
-    /// their own in the way.
+    /// miscount; `acquire` and `acquire_free`, which would find a lease of
+    /// their own in the way; and `delete`, which would find nothing to delete.
     #[must_use]
     pub fn may_repeat(self) -> bool {
         !matches!(
             self,
-            Self::Commit | Self::PutItem | Self::Redrive | Self::Acquire | Self::AcquireFree
+            Self::Commit
+                | Self::PutItem
+                | Self::Redrive
+                | Self::Acquire
+                | Self::AcquireFree
+                | Self::Delete
         )
     }
 }

@@ -16,7 +16,7 @@ use crate::protocol::{
     Claim, Commit, CommitOutcome, FencingToken, Item, ItemId, ItemSpec, Message, Order, OrderId,
     Stock, Timestamp,
 };
-use crate::seams::{ChangeFeed, ChangePage, Consumer};
+use crate::seams::{ArchiveId, ChangeFeed, ChangePage, Consumer, Deletion, Digest};
 use crate::seams::{
     ConfirmOutcome, Cursor, DeadLetter, Delivery, DueHolds, InventoryStore, Lease, LockManager,
     Member, OrderFilter, OrderPage, OrderQueue, OutcomeBus, OutcomeReceiver, OutcomeSender,
@@ -24,6 +24,7 @@ use crate::seams::{
     outcome_channel,
 };
 use crate::seams::{Owed, RefundOutcome, Repayment};
+use crate::seams::{Removals, Sealing, Tombstone};
 
 /// The course of one call.
 pub(super) enum Step {
@@ -234,6 +235,37 @@ impl InventoryStore for Fake {
     }
     async fn stock(&self, _: &ItemId) -> Result<Option<(Arc<ItemSpec>, Stock)>, SeamError> {
         self.step(Operation::Stock).await.map(|()| None)
+    }
+    fn removals(&self) -> Option<&dyn Removals> {
+        Some(self)
+    }
+}
+
+#[async_trait]
+impl Removals for Fake {
+    async fn seal(&self, _: &[ItemId], _: ArchiveId, _: Timestamp) -> Result<Sealing, SeamError> {
+        self.step(Operation::Seal).await.map(|()| Sealing::Archived(vec![]))
+    }
+    async fn unseal(&self, _: ArchiveId) -> Result<(), SeamError> {
+        self.step(Operation::Unseal).await
+    }
+    async fn file(&self, _: ArchiveId, _: Digest) -> Result<(), SeamError> {
+        self.step(Operation::File).await
+    }
+    async fn take_out(&self, _: ArchiveId, _: &[Order]) -> Result<(), SeamError> {
+        self.step(Operation::TakeOut).await
+    }
+    async fn bury(&self, _: ArchiveId, _: u64) -> Result<Vec<Tombstone>, SeamError> {
+        self.step(Operation::BuryItems).await.map(|()| vec![])
+    }
+    async fn delete(&self, _: &ItemId) -> Result<Deletion, SeamError> {
+        self.step(Operation::Delete).await.map(|()| Deletion::Deleted)
+    }
+    async fn tombstones(&self, _: Option<&ItemId>, _: usize) -> Result<Vec<Tombstone>, SeamError> {
+        self.step(Operation::Tombstones).await.map(|()| vec![])
+    }
+    async fn buried(&self) -> Result<(usize, Option<Tombstone>), SeamError> {
+        self.step(Operation::Buried).await.map(|()| (0, None))
     }
 }
 

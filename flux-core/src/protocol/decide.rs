@@ -93,6 +93,8 @@ impl View {
         let (order, state) = match (message, found) {
             (Message::Place(order), None) => return Verdict::Write(self.place(order, now)),
             (Message::Place(_), Some(_)) | (_, None) => return Verdict::Nothing,
+            // Its item is gone, or about to go with it.
+            (_, Some(order)) if !self.has_all(order) => return Verdict::Nothing,
             (_, Some(order)) => match self.follow_up(message, order, now) {
                 Some(state) => (order, state),
                 None => return owed(message, order, now),
@@ -127,6 +129,10 @@ impl View {
                 Effect::None => {}
             }
         }
+    }
+
+    fn has_all(&self, order: &Order) -> bool {
+        order.lines.iter().all(|line| self.claims.contains_key(&line.item))
     }
 
     fn place(&mut self, order: &Order, now: Timestamp) -> OrderWrite {

@@ -363,6 +363,13 @@ pub enum PutItemError {
         /// The item.
         item: ItemId,
     },
+    /// The item is on its way into an archive, or is in one: its orders' ids would be
+    /// decided anew.
+    #[error("{item} is archived; use another item id, or delete what is kept of it first")]
+    Archived {
+        /// The item.
+        item: ItemId,
+    },
     /// The definition breaks a rule; see [`ItemSpec::check`].
     #[error(transparent)]
     Invalid(#[from] InvalidInput),

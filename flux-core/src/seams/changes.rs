@@ -6,7 +6,7 @@ use std::time::Duration;
 use async_trait::async_trait;
 use serde::{Deserialize, Serialize};
 
-use super::{Cursor, SeamError};
+use super::{Cursor, Removed, SeamError};
 use crate::protocol::{ConsumerName, ItemSpec, Order, Timestamp};
 
 /// Most consumers whose cursors one feed keeps.
@@ -22,6 +22,9 @@ pub enum Changed {
     /// An item's definition, as the change left it. What is left of it follows from the
     /// orders.
     Item(ItemSpec),
+    /// An item that is gone, archived with its orders or deleted. What comes of an item of
+    /// that id later is another's.
+    Removed(Removed),
 }
 
 /// One change.

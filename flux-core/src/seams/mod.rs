@@ -1,7 +1,7 @@
 //! The four seams where a backend plugs in: a [queue](OrderQueue), a
 //! [lock manager](LockManager), an [inventory store](InventoryStore) and an
 //! [outcome bus](OutcomeBus). A store that keeps one also gives out a
-//! [change feed](ChangeFeed).
+//! [change feed](ChangeFeed), and one that lets items go tells [how](Removals).
 //!
 //! The lock makes it fast; the store makes it right. A lock manager may grant
 //! everybody everything, a bus may lose every message and a queue may deliver
@@ -24,6 +24,7 @@ mod error;
 mod lock;
 mod partition;
 mod queue;
+mod removals;
 mod store;
 mod time;
 
@@ -38,6 +39,9 @@ pub(crate) use partition::hash;
 pub use partition::partition_of;
 pub use queue::{
     DeadLetter, Delivery, OrderQueue, QueueDepth, QueueDepthBuilder, Recalled, Receipt,
+};
+pub use removals::{
+    ArchiveId, Deletion, Digest, Leaving, RemovalRefused, Removals, Removed, Sealing, Tombstone,
 };
 pub use store::{
     Begun, ConfirmOutcome, Cursor, DueHolds, Durable, InventoryStore, OrderFilter,

@@ -7,7 +7,7 @@ use std::sync::Arc;
 use async_trait::async_trait;
 use serde::{Deserialize, Serialize};
 
-use super::{ChangeFeed, CommitMax, KeptClock, SeamError, ServiceTime};
+use super::{ChangeFeed, CommitMax, KeptClock, Removals, SeamError, ServiceTime};
 use crate::clock::ClockReference;
 use crate::protocol::{
     BuyerId, Claim, Commit, CommitOutcome, Item, ItemId, ItemSpec, Money, Order, OrderId,
@@ -494,6 +494,11 @@ pub trait InventoryStore: Send + Sync + 'static {
     /// The feed of what changes in this store; `None`, unless told otherwise: it keeps
     /// none.
     fn feed(&self) -> Option<Arc<dyn ChangeFeed>> {
+        None
+    }
+
+    /// The way of items out of this store; `None`, unless told otherwise: none leaves.
+    fn removals(&self) -> Option<&dyn Removals> {
         None
     }
 

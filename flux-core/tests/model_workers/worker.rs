@@ -5,7 +5,7 @@
 use flux_core::protocol::{
     Claim, Commit, CommitOutcome, Effect, Expect, FencingToken, OverCap, Stock, Verdict, View,
 };
-use flux_core::{BuyerId, ItemId, Order, OrderState};
+use flux_core::{BuyerId, ItemId, Order, OrderId, OrderState};
 use std::sync::Arc;
 
 use super::scene::{Fault, Scene, Task, item_number, order_number};

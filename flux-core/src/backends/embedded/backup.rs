@@ -6,7 +6,7 @@
 //! follows in four bytes, that, and the CRC-32 of all three, numbers little-endian. `M` has
 //! the numbers of `meta`, and comes first; `I`, `O`, `Q` and `D` have rows of the tables of
 //! items, orders, queue and dead letters, as they are in the file, each behind its key, and
-//! `C` consumers of the feed; `E` is the last frame, and counts the rows of each. Rows of every version are read for as long as files
+//! `C` consumers of the feed, and `A` items that are archived or are being; `E` is the last frame, and counts the rows of each. Rows of every version are read for as long as files
 //! of that version are, so a copy is as good as the file it is of.
 //!
 //! The feed of changes is not in it: what consumers have seen of it may not have happened
@@ -29,6 +29,7 @@ use super::journal::{
     ORDERS, QUEUE, Shared,
 };
 use super::recover::{Failure, initialise};
+use super::removals::DEPARTURES;
 use super::{OpenError, io_error, make_dir, open_error, private, publish};
 use crate::protocol::{ConsumerName, Timestamp};
 
@@ -61,6 +62,7 @@ const ORDERS_FRAME: u8 = b'O';
 const QUEUE_FRAME: u8 = b'Q';
 const DEAD_FRAME: u8 = b'D';
 const CONSUMERS_FRAME: u8 = b'C';
+const DEPARTURES_FRAME: u8 = b'A';
 const END_FRAME: u8 = b'E';
 
 /// What is in a copy: rows of each table.
@@ -77,11 +79,13 @@ pub struct BackupCounts {
     pub dead_letters: u64,
     /// Consumers of the change feed.
     pub consumers: u64,
+    /// Items that are archived, or are being.
+    pub archived: u64,
 }
 
 impl fmt::Display for BackupCounts {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let Self { items, orders, sends, dead_letters, consumers: _ } = self;
+        let Self { items, orders, sends, dead_letters, consumers: _, archived: _ } = self;
         write!(f, "{items} items, {orders} orders, {sends} sends, {dead_letters} dead letters")
     }
 }
@@ -143,6 +147,7 @@ pub(super) fn backup(shared: &Shared, out: &mut dyn Write) -> Result<BackupCount
         sends: copy(&txn, QUEUE, QUEUE_FRAME, numbered, out)?,
         dead_letters: copy(&txn, DEAD, DEAD_FRAME, numbered, out)?,
         consumers: copy_consumers(&txn, out)?,
+        archived: copy(&txn, DEPARTURES, DEPARTURES_FRAME, |key| key.as_bytes().to_vec(), out)?,
     };
     write_frame(out, END_FRAME, &postcard::to_stdvec(&counts).expect("numbers"))?;
     out.flush()?;
@@ -311,6 +316,7 @@ fn read(
             QUEUE_FRAME => Some(&mut counted.sends),
             DEAD_FRAME => Some(&mut counted.dead_letters),
             CONSUMERS_FRAME => Some(&mut counted.consumers),
+            DEPARTURES_FRAME => Some(&mut counted.archived),
             END_FRAME => {
                 let told: BackupCounts = decode(&body)?;
                 if told != counted {
@@ -403,8 +409,9 @@ fn put(
     let storage = |error: redb::StorageError| store(error.into());
     match letter {
         META_FRAME => put_numbers(txn, &decode::<Vec<_>>(body)?, store),
-        ITEMS_FRAME => {
-            let mut items = txn.open_table(ITEMS).map_err(table)?;
+        ITEMS_FRAME | DEPARTURES_FRAME => {
+            let definition = if letter == ITEMS_FRAME { ITEMS } else { DEPARTURES };
+            let mut items = txn.open_table(definition).map_err(table)?;
             for (key, row) in rows_of(body)? {
                 let key = std::str::from_utf8(key).map_err(|_| damaged("an item has no name"))?;
                 items.insert(key, row).map_err(storage)?;

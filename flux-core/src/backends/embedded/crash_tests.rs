@@ -119,6 +119,7 @@ impl Follower {
             }
             for change in page.changes {
                 match change.changed {
+                    Changed::Removed(gone) => panic!("{gone:?} was not removed"),
                     Changed::Order(order) => {
                         let was = self.orders.insert(order.id, order.clone());
                         assert_ne!(was, Some(order), "a change came twice");

@@ -12,8 +12,8 @@ use redb::{
 use tokio::time::timeout;
 
 use super::SERVICE;
-use super::journal::{Group, Journal, Shared};
-use super::rows::{OrderRow, RowError, read_item, seal_changes, take_changes};
+use super::journal::{Group, ItemChange, ItemChangeRow, Journal, OrderRows, Shared};
+use super::rows::{OrderRow, RowError, read_item, read_removed, seal_changes, take_changes};
 use super::store::{ReadError, read_file};
 use crate::protocol::{ConsumerName, Timestamp};
 use crate::seams::{
@@ -38,6 +38,7 @@ const READ_MAX: usize = 10_000;
 
 const ORDER: u8 = 0;
 const ITEM: u8 = 1;
+const REMOVED: u8 = 2;
 
 /// How long changes are kept, and how many of them.
 #[derive(Debug, Clone, Copy)]
@@ -110,9 +111,7 @@ impl FeedWriter {
         let mut table = txn.open_table(CHANGES)?;
         let mut row = Row::new(self.now);
         let mut added = 0;
-        let items = group.items.iter().map(|(_, row)| (ITEM, row.as_slice()));
-        let orders = group.orders.iter().flat_map(|rows| rows.written().map(|row| (ORDER, row)));
-        for (kind, change) in items.chain(orders) {
+        for (kind, change) in changes(group) {
             row.add(kind, change);
             if row.is_full() {
                 added += 1;
@@ -168,6 +167,23 @@ impl FeedWriter {
         }
         Ok(())
     }
+}
+
+/// The changes of a group, in the order they were made.
+fn changes(group: &Group) -> impl Iterator<Item = (u8, &[u8])> {
+    fn of_item(item: &ItemChange) -> (u8, &[u8]) {
+        match &item.row {
+            ItemChangeRow::Put(row) => (ITEM, row.as_slice()),
+            ItemChangeRow::Removed(row) => (REMOVED, row.as_slice()),
+        }
+    }
+    let mut items = group.items.iter().peekable();
+    (0..=group.orders.len()).flat_map(move |at| {
+        let here = std::iter::from_fn(|| items.next_if(|item| item.after <= at));
+        let here: Vec<_> = here.map(of_item).collect();
+        let orders = group.orders.get(at).into_iter().flat_map(OrderRows::written);
+        here.into_iter().chain(orders.map(|row| (ORDER, row)))
+    })
 }
 
 /// A row that is being put together.
@@ -288,6 +304,7 @@ fn changed(kind: u8, change: &[u8]) -> Result<Changed, RowError> {
     match kind {
         ORDER => Ok(Changed::Order(OrderRow::read(change)?.order()?)),
         ITEM => Ok(Changed::Item(read_item(change)?)),
+        REMOVED => Ok(Changed::Removed(read_removed(change)?)),
         other => Err(RowError::Field(other)),
     }
 }

@@ -15,6 +15,7 @@ use redb::{Database, ReadTransaction, ReadableDatabase, Table, TableDefinition, 
 use tokio::sync::watch;
 
 use super::feed::{CONSUMERS, FeedWriter};
+use super::removals::DEPARTURES;
 use super::{SERVICE, cause};
 use crate::clock::ClockReference;
 use crate::protocol::Timestamp;
@@ -59,8 +60,9 @@ pub(crate) struct Group {
     pub(crate) orders: Vec<OrderRows>,
     /// Orders whose rows are removed, some of them perhaps of this group.
     pub(crate) forgotten: Vec<u64>,
-    pub(crate) items: Vec<(String, Vec<u8>)>,
-    /// `None` removes the row; so below.
+    pub(crate) items: Vec<ItemChange>,
+    /// Rows of items that are leaving or left; `None` removes the row; so below.
+    pub(crate) departures: Vec<(String, Option<Vec<u8>>)>,
     pub(crate) queue: Vec<(u64, Option<Vec<u8>>)>,
     pub(crate) dead: Vec<(u64, Option<Vec<u8>>)>,
     pub(crate) clock: Option<ClockReference>,
@@ -68,6 +70,24 @@ pub(crate) struct Group {
     pub(crate) consumers: Vec<(String, Option<u64>)>,
     /// The newest time the engine told.
     pub(crate) now: Timestamp,
+}
+
+/// An item that was put or is gone.
+#[derive(Debug)]
+pub(crate) struct ItemChange {
+    pub(crate) id: String,
+    pub(crate) row: ItemChangeRow,
+    /// The buffers of [`Group::orders`] that came before it.
+    pub(crate) after: usize,
+}
+
+/// What became of an item.
+#[derive(Debug)]
+pub(crate) enum ItemChangeRow {
+    /// Its row.
+    Put(Vec<u8>),
+    /// The row of the change that it is gone.
+    Removed(Vec<u8>),
 }
 
 /// Rows of orders in one buffer.
@@ -95,13 +115,20 @@ impl OrderRows {
 
 impl Group {
     fn is_empty(&self) -> bool {
-        let Self { orders, forgotten, items, queue, dead, clock, consumers, now: _ } = self;
+        let Self { orders, forgotten, items, departures, queue, dead, clock, consumers, now: _ } =
+            self;
         let is_idle = queue.is_empty() && dead.is_empty() && clock.is_none();
+        let is_idle = is_idle && departures.is_empty();
         is_idle
             && consumers.is_empty()
             && orders.is_empty()
             && forgotten.is_empty()
             && items.is_empty()
+    }
+
+    /// Adds a change of an item behind the orders that are here.
+    pub(crate) fn change_item(&mut self, id: String, row: ItemChangeRow) {
+        self.items.push(ItemChange { id, row, after: self.orders.len() });
     }
 
     fn orders(&self) -> usize {
@@ -173,8 +200,20 @@ impl Group {
         }
         if !self.items.is_empty() {
             let mut table = txn.open_table(ITEMS)?;
-            for (id, row) in &self.items {
-                table.insert(id.as_str(), row.as_slice())?;
+            for ItemChange { id, row, .. } in &self.items {
+                match row {
+                    ItemChangeRow::Put(row) => table.insert(id.as_str(), row.as_slice())?,
+                    ItemChangeRow::Removed(_) => table.remove(id.as_str())?,
+                };
+            }
+        }
+        if !self.departures.is_empty() {
+            let mut table = txn.open_table(DEPARTURES)?;
+            for (id, row) in &self.departures {
+                match row {
+                    Some(row) => table.insert(id.as_str(), row.as_slice())?,
+                    None => table.remove(id.as_str())?,
+                };
             }
         }
         for (definition, changes) in [(QUEUE, &self.queue), (DEAD, &self.dead)] {

@@ -33,6 +33,7 @@ mod journal;
 mod private;
 mod queue;
 mod recover;
+mod removals;
 mod rows;
 mod store;
 #[cfg(test)]

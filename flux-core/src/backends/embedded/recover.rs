@@ -15,13 +15,15 @@ use super::journal::{
     ITEMS, META, NUMBERED, ORDERS, QUEUE, Rows,
 };
 use super::queue::Durable;
-use super::rows::{OrderRow, read_dead, read_item, read_sent};
+use super::removals::DEPARTURES;
+use super::rows::{DepartureRow, OrderRow, read_dead, read_departure, read_item, read_sent};
 use super::store::ReadError;
 use crate::backends::state::buyer_book::BuyerBook;
 use crate::backends::state::debts::Debts;
 use crate::backends::state::ledger::{BuyerCounts, Entry, Ledger, RestoredItem};
 use crate::backends::state::queue::{QueueLimits, QueueState};
 use crate::backends::state::rejected::{Rejected, Retention};
+use crate::backends::state::removals::Departures;
 use crate::backends::state::sharded::Dealt;
 use crate::clock::ClockReference;
 use crate::protocol::{
@@ -110,6 +112,7 @@ pub(crate) fn initialise(db: &Database) -> Result<(), Failure> {
     txn.open_table(DEAD)?;
     txn.open_table(CHANGES)?;
     txn.open_table(CONSUMERS)?;
+    txn.open_table(DEPARTURES)?;
     Ok(txn.commit()?)
 }
 
@@ -161,6 +164,7 @@ fn next_generation(db: &Database) -> Result<Opened, Failure> {
             meta.insert(FORGOTTEN, rows.forgotten)?;
             tracing::info!("upgrading the file from format {format} to {FORMAT_WITH_CHANGES}");
         }
+        txn.open_table(DEPARTURES)?;
         meta.insert("generation", last + 1)?;
         meta.insert("crashes", crashes)?;
         meta.insert(CLEAN, 0)?;
@@ -268,6 +272,7 @@ type Buyers = HashMap<BuyerId, u32, RandomState>;
 struct Tally {
     taken: u64,
     held: u32,
+    ever_sold: bool,
     places: Vec<u32>,
     buyers: Buyers,
 }
@@ -356,6 +361,13 @@ impl Scan<'_> {
             }
             if order.status().owns_stock() {
                 self.count(&order, seen).map_err(&wrong)?;
+            }
+            if order.was_paid() {
+                for (item, ..) in order.lines() {
+                    if let Some(&at) = self.by_id.get(item) {
+                        seen.tallies[at].ever_sold = true;
+                    }
+                }
             }
             if let Some(unpaid) = &mut seen.unpaid {
                 unpaid.note(&order, self.rules, self.now).map_err(|e| wrong(e.to_string()))?;
@@ -484,6 +496,7 @@ fn recover_ledger(
         for (sum, tally) in tallies.iter_mut().zip(seen.tallies) {
             sum.taken += tally.taken;
             sum.held += tally.held;
+            sum.ever_sold |= tally.ever_sold;
             sum.places.extend(tally.places);
             for (buyer, units) in tally.buyers {
                 *sum.buyers.entry(buyer).or_default() += units;
@@ -503,15 +516,31 @@ fn recover_ledger(
     let mut restored = Vec::with_capacity(specs.len());
     for (spec, tally) in specs.iter().zip(tallies) {
         let stock = remaining(spec, &tally)?;
-        let Tally { held, buyers: counted, .. } = tally;
+        let Tally { held, ever_sold, buyers: counted, .. } = tally;
         let mut buyers = BuyerCounts::default();
         for (buyer, units) in counted {
             buyers.add(&buyer, i64::from(units));
         }
-        restored.push(RestoredItem { spec: spec.clone(), stock, held, buyers });
+        restored.push(RestoredItem { spec: spec.clone(), stock, held, ever_sold, buyers });
     }
     let ledger = Ledger::restore(restored, index, holds, rejected, debts, next_seq, last_token);
-    Ok((ledger.with_book(book), specs.len(), Rows { numbered: next_seq, forgotten }))
+    let ledger = ledger.with_book(book).with_departures(recover_departures(db)?);
+    Ok((ledger, specs.len(), Rows { numbered: next_seq, forgotten }))
+}
+
+/// The items that are leaving, and the tombstones of those that left.
+fn recover_departures(db: &Database) -> Result<Departures, Failure> {
+    let (mut leaving, mut tombstones) = (Vec::new(), Vec::new());
+    let txn = db.begin_read()?;
+    for row in txn.open_table(DEPARTURES)?.iter()? {
+        let (item, row) = row?;
+        let wrong = |error| damaged(format!("what is kept of item {}: {error}", item.value()));
+        match read_departure(row.value()).map_err(wrong)? {
+            DepartureRow::Leaving(one) => leaving.push(one),
+            DepartureRow::Archived(one) => tombstones.push(one),
+        }
+    }
+    Ok(Departures::restore(leaving, tombstones))
 }
 
 /// The stock that is left when the live orders have theirs.

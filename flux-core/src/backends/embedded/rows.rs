@@ -12,7 +12,7 @@ use crate::protocol::{
     Ask, BuyerId, Hold, InvalidInput, ItemId, ItemSpec, Line, Lines, Message, Money, Order,
     OrderId, OrderState, OrderStatus, PaymentRef, Quantity, Reason, SeatId, Timestamp,
 };
-use crate::seams::DeadLetter;
+use crate::seams::{DeadLetter, Leaving, Removed, Tombstone};
 
 const ROW_VERSION: u8 = 1;
 /// The version of an order's row that has fields.
@@ -209,6 +209,12 @@ impl<'a> OrderRow<'a> {
         }
     }
 
+    /// Whether money came for it that is noted in it.
+    pub(crate) fn was_paid(&self) -> bool {
+        let state = &self.base.state;
+        matches!(state, StateRow::Confirmed(..) | StateRow::Cancelled(..) | StateRow::RefundDue(..))
+    }
+
     /// The end of the hold of an order that is held.
     pub(crate) fn held_until(&self) -> Option<Timestamp> {
         match self.base.state {
@@ -364,6 +370,34 @@ pub(crate) fn item_row(spec: &ItemSpec) -> Vec<u8> {
 }
 
 pub(crate) fn read_item(row: &[u8]) -> Result<ItemSpec, RowError> {
+    decode(row)
+}
+
+/// What is kept of an item that is leaving, or left.
+#[derive(Debug, Serialize, Deserialize)]
+pub(crate) enum DepartureRow {
+    Leaving(Leaving),
+    Archived(Tombstone),
+}
+
+pub(crate) fn departure_row(departure: &DepartureRow) -> Vec<u8> {
+    let mut row = Vec::new();
+    encode(departure, &mut row);
+    row
+}
+
+pub(crate) fn read_departure(row: &[u8]) -> Result<DepartureRow, RowError> {
+    decode(row)
+}
+
+/// The row of the change that an item is gone.
+pub(crate) fn removed_row(removed: &Removed) -> Vec<u8> {
+    let mut row = Vec::new();
+    encode(removed, &mut row);
+    row
+}
+
+pub(crate) fn read_removed(row: &[u8]) -> Result<Removed, RowError> {
     decode(row)
 }
 

@@ -13,7 +13,7 @@ use tokio::task::spawn_blocking;
 
 use super::backup::{BackupCounts, BackupError, backup};
 use super::feed::EmbeddedFeed;
-use super::journal::{Journal, ORDERS, OrderRows, Shared};
+use super::journal::{ItemChangeRow, Journal, ORDERS, OrderRows, Shared};
 use super::rows::{OrderRow, RowError, item_row, put_order};
 use super::{SERVICE, cause};
 use crate::backends::memory::{
@@ -27,7 +27,8 @@ use crate::protocol::{
 };
 use crate::seams::{
     Begun, ChangeFeed, ConfirmOutcome, Cursor, DueHolds, Durable, InventoryStore, KeptClock,
-    OrderFilter, OrderPage, Owed, Payment, PutOutcome, RefundOutcome, Repayment, SeamError,
+    OrderFilter, OrderPage, Owed, Payment, PutOutcome, RefundOutcome, Removals, Repayment,
+    SeamError,
 };
 
 /// Most orders read on the caller's own thread: a hop to another costs more than
@@ -37,7 +38,7 @@ const READ_HERE_MAX: usize = 32;
 /// the second costs as much.
 const SKIPS_MAX: usize = 8;
 /// Bytes that a row's number takes in a group.
-const SEQ_BYTES: usize = size_of::<u64>();
+pub(super) const SEQ_BYTES: usize = size_of::<u64>();
 /// Changes made while buyers were counted, few enough to be added under the lock.
 const MOVES_FEW: usize = 256;
 /// Most times that more of them are added without it.
@@ -47,7 +48,7 @@ const CATCHES_UP_MAX: usize = 16;
 /// [`Embedded`](super::Embedded).
 #[derive(Debug)]
 pub struct EmbeddedStore {
-    journal: Arc<Journal>,
+    pub(super) journal: Arc<Journal>,
     inner: Arc<Mutex<Inner>>,
     /// Held by whoever counts the buyers of an item.
     late_cap: Arc<tokio::sync::Mutex<()>>,
@@ -55,13 +56,13 @@ pub struct EmbeddedStore {
 }
 
 #[derive(Debug)]
-struct Inner {
-    ledger: Ledger,
+pub(super) struct Inner {
+    pub(super) ledger: Ledger,
     kept_clock: KeptClock,
     /// The newest time that the engine told.
-    now: Timestamp,
-    /// The group of the newest definition.
-    put_in: u64,
+    pub(super) now: Timestamp,
+    /// The group of the newest change of an item.
+    pub(super) put_in: u64,
     /// Groups with orders, oldest first, that may not be durable.
     fresh: VecDeque<Fresh>,
 }
@@ -131,12 +132,15 @@ impl EmbeddedStore {
         Self { journal, inner: Arc::new(Mutex::new(inner)), late_cap: Arc::default(), feed }
     }
 
-    fn lock(&self) -> MutexGuard<'_, Inner> {
+    pub(super) fn lock(&self) -> MutexGuard<'_, Inner> {
         self.inner.lock().expect("the ledger does not panic")
     }
 
     /// Reads from the ledger, and waits until the definitions seen are durable.
-    async fn look<T>(&self, look: impl FnOnce(&mut Ledger) -> T) -> Result<T, SeamError> {
+    pub(super) async fn look<T>(
+        &self,
+        look: impl FnOnce(&mut Ledger) -> T,
+    ) -> Result<T, SeamError> {
         self.journal.ready()?;
         let (seen, put_in) = {
             let mut inner = self.lock();
@@ -334,7 +338,7 @@ impl EmbeddedStore {
             let id = spec.id.as_str().to_owned();
             let now = inner.now;
             inner.put_in = journal.append(row.len(), |group| {
-                group.items.push((id, row));
+                group.change_item(id, ItemChangeRow::Put(row));
                 group.now = now;
             });
         }
@@ -645,6 +649,10 @@ impl InventoryStore for EmbeddedStore {
 
     fn feed(&self) -> Option<Arc<dyn ChangeFeed>> {
         self.feed.clone().map(|feed| feed as _)
+    }
+
+    fn removals(&self) -> Option<&dyn Removals> {
+        Some(self)
     }
 
     fn kept_clock(&self) -> KeptClock {

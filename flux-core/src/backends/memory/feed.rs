@@ -11,7 +11,7 @@ use tokio::time::timeout;
 use super::store::SERVICE;
 use crate::protocol::{ConsumerName, ItemSpec, Order, Timestamp};
 use crate::seams::{
-    CONSUMERS_MAX, Change, ChangeFeed, ChangePage, Changed, Consumer, Cursor, SeamError,
+    CONSUMERS_MAX, Change, ChangeFeed, ChangePage, Changed, Consumer, Cursor, Removed, SeamError,
 };
 
 /// Most changes kept, unless told otherwise.
@@ -22,6 +22,7 @@ pub(super) const CHANGES_MAX: usize = 100_000;
 enum Kept {
     Order(Arc<Order>),
     Item(Arc<ItemSpec>),
+    Removed(Removed),
 }
 
 /// A [`ChangeFeed`] in memory: the newest changes, up to a number of them.
@@ -54,6 +55,11 @@ impl MemoryFeed {
     /// [`orders`](Self::orders), so that both have one order.
     pub(super) fn item(&self, spec: &Arc<ItemSpec>) {
         self.add(Timestamp::default(), [Kept::Item(spec.clone())]);
+    }
+
+    /// Adds an item that is gone.
+    pub(super) fn removed(&self, removed: Removed) {
+        self.add(Timestamp::default(), [Kept::Removed(removed)]);
     }
 
     /// Adds orders that were changed at a time.
@@ -109,6 +115,7 @@ impl ChangeFeed for MemoryFeed {
             let changed = match kept {
                 Kept::Order(order) => Changed::Order(Order::clone(order)),
                 Kept::Item(spec) => Changed::Item(ItemSpec::clone(spec)),
+                Kept::Removed(removed) => Changed::Removed(removed.clone()),
             };
             Change::new(cursor(number), *at, changed)
         };

@@ -5,6 +5,7 @@ mod bus;
 mod feed;
 mod locks;
 mod queue;
+mod removals;
 #[cfg(all(test, shuttle))]
 mod shuttle_tests;
 mod store;

@@ -17,7 +17,8 @@ use crate::protocol::{
 };
 use crate::seams::{
     ChangeFeed, CommitMax, ConfirmOutcome, Cursor, DueHolds, InventoryStore, KeptClock,
-    OrderFilter, OrderPage, Owed, Payment, PutOutcome, RefundOutcome, Repayment, SeamError, Weight,
+    OrderFilter, OrderPage, Owed, Payment, PutOutcome, RefundOutcome, Removals, Repayment,
+    SeamError, Weight,
 };
 
 pub(crate) const SERVICE: &str = "store";
@@ -38,7 +39,7 @@ pub struct MemoryStore {
     /// Held by whoever counts the buyers of an item.
     late_cap: tokio::sync::Mutex<()>,
     clock: Mutex<Option<ClockReference>>,
-    feed: Arc<MemoryFeed>,
+    pub(super) feed: Arc<MemoryFeed>,
 }
 
 impl Default for MemoryStore {
@@ -48,8 +49,8 @@ impl Default for MemoryStore {
 }
 
 #[derive(Debug, Default)]
-struct Inner {
-    ledger: Ledger,
+pub(super) struct Inner {
+    pub(super) ledger: Ledger,
     /// The orders, by sequence number.
     orders: BTreeMap<u64, Arc<Order>>,
 }
@@ -120,7 +121,7 @@ impl MemoryStore {
         outcome
     }
 
-    fn lock(&self) -> MutexGuard<'_, Inner> {
+    pub(super) fn lock(&self) -> MutexGuard<'_, Inner> {
         self.inner.lock().expect("the ledger does not panic")
     }
 }
@@ -147,7 +148,7 @@ impl Inner {
         self.orders.get(&self.ledger.entry(id)?.seq()).map(Arc::as_ref)
     }
 
-    fn forget(&mut self, seqs: &[u64]) {
+    pub(super) fn forget(&mut self, seqs: &[u64]) {
         for seq in seqs {
             self.orders.remove(seq);
         }
@@ -391,6 +392,10 @@ impl InventoryStore for MemoryStore {
 
     fn feed(&self) -> Option<Arc<dyn ChangeFeed>> {
         Some(self.feed.clone())
+    }
+
+    fn removals(&self) -> Option<&dyn Removals> {
+        Some(self)
     }
 
     /// Kept as long as the store lives.

@@ -10,11 +10,12 @@ use std::sync::{Arc, Mutex};
 use super::buyer_book::BuyerBook;
 use super::debts::Debts;
 use super::rejected::{Rejected, Retention};
+use super::removals::Departures;
 use super::sharded::Sharded;
 use crate::protocol::{
     BuyerId, BuyersNow, Changes, Claim, Commit, CommitOutcome, Effect, Expect, FencingToken, Item,
-    ItemId, ItemNow, ItemSpec, Money, Order, OrderId, OrderState, OrderStatus, OrderWrite, Stock,
-    Timestamp, judge, revise,
+    ItemId, ItemNow, ItemSpec, Money, Order, OrderId, OrderState, OrderStatus, OrderWrite,
+    PutItemError, Stock, Timestamp, judge, revise,
 };
 use crate::seams::{Owed, PutOutcome};
 
@@ -94,6 +95,8 @@ struct ItemEntry {
     /// Units of orders that are [`OrderStatus::Held`].
     held: u32,
     token: FencingToken,
+    /// Whether a unit of it was ever paid for, and is kept in an order.
+    ever_sold: bool,
     /// Kept only while the item has a cap.
     buyers: Option<BuyerCounts>,
 }
@@ -136,6 +139,8 @@ pub(crate) struct RestoredItem {
     pub(crate) spec: Arc<ItemSpec>,
     pub(crate) stock: Stock,
     pub(crate) held: u32,
+    /// Whether an order was paid for, whatever became of it.
+    pub(crate) ever_sold: bool,
     /// Empty unless the item has a cap.
     pub(crate) buyers: BuyerCounts,
 }
@@ -160,6 +165,7 @@ pub(crate) struct Ledger {
     last_token: u64,
     /// Kept only while there are rules about buyers.
     book: Option<BuyerBook>,
+    pub(super) departures: Departures,
 }
 
 impl Ledger {
@@ -171,6 +177,16 @@ impl Ledger {
     /// The same ledger, that keeps to the rules of a book.
     pub(crate) fn with_book(self, book: Option<BuyerBook>) -> Self {
         Self { book, ..self }
+    }
+
+    /// The same ledger, with items that are leaving or left it.
+    #[cfg(feature = "embedded")]
+    pub(crate) fn with_departures(self, departures: Departures) -> Self {
+        Self { departures, ..self }
+    }
+
+    pub(crate) fn departures(&self) -> &Departures {
+        &self.departures
     }
 
     /// A ledger as it was, but that all claims are fenced: its tokens are larger
@@ -186,9 +202,9 @@ impl Ledger {
         mut last_token: u64,
     ) -> Self {
         let mut entries = Items::default();
-        for RestoredItem { spec, stock, held, buyers } in items {
+        for RestoredItem { spec, stock, held, ever_sold, buyers } in items {
             let token = Self::mint(&mut last_token);
-            let mut entry = ItemEntry { spec, stock, held, token, buyers: None };
+            let mut entry = ItemEntry { spec, stock, held, token, ever_sold, buyers: None };
             entry.count_buyers(buyers);
             entries.insert(entry.spec.id.clone(), entry);
         }
@@ -205,6 +221,7 @@ impl Ledger {
             next_seq,
             last_token,
             book: None,
+            departures: Departures::default(),
         }
     }
 
@@ -266,6 +283,9 @@ impl Ledger {
     /// `owners` are the units that each buyer holds or owns, and count only when
     /// [`put_counts_buyers`](Self::put_counts_buyers).
     pub(crate) fn put_item(&mut self, spec: &Arc<ItemSpec>, owners: BuyerCounts) -> PutOutcome {
+        if self.departures.bars(&spec.id) {
+            return PutOutcome::Refused(PutItemError::Archived { item: spec.id.clone() });
+        }
         let Some(entry) = self.items.get_mut(&spec.id) else {
             if let Err(invalid) = spec.check() {
                 return PutOutcome::Refused(invalid.into());
@@ -273,6 +293,7 @@ impl Ledger {
             let entry = ItemEntry {
                 stock: Stock::full(spec),
                 held: 0,
+                ever_sold: false,
                 token: Self::mint(&mut self.last_token),
                 buyers: spec.max_per_buyer.map(|_| BuyerCounts::default()),
                 spec: spec.clone(),
@@ -295,6 +316,9 @@ impl Ledger {
     }
 
     pub(crate) fn claim(&mut self, item: &ItemId) -> Option<Claim> {
+        if self.departures.has(item) {
+            return None;
+        }
         let entry = self.items.get_mut(item)?;
         entry.token = Self::mint(&mut self.last_token);
         Some(Claim { token: entry.token, spec: entry.spec.clone(), stock: entry.stock.clone() })
@@ -303,6 +327,7 @@ impl Ledger {
     /// Applies the commit as a whole and returns its orders' sequence numbers, or
     /// changes nothing and says why.
     pub(crate) fn commit(&mut self, commit: &Commit) -> Result<Vec<u64>, CommitOutcome> {
+        self.departures.check(commit)?;
         let Self { items, index, next_seq, book, .. } = self;
         let first_new = *next_seq;
         let mut swapped = Vec::with_capacity(commit.writes.len());
@@ -369,11 +394,11 @@ impl Ledger {
         let Self { rejected, index, .. } = self;
         let gone = std::iter::from_fn(|| rejected.pop(now)).take(most);
         gone.filter_map(|id| {
+            // One that left into an archive is not there, or is another by now.
             // G9: a debt is not forgotten.
-            index.get(&id).filter(|entry| entry.money() == Money::None)?;
-            let entry = index.remove(&id);
-            debug_assert!(entry.is_some_and(|entry| entry.status() == OrderStatus::Rejected));
-            entry.map(Entry::seq)
+            let entry = index.get(&id)?;
+            let may_go = entry.status() == OrderStatus::Rejected && entry.money() == Money::None;
+            if may_go { index.remove(&id).map(Entry::seq) } else { None }
         })
         .collect()
     }
@@ -406,6 +431,13 @@ impl Ledger {
     fn note_hold(&mut self, write: &OrderWrite) {
         let was_held = write.expect == Expect::Status(OrderStatus::Held);
         let is_held = write.order.status() == OrderStatus::Held;
+        if write.order.payment_ref().is_some() {
+            for line in write.order.lines.iter() {
+                if let Some(entry) = self.items.get_mut(&line.item) {
+                    entry.ever_sold = true;
+                }
+            }
+        }
         if was_held == is_held {
             return;
         }
@@ -477,6 +509,37 @@ impl Ledger {
     pub(crate) fn next_hold_end(&self, now: Timestamp) -> Option<Timestamp> {
         let later = (Bound::Excluded(now), Bound::Unbounded);
         self.holds.range(later).next().map(|(end, _)| *end)
+    }
+
+    /// Fences every claim of an item.
+    pub(super) fn fence(&mut self, item: &ItemId) {
+        if let Some(entry) = self.items.get_mut(item) {
+            entry.token = Self::mint(&mut self.last_token);
+        }
+    }
+
+    /// Whether a unit of an item was ever paid for.
+    pub(super) fn ever_sold(&self, item: &ItemId) -> bool {
+        self.items.get(item).is_some_and(|entry| entry.ever_sold)
+    }
+
+    /// Drops an order, and gives back what it owns.
+    pub(super) fn drop_order(&mut self, order: &Order) -> Option<Entry> {
+        let gone = self.index.remove(&order.id)?;
+        if gone.status().owns_stock() {
+            for line in order.lines.iter() {
+                if let Some(ItemEntry { spec, stock, .. }) = self.items.get_mut(&line.item) {
+                    stock.give_back(spec, &line.ask);
+                }
+            }
+        }
+        Some(gone)
+    }
+
+    /// Drops an item; its orders are another matter.
+    pub(super) fn remove_item(&mut self, item: &ItemId) {
+        self.ids.remove(item);
+        self.items.remove(item);
     }
 
     pub(crate) fn item(&self, id: &ItemId) -> Option<Item> {

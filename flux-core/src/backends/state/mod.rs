@@ -16,4 +16,5 @@ pub(super) mod debts;
 pub(super) mod ledger;
 pub(super) mod queue;
 pub(super) mod rejected;
+pub(super) mod removals;
 pub(super) mod sharded;

@@ -150,6 +150,11 @@ impl Gate {
         cells.insert(id, Cell { spec, learned_at: Instant::now(), available, reading });
     }
 
+    /// Forgets an item that is gone.
+    pub(crate) fn forget(&self, item: &ItemId) {
+        self.cells.pin().remove(item);
+    }
+
     /// Learns the availability of those items that the gate knows.
     pub(crate) fn set_availability(&self, availability: &[Availability]) {
         let cells = self.cells.pin();

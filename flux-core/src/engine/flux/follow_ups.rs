@@ -151,8 +151,8 @@ impl Flux {
     /// ```
     ///
     /// # Errors
-    /// [`Error::NotConfirmed`], [`Error::NotFound`], [`Error::OutcomePending`],
-    /// [`Error::Overloaded`], [`Error::ShuttingDown`], [`Error::Backend`].
+    /// [`Error::NotConfirmed`], [`Error::NotFound`], [`Error::BeingArchived`],
+    /// [`Error::OutcomePending`], [`Error::Overloaded`], [`Error::ShuttingDown`], [`Error::Backend`].
     pub async fn cancel(&self, id: OrderId) -> Result<Order, Error> {
         let order = self.order(id).await?.ok_or(Error::NotFound(id))?;
         let order = match order.status() {
@@ -165,6 +165,8 @@ impl Flux {
         };
         match order.status() {
             OrderStatus::Cancelled => Ok(order),
+            // Nobody could take it back.
+            OrderStatus::Confirmed => Err(Error::BeingArchived(id)),
             _ => Err(Error::NotConfirmed(Box::new(order))),
         }
     }

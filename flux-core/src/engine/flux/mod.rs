@@ -1,12 +1,15 @@
 //! The calls of an application: starting and stopping in this file, the others
 //! in a file for each subject.
 
+#[cfg(feature = "archive")]
+mod archive;
 mod changes;
 mod follow_ups;
 mod items;
 mod operations;
 mod orders;
 mod refunds;
+mod removals;
 
 use std::sync::Arc;
 
