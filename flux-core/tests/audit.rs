@@ -8,8 +8,8 @@ use std::time::Duration;
 use async_trait::async_trait;
 use flux_core::protocol::{Claim, Commit, CommitOutcome, Stock};
 use flux_core::seams::{
-    Begun, ConfirmOutcome, Cursor, DueHolds, InventoryStore, OrderFilter, OrderPage, Payment,
-    PutOutcome, SeamError,
+    Begun, ConfirmOutcome, Cursor, DueHolds, InventoryStore, OrderFilter, OrderPage, Owed, Payment,
+    PutOutcome, RefundOutcome, Repayment, SeamError,
 };
 use flux_core::{
     AuditFault, Backend, Flux, Hold, Item, ItemId, ItemSpec, Line, Lines, Order, OrderId,
@@ -166,6 +166,12 @@ impl InventoryStore for Crooked {
     }
     async fn confirm(&self, payments: &[Payment]) -> Answer<Vec<ConfirmOutcome>> {
         self.store.confirm(payments).await
+    }
+    async fn refund(&self, repayments: &[Repayment]) -> Answer<Vec<RefundOutcome>> {
+        self.store.refund(repayments).await
+    }
+    async fn owed(&self) -> Answer<Owed> {
+        self.store.owed().await
     }
     async fn orders(&self, ids: &[OrderId]) -> Answer<Vec<Option<Order>>> {
         let found = self.store.orders(ids).await?;

@@ -20,6 +20,7 @@ use crate::setup::config::{BackendKind, Command, Config};
 use crate::setup::secret::Secret;
 use crate::shutdown::Shutdown;
 use crate::telemetry::{Figures, Http};
+use crate::webhooks::{Webhook, Webhooks};
 
 /// One running server.
 pub struct App {
@@ -70,6 +71,8 @@ pub struct App {
     backups: Arc<Places>,
     /// The store that can be copied, if it is in files here.
     pub(crate) embedded: Option<Arc<Embedded>>,
+    /// Those that are told of every change.
+    pub(crate) webhooks: Arc<[Webhook]>,
 }
 
 /// Most streams of one address: a change is written to all of them at once, and
@@ -168,6 +171,7 @@ impl App {
             halls: shared(Use::Hall, HALLS_MAX),
             backups: shared(Use::Backup, BACKUPS_MAX),
             embedded: None,
+            webhooks: Arc::default(),
         }
     }
 
@@ -175,6 +179,12 @@ impl App {
     #[must_use]
     pub fn with_store(self, embedded: Option<Arc<Embedded>>) -> Self {
         Self { embedded, ..self }
+    }
+
+    /// The same server, which tells how these webhooks stand.
+    #[must_use]
+    pub fn with_webhooks(self, webhooks: &Webhooks) -> Self {
+        Self { webhooks: webhooks.all(), ..self }
     }
 
     /// The signals that stop it.

@@ -12,10 +12,11 @@
 //! | what is told from a copy | `recent`, `listed` |
 //! | the log, figures and traces | [`telemetry`] |
 //! | Server-Sent Events | `events` |
+//! | what is sent to others as it happens | [`webhooks`] |
 //! | requests as they are read, answers as they are written | `http` |
 //!
 //! Imports run one way: `serve` → `api`, `conn` → `app` → `telemetry`, `events`,
-//! `auth`, `limit`, `recent`, `setup` → `http`.
+//! `auth`, `limit`, `recent`, `webhooks` → `setup` → `http`.
 
 pub mod api;
 pub mod app;
@@ -33,3 +34,4 @@ pub mod serve;
 pub mod setup;
 pub mod shutdown;
 pub mod telemetry;
+pub mod webhooks;

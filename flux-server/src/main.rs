@@ -17,6 +17,7 @@ use flux_server::setup::config::Config;
 use flux_server::setup::without_effect::without_effect;
 use flux_server::setup::{admin, catalog, copies, operator_token};
 use flux_server::telemetry::{self, Http, Telemetry};
+use flux_server::webhooks::Webhooks;
 use tokio::signal::unix::{SignalKind, signal};
 use tokio::task::JoinSet;
 use tracing::{error, info, warn};
@@ -73,12 +74,14 @@ async fn run(mut config: Config) -> Result<ExitCode> {
         warn!("{said}");
     }
     operator_token::provide(&mut config)?;
+    // Before anything is put on sale, so that they are told of that too.
+    let mut webhooks = Webhooks::start(&config, &flux).await?;
     catalog::put_missing(&flux, items).await?;
 
     fit_connections(&mut config, files);
     let http = Http::new(Route::ALL.map(Route::name));
     let app = App::new(flux.clone(), &config, telemetry.figures(), http);
-    let app = Arc::new(app.with_store(embedded));
+    let app = Arc::new(app.with_store(embedded).with_webhooks(&webhooks));
     // Dropped at the end, once there is nothing more to ask about.
     let mut for_operations = JoinSet::new();
     if let Some(address) = config.ops_listen {
@@ -115,7 +118,9 @@ async fn run(mut config: Config) -> Result<ExitCode> {
     }
     app.shutdown().start_draining();
     // The engine and the traces have the rest of the time.
-    if tokio::time::timeout(config.drain.mul_f64(0.6), serving).await.is_err() {
+    let serving = tokio::time::timeout(config.drain.mul_f64(0.6), serving);
+    let (served, ()) = tokio::join!(serving, webhooks.stop(config.drain.mul_f64(0.3)));
+    if served.is_err() {
         warn!("some connections did not end in time");
     }
     if tokio::time::timeout(config.drain.mul_f64(0.1), app.finished()).await.is_err() {

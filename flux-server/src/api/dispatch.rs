@@ -11,7 +11,7 @@ use http_body_util::BodyExt;
 use hyper::body::Body;
 use tracing::Instrument;
 
-use super::{backup, changes, health, items, legacy, orders, page};
+use super::{backup, changes, health, items, legacy, orders, page, webhooks};
 use crate::api::call::Call;
 use crate::api::cors::CorsPolicy;
 use crate::api::door::Door;
@@ -149,6 +149,9 @@ where
         Route::GetSeats => items::seats(call()?, &id).await,
         Route::Events => items::events(call()?).await,
         Route::Changes => changes::list(call()?).await,
+        Route::Webhooks => webhooks::list(&call()?),
+        Route::GivenUp => webhooks::given_up(call()?, &id).await,
+        Route::Resend => webhooks::resend(call()?, &id).await,
         Route::Backup => backup::get(call()?).await,
         Route::Buy => legacy::buy(call()?).await,
         Route::Inventory => legacy::inventory(call()?).await,

@@ -12,3 +12,4 @@ mod legacy;
 mod orders;
 mod page;
 pub mod route;
+mod webhooks;

@@ -31,6 +31,12 @@ pub enum Route {
     Events,
     /// Read what changed, each change once.
     Changes,
+    /// See how webhooks stand.
+    Webhooks,
+    /// List the messages of one that were given up.
+    GivenUp,
+    /// Send them again.
+    Resend,
     /// Copy the store.
     Backup,
     /// Order one unit, as legacy clients do.
@@ -53,7 +59,7 @@ pub enum Route {
 
 impl Route {
     /// Every route there is.
-    pub const ALL: [Self; 22] = [
+    pub const ALL: [Self; 25] = [
         Self::PlaceOrder,
         Self::ListOrders,
         Self::GetOrder,
@@ -67,6 +73,9 @@ impl Route {
         Self::GetSeats,
         Self::Events,
         Self::Changes,
+        Self::Webhooks,
+        Self::GivenUp,
+        Self::Resend,
         Self::Backup,
         Self::Buy,
         Self::Inventory,
@@ -95,6 +104,9 @@ impl Route {
             Self::GetSeats => "GET /v1/items/{item_id}/seats",
             Self::Events => "GET /v1/events",
             Self::Changes => "GET /v1/changes",
+            Self::Webhooks => "GET /v1/webhooks",
+            Self::GivenUp => "GET /v1/webhooks/{name}/given-up",
+            Self::Resend => "POST /v1/webhooks/{name}/resend",
             Self::Backup => "GET /v1/backup",
             Self::Buy => "POST /buy",
             Self::Inventory => "GET /inventory",
@@ -196,6 +208,9 @@ pub fn find(path: &str) -> Option<Found<'_>> {
         [Some("v1"), Some("items"), Some(id), Some("seats"), None] => (&[GetSeats], id),
         [Some("v1"), Some("events"), None, ..] => (&[Events], ""),
         [Some("v1"), Some("changes"), None, ..] => (&[Changes], ""),
+        [Some("v1"), Some("webhooks"), None, ..] => (&[Webhooks], ""),
+        [Some("v1"), Some("webhooks"), Some(name), Some("given-up"), None] => (&[GivenUp], name),
+        [Some("v1"), Some("webhooks"), Some(name), Some("resend"), None] => (&[Resend], name),
         [Some("v1"), Some("backup"), None, ..] => (&[Backup], ""),
         [Some("buy"), None, ..] => (&[Buy], ""),
         [Some("inventory"), None, ..] => (&[Inventory], ""),

@@ -16,6 +16,7 @@ use ipnet::IpNet;
 use crate::setup::dotenv::{self, DotenvError};
 use crate::setup::origin::origin;
 use crate::setup::secret::Secret;
+use crate::setup::webhook::{SigningKeys, WebhookUrl};
 
 const LISTEN: &str = "FLUX_LISTEN";
 const OPS_LISTEN: &str = "FLUX_OPS_LISTEN";
@@ -33,6 +34,7 @@ const OPERATOR_TOKEN: &str = "FLUX_OPERATOR_TOKEN";
 const BUYER_JWT_SECRET: &str = "FLUX_BUYER_JWT_SECRET";
 const BUYER_JWT_AUDIENCE: &str = "FLUX_BUYER_JWT_AUDIENCE";
 const BUYER_JWT_ISSUER: &str = "FLUX_BUYER_JWT_ISSUER";
+pub(super) const WEBHOOK_SECRET: &str = "FLUX_WEBHOOK_SECRET";
 pub(super) const QUEUE: &str = "SQS_QUEUE_URL";
 pub(super) const TABLE: &str = "DYNAMODB_TABLE";
 pub(super) const REDIS_URL: &str = "REDIS_URL";
@@ -43,10 +45,14 @@ pub(super) const REDIS_PASSWORD: &str = "REDIS_PASSWORD";
 /// Ten years, in seconds.
 const KEEP_REJECTED_MAX: u64 = 10 * 365 * 86_400;
 
+/// Most webhooks: each keeps some megabytes of messages, and the feed its cursor.
+const WEBHOOKS_MAX: usize = 16;
+
 /// Variables that no message may show.
-pub(super) const SECRETS: [&str; 6] = [
+pub(super) const SECRETS: [&str; 7] = [
     OPERATOR_TOKEN,
     BUYER_JWT_SECRET,
+    WEBHOOK_SECRET,
     REDIS_URL,
     REDIS_PASSWORD,
     "AWS_SECRET_ACCESS_KEY",
@@ -65,6 +71,8 @@ Secrets come from the environment or .env alone, where no list of processes show
                          `serve` makes one and keeps it in DATA_DIR/operator-token
   FLUX_BUYER_JWT_SECRET  the key of the buyers' HS256 tokens; without it buyers
                          need none
+  FLUX_WEBHOOK_SECRET    what webhooks are signed with, like whsec_ and base64 of 24 to
+                         64 bytes; two, with a space between, while receivers change over
   REDIS_URL              like rediss://:password@host:6379; or REDIS_HOST,
                          REDIS_PORT and REDIS_PASSWORD
 With --backend aws, in a build with the feature aws: SQS_QUEUE_URL and DYNAMODB_TABLE, and what
@@ -193,6 +201,20 @@ pub struct Config {
     #[arg(long, env = BUYER_JWT_ISSUER, value_name = "ISS", value_parser = claim)]
     pub buyer_jwt_issuer: Option<String>,
 
+    /// Where to send every change of an order or an item, signed as Standard Webhooks
+    /// says with FLUX_WEBHOOK_SECRET; https; may be repeated. (`serve` with the embedded
+    /// backend.)
+    #[arg(long = "webhook", value_name = "URL", value_parser = WebhookUrl::parse)]
+    pub webhooks: Vec<WebhookUrl>,
+
+    /// Let webhooks go to loopback, link-local and private addresses too, and by http.
+    #[arg(long)]
+    pub webhook_private: bool,
+
+    /// Seconds for which a message that its receiver refuses is tried before it is given up.
+    #[arg(long, value_name = "SECONDS", default_value = "86400", value_parser = seconds)]
+    pub webhook_give_up_after: Duration,
+
     /// Live holds of one buyer over all items before `buyer_limit`.
     /// [default: no limit]
     #[arg(long, env = HOLDS_PER_BUYER, value_name = "N")]
@@ -266,6 +288,10 @@ pub struct Config {
     /// The key of the buyers' tokens.
     #[arg(skip)]
     pub buyer_jwt_secret: Option<Secret>,
+
+    /// The keys that webhooks are signed with.
+    #[arg(skip)]
+    pub webhook_keys: Option<SigningKeys>,
 }
 
 /// A command: to run the server or one of its halves, or to look after a sale.
@@ -359,7 +385,9 @@ impl Config {
         let mut config = Self::from_arg_matches(&matches).unwrap_or_else(|wrong| wrong.exit());
         config.operator_token = Secret::from_environment(OPERATOR_TOKEN)?;
         config.buyer_jwt_secret = Secret::from_environment(BUYER_JWT_SECRET)?;
+        config.webhook_keys = SigningKeys::from_environment(WEBHOOK_SECRET)?;
         config.check()?;
+        config.check_webhooks()?;
         Ok(config)
     }
 
@@ -378,6 +406,40 @@ impl Config {
             }
         }
         Ok(())
+    }
+
+    /// Refuses webhooks that could never be sent, or only to where none may go.
+    fn check_webhooks(&self) -> Result<(), InvalidInput> {
+        let wrong = |rule: String| Err(InvalidInput::new("--webhook", rule));
+        if self.webhooks.is_empty() {
+            return Ok(());
+        }
+        if self.webhooks.len() > WEBHOOKS_MAX {
+            return wrong(format!("may be given {WEBHOOKS_MAX} times"));
+        }
+        for (index, webhook) in self.webhooks.iter().enumerate() {
+            let origin = webhook.origin();
+            if self.webhooks[..index].contains(webhook) {
+                return wrong(format!("one at {origin} is given twice"));
+            }
+            if let Some(why) = webhook.is_private().filter(|_| !self.webhook_private) {
+                return wrong(format!("{origin} {why}; --webhook-private allows that"));
+            }
+        }
+        if self.webhook_keys.is_none() {
+            let rule = "must be set where there is a --webhook, to sign what is sent; make one as: echo \"whsec_$(openssl rand -base64 32)\"";
+            return Err(InvalidInput::new(WEBHOOK_SECRET, rule));
+        }
+        match (self.command, self.backend()) {
+            (Command::Api | Command::Worker, _) => wrong("is sent by `serve` alone".to_owned()),
+            (_, BackendKind::Aws) => wrong(
+                "needs the embedded backend: that on AWS keeps no feed of changes (follow its DynamoDB stream)".to_owned(),
+            ),
+            _ if self.keep_changes == 0 => {
+                wrong("needs the feed of changes, which --keep-changes 0 switches off".to_owned())
+            }
+            _ => Ok(()),
+        }
     }
 
     /// What the store asks of buyers before they get another hold.

@@ -11,5 +11,7 @@ pub mod copies;
 pub mod dotenv;
 pub mod operator_token;
 mod origin;
+pub(crate) mod public_address;
 pub mod secret;
+pub mod webhook;
 pub mod without_effect;

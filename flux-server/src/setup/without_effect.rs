@@ -7,7 +7,7 @@ use clap::CommandFactory;
 
 use crate::setup::config::{
     BackendKind, Config, QUEUE, REDIS_HOST, REDIS_PASSWORD, REDIS_PORT, REDIS_URL, SECRETS, TABLE,
-    variable,
+    WEBHOOK_SECRET, variable,
 };
 
 /// A sentence for each setting that changes nothing.
@@ -40,6 +40,9 @@ pub fn without_effect(config: &Config) -> Vec<String> {
         for name in [REDIS_PORT, REDIS_PASSWORD].into_iter().filter(|name| is_set(name)) {
             said.push(format!("{name} is set and has no effect without {REDIS_HOST}"));
         }
+    }
+    if config.webhooks.is_empty() && is_set(WEBHOOK_SECRET) {
+        said.push(format!("{WEBHOOK_SECRET} is set and has no effect without --webhook"));
     }
     let names = std::env::vars_os().filter_map(|(name, _)| name.into_string().ok());
     said.extend(unknown(names).map(|name| format!("{name} is set, and nothing here reads it")));

@@ -29,6 +29,7 @@ mod running;
 mod shares;
 mod tokens;
 mod unread;
+mod webhooks;
 
 /// A fresh order id.
 fn new_id() -> String {

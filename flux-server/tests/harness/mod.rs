@@ -4,9 +4,11 @@
 mod call;
 mod document;
 mod raw;
+mod receiver;
 mod server;
 
 pub(crate) use call::{Answer, Call};
 pub(crate) use document::{DOCUMENT, check, matches};
 pub(crate) use raw::Connection;
+pub(crate) use receiver::{Message, Receiver, Reply};
 pub(crate) use server::{OPERATOR, Server, Setup, until};
