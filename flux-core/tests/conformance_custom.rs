@@ -8,8 +8,8 @@ use async_trait::async_trait;
 use flux_core::conformance;
 use flux_core::protocol::{Claim, Commit, CommitOutcome, Stock};
 use flux_core::seams::{
-    ConfirmOutcome, Cursor, DueHolds, InventoryStore, OrderFilter, OrderPage, Payment, PutOutcome,
-    SeamError,
+    ConfirmOutcome, Cursor, DueHolds, InventoryStore, OrderFilter, OrderPage, Owed, Payment,
+    PutOutcome, RefundOutcome, Repayment, SeamError,
 };
 use flux_core::{Item, ItemId, ItemSpec, Order, OrderId, Timestamp};
 
@@ -73,6 +73,16 @@ impl InventoryStore for ByLastWrite {
         let outcomes = self.store.confirm(payments).await?;
         self.note(payments.iter().map(|payment| payment.order));
         Ok(outcomes)
+    }
+
+    async fn refund(&self, repayments: &[Repayment]) -> Result<Vec<RefundOutcome>, SeamError> {
+        let outcomes = self.store.refund(repayments).await?;
+        self.note(repayments.iter().map(|repayment| repayment.order));
+        Ok(outcomes)
+    }
+
+    async fn owed(&self) -> Result<Owed, SeamError> {
+        self.store.owed().await
     }
 
     async fn orders(&self, ids: &[OrderId]) -> Result<Vec<Option<Order>>, SeamError> {
