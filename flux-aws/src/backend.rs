@@ -84,6 +84,9 @@ impl Aws {
         sqs: Option<aws_sdk_sqs::Client>,
         /// The same for the table.
         dynamodb: Option<aws_sdk_dynamodb::Client>,
+        /// The same for the table's stream, from which the change feed is read; with a
+        /// ready-made client for the table and none for this there is no feed.
+        streams: Option<aws_sdk_dynamodbstreams::Client>,
         /// Makes queues, dead-letter queues and table if they are missing: for
         /// tests and trials.
         #[builder(default)]
@@ -101,17 +104,21 @@ impl Aws {
         keep_rejected: Option<Duration>,
         #[builder(default)] meter: Meter,
     ) -> Result<Self, OpenError> {
-        let (sqs, dynamodb) = match (sqs, dynamodb) {
-            (Some(sqs), Some(dynamodb)) => (sqs, dynamodb),
+        let (sqs, dynamodb, streams) = match (sqs, dynamodb) {
+            (Some(sqs), Some(dynamodb)) => (sqs, dynamodb, streams),
             (sqs, dynamodb) => {
                 let config = crate::aws::from_env().await;
+                let of_env = || aws_sdk_dynamodbstreams::Client::new(&config);
+                let streams = streams.or_else(|| dynamodb.is_none().then(of_env));
                 (
                     sqs.unwrap_or_else(|| aws_sdk_sqs::Client::new(&config)),
                     dynamodb.unwrap_or_else(|| aws_sdk_dynamodb::Client::new(&config)),
+                    streams,
                 )
             }
         };
         let store = DynamoStore::builder().client(&dynamodb).table(&table).stripes(stripes);
+        let store = store.maybe_streams(streams.as_ref());
         let store = store.buyer_rules(buyer_rules).maybe_keep_rejected(keep_rejected);
         let store = store.meter(meter.clone()).build();
         if create_missing {

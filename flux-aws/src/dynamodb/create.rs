@@ -1,25 +1,37 @@
 //! Makes the table, for tests and trials. Elsewhere `terraform/` does.
 
+use std::sync::Arc;
 use std::time::Duration;
 
 use aws_sdk_dynamodb::operation::create_table::CreateTableError;
 use aws_sdk_dynamodb::types::{
     AttributeDefinition, BillingMode, GlobalSecondaryIndex, KeySchemaElement, KeyType, Projection,
-    ProjectionType, ScalarAttributeType, TableStatus, TimeToLiveSpecification, TimeToLiveStatus,
+    ProjectionType, ScalarAttributeType, StreamSpecification, StreamViewType, TableStatus,
+    TimeToLiveSpecification, TimeToLiveStatus,
 };
 use flux_core::seams::SeamError;
 use tokio::time::{Instant, sleep};
 use tracing::warn;
 
 use super::DynamoStore;
+use super::feed::StreamFeed;
+use super::items::Items;
 use super::rows::{DUE_INDEX, FORGOTTEN, SERVICE};
 
 /// Time a new table may take.
 const CREATING_MAX: Duration = Duration::from_secs(120);
 
+/// A stream with all that the change feed needs.
+fn images() -> StreamSpecification {
+    let stream = StreamSpecification::builder().stream_enabled(true);
+    let stream = stream.stream_view_type(StreamViewType::NewAndOldImages);
+    stream.build().expect("it is said whether it is on")
+}
+
 impl DynamoStore {
     /// Makes the table if it is not there, billed on demand, and waits until it
-    /// can be used. Lets DynamoDB delete what is to be forgotten.
+    /// can be used. Lets DynamoDB delete what is to be forgotten, and keep a stream of what
+    /// changes.
     ///
     /// # Errors
     /// [`SeamError::Broken`] when it may not be made,
@@ -52,6 +64,7 @@ impl DynamoStore {
             .key_schema(key("pk", KeyType::Hash))
             .key_schema(key("sk", KeyType::Range))
             .global_secondary_indexes(index.build().expect("name and keys are set"))
+            .stream_specification(images())
             .send()
             .await;
         if let Err(error) = made
@@ -64,11 +77,16 @@ impl DynamoStore {
             let found =
                 self.table.client.describe_table().table_name(&self.table.name).send().await;
             let found = found.map_err(|error| self.table.failure(error))?.table;
-            if found.is_some_and(|table| table.table_status == Some(TableStatus::Active)) {
+            if let Some(table) = found.filter(|t| t.table_status == Some(TableStatus::Active)) {
+                if table.stream_specification.is_none_or(|stream| !stream.stream_enabled) {
+                    self.start_stream().await?;
+                    continue;
+                }
                 if !self.forgets().await? {
                     self.start_forgetting().await?;
                 }
-                return self.format.due_keys().await.map(drop);
+                self.format.due_keys().await?;
+                return self.open_feed().await;
             }
             sleep(Duration::from_millis(200)).await;
         }
@@ -94,7 +112,44 @@ impl DynamoStore {
                 "can't tell whether rejected orders are deleted from table {table:?}; allow dynamodb:DescribeTimeToLive"
             ),
         }
+        if let Err(error) = self.open_feed().await {
+            warn!(
+                %error,
+                "can't tell whether table {table:?} has a stream, so there is no change feed; allow dynamodb:ListStreams and dynamodb:DescribeStream"
+            );
+        }
         Ok(())
+    }
+
+    /// Opens the change feed if the table has a stream and there is a client for it.
+    async fn open_feed(&self) -> Result<(), SeamError> {
+        let Some(streams) = &self.streams else { return Ok(()) };
+        let (table, meter) = (self.table.clone(), self.table.meter.clone());
+        // Its definitions are those of other moments, so it has a memory of its own.
+        let items = Items::new(table.clone());
+        if let Some(feed) = StreamFeed::open(streams, table, items, meter).await? {
+            // Of two that look at once one is enough.
+            let _ = self.feed.set(Arc::new(feed));
+        }
+        Ok(())
+    }
+
+    async fn start_stream(&self) -> Result<(), SeamError> {
+        let update = self.table.client.update_table().table_name(&self.table.name);
+        match update.stream_specification(images()).send().await {
+            Ok(_) => Ok(()),
+            // Of several who make one table at once, all but one are told that it changes.
+            Err(error)
+                if error.as_service_error().is_some_and(|error| {
+                    error.is_resource_in_use_exception()
+                        || error.meta().code() == Some("ValidationException")
+                }) =>
+            {
+                sleep(Duration::from_millis(200)).await;
+                Ok(())
+            }
+            Err(error) => Err(self.table.failure(error)),
+        }
     }
 
     /// Whether DynamoDB deletes rows whose time has come.

@@ -9,6 +9,7 @@ mod conditions;
 mod create;
 mod debts;
 mod draft;
+mod feed;
 mod format;
 mod held;
 mod hoarding;
@@ -23,7 +24,7 @@ mod store;
 mod stripes;
 mod table;
 
-use std::sync::{Arc, Mutex};
+use std::sync::{Arc, Mutex, OnceLock};
 use std::time::Duration;
 
 use aws_sdk_dynamodb::Client;
@@ -37,6 +38,7 @@ use crate::batcher::Batcher;
 use crate::bill::Meter;
 
 use claim::Memory;
+use feed::StreamFeed;
 use format::Format;
 use held::HeldUnits;
 use hoarding::Hoarding;
@@ -85,6 +87,9 @@ pub struct DynamoStore {
     held: Arc<HeldUnits>,
     hoarding: Hoarding,
     last_owed: debts::LastCount,
+    streams: Option<aws_sdk_dynamodbstreams::Client>,
+    /// The change feed, once the table was found to have a stream.
+    feed: OnceLock<Arc<StreamFeed>>,
 }
 
 #[bon]
@@ -95,6 +100,11 @@ impl DynamoStore {
     pub fn new(
         /// A ready-made client; its retries and time-outs are replaced by ours.
         client: &Client,
+        /// A client of DynamoDB Streams, by which the store keeps a change feed: the
+        /// table's stream, with new and old images, which
+        /// [`create_table`](Self::create_table) turns on and [`check`](Self::check) looks
+        /// for. Without one there is no feed.
+        streams: Option<&aws_sdk_dynamodbstreams::Client>,
         /// The table's name.
         #[builder(into)]
         table: String,
@@ -145,6 +155,8 @@ impl DynamoStore {
             held: Arc::new(HeldUnits::new(table.clone(), Arc::clone(&format))),
             hoarding: Hoarding::new(buyer_rules),
             last_owed: debts::LastCount::default(),
+            streams: streams.cloned(),
+            feed: OnceLock::new(),
             table,
             format,
             clock,

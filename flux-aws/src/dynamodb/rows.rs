@@ -9,8 +9,8 @@ use aws_sdk_dynamodb::primitives::Blob;
 use aws_sdk_dynamodb::types::AttributeValue as Value;
 use flux_core::seams::SeamError;
 use flux_core::{
-    Ask, BuyerId, Debt, Hold, ItemId, Line, Lines, Metadata, Money, Order, OrderId, OrderState,
-    OrderStatus, PaymentRef, Reason, Refund, RefundRef, Timestamp,
+    Ask, BuyerId, ConsumerName, Debt, Hold, ItemId, Line, Lines, Metadata, Money, Order, OrderId,
+    OrderState, OrderStatus, PaymentRef, Reason, Refund, RefundRef, Timestamp,
 };
 use serde::de::DeserializeOwned;
 
@@ -97,6 +97,14 @@ impl Key {
     /// The entry of an item in the directory, which is in the order of their ids.
     pub(super) fn directory(item: &ItemId) -> Self {
         Self::new("items".into(), item.as_str())
+    }
+
+    /// The rows of the consumers of the change feed.
+    pub(super) const CONSUMERS: &'static str = "consumers";
+
+    /// A consumer of the change feed.
+    pub(super) fn consumer(name: &ConsumerName) -> Self {
+        Self::new(Self::CONSUMERS.into(), name.as_str())
     }
 
     /// The mark of a table that is ours.

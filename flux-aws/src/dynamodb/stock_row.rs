@@ -200,6 +200,12 @@ impl Head {
         })
     }
 
+    /// Whether both are of one definition, however buyers and stock are counted.
+    pub(super) fn defines_the_same_as(&self, other: &Self) -> bool {
+        let Self { stripes, capped_since, .. } = *other;
+        Self { stripes, capped_since, ..self.clone() } == *other
+    }
+
     /// Its attributes, by name; an absent one has none.
     pub(super) fn attributes(&self) -> Vec<(&'static str, Option<Value>)> {
         let (capacity, hall) = match &self.kind {

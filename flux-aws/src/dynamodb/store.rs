@@ -6,8 +6,8 @@ use std::time::Duration;
 use async_trait::async_trait;
 use flux_core::protocol::{Claim, Commit, CommitOutcome, OrderWrite, Stock};
 use flux_core::seams::{
-    CommitMax, ConfirmOutcome, Cursor, DueHolds, InventoryStore, OrderFilter, OrderPage, Owed,
-    Payment, PutOutcome, RefundOutcome, Repayment, SeamError, ServiceTime, Sight,
+    ChangeFeed, CommitMax, ConfirmOutcome, Cursor, DueHolds, InventoryStore, OrderFilter,
+    OrderPage, Owed, Payment, PutOutcome, RefundOutcome, Repayment, SeamError, ServiceTime, Sight,
 };
 use flux_core::{Item, ItemId, ItemSpec, Money, Order, OrderId, OrderStatus, Timestamp};
 use futures_util::{StreamExt, TryStreamExt};
@@ -162,6 +162,10 @@ impl InventoryStore for DynamoStore {
     async fn stock(&self, item: &ItemId) -> Result<Option<(Arc<ItemSpec>, Stock)>, SeamError> {
         let known = self.read_item(item).await?;
         Ok(known.map(|known| (Arc::clone(&known.spec), known.stock())))
+    }
+
+    fn feed(&self) -> Option<Arc<dyn ChangeFeed>> {
+        self.feed.get().map(|feed| Arc::clone(feed) as _)
     }
 
     fn service_time(&self) -> Option<ServiceTime> {

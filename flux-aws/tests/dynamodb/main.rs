@@ -54,6 +54,7 @@ mod clock;
 mod conformance;
 mod due_keys;
 mod faults;
+mod feed;
 mod forgotten;
 mod hoarding;
 mod limits;

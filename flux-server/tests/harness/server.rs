@@ -182,6 +182,7 @@ fn aws(home: &Path) -> Vec<(String, String)> {
         let own = format!("flux-{}", own.replace('.', ""));
         let names = [
             "AWS_ENDPOINT_URL_DYNAMODB",
+            "AWS_ENDPOINT_URL_DYNAMODB_STREAMS",
             "AWS_ENDPOINT_URL_SQS",
             "AWS_REGION",
             "AWS_ACCESS_KEY_ID",
