@@ -38,6 +38,11 @@ output "table_arn" {
   value       = aws_dynamodb_table.flux.arn
 }
 
+output "stream_arn" {
+  description = "The table's stream of changes, for functions and consumers of your own."
+  value       = aws_dynamodb_table.flux.stream_arn
+}
+
 output "queue_arns" {
   description = "The queues of orders, by partition."
   value       = { for partition, queue in aws_sqs_queue.orders : partition => queue.arn }

@@ -41,6 +41,7 @@ locals {
         "dynamodb:BatchGetItem",
         "dynamodb:BatchWriteItem",
         "dynamodb:ConditionCheckItem",
+        "dynamodb:DescribeTable",
         "dynamodb:DescribeTimeToLive",
         "dynamodb:GetItem",
         "dynamodb:PutItem",
@@ -48,6 +49,12 @@ locals {
         "dynamodb:UpdateItem",
       ]
       Resource = local.table
+    },
+    {
+      Sid      = "FollowWhatChanges"
+      Effect   = "Allow"
+      Action   = ["dynamodb:DescribeStream", "dynamodb:GetRecords", "dynamodb:GetShardIterator"]
+      Resource = aws_dynamodb_table.flux.stream_arn
     },
     {
       Sid      = "ListHolds"
@@ -90,6 +97,7 @@ locals {
       Action = [
         "dynamodb:BatchGetItem",
         "dynamodb:ConditionCheckItem",
+        "dynamodb:DescribeTable",
         "dynamodb:DescribeTimeToLive",
         "dynamodb:GetItem",
         "dynamodb:PutItem",

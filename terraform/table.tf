@@ -53,6 +53,11 @@ resource "aws_dynamodb_table" "flux" {
     attribute_name = "forgotten"
   }
 
+  # What changes, for a day, with no write unit more: the change feed is read from it, and
+  # whatever else you follow it with.
+  stream_enabled   = true
+  stream_view_type = "NEW_AND_OLD_IMAGES"
+
   point_in_time_recovery {
     enabled = true
   }

@@ -8,7 +8,10 @@ mock_provider "aws" {
 
 override_resource {
   target = aws_dynamodb_table.flux
-  values = { arn = "arn:aws:dynamodb:eu-central-1:123456789012:table/flux" }
+  values = {
+    arn        = "arn:aws:dynamodb:eu-central-1:123456789012:table/flux"
+    stream_arn = "arn:aws:dynamodb:eu-central-1:123456789012:table/flux/stream/2026-12-01T10:00:00.000"
+  }
 }
 
 variables {
@@ -99,5 +102,12 @@ run "each_half_its_own" {
       ])
     ])
     error_message = "both look whether rejected orders are forgotten, and neither changes it"
+  }
+  assert {
+    condition = [for policy in [aws_iam_policy.api, aws_iam_policy.worker] :
+      flatten([for statement in jsondecode(policy.policy).Statement :
+        statement.Action if statement.Resource == aws_dynamodb_table.flux.stream_arn
+    ])] == [["dynamodb:DescribeStream", "dynamodb:GetRecords", "dynamodb:GetShardIterator"], []]
+    error_message = "the api follows what changes, and the worker does not"
   }
 }

@@ -39,6 +39,13 @@ run "keys_and_index" {
     ]
     error_message = "rejected orders are forgotten"
   }
+  assert {
+    condition = alltrue([
+      aws_dynamodb_table.flux.stream_enabled,
+      aws_dynamodb_table.flux.stream_view_type == "NEW_AND_OLD_IMAGES",
+    ])
+    error_message = "what changes is in the stream, as it was and as it is"
+  }
 }
 
 run "encrypted_by_aws" {

@@ -6,8 +6,8 @@ use std::time::Duration;
 use aws_sdk_dynamodb::operation::create_table::CreateTableError;
 use aws_sdk_dynamodb::types::{
     AttributeDefinition, BillingMode, GlobalSecondaryIndex, KeySchemaElement, KeyType, Projection,
-    ProjectionType, ScalarAttributeType, StreamSpecification, StreamViewType, TableStatus,
-    TimeToLiveSpecification, TimeToLiveStatus,
+    ProjectionType, ScalarAttributeType, StreamSpecification, StreamViewType, TableDescription,
+    TableStatus, TimeToLiveSpecification, TimeToLiveStatus,
 };
 use flux_core::seams::SeamError;
 use tokio::time::{Instant, sleep};
@@ -15,7 +15,6 @@ use tracing::warn;
 
 use super::DynamoStore;
 use super::feed::StreamFeed;
-use super::items::Items;
 use super::rows::{DUE_INDEX, FORGOTTEN, SERVICE};
 
 /// Time a new table may take.
@@ -115,7 +114,7 @@ impl DynamoStore {
         if let Err(error) = self.open_feed().await {
             warn!(
                 %error,
-                "can't tell whether table {table:?} has a stream, so there is no change feed; allow dynamodb:ListStreams and dynamodb:DescribeStream"
+                "can't tell whether table {table:?} has a stream, so there is no change feed; allow dynamodb:DescribeTable"
             );
         }
         Ok(())
@@ -124,10 +123,14 @@ impl DynamoStore {
     /// Opens the change feed if the table has a stream and there is a client for it.
     async fn open_feed(&self) -> Result<(), SeamError> {
         let Some(streams) = &self.streams else { return Ok(()) };
-        let (table, meter) = (self.table.clone(), self.table.meter.clone());
-        // Its definitions are those of other moments, so it has a memory of its own.
-        let items = Items::new(table.clone());
-        if let Some(feed) = StreamFeed::open(streams, table, items, meter).await? {
+        let found = self.table.client.describe_table().table_name(&self.table.name).send().await;
+        let found = found.map_err(|error| self.table.failure(error))?.table;
+        let is_on = |table: &TableDescription| {
+            table.stream_specification.as_ref().is_some_and(|stream| stream.stream_enabled)
+        };
+        let Some(found) = found.filter(is_on) else { return Ok(()) };
+        if let (Some(arn), Some(label)) = (found.latest_stream_arn, found.latest_stream_label) {
+            let feed = StreamFeed::new(streams, self.table.clone(), arn, label);
             // Of two that look at once one is enough.
             let _ = self.feed.set(Arc::new(feed));
         }

@@ -239,21 +239,6 @@ impl Table {
         }
     }
 
-    /// Deletes a row, and tells whether it was there.
-    pub(super) async fn delete(&self, key: Key) -> Result<bool, SeamError> {
-        let deleted = self
-            .client
-            .delete_item()
-            .table_name(&self.name)
-            .set_key(Some(key.into_row()))
-            .return_values(ReturnValue::AllOld)
-            .return_consumed_capacity(ReturnConsumedCapacity::Total)
-            .send()
-            .await;
-        self.count_write("DeleteItem", deleted.as_ref().ok().and_then(|d| d.consumed_capacity()));
-        Ok(deleted.map_err(|error| self.failure(error))?.attributes.is_some())
-    }
-
     /// Writes all the actions or none. A try that is refused for the moment or not
     /// answered is tried again under the same request token, by which
     /// DynamoDB knows a repeat for ten minutes and applies it once.

@@ -1,9 +1,11 @@
 //! The consumers of the feed: a row of the table for each, with how far it came.
 
-use flux_core::ConsumerName;
-use flux_core::seams::{CONSUMERS_MAX, Consumer, Cursor, SeamError};
+use std::time::SystemTime;
 
-use super::super::rows::{Key, Row, SERVICE, damaged, string, text};
+use flux_core::seams::{CONSUMERS_MAX, Consumer, Cursor, SeamError};
+use flux_core::{ConsumerName, Timestamp};
+
+use super::super::rows::{FORGOTTEN, Key, Row, SERVICE, damaged, number, opt_text, string, text};
 use super::super::table::{Table, Written, values};
 
 /// How far a consumer came.
@@ -12,9 +14,9 @@ const DONE_WITH: &str = "done_with";
 pub(super) async fn keep(table: &Table, consumer: &Consumer) -> Result<(), SeamError> {
     let update = table
         .update(Key::consumer(&consumer.name))
-        .update_expression(format!("SET {DONE_WITH} = :after"))
+        .update_expression(format!("SET {DONE_WITH} = :after REMOVE {FORGOTTEN}"))
         .expression_attribute_values(":after", string(&consumer.after));
-    let known = update.clone().condition_expression("attribute_exists(pk)");
+    let known = update.clone().condition_expression(format!("attribute_exists({DONE_WITH})"));
     if let Written::Row(_) = table.write(known).await? {
         return Ok(());
     }
@@ -31,7 +33,8 @@ pub(super) async fn list(table: &Table) -> Result<Vec<Consumer>, SeamError> {
         .key_condition_expression("pk = :pk")
         .set_expression_attribute_values(Some(values([(":pk", string(Key::CONSUMERS))])))
         .consistent_read(true);
-    table.pages(query).await?.iter().map(consumer).collect()
+    let rows = table.pages(query).await?;
+    rows.iter().filter_map(|row| consumer(row).transpose()).collect()
 }
 
 pub(super) async fn cursor_of(
@@ -39,14 +42,24 @@ pub(super) async fn cursor_of(
     name: &ConsumerName,
 ) -> Result<Option<Cursor>, SeamError> {
     let row = table.get(Key::consumer(name)).await?;
-    row.map(|row| consumer(&row).map(|consumer| consumer.after)).transpose()
+    let known = row.as_ref().map(consumer).transpose()?.flatten();
+    Ok(known.map(|consumer| consumer.after))
 }
 
+/// Forgets a consumer: DynamoDB deletes the row in time, as nobody here may delete any.
 pub(super) async fn forget(table: &Table, name: &ConsumerName) -> Result<bool, SeamError> {
-    table.delete(Key::consumer(name)).await
+    let now = Timestamp::from(SystemTime::now()).as_millis() / 1_000;
+    let update = table
+        .update(Key::consumer(name))
+        .update_expression(format!("SET {FORGOTTEN} = :now REMOVE {DONE_WITH}"))
+        .expression_attribute_values(":now", number(now))
+        .condition_expression(format!("attribute_exists({DONE_WITH})"));
+    Ok(matches!(table.write(update).await?, Written::Row(_)))
 }
 
-fn consumer(row: &Row) -> Result<Consumer, SeamError> {
+/// The consumer of a row; none if it was forgotten.
+fn consumer(row: &Row) -> Result<Option<Consumer>, SeamError> {
+    let Some(after) = opt_text(row, DONE_WITH)? else { return Ok(None) };
     let name = ConsumerName::new(text(row, "sk")?).map_err(|_| damaged(row, "sk"))?;
-    Ok(Consumer::new(name, Cursor(text(row, DONE_WITH)?.to_owned())))
+    Ok(Some(Consumer::new(name, Cursor(after.to_owned()))))
 }

@@ -10,6 +10,8 @@ mod consumers;
 mod frontier;
 mod records;
 mod stream;
+#[cfg(test)]
+mod tests;
 
 use std::collections::{BTreeMap, HashMap};
 use std::sync::{Mutex, MutexGuard, PoisonError};
@@ -30,7 +32,6 @@ use self::stream::{ReadError, Records, Stream};
 use super::items::Items;
 use super::rows::SERVICE;
 use super::table::{Table, in_order};
-use crate::bill::Meter;
 
 /// The pause between two looks for something new; it doubles.
 const PAUSE: Backoff = Backoff::new(Duration::from_millis(100), Duration::from_secs(1));
@@ -65,15 +66,17 @@ struct Seen {
 }
 
 impl StreamFeed {
-    /// The feed of a table whose stream is on.
-    pub(super) async fn open(
+    /// The feed of a table over the stream of that name and label.
+    pub(super) fn new(
         client: &aws_sdk_dynamodbstreams::Client,
         table: Table,
-        items: Items,
-        meter: Meter,
-    ) -> Result<Option<Self>, SeamError> {
-        let stream = Stream::find(client, &table.name, meter).await?;
-        Ok(stream.map(|stream| Self { table, items, stream, iterators: Mutex::default() }))
+        arn: String,
+        label: String,
+    ) -> Self {
+        let stream = Stream::new(client, arn, label, table.meter.clone());
+        // Its definitions are those of other moments, so it has a memory of its own.
+        let items = Items::new(table.clone());
+        Self { table, items, stream, iterators: Mutex::default() }
     }
 
     fn iterators(&self) -> MutexGuard<'_, Iterators> {
@@ -106,7 +109,8 @@ impl StreamFeed {
         frontier: &mut Frontier,
         limit: usize,
     ) -> Result<Vec<Change>, SeamError> {
-        let reads = frontier.shards.clone().into_iter();
+        let before = frontier.shards.clone();
+        let reads = before.clone().into_iter();
         let reads = in_order(reads.map(|(shard, at)| self.read_shard(shard, at, limit)));
         let reads: Vec<_> = reads.try_collect().await?;
         let (mut ends, mut seen) = (BTreeMap::new(), Vec::new());
@@ -126,7 +130,7 @@ impl StreamFeed {
                 changes.push(Change::new(frontier.cursor(), at, changed));
             }
         }
-        self.go_on(frontier, ends).await?;
+        self.go_on(&before, frontier, ends).await?;
         if let Some(last) = changes.last_mut() {
             // Behind the last there may be records that tell nothing.
             last.cursor = frontier.cursor();
@@ -138,6 +142,7 @@ impl StreamFeed {
     /// of those that are at their end follow.
     async fn go_on(
         &self,
+        before: &BTreeMap<String, Position>,
         frontier: &mut Frontier,
         ends: BTreeMap<String, (Option<String>, Option<String>)>,
     ) -> Result<(), SeamError> {
@@ -149,8 +154,14 @@ impl StreamFeed {
                 (None, _) => true,
             };
             match iterator {
+                // Whoever reads it again goes on from the same iterator.
                 _ if !took_all => {}
-                Some(iterator) => self.remember(&shard, position, iterator),
+                Some(iterator) => {
+                    if let Some(was) = before.get(&shard).filter(|was| *was != position) {
+                        self.iterators().remove(&(shard.clone(), was.clone()));
+                    }
+                    self.remember(&shard, position, iterator);
+                }
                 None => {
                     let shards = self.stream.shards().await?;
                     let is_child = |id: &Option<String>| id.as_ref() == Some(&shard);
@@ -177,7 +188,7 @@ impl StreamFeed {
     ) -> Result<(String, Vec<Seen>, Option<String>), SeamError> {
         let limit = limit.saturating_mul(2).clamp(50, RECORDS_MAX) as i32;
         let key = (shard.clone(), position.clone());
-        let known = self.iterators().remove(&key);
+        let known = self.iterators().get(&key).cloned();
         let known = known.filter(|(_, at)| at.elapsed() < ITERATOR_SERVES);
         let is_known = known.is_some();
         let iterator = match known {

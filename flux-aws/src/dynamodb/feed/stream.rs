@@ -6,7 +6,7 @@ use std::time::Duration;
 
 use aws_sdk_dynamodbstreams::Client;
 use aws_sdk_dynamodbstreams::error::{ProvideErrorMetadata, SdkError};
-use aws_sdk_dynamodbstreams::types::{Record, ShardIteratorType, StreamStatus};
+use aws_sdk_dynamodbstreams::types::{Record, ShardIteratorType};
 use flux_core::seams::SeamError;
 use tokio::sync::Mutex;
 use tokio::time::Instant;
@@ -59,37 +59,11 @@ pub(super) enum ReadError {
 }
 
 impl Stream {
-    /// The stream of a table, if one is on.
-    pub(super) async fn find(
-        client: &Client,
-        table: &str,
-        meter: Meter,
-    ) -> Result<Option<Self>, SeamError> {
-        let client = Client::from_conf(
-            client
-                .config()
-                .to_builder()
-                .retry_config(aws::no_retries())
-                .timeout_config(aws::time_outs(aws::CALL_MAX))
-                .build(),
-        );
-        let listed = client.list_streams().table_name(table).send().await;
-        meter.dynamodb("ListStreams", 0.0, 0.0);
-        for stream in listed.map_err(failure)?.streams.unwrap_or_default() {
-            let (Some(arn), Some(label)) = (stream.stream_arn, stream.stream_label) else {
-                continue;
-            };
-            let described = client.describe_stream().stream_arn(&arn).limit(1).send().await;
-            meter.dynamodb("DescribeStream", 0.0, 0.0);
-            let described = described.map_err(failure)?.stream_description;
-            // One that was turned off can be read for another day, and gets nothing new.
-            let is_on =
-                |status| matches!(status, Some(StreamStatus::Enabled | StreamStatus::Enabling));
-            if described.is_some_and(|stream| is_on(stream.stream_status)) {
-                return Ok(Some(Self { client, arn, label, meter, shards: Mutex::default() }));
-            }
-        }
-        Ok(None)
+    /// The stream of that name and label, read by `client` with our time-outs.
+    pub(super) fn new(client: &Client, arn: String, label: String, meter: Meter) -> Self {
+        let config = client.config().to_builder().retry_config(aws::no_retries());
+        let config = config.timeout_config(aws::time_outs(aws::CALL_MAX)).build();
+        Self { client: Client::from_conf(config), arn, label, meter, shards: Mutex::default() }
     }
 
     /// Its shards, parents before their children.
