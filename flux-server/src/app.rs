@@ -69,6 +69,7 @@ pub struct App {
     inventories: Arc<Places>,
     halls: Arc<Places>,
     backups: Arc<Places>,
+    audits: Arc<Places>,
     /// The store that can be copied, if it is in files here.
     pub(crate) embedded: Option<Arc<Embedded>>,
     /// Those that are told of every change.
@@ -84,6 +85,8 @@ const INVENTORIES_MAX: usize = 8;
 const HALLS_MAX: usize = 64;
 /// Copies of the store being read at once: while one is, the file can't use pages again.
 const BACKUPS_MAX: usize = 1;
+/// Recounts of the store at once: each reads all orders.
+const AUDITS_MAX: usize = 1;
 /// Connections beyond the limits that are told so, or asked of health, at once.
 pub const TURNED_AWAY_MAX: usize = 128;
 /// Connections to the address of health and metrics.
@@ -170,6 +173,7 @@ impl App {
             inventories: shared(Use::Inventory, INVENTORIES_MAX),
             halls: shared(Use::Hall, HALLS_MAX),
             backups: shared(Use::Backup, BACKUPS_MAX),
+            audits: shared(Use::Audit, AUDITS_MAX),
             embedded: None,
             webhooks: Arc::default(),
         }
@@ -260,6 +264,11 @@ impl RequestPermit {
     /// A permit to copy the store.
     pub(crate) fn backup(&self) -> Result<Place, Problem> {
         self.one_of(&self.app.backups, "another backup is being read")
+    }
+
+    /// A permit to count the store anew.
+    pub(crate) fn audit(&self) -> Result<Place, Problem> {
+        self.one_of(&self.app.audits, "another audit is on its way")
     }
 
     fn one_of(&self, places: &Arc<Places>, detail: &'static str) -> Result<Place, Problem> {

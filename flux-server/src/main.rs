@@ -65,6 +65,9 @@ async fn run(mut config: Config) -> Result<ExitCode> {
     if let Some(done) = copies::run(&config).await {
         return done.map(|()| ExitCode::SUCCESS);
     }
+    if let Some(done) = admin::ask(&config).await {
+        return done.map(|()| ExitCode::SUCCESS);
+    }
     let Opened { flux, embedded, bill } = backend::open(&config).await?;
     if let Some(done) = admin::run(&config, &flux).await {
         flux.shutdown().await;

@@ -1,5 +1,6 @@
 //! The calls of the contract: which one a request is, and the handler of each.
 
+pub(crate) mod admin;
 pub(crate) mod backup;
 mod call;
 mod changes;

@@ -39,6 +39,12 @@ pub enum Route {
     Resend,
     /// Copy the store.
     Backup,
+    /// Count the store anew.
+    Audit,
+    /// List what was given up.
+    DeadLetters,
+    /// Put back what was given up.
+    Redrive,
     /// Order one unit, as legacy clients do.
     Buy,
     /// List owners, as legacy clients do.
@@ -59,7 +65,7 @@ pub enum Route {
 
 impl Route {
     /// Every route there is.
-    pub const ALL: [Self; 25] = [
+    pub const ALL: [Self; 28] = [
         Self::PlaceOrder,
         Self::ListOrders,
         Self::GetOrder,
@@ -77,6 +83,9 @@ impl Route {
         Self::GivenUp,
         Self::Resend,
         Self::Backup,
+        Self::Audit,
+        Self::DeadLetters,
+        Self::Redrive,
         Self::Buy,
         Self::Inventory,
         Self::Healthz,
@@ -108,6 +117,9 @@ impl Route {
             Self::GivenUp => "GET /v1/webhooks/{name}/given-up",
             Self::Resend => "POST /v1/webhooks/{name}/resend",
             Self::Backup => "GET /v1/backup",
+            Self::Audit => "GET /v1/audit",
+            Self::DeadLetters => "GET /v1/dead-letters",
+            Self::Redrive => "POST /v1/dead-letters/redrive",
             Self::Buy => "POST /buy",
             Self::Inventory => "GET /inventory",
             Self::Healthz => "GET /healthz",
@@ -212,6 +224,9 @@ pub fn find(path: &str) -> Option<Found<'_>> {
         [Some("v1"), Some("webhooks"), Some(name), Some("given-up"), None] => (&[GivenUp], name),
         [Some("v1"), Some("webhooks"), Some(name), Some("resend"), None] => (&[Resend], name),
         [Some("v1"), Some("backup"), None, ..] => (&[Backup], ""),
+        [Some("v1"), Some("audit"), None, ..] => (&[Audit], ""),
+        [Some("v1"), Some("dead-letters"), None, ..] => (&[DeadLetters], ""),
+        [Some("v1"), Some("dead-letters"), Some("redrive"), None, ..] => (&[Redrive], ""),
         [Some("buy"), None, ..] => (&[Buy], ""),
         [Some("inventory"), None, ..] => (&[Inventory], ""),
         [Some("healthz"), None, ..] => (&[Healthz], ""),

@@ -1,13 +1,55 @@
-//! The commands of an operator: recount, and look after dead letters.
+//! The commands of an operator: recount, and look after dead letters. With `--url` a
+//! running server does it, else this process with a store that no other has open.
 
-use std::fmt::{Display, Write};
+use std::fmt::Display;
 use std::io::{self, Write as _};
 
 use anyhow::{Context, Result, ensure};
-use flux_core::Flux;
-use flux_core::protocol::Message;
+use flux_core::{Audit, Flux};
+use http::Method;
 
+use crate::api::admin::{LetterView, Letters, Redriven};
 use crate::setup::config::{Command, Config};
+use crate::setup::running::ask_for;
+
+/// Most dead letters of one call.
+const LETTERS_MAX: usize = 1_000;
+
+/// Has a running server do what the command asks for; `None` if it asks none.
+pub async fn ask(config: &Config) -> Option<Result<()>> {
+    config.url.as_ref()?;
+    Some(match config.command {
+        Command::Audit => match ask_for(config, Method::GET, "/v1/audit").await {
+            Ok(audit) => report(&audit),
+            Err(error) => Err(error),
+        },
+        Command::DeadLetters => ask_for_letters(config).await,
+        Command::Redrive => ask_to_redrive(config).await,
+        _ => return None,
+    })
+}
+
+async fn ask_for_letters(config: &Config) -> Result<()> {
+    let max = config.max;
+    ensure!(max <= LETTERS_MAX, "--max: a server lists {LETTERS_MAX} at most");
+    let path = format!("/v1/dead-letters?limit={max}");
+    let Letters { dead_letters } = ask_for(config, Method::GET, &path).await?;
+    list(&dead_letters)
+}
+
+async fn ask_to_redrive(config: &Config) -> Result<()> {
+    let mut count = 0;
+    while count < config.max {
+        let limit = LETTERS_MAX.min(config.max - count);
+        let path = format!("/v1/dead-letters/redrive?limit={limit}");
+        let Redriven { redriven } = ask_for(config, Method::POST, &path).await?;
+        count += redriven;
+        if redriven < limit {
+            break;
+        }
+    }
+    tell_redriven(count)
+}
 
 /// Does what the command asks for and prints it; `None` if it is to serve.
 pub async fn run(config: &Config, flux: &Flux) -> Option<Result<()>> {
@@ -22,32 +64,30 @@ pub async fn run(config: &Config, flux: &Flux) -> Option<Result<()>> {
 }
 
 async fn audit(flux: &Flux) -> Result<()> {
-    let audit = flux.audit().await.context("the sale could not be counted")?;
-    print(&audit)?;
+    report(&flux.audit().await.context("the sale could not be counted")?)
+}
+
+fn report(audit: &Audit) -> Result<()> {
+    print(audit)?;
     ensure!(audit.is_clean(), "the audit found faults");
     Ok(())
 }
 
 async fn dead_letters(flux: &Flux, max: usize) -> Result<()> {
     let letters = flux.dead_letters(max).await.context("dead letters could not be read")?;
-    let mut list = String::new();
-    for letter in &letters {
-        let what = match &letter.message {
-            Message::Place(_) => "place",
-            Message::Release(_) => "release",
-            Message::Cancel(_) => "cancel",
-            Message::Expire(_) => "expire",
-            Message::LatePayment(..) => "late payment",
-        };
-        let (at, order) = (letter.buried_at, letter.message.order_id());
-        let _ = writeln!(list, "{at} {what} {order}: {}", letter.reason);
-    }
-    let _ = write!(list, "{} dead letters", letters.len());
-    print(list)
+    list(&letters.iter().map(LetterView::from).collect::<Vec<_>>())
+}
+
+fn list(letters: &[LetterView<'_>]) -> Result<()> {
+    let lines: String = letters.iter().map(|letter| format!("{letter}\n")).collect();
+    print(format_args!("{lines}{} dead letters", letters.len()))
 }
 
 async fn redrive(flux: &Flux, max: usize) -> Result<()> {
-    let count = flux.redrive(max).await.context("dead letters could not be put back")?;
+    tell_redriven(flux.redrive(max).await.context("dead letters could not be put back")?)
+}
+
+fn tell_redriven(count: usize) -> Result<()> {
     print(format_args!("{count} dead letters put back in the queue"))
 }
 

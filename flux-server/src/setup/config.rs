@@ -130,9 +130,11 @@ pub struct Config {
     )]
     pub rejected_max: u64,
 
-    /// The running server that `backup` asks, without TLS.
-    #[arg(long, value_name = "URL", default_value = "http://127.0.0.1:5000")]
-    pub url: Uri,
+    /// The running server that `backup` asks, without TLS, and `audit`, `dead-letters` and
+    /// `redrive` if it is given: these open the store themselves otherwise.
+    /// [default of backup: http://127.0.0.1:5000]
+    #[arg(long, value_name = "URL")]
+    pub url: Option<Uri>,
 
     /// The copy that `restore` reads; standard input if it is `-`.
     #[arg(long, value_name = "FILE", default_value = "-")]

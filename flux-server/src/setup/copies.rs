@@ -5,22 +5,17 @@ use std::fs::File;
 use std::io::{self, BufWriter, IsTerminal, Read, Write};
 use std::path::Path;
 
-use anyhow::{Context, Result, bail, ensure};
+use anyhow::{Context, Result, ensure};
 use bytes::Bytes;
 use flux_core::backends::embedded::{BackupCounts, Embedded, verify_backup};
-use http::header::{AUTHORIZATION, HOST};
-use http::{Request, StatusCode, Uri};
-use http_body_util::{BodyExt, Empty, Limited};
-use hyper_util::rt::TokioIo;
-use tokio::net::TcpStream;
+use http::Method;
+use http_body_util::BodyExt;
 use tokio::task::spawn_blocking;
 
 use crate::setup::config::{Command, Config};
-use crate::setup::operator_token;
+use crate::setup::running;
 
 const PATH: &str = "/v1/backup";
-/// Most bytes of an answer that is no copy.
-const PROBLEM_MAX: usize = 64 * 1024;
 /// Pieces that wait to be written.
 const PIECES_MAX: usize = 16;
 
@@ -39,24 +34,7 @@ pub async fn run(config: &Config) -> Option<Result<()>> {
 
 async fn backup(config: &Config) -> Result<()> {
     ensure!(!io::stdout().is_terminal(), "a copy is bytes: write it to a file, as in `> file`");
-    let authority = authority(&config.url)?;
-    let token = operator_token::known(config)?;
-    let asking = || format!("can't reach {authority}; is the server running, and is it --url?");
-    let socket = TcpStream::connect(&authority).await.with_context(asking)?;
-    let (mut sender, connection) =
-        hyper::client::conn::http1::handshake(TokioIo::new(socket)).await.with_context(asking)?;
-    let connection = tokio::spawn(connection);
-    let request = Request::get(PATH)
-        .header(HOST, &authority)
-        .header(AUTHORIZATION, format!("Bearer {}", token.reveal()))
-        .body(Empty::<Bytes>::new())?;
-    let answer = sender.send_request(request).await.with_context(asking)?;
-    let (status, mut body) = (answer.status(), answer.into_body());
-    if status != StatusCode::OK {
-        let said = Limited::new(body, PROBLEM_MAX).collect().await;
-        let said = said.map(|said| String::from_utf8_lossy(&said.to_bytes()).into_owned());
-        bail!("the server answers {status}: {}", said.unwrap_or_default());
-    }
+    let mut answer = running::ask(config, Method::GET, PATH).await?;
     // What comes is written and checked side by side.
     let (to_write, pieces) = tokio::sync::mpsc::channel::<Bytes>(PIECES_MAX);
     let writing = spawn_blocking(move || -> Result<BackupCounts> {
@@ -66,7 +44,7 @@ async fn backup(config: &Config) -> Result<()> {
         tee.out.flush().context("the copy could not be written; throw it away")?;
         Ok(counts)
     });
-    while let Some(frame) = body.frame().await {
+    while let Some(frame) = answer.body.frame().await {
         let frame = frame.context("the copy broke off")?;
         if let Ok(piece) = frame.into_data()
             && to_write.send(piece).await.is_err()
@@ -76,8 +54,6 @@ async fn backup(config: &Config) -> Result<()> {
     }
     drop(to_write);
     let counts = writing.await??;
-    drop(sender);
-    connection.abort();
     eprintln!("backed up {counts}");
     Ok(())
 }
@@ -104,16 +80,6 @@ impl<W: Write> Read for Tee<W> {
         into[..taken].copy_from_slice(&self.piece.split_to(taken));
         Ok(taken)
     }
-}
-
-/// Host and port of the server.
-fn authority(url: &Uri) -> Result<String> {
-    ensure!(
-        url.scheme_str() == Some("http") && matches!(url.path(), "" | "/"),
-        "--url: must be like http://127.0.0.1:5000; through TLS use curl with {PATH}"
-    );
-    let authority = url.authority().context("--url: must name a host")?;
-    Ok(format!("{}:{}", authority.host(), authority.port_u16().unwrap_or(80)))
 }
 
 fn restore(from: &Path, dir: &Path) -> Result<()> {

@@ -12,6 +12,7 @@ pub mod dotenv;
 pub mod operator_token;
 mod origin;
 pub(crate) mod public_address;
+mod running;
 pub mod secret;
 pub mod webhook;
 pub mod without_effect;
