@@ -21,8 +21,9 @@ use super::status::Status;
 
 /// Messages that were given up and are kept, the newest.
 pub(super) const GIVEN_UP_MAX: usize = 10_000;
-/// Period in which it is kept how far the webhook came, and told.
-const KEEP_EVERY: Duration = Duration::from_millis(500);
+/// Period in which it is kept how far the webhook came, and told. Each time is one more sync
+/// of the store's file, which orders may wait for; a crash repeats what came since.
+const KEEP_EVERY: Duration = Duration::from_secs(2);
 /// Longest wait of one read.
 const READ_WAIT: Duration = Duration::from_secs(30);
 /// Time after which a read that failed is tried again.

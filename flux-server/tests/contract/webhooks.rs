@@ -352,7 +352,7 @@ fn what_is_refused_again_and_again_holds_up_no_others_and_outlives_a_crash() {
     let others = || receiver.taken().len() >= 4_400;
     until("all others are taken", PATIENCE, || others().then_some(()));
     server.act(format!("{path}/cancel")).is(200);
-    thread::sleep(Duration::from_millis(600));
+    thread::sleep(Duration::from_millis(2_500));
     let server = again(server, &receiver).start();
     open.store(true, SeqCst);
     all_taken(&server, &receiver);
