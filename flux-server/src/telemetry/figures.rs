@@ -26,7 +26,7 @@ const ITEMS_MAX: usize = 100;
 /// Time within which a backend must answer, or it is left out.
 const LOOK_WITHIN: Duration = Duration::from_secs(2);
 
-const COUNTERS: [(&str, &str); 9] = [
+const COUNTERS: [(&str, &str); 14] = [
     ("flux_http_requests_total", "Requests by route and status."),
     ("flux_http_no_place_total", "Connections and requests that were one too many."),
     ("flux_log_lines_lost_total", "Lines of the log that were not read in time."),
@@ -36,11 +36,20 @@ const COUNTERS: [(&str, &str); 9] = [
     ("flux_redis_failures_total", "Commands and connections to Redis that failed."),
     ("flux_redis_leases_lost_total", "Leases that had ended or gone to another."),
     ("flux_redis_junk_total", "Outcomes over Redis that could not be read."),
+    ("flux_webhook_delivered_total", "Messages that receivers of webhooks took."),
+    ("flux_webhook_failed_attempts_total", "Attempts at a webhook's message that failed."),
+    ("flux_webhook_given_up_total", "Messages of webhooks that were given up."),
+    ("flux_webhook_forgotten_total", "Messages given up beyond those that are kept."),
+    ("flux_webhook_changes_gone_total", "Times that changes were gone before a webhook came."),
 ];
-const GAUGES: [(&str, &str); 3] = [
+const GAUGES: [(&str, &str); 7] = [
     ("flux_redis_up", "Whether Redis answers."),
     ("flux_dynamodb_read_units", "Read units that DynamoDB counted; they only grow."),
     ("flux_dynamodb_write_units", "Write units that DynamoDB counted; they only grow."),
+    ("flux_webhook_waiting", "Messages of a webhook that were read and not taken yet."),
+    ("flux_webhook_in_flight", "Messages of a webhook that are on their way."),
+    ("flux_webhook_given_up", "Messages of a webhook that were given up and are kept."),
+    ("flux_webhook_oldest_seconds", "Age of the oldest change that a webhook has not told."),
 ];
 
 /// The figures of this process. Cheap to clone.
@@ -70,9 +79,13 @@ impl Figures {
         }
         let help = "From a request's head to its answer, by route.";
         metrics::describe_histogram!("flux_http_request_seconds", help);
+        let help = "How long an attempt at a webhook's message took.";
+        metrics::describe_histogram!("flux_webhook_attempt_seconds", help);
         // A series that begins with its first event hides that event from
         // `rate`, so those that are known begin here, or in flux-core.
-        for (name, _) in COUNTERS.iter().filter(|(name, _)| !name.starts_with("flux_http_")) {
+        let by_label =
+            |name: &str| ["flux_http_", "flux_webhook_"].iter().any(|p| name.starts_with(p));
+        for (name, _) in COUNTERS.iter().filter(|(name, _)| !by_label(name)) {
             metrics::counter!(*name).increment(0);
         }
         Ok(Self { recorded, started: SystemTime::now() })

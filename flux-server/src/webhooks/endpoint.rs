@@ -1,6 +1,6 @@
 //! The task of one webhook: it reads the feed, sends, and keeps how far it came.
 
-use std::collections::{BTreeSet, HashMap, HashSet};
+use std::collections::{BTreeMap, HashMap, HashSet};
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -21,8 +21,9 @@ use super::status::Status;
 
 /// Messages that were given up and are kept, the newest.
 pub(super) const GIVEN_UP_MAX: usize = 10_000;
-/// Period in which it is kept how far the webhook came, and told.
-const KEEP_EVERY: Duration = Duration::from_millis(500);
+/// Period in which it is kept how far the webhook came, and told. Each time is one more sync
+/// of the store's file, which orders may wait for; a crash repeats what came since.
+const KEEP_EVERY: Duration = Duration::from_secs(2);
 /// Longest wait of one read.
 const READ_WAIT: Duration = Duration::from_secs(30);
 /// Time after which a read that failed is tried again.
@@ -44,8 +45,8 @@ pub(super) struct Endpoint {
     schedule: Schedule,
     /// The ids of messages in the file.
     in_file: HashSet<String>,
-    /// The numbers of those that were given up, the oldest first.
-    given_up: BTreeSet<u64>,
+    /// Those of them that were given up, by number, the oldest first.
+    given_up: BTreeMap<u64, String>,
     /// Messages in the file that were taken.
     gone: Vec<u64>,
     after: Option<Cursor>,
@@ -70,10 +71,10 @@ impl Endpoint {
         let next = records.last().map_or(0, |(number, _)| number + 1);
         let mut schedule = Schedule::new(give_up_after, next, now);
         let in_file = records.iter().map(|(_, record)| record.head.id.clone()).collect();
-        let mut given_up = BTreeSet::new();
+        let mut given_up = BTreeMap::new();
         for (number, record) in records {
             if record.given_up_ms.is_some() {
-                given_up.insert(number);
+                given_up.insert(number, record.head.id);
             } else {
                 let waited = Duration::from_millis(record.waited_ms);
                 schedule.put(number, Pending::in_file(record.head, record.attempts, waited, now));
@@ -118,10 +119,13 @@ impl Endpoint {
             let wake_at = wake.unwrap_or(now + READ_WAIT);
             tokio::select! {
                 biased;
-                // An error: nobody is left to stop it, nor to want it.
-                _ = stop.changed() => {}
-                Some(sent) = sending.join_next_with_id() => self.sent(sent, &mut numbers).await,
+                changed = stop.changed() => {
+                    if changed.is_err() {
+                        return;
+                    }
+                }
                 _ = keeping.tick() => self.keep().await,
+                Some(sent) = sending.join_next_with_id() => self.sent(sent, &mut numbers).await,
                 Some(resend) = resends.recv() => {
                     // Who asked may be gone.
                     let _ = resend.answer.send(self.resend(resend.id).await);
@@ -215,20 +219,18 @@ impl Endpoint {
         let (id, kind, error) =
             (record.head.id.clone(), record.head.kind.clone(), record.error.clone());
         let written = vec![(number, record, message.body.clone())];
-        let mut oldest = Vec::new();
-        if self.given_up.len() >= GIVEN_UP_MAX {
-            oldest.extend(self.given_up.first().copied());
-        }
-        self.write(written, oldest.clone()).await?;
-        self.in_file.insert(id.clone());
-        self.schedule.remove(number);
-        self.given_up.insert(number);
-        warn!(webhook = %self.name, id, kind, error, "a message was given up; it can be sent again");
-        self.status.given_up();
-        for number in oldest {
-            self.given_up.remove(&number);
+        let full = self.given_up.len() >= GIVEN_UP_MAX;
+        let oldest = self.given_up.keys().next().copied().filter(|_| full);
+        self.write(written, oldest.into_iter().collect()).await?;
+        if let Some(forgotten) = oldest.and_then(|number| self.given_up.remove(&number)) {
+            self.in_file.remove(&forgotten);
             self.status.forgotten();
         }
+        self.in_file.insert(id.clone());
+        self.schedule.remove(number);
+        self.given_up.insert(number, id.clone());
+        warn!(webhook = %self.name, id, kind, error, "a message was given up; it can be sent again");
+        self.status.given_up();
         Ok(())
     }
 

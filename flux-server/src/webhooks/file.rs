@@ -4,12 +4,13 @@
 //! A message is in the file before the feed's cursor passes its change, so a crash repeats
 //! it and never loses it. Every call blocks for disk accesses.
 
-use std::fs::DirBuilder;
-use std::os::unix::fs::DirBuilderExt;
+use std::fs::{DirBuilder, OpenOptions};
+use std::os::unix::fs::{DirBuilderExt, OpenOptionsExt};
 use std::path::Path;
 
 use anyhow::{Context, Result};
 use bytes::Bytes;
+use redb::backends::FileBackend;
 use redb::{Database, ReadableDatabase, TableDefinition};
 use serde::{Deserialize, Serialize};
 
@@ -49,7 +50,12 @@ impl File {
     pub(super) fn open(dir: &Path) -> Result<Self> {
         DirBuilder::new().recursive(true).mode(0o700).create(dir)?;
         let path = dir.join(FILE_NAME);
-        let database = Database::create(&path).with_context(|| {
+        let opened = || -> Result<Database> {
+            let mut file = OpenOptions::new();
+            let file = file.read(true).write(true).create(true).truncate(false).mode(0o600);
+            Ok(Database::builder().create_with_backend(FileBackend::new(file.open(&path)?)?)?)
+        };
+        let database = opened().with_context(|| {
             let path = path.display();
             format!("can't open {path}, which has the messages of webhooks that were not taken; moved away, they are lost")
         })?;
@@ -114,6 +120,8 @@ impl File {
 
 #[cfg(test)]
 mod tests {
+    use std::os::unix::fs::PermissionsExt;
+
     use super::*;
     use crate::webhooks::message::Subject;
 
@@ -134,6 +142,10 @@ mod tests {
         };
         let body = |text: &'static str| Some(Bytes::from_static(text.as_bytes()));
         let file = File::open(dir.path()).expect("made");
+        let mode =
+            std::fs::metadata(dir.path().join(FILE_NAME)).expect("there").permissions().mode();
+        assert_eq!(mode & 0o777, 0o600, "it is its owner's alone");
+        assert!(File::open(dir.path()).is_err(), "it is open already");
         let messages = [(1, record("a", None), body("A")), (2, record("b", Some(9)), body("B"))];
         file.write("one", &messages, &[]).expect("written");
         file.write("two", &[(1, record("c", None), body("C"))], &[]).expect("written");

@@ -58,6 +58,9 @@ pub(super) fn of(change: &Change) -> (Head, Bytes) {
         Changed::Item(spec) => {
             ("item.changed".to_owned(), Subject::ItemId(spec.id.as_str().into()))
         }
+        Changed::Removed(gone) => {
+            ("item.removed".to_owned(), Subject::ItemId(gone.item.as_str().into()))
+        }
         // One of a later kind is still told, and in the feed's order with its like.
         _ => ("change".to_owned(), Subject::ItemId("".into())),
     };

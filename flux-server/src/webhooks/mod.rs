@@ -29,7 +29,7 @@ use flux_core::seams::Consumer;
 use flux_core::{Flux, Timestamp};
 use tokio::sync::{mpsc, oneshot, watch};
 use tokio::task::{JoinSet, spawn_blocking};
-use tokio::time::Instant;
+use tokio::time::{Instant, timeout_at};
 use tracing::{info, warn};
 
 use self::connector::{Connector, Reach};
@@ -39,9 +39,11 @@ pub(crate) use self::message::Subject;
 use self::sender::Sender;
 pub(crate) use self::status::Standing;
 use self::status::Status;
-use crate::setup::config::Config;
+use crate::setup::config::{Command, Config};
 use crate::setup::webhook::NAME_PREFIX;
 
+/// Time in which it must be kept how far webhooks came, once they have stopped.
+const KEPT_WITHIN: Duration = Duration::from_millis(500);
 /// Callers that wait to have messages sent again.
 const RESENDS_MAX: usize = 4;
 
@@ -83,6 +85,9 @@ impl Webhooks {
     /// # Errors
     /// Says what is in the way, and what to do about it.
     pub async fn start(config: &Config, flux: &Flux) -> Result<Self> {
+        if config.command != Command::Serve {
+            return Ok(Self::default());
+        }
         let keys = config.webhook_keys.clone().filter(|_| !config.webhooks.is_empty());
         let Some(keys) = keys else {
             if let Ok(consumers) = flux.consumers().await {
@@ -155,10 +160,16 @@ impl Webhooks {
         Arc::clone(&self.all)
     }
 
-    /// Stops: nothing more is sent, and what is on its way has so long.
+    /// Stops: nothing more is sent, and what is on its way has so long. Then it is kept how
+    /// far each came, if that takes no longer than half a second.
     pub async fn stop(&mut self, longest: Duration) {
-        self.stop.send_replace(Some(Instant::now() + longest));
-        while self.tasks.join_next().await.is_some() {}
+        let until = Instant::now() + longest;
+        self.stop.send_replace(Some(until));
+        let stopped = async { while self.tasks.join_next().await.is_some() {} };
+        if timeout_at(until + KEPT_WITHIN, stopped).await.is_err() {
+            warn!("how far webhooks came could not be kept in time: some messages come again");
+            self.tasks.shutdown().await;
+        }
     }
 }
 

@@ -96,7 +96,7 @@ impl Status {
                 );
             }
             (true, _) if !is_away => {
-                info!(webhook = self.name, "the receiver takes messages again")
+                info!(webhook = self.name, "the receiver takes messages again");
             }
             _ => {}
         });

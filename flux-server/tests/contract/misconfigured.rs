@@ -155,8 +155,55 @@ fn a_value_that_can_never_work_stops_the_start() {
 }
 
 #[test]
+fn a_webhook_that_could_never_be_told_stops_the_start() {
+    const SECRET: &str = "whsec_C2FVsBQIhrscChlQIMV+b5sSYspob7oD";
+    let bare = |args: &[&str]| Setup::new().args(args);
+    let told = |args: &[&str]| bare(args).env("FLUX_WEBHOOK_SECRET", SECRET);
+    let url = "https://shop.example/s3cret";
+    for (wrong, says) in [
+        ("shop.example", "like https://shop.example"),
+        ("ftp://shop.example", "begin with https://"),
+        ("https://ann@shop.example", "no user"),
+        ("https://shop.example#a", "after a #"),
+        ("http://shop.example/s3cret", "http://shop.example is without TLS; --webhook-private"),
+        ("https://127.0.0.1:9/s3cret", "https://127.0.0.1:9 is at a private address"),
+        ("https://[::1]", "is at a private address"),
+        ("https://169.254.169.254", "is at a private address"),
+        ("https://10.1.2.3", "is at a private address"),
+        ("https://[::ffff:192.168.0.1]", "is at a private address"),
+    ] {
+        refused(told(&["--webhook", wrong]), says);
+    }
+    refused(
+        told(&["--webhook", url, "--webhook", url]),
+        "one at https://shop.example is given twice",
+    );
+    refused(told(&["api", "--webhook", url]), "is sent by `serve` alone");
+    refused(told(&["worker", "--webhook", url]), "is sent by `serve` alone");
+    refused(told(&["--webhook", url, "--keep-changes", "0"]), "--keep-changes 0");
+    refused(told(&["--webhook", url, "--backend", "aws"]), "needs the embedded backend");
+    refused(told(&["--webhook", url, "--webhook-give-up-after", "0"]), "--webhook-give-up-after");
+    refused(bare(&["--webhook", url]), "FLUX_WEBHOOK_SECRET: must be set");
+    for (value, says) in [
+        ("", "empty"),
+        ("s3cret", "does not begin with whsec_"),
+        ("whsec_s3cret", "base64"),
+        ("whsec_c2hvcnQ=", "24 to 64"),
+        ("whsec_s3cret whsec_s3cret", "base64"),
+    ] {
+        let setup = || bare(&["--webhook", url]).env("FLUX_WEBHOOK_SECRET", value);
+        refused(setup(), "FLUX_WEBHOOK_SECRET: ");
+        refused(setup(), says);
+    }
+    let many: Vec<String> =
+        (0..17).map(|n| format!("--webhook=https://shop.example/{n}")).collect();
+    refused(told(&many.iter().map(String::as_str).collect::<Vec<_>>()), "16 times");
+}
+
+#[test]
 fn what_has_no_effect_is_said() {
     let server = Setup::new()
+        .env("FLUX_WEBHOOK_SECRET", "whsec_s3crets3crets3crets3crets3crets3cret")
         .env("FLUX_OPERATER_TOKEN", "s3cret")
         .env("DYNAMODB_TABLE", "flux")
         .env("REDIS_URL", "redis://:s3cret@127.0.0.1:1")
@@ -167,6 +214,7 @@ fn what_has_no_effect_is_said() {
         "FLUX_OPERATER_TOKEN is set, and nothing here reads it",
         "DYNAMODB_TABLE is set and SQS_QUEUE_URL is not",
         "REDIS_URL is set",
+        "FLUX_WEBHOOK_SECRET is set and has no effect without --webhook",
         "--partitions and --stripes have no effect",
     ] {
         assert!(log.contains(said), "{said} in {log}");

@@ -1,6 +1,9 @@
 //! Webhooks: every change reaches its receiver, signed and in order, whatever that is like.
 
 use std::collections::{HashMap, HashSet};
+use std::sync::Arc;
+use std::sync::atomic::AtomicBool;
+use std::sync::atomic::Ordering::SeqCst;
 use std::thread;
 use std::time::{Duration, Instant};
 
@@ -58,12 +61,24 @@ fn changes(server: &Server) -> Vec<Value> {
 /// Waits until everything in the feed was taken, and checks that nothing was out of order.
 fn all_taken(server: &Server, receiver: &Receiver) {
     let wanted = changes(server);
-    let missing = || {
-        let taken: HashSet<String> =
-            receiver.taken().iter().map(|m| text(&m.json()["data"]["cursor"]).to_owned()).collect();
-        wanted.iter().filter(|change| !taken.contains(text(&change["cursor"]))).count()
-    };
-    until("all is taken", PATIENCE, || (missing() == 0).then_some(()));
+    let mut missing: HashSet<&str> = wanted.iter().map(|change| text(&change["cursor"])).collect();
+    let mut seen = 0;
+    until("all is taken", PATIENCE, || {
+        let messages = receiver.messages();
+        for message in messages[seen..].iter().filter(|message| message.taken) {
+            missing.remove(text(&message.json()["data"]["cursor"]));
+        }
+        seen = messages.len();
+        missing.is_empty().then_some(())
+    });
+    // As after a crash.
+    let mut repeats = HashSet::new();
+    let mut once = HashSet::new();
+    for message in receiver.taken() {
+        if !once.insert(message.id.clone()) {
+            repeats.insert(message.id);
+        }
+    }
     let mut last: HashMap<String, u64> = HashMap::new();
     let mut ids: HashMap<String, String> = HashMap::new();
     for message in receiver.taken() {
@@ -76,15 +91,10 @@ fn all_taken(server: &Server, receiver: &Receiver) {
         let name = [&data["order"]["order_id"], &data["item"]["item_id"]];
         let name = name.into_iter().find_map(Value::as_str).expect("a name").to_owned();
         let newest = last.entry(name).or_default();
-        assert!(number >= *newest || is_repeat(receiver, &message), "{number} after {newest}");
+        assert!(number >= *newest || repeats.contains(&message.id), "{number} after {newest}");
         *newest = number.max(*newest);
     }
     assert_eq!(ids.values().collect::<HashSet<_>>().len(), ids.len(), "each change has its own");
-}
-
-/// Whether the message came before this time, as after a crash.
-fn is_repeat(receiver: &Receiver, message: &Message) -> bool {
-    receiver.messages().iter().filter(|other| other.id == message.id).count() > 1
 }
 
 #[test]
@@ -209,11 +219,11 @@ fn nothing_is_missing_after_the_server_was_killed() {
 
 #[test]
 fn what_was_given_up_is_listed_and_can_be_sent_again() {
-    let open = std::sync::Arc::new(std::sync::atomic::AtomicBool::new(false));
-    let is_open = std::sync::Arc::clone(&open);
+    let open = Arc::new(AtomicBool::new(false));
+    let is_open = Arc::clone(&open);
     let receiver = Receiver::start(move |_, message| {
         let poison = String::from_utf8_lossy(&message.body).contains("poison");
-        let open = is_open.load(std::sync::atomic::Ordering::SeqCst);
+        let open = is_open.load(SeqCst);
         if poison && !open { Reply::Refused(422, "") } else { Reply::Taken }
     });
     let soon = ["--webhook-give-up-after", "1"];
@@ -242,7 +252,7 @@ fn what_was_given_up_is_listed_and_can_be_sent_again() {
     // It stays, and what comes later of the same order goes on without it.
     let server = again(server, &receiver).args(&soon).start();
     assert_eq!(server.get(format!("{path}/given-up")).is(200).json(), listed);
-    open.store(true, std::sync::atomic::Ordering::SeqCst);
+    open.store(true, SeqCst);
     server.act(format!("/v1/orders/{poison}/release")).is(200);
     let taken = |kind: &str| {
         let of = |m: &Message| {
@@ -312,4 +322,42 @@ fn a_receiver_that_never_answers_holds_up_no_sale_and_no_stop() {
     server.signal("TERM");
     assert!(server.end().success());
     assert!(began.elapsed() < Duration::from_secs(3), "{:?}", began.elapsed());
+}
+
+#[test]
+fn what_is_refused_again_and_again_holds_up_no_others_and_outlives_a_crash() {
+    let open = Arc::new(AtomicBool::new(false));
+    let is_open = Arc::clone(&open);
+    let receiver = Receiver::start(move |_, message| {
+        let poison = String::from_utf8_lossy(&message.body).contains("poison");
+        if poison && !is_open.load(SeqCst) { Reply::Refused(500, "") } else { Reply::Taken }
+    });
+    let server = telling(&receiver).args(&["--item", "t=100000"]).start();
+    let poison = server.held(&json!({"buyer_id": "poison", "item_id": "t"}));
+    let path = format!("/v1/orders/{poison}");
+    server.post(format!("{path}/confirm"), &json!({"payment_ref": "p"})).is(200);
+    // More than are read beyond a message that is not taken.
+    thread::scope(|scope| {
+        for n in 0..8 {
+            let server = &server;
+            scope.spawn(move || {
+                for turn in 0..550 {
+                    let buyer = format!("b{n}-{turn}");
+                    server.held(&json!({"buyer_id": buyer, "item_id": "t"}));
+                }
+            });
+        }
+    });
+    server.logged("wait in a file, so that others go on");
+    let others = || receiver.taken().len() >= 4_400;
+    until("all others are taken", PATIENCE, || others().then_some(()));
+    server.act(format!("{path}/cancel")).is(200);
+    thread::sleep(Duration::from_millis(2_500));
+    let server = again(server, &receiver).start();
+    open.store(true, SeqCst);
+    all_taken(&server, &receiver);
+    let of_poison = |m: &Message| m.json()["data"]["order"]["order_id"] == poison.as_str();
+    let kinds = receiver.taken().into_iter().filter(of_poison).map(|m| m.json()["type"].clone());
+    let kinds: Vec<Value> = kinds.collect();
+    assert_eq!(kinds, ["order.held", "order.confirmed", "order.cancelled"]);
 }

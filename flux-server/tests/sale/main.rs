@@ -14,6 +14,7 @@ mod killed;
 mod output;
 mod patience;
 mod stopped;
+mod webhooks;
 mod whole;
 
 use std::thread;

@@ -20,7 +20,7 @@ use sha2::Sha256;
 
 use collector::{Collector, Span};
 use exposition::Figures;
-use harness::{Answer, Server, Setup};
+use harness::{Answer, Receiver, Reply, Server, Setup};
 
 /// Far more than anything here takes; only a hang is longer.
 const PATIENCE: Duration = Duration::from_secs(30);
@@ -111,9 +111,18 @@ fn a_small_sale_shows_in_the_figures() {
 fn the_dashboard_asks_for_what_there_is() {
     let dashboard: Value =
         serde_json::from_str(include_str!("../../dashboard.json")).expect("JSON");
-    let server = Setup::new().args(&["--item", "a=5", "--item", "b=1"]).start();
+    let receiver = Receiver::start(|_, _| Reply::Taken);
+    let server = Setup::new()
+        .args(&["--item", "a=5", "--item", "b=1", "--webhook-private"])
+        .args(&["--webhook", &receiver.url()])
+        .env("FLUX_WEBHOOK_SECRET", "whsec_MfKQ9r8GKYqrTwjUPD8ILPZIo2LaLaSw")
+        .start();
     small_sale(&server);
-    let there = figures(&server).names;
+    until("a webhook is told", || (!receiver.taken().is_empty()).then_some(()));
+    let there = until("that is counted", || {
+        let there = figures(&server).names;
+        there.contains("flux_webhook_attempt_seconds_count").then_some(there)
+    });
 
     let mut asked = HashSet::new();
     let mut cells = HashSet::new();
