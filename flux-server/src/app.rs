@@ -1,5 +1,6 @@
 //! The state that all handlers share.
 
+use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -69,6 +70,9 @@ pub struct App {
     inventories: Arc<Places>,
     halls: Arc<Places>,
     backups: Arc<Places>,
+    archives: Arc<Places>,
+    /// The directory that archives are made in.
+    pub(crate) archive_dir: PathBuf,
     /// The store that can be copied, if it is in files here.
     pub(crate) embedded: Option<Arc<Embedded>>,
     /// Those that are told of every change.
@@ -84,6 +88,8 @@ const INVENTORIES_MAX: usize = 8;
 const HALLS_MAX: usize = 64;
 /// Copies of the store being read at once: while one is, the file can't use pages again.
 const BACKUPS_MAX: usize = 1;
+/// Archives being made at once.
+const ARCHIVES_MAX: usize = 1;
 /// Connections beyond the limits that are told so, or asked of health, at once.
 pub const TURNED_AWAY_MAX: usize = 128;
 /// Connections to the address of health and metrics.
@@ -170,6 +176,8 @@ impl App {
             inventories: shared(Use::Inventory, INVENTORIES_MAX),
             halls: shared(Use::Hall, HALLS_MAX),
             backups: shared(Use::Backup, BACKUPS_MAX),
+            archives: shared(Use::Archive, ARCHIVES_MAX),
+            archive_dir: config.archive_dir(),
             embedded: None,
             webhooks: Arc::default(),
         }
@@ -260,6 +268,11 @@ impl RequestPermit {
     /// A permit to copy the store.
     pub(crate) fn backup(&self) -> Result<Place, Problem> {
         self.one_of(&self.app.backups, "another backup is being read")
+    }
+
+    /// A permit to make an archive.
+    pub(crate) fn archive(&self) -> Result<Place, Problem> {
+        self.one_of(&self.app.archives, "another archive is being made")
     }
 
     fn one_of(&self, places: &Arc<Places>, detail: &'static str) -> Result<Place, Problem> {

@@ -11,7 +11,7 @@ use http_body_util::BodyExt;
 use hyper::body::Body;
 use tracing::Instrument;
 
-use super::{backup, changes, health, items, legacy, orders, page, webhooks};
+use super::{archives, backup, changes, health, items, legacy, orders, page, webhooks};
 use crate::api::call::Call;
 use crate::api::cors::CorsPolicy;
 use crate::api::door::Door;
@@ -153,6 +153,8 @@ where
         Route::GivenUp => webhooks::given_up(call()?, &id).await,
         Route::Resend => webhooks::resend(call()?, &id).await,
         Route::Backup => backup::get(call()?).await,
+        Route::Archive => archives::make(call()?).await,
+        Route::DeleteItem => items::delete(call()?, &id).await,
         Route::Buy => legacy::buy(call()?).await,
         Route::Inventory => legacy::inventory(call()?).await,
         Route::OpenApi => call().map(|_| page::open_api()),

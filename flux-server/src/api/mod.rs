@@ -1,6 +1,7 @@
 //! The calls of the contract: which one a request is, and the handler of each.
 
-pub(crate) mod backup;
+pub(crate) mod archives;
+mod backup;
 mod call;
 mod changes;
 mod cors;

@@ -39,6 +39,10 @@ pub enum Route {
     Resend,
     /// Copy the store.
     Backup,
+    /// Move sales that are over into files.
+    Archive,
+    /// Delete an item that never sold anything, or what is kept of an archived one.
+    DeleteItem,
     /// Order one unit, as legacy clients do.
     Buy,
     /// List owners, as legacy clients do.
@@ -59,7 +63,7 @@ pub enum Route {
 
 impl Route {
     /// Every route there is.
-    pub const ALL: [Self; 25] = [
+    pub const ALL: [Self; 27] = [
         Self::PlaceOrder,
         Self::ListOrders,
         Self::GetOrder,
@@ -77,6 +81,8 @@ impl Route {
         Self::GivenUp,
         Self::Resend,
         Self::Backup,
+        Self::Archive,
+        Self::DeleteItem,
         Self::Buy,
         Self::Inventory,
         Self::Healthz,
@@ -108,6 +114,8 @@ impl Route {
             Self::GivenUp => "GET /v1/webhooks/{name}/given-up",
             Self::Resend => "POST /v1/webhooks/{name}/resend",
             Self::Backup => "GET /v1/backup",
+            Self::Archive => "POST /v1/archives",
+            Self::DeleteItem => "DELETE /v1/items/{item_id}",
             Self::Buy => "POST /buy",
             Self::Inventory => "GET /inventory",
             Self::Healthz => "GET /healthz",
@@ -204,7 +212,7 @@ pub fn find(path: &str) -> Option<Found<'_>> {
         [Some("v1"), Some("orders"), Some(id), Some("cancel"), None] => (&[CancelOrder], id),
         [Some("v1"), Some("orders"), Some(id), Some("refunded"), None] => (&[RefundOrder], id),
         [Some("v1"), Some("items"), None, ..] => (&[ListItems], ""),
-        [Some("v1"), Some("items"), Some(id), None, ..] => (&[GetItem, PutItem], id),
+        [Some("v1"), Some("items"), Some(id), None, ..] => (&[GetItem, PutItem, DeleteItem], id),
         [Some("v1"), Some("items"), Some(id), Some("seats"), None] => (&[GetSeats], id),
         [Some("v1"), Some("events"), None, ..] => (&[Events], ""),
         [Some("v1"), Some("changes"), None, ..] => (&[Changes], ""),
@@ -212,6 +220,7 @@ pub fn find(path: &str) -> Option<Found<'_>> {
         [Some("v1"), Some("webhooks"), Some(name), Some("given-up"), None] => (&[GivenUp], name),
         [Some("v1"), Some("webhooks"), Some(name), Some("resend"), None] => (&[Resend], name),
         [Some("v1"), Some("backup"), None, ..] => (&[Backup], ""),
+        [Some("v1"), Some("archives"), None, ..] => (&[Archive], ""),
         [Some("buy"), None, ..] => (&[Buy], ""),
         [Some("inventory"), None, ..] => (&[Inventory], ""),
         [Some("healthz"), None, ..] => (&[Healthz], ""),
@@ -262,8 +271,8 @@ mod tests {
     fn head_goes_where_get_goes_and_nothing_else_does() {
         let items = find("/v1/items/a").expect("a path");
         assert_eq!(items.call(&Method::HEAD), Some(Route::GetItem));
-        assert_eq!(items.call(&Method::DELETE), None);
-        assert_eq!(items.allowed(), "GET, HEAD, PUT");
+        assert_eq!(items.call(&Method::PATCH), None);
+        assert_eq!(items.allowed(), "GET, HEAD, PUT, DELETE");
         assert_eq!(find("/buy").expect("a path").allowed(), "POST, OPTIONS");
     }
 }

@@ -29,10 +29,12 @@ pub(crate) enum Use {
     Inventory,
     /// A copy of the store, until it is read.
     Backup,
+    /// An archive, until it is made.
+    Archive,
 }
 
 impl Use {
-    pub(super) const COUNT: usize = Self::Backup as usize + 1;
+    pub(super) const COUNT: usize = Self::Archive as usize + 1;
 
     /// Its name in the figures.
     const fn name(self) -> &'static str {
@@ -46,6 +48,7 @@ impl Use {
             Self::Hall => "seats",
             Self::Inventory => "inventory",
             Self::Backup => "backup",
+            Self::Archive => "archive",
         }
     }
 }

@@ -12,9 +12,13 @@ use crate::setup::config::{Command, Config};
 /// Does what the command asks for and prints it; `None` if it is to serve.
 pub async fn run(config: &Config, flux: &Flux) -> Option<Result<()>> {
     Some(match config.command {
-        Command::Serve | Command::Api | Command::Worker | Command::Backup | Command::Restore => {
-            return None;
-        }
+        Command::Serve
+        | Command::Api
+        | Command::Worker
+        | Command::Backup
+        | Command::Restore
+        | Command::Archive
+        | Command::Compact => return None,
         Command::Audit => audit(flux).await,
         Command::DeadLetters => dead_letters(flux, config.max).await,
         Command::Redrive => redrive(flux, config.max).await,

@@ -107,10 +107,10 @@ impl<W: Write> Read for Tee<W> {
 }
 
 /// Host and port of the server.
-fn authority(url: &Uri) -> Result<String> {
+pub(super) fn authority(url: &Uri) -> Result<String> {
     ensure!(
         url.scheme_str() == Some("http") && matches!(url.path(), "" | "/"),
-        "--url: must be like http://127.0.0.1:5000; through TLS use curl with {PATH}"
+        "--url: must be like http://127.0.0.1:5000; through TLS use curl"
     );
     let authority = url.authority().context("--url: must name a host")?;
     Ok(format!("{}:{}", authority.host(), authority.port_u16().unwrap_or(80)))
