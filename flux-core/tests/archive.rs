@@ -13,7 +13,7 @@ use flux_core::clock::Clock;
 use flux_core::seams::Changed;
 use flux_core::{
     Backend, Error, Flux, Item, ItemId, ItemSpec, Line, Order, OrderFilter, OrderId, OrderRequest,
-    OrderStatus, PaymentRef, PutItemError, PutOutcome, RemovalRefused,
+    OrderStatus, PaymentRef, PutItemError, RefundRef, RemovalRefused,
 };
 
 fn id(name: &str) -> ItemId {
@@ -28,7 +28,7 @@ async fn close(flux: &Flux, name: &str) {
     let item = flux.item(&id(name)).await.expect("read").expect("it is there");
     let mut over = ItemSpec::clone(&item.spec);
     over.closes_at = Some(flux.now());
-    assert_eq!(flux.put_item(over).await.expect("put"), PutOutcome::Changed);
+    flux.put_item(over).await.expect("put");
 }
 
 async fn place(flux: &Flux, items: &[&str]) -> Order {
@@ -42,6 +42,11 @@ async fn place(flux: &Flux, items: &[&str]) -> Order {
 async fn pay(flux: &Flux, order: &Order) -> Order {
     let payment = PaymentRef::new("paid").expect("a reference");
     flux.confirm(order.id, payment).await.expect("paid")
+}
+
+async fn refund(flux: &Flux, order: &Order) -> Order {
+    let refund = RefundRef::new("back").expect("a reference");
+    flux.refunded(order.id, refund).await.expect("refunded")
 }
 
 async fn all(flux: &Flux) -> Vec<Order> {
@@ -92,6 +97,7 @@ async fn a_sale_that_is_over_leaves_with_its_orders_and_no_other() {
         let back = place(&flux, &["ticket"]).await;
         pay(&flux, &back).await;
         let back = flux.cancel(back.id).await.expect("cancelled");
+        let back = refund(&flux, &back).await;
         let stays = place(&flux, &["other"]).await;
         close(&flux, "ticket").await;
         let newest = flux.changes(None, 1_000).await.expect("read").next;
@@ -167,7 +173,10 @@ async fn what_is_not_over_stays_and_goes_on() {
         // It goes on as if nobody had asked.
         pay(&flux, &held).await;
         flux.cancel(kept.id).await.expect("cancelled");
-        assert!(!dir.exists() || archived(dir).is_empty());
+        let owed = RemovalRefused::Owed { item: id("ticket"), order: kept.id };
+        assert_eq!(refused(&["ticket"]).await, owed);
+        refund(&flux, &kept).await;
+        assert!(archived(dir).is_empty(), "nothing half-made is left");
         flux.archive(&[id("ticket")], dir).await.expect("archived");
         is_clean(&flux).await;
     })
@@ -256,6 +265,7 @@ async fn what_was_sold_and_what_left_is_known_after_a_restart() {
         let order = place(&flux, &[name]).await;
         pay(&flux, &order).await;
         flux.cancel(order.id).await.expect("cancelled");
+        refund(&flux, &order).await;
     }
     close(&flux, "ticket").await;
     let made = flux.archive(&[id("ticket")], dir.path().join("files")).await.expect("archived");

@@ -14,7 +14,7 @@ use flux_core::archive::Archive;
 use flux_core::backends::embedded::Embedded;
 use flux_core::{
     Flux, ItemId, ItemSpec, Line, Order, OrderFilter, OrderId, OrderRequest, OrderStatus,
-    PaymentRef, Role,
+    PaymentRef, RefundRef, Role,
 };
 use futures_util::stream::{self, StreamExt};
 
@@ -59,6 +59,8 @@ async fn sell(dir: &Path, orders: usize) -> Vec<OrderId> {
             8 => {
                 flux.confirm(order.id, paid()).await.expect("paid");
                 flux.cancel(order.id).await.expect("cancelled");
+                let refund = RefundRef::new(format!("back-{n}")).expect("a reference");
+                flux.refunded(order.id, refund).await.expect("refunded");
             }
             _ => drop(flux.confirm(order.id, paid()).await.expect("paid")),
         }

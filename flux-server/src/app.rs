@@ -1,5 +1,6 @@
 //! The state that all handlers share.
 
+use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -70,6 +71,9 @@ pub struct App {
     halls: Arc<Places>,
     backups: Arc<Places>,
     audits: Arc<Places>,
+    archives: Arc<Places>,
+    /// The directory that archives are made in.
+    pub(crate) archive_dir: PathBuf,
     /// The store that can be copied, if it is in files here.
     pub(crate) embedded: Option<Arc<Embedded>>,
     /// Those that are told of every change.
@@ -87,6 +91,8 @@ const HALLS_MAX: usize = 64;
 const BACKUPS_MAX: usize = 1;
 /// Recounts of the store at once: each reads all orders.
 const AUDITS_MAX: usize = 1;
+/// Archives being made at once.
+const ARCHIVES_MAX: usize = 1;
 /// Connections beyond the limits that are told so, or asked of health, at once.
 pub const TURNED_AWAY_MAX: usize = 128;
 /// Connections to the address of health and metrics.
@@ -174,6 +180,8 @@ impl App {
             halls: shared(Use::Hall, HALLS_MAX),
             backups: shared(Use::Backup, BACKUPS_MAX),
             audits: shared(Use::Audit, AUDITS_MAX),
+            archives: shared(Use::Archive, ARCHIVES_MAX),
+            archive_dir: config.archive_dir(),
             embedded: None,
             webhooks: Arc::default(),
         }
@@ -269,6 +277,11 @@ impl RequestPermit {
     /// A permit to count the store anew.
     pub(crate) fn audit(&self) -> Result<Place, Problem> {
         self.one_of(&self.app.audits, "another audit is on its way")
+    }
+
+    /// A permit to make an archive.
+    pub(crate) fn archive(&self) -> Result<Place, Problem> {
+        self.one_of(&self.app.archives, "another archive is being made")
     }
 
     fn one_of(&self, places: &Arc<Places>, detail: &'static str) -> Result<Place, Problem> {

@@ -13,9 +13,9 @@ use flux_server::app::{App, OPS_CONNECTIONS_MAX, TURNED_AWAY_MAX};
 use flux_server::conn::server;
 use flux_server::serve::{operations, serve};
 use flux_server::setup::backend::{self, Opened};
-use flux_server::setup::config::Config;
+use flux_server::setup::config::{Command, Config};
 use flux_server::setup::without_effect::without_effect;
-use flux_server::setup::{admin, catalog, copies, operator_token};
+use flux_server::setup::{admin, archives, catalog, copies, operator_token};
 use flux_server::telemetry::{self, Http, Telemetry};
 use flux_server::webhooks::Webhooks;
 use tokio::signal::unix::{SignalKind, signal};
@@ -59,13 +59,17 @@ async fn run(mut config: Config) -> Result<ExitCode> {
     let mut terminate = signal(SignalKind::terminate())?;
     let mut interrupt = signal(SignalKind::interrupt())?;
 
-    let items = catalog::wanted(&config.items, config.catalog.as_deref())?;
+    let pools = if config.command == Command::Archive { Vec::new() } else { config.pools()? };
+    let items = catalog::wanted(&pools, config.catalog.as_deref())?;
     let telemetry = Telemetry::start(config.log_format)?;
     telemetry.log_panics();
     if let Some(done) = copies::run(&config).await {
         return done.map(|()| ExitCode::SUCCESS);
     }
     if let Some(done) = admin::ask(&config).await {
+        return done.map(|()| ExitCode::SUCCESS);
+    }
+    if let Some(done) = archives::run(&config).await {
         return done.map(|()| ExitCode::SUCCESS);
     }
     let Opened { flux, embedded, bill } = backend::open(&config).await?;

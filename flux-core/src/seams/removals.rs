@@ -145,6 +145,14 @@ pub enum RemovalRefused {
         /// The order.
         order: OrderId,
     },
+    /// The money of an order is owed: tell of its refund first.
+    #[error("the money of order {order} is owed, and {item} can't go before it is refunded")]
+    Owed {
+        /// The item.
+        item: ItemId,
+        /// The order.
+        order: OrderId,
+    },
     /// It is being archived, or was left half-way.
     #[error("{} being archived: archive {} again to go on", are(.0), list(.0))]
     Leaving(Vec<ItemId>),

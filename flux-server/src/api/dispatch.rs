@@ -11,7 +11,7 @@ use http_body_util::BodyExt;
 use hyper::body::Body;
 use tracing::Instrument;
 
-use super::{admin, backup, changes, health, items, legacy, orders, page, webhooks};
+use super::{admin, archives, backup, changes, health, items, legacy, orders, page, webhooks};
 use crate::api::call::Call;
 use crate::api::cors::CorsPolicy;
 use crate::api::door::Door;
@@ -156,6 +156,8 @@ where
         Route::Audit => admin::audit(call()?).await,
         Route::DeadLetters => admin::dead_letters(call()?).await,
         Route::Redrive => admin::redrive(call()?).await,
+        Route::Archive => archives::make(call()?).await,
+        Route::DeleteItem => items::delete(call()?, &id).await,
         Route::Buy => legacy::buy(call()?).await,
         Route::Inventory => legacy::inventory(call()?).await,
         Route::OpenApi => call().map(|_| page::open_api()),

@@ -11,12 +11,13 @@ use percent_encoding::{AsciiSet, NON_ALPHANUMERIC, utf8_percent_encode};
 use serde::ser::SerializeMap;
 use serde::{Serialize, Serializer};
 
+use crate::api::archives::or_archived;
 use crate::api::call::Call;
-use crate::http::cursor;
 use crate::http::problem::Problem;
 use crate::http::query::{Query, decode};
 use crate::http::requests::{ItemBody, read};
 use crate::http::response::{self, Answer, Failure};
+use crate::http::{body, cursor};
 
 /// Characters to encode in a path: all but the unreserved ones of RFC 3986 §2.3.
 const RESERVED: &AsciiSet = &NON_ALPHANUMERIC.remove(b'-').remove(b'.').remove(b'_').remove(b'~');
@@ -53,6 +54,21 @@ where
         answer.headers_mut().insert(LOCATION, location);
     }
     Ok(answer)
+}
+
+/// `DELETE /v1/items/{id}`.
+pub(crate) async fn delete<B>(call: Call<B>, id: &str) -> Result<Answer, Problem> {
+    call.app.auth.operator(&call.parts.headers)?;
+    body::check_coding(&call.parts.headers)?;
+    let id = id_to_change(id)?;
+    let (flux, listed) = (call.app.flux.clone(), call.app.listed.clone());
+    let deleting = async move {
+        let deleted = flux.delete_item(&id).await;
+        listed.iter().for_each(|listed| listed.changed());
+        deleted
+    };
+    call.app.finish(deleting).await?;
+    Ok(response::no_content())
 }
 
 /// `GET /v1/items/{id}`.
@@ -124,7 +140,10 @@ pub(crate) async fn events<B>(call: Call<B>) -> Result<Answer, Problem> {
 }
 
 async fn known(flux: &Flux, id: ItemId) -> Result<Item, Problem> {
-    Ok(flux.item(&id).await?.ok_or(Error::UnknownItem(id))?)
+    match flux.item(&id).await? {
+        Some(item) => Ok(item),
+        None => Err(or_archived(flux, Error::UnknownItem(id)).await),
+    }
 }
 
 fn unknown() -> Problem {

@@ -1,6 +1,7 @@
 //! The calls of the contract: which one a request is, and the handler of each.
 
 pub(crate) mod admin;
+pub(crate) mod archives;
 pub(crate) mod backup;
 mod call;
 mod changes;

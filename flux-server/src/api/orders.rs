@@ -12,6 +12,7 @@ use hyper::body::Body;
 use serde::Serialize;
 use tracing::debug;
 
+use crate::api::archives::or_archived;
 use crate::api::call::Call;
 use crate::app::App;
 use crate::auth::Caller;
@@ -78,7 +79,10 @@ pub(crate) async fn get<B>(call: Call<B>, id: &str) -> Result<Answer, Problem> {
     let caller = call.app.auth.buyer_or_operator(&call.parts.headers)?;
     let id = id_to_read(id)?;
     let (app, wait) = (&call.app, prefer::wait(&call.parts.headers));
-    let mut order = shown_to(&caller, id, app.flux.order(id).await?)?;
+    let mut order = match shown_to(&caller, id, app.flux.order(id).await?) {
+        Ok(order) => order,
+        Err(error) => return Err(or_archived(&app.flux, error).await),
+    };
     if let Some(longest) = wait
         && order.status() == OrderStatus::Queued
         && let Some(waited) = app.unless_draining(app.flux.wait(id, longest)).await

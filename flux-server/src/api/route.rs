@@ -45,6 +45,10 @@ pub enum Route {
     DeadLetters,
     /// Put back what was given up.
     Redrive,
+    /// Move sales that are over into files.
+    Archive,
+    /// Delete an item that never sold anything, or what is kept of an archived one.
+    DeleteItem,
     /// Order one unit, as legacy clients do.
     Buy,
     /// List owners, as legacy clients do.
@@ -65,7 +69,7 @@ pub enum Route {
 
 impl Route {
     /// Every route there is.
-    pub const ALL: [Self; 28] = [
+    pub const ALL: [Self; 30] = [
         Self::PlaceOrder,
         Self::ListOrders,
         Self::GetOrder,
@@ -86,6 +90,8 @@ impl Route {
         Self::Audit,
         Self::DeadLetters,
         Self::Redrive,
+        Self::Archive,
+        Self::DeleteItem,
         Self::Buy,
         Self::Inventory,
         Self::Healthz,
@@ -120,6 +126,8 @@ impl Route {
             Self::Audit => "GET /v1/audit",
             Self::DeadLetters => "GET /v1/dead-letters",
             Self::Redrive => "POST /v1/dead-letters/redrive",
+            Self::Archive => "POST /v1/archives",
+            Self::DeleteItem => "DELETE /v1/items/{item_id}",
             Self::Buy => "POST /buy",
             Self::Inventory => "GET /inventory",
             Self::Healthz => "GET /healthz",
@@ -216,7 +224,7 @@ pub fn find(path: &str) -> Option<Found<'_>> {
         [Some("v1"), Some("orders"), Some(id), Some("cancel"), None] => (&[CancelOrder], id),
         [Some("v1"), Some("orders"), Some(id), Some("refunded"), None] => (&[RefundOrder], id),
         [Some("v1"), Some("items"), None, ..] => (&[ListItems], ""),
-        [Some("v1"), Some("items"), Some(id), None, ..] => (&[GetItem, PutItem], id),
+        [Some("v1"), Some("items"), Some(id), None, ..] => (&[GetItem, PutItem, DeleteItem], id),
         [Some("v1"), Some("items"), Some(id), Some("seats"), None] => (&[GetSeats], id),
         [Some("v1"), Some("events"), None, ..] => (&[Events], ""),
         [Some("v1"), Some("changes"), None, ..] => (&[Changes], ""),
@@ -227,6 +235,7 @@ pub fn find(path: &str) -> Option<Found<'_>> {
         [Some("v1"), Some("audit"), None, ..] => (&[Audit], ""),
         [Some("v1"), Some("dead-letters"), None, ..] => (&[DeadLetters], ""),
         [Some("v1"), Some("dead-letters"), Some("redrive"), None, ..] => (&[Redrive], ""),
+        [Some("v1"), Some("archives"), None, ..] => (&[Archive], ""),
         [Some("buy"), None, ..] => (&[Buy], ""),
         [Some("inventory"), None, ..] => (&[Inventory], ""),
         [Some("healthz"), None, ..] => (&[Healthz], ""),
@@ -277,8 +286,8 @@ mod tests {
     fn head_goes_where_get_goes_and_nothing_else_does() {
         let items = find("/v1/items/a").expect("a path");
         assert_eq!(items.call(&Method::HEAD), Some(Route::GetItem));
-        assert_eq!(items.call(&Method::DELETE), None);
-        assert_eq!(items.allowed(), "GET, HEAD, PUT");
+        assert_eq!(items.call(&Method::PATCH), None);
+        assert_eq!(items.allowed(), "GET, HEAD, PUT, DELETE");
         assert_eq!(find("/buy").expect("a path").allowed(), "POST, OPTIONS");
     }
 }

@@ -70,6 +70,7 @@ impl Events for ChangeReader {
 fn event(change: &Change) -> Bytes {
     let name = match change.changed {
         Changed::Item(_) => "item",
+        Changed::Removed(_) => "removed",
         _ => "order",
     };
     let mut event = format!("id: {}\nevent: {name}\ndata: ", change.cursor).into_bytes();

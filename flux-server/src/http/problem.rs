@@ -163,7 +163,7 @@ impl Problem {
     }
 
     /// It failed and may have taken effect.
-    fn internal(detail: impl Into<Cow<'static, str>>) -> Self {
+    pub(crate) fn internal(detail: impl Into<Cow<'static, str>>) -> Self {
         let problem = Self::new(StatusCode::INTERNAL_SERVER_ERROR, "internal", detail);
         Self { retry_after: Some(RETRY_AFTER_DEFAULT), ..problem }
     }
@@ -307,7 +307,9 @@ impl From<Error> for Problem {
         let detail = error.to_string();
         match error {
             Error::Invalid(_) => Self::invalid(detail),
-            Error::UnknownItem(_) | Error::NotFound(_) | Error::NoFeed => Self::not_found(detail),
+            Error::UnknownItem(_) | Error::NotFound(_) | Error::NoFeed | Error::NothingLeaves => {
+                Self::not_found(detail)
+            }
             Error::SoldOut(_) => Self::conflict("sold-out", detail),
             Error::NotOpen(_) => Self::conflict("not-open", detail),
             Error::Closed(_) => Self::conflict("closed", detail),
@@ -326,15 +328,18 @@ impl From<Error> for Problem {
             Error::PutItem(refused) => match refused {
                 PutItemError::CapacityInUse { .. } => Self::conflict("capacity-in-use", detail),
                 PutItemError::KindChange { .. } => Self::conflict("kind-change", detail),
+                PutItemError::Archived { .. } => Self::conflict("archived", detail),
                 PutItemError::Invalid(_) => Self::invalid(detail),
                 _ => Self::invalid(detail),
             },
             Error::Overloaded { retry_after } => {
                 Self { retry_after: Some(retry_after), ..Self::unavailable(detail) }
             }
+            Error::CantLeave(_) => Self::conflict("cant-leave", detail),
+            Error::BeingArchived(_) => Self::conflict("being-archived", detail),
             Error::ShuttingDown => Self::unavailable(detail),
             Error::Backend(error) => error.into(),
-            Error::OutcomePending(_) => Self::internal(detail),
+            Error::OutcomePending(_) | Error::Archive(_) => Self::internal(detail),
             _ => Self::internal(detail),
         }
     }

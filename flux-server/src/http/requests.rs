@@ -79,6 +79,13 @@ fn moment<'de, D: Deserializer<'de>>(from: D) -> Result<Option<Timestamp>, D::Er
     text.parse().map(Some).map_err(serde::de::Error::custom)
 }
 
+/// `POST /v1/archives`.
+#[derive(Debug, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub(crate) struct ArchiveBody {
+    pub(crate) items: Vec<ItemId>,
+}
+
 /// `POST /v1/orders`.
 #[derive(Debug, Deserialize)]
 #[serde(deny_unknown_fields)]

@@ -82,6 +82,13 @@ pub(crate) fn json(status: StatusCode, value: &impl Serialize) -> Answer {
     answer
 }
 
+/// An answer that says nothing but that it is done.
+pub(crate) fn no_content() -> Answer {
+    let mut answer = Response::new(body(Bytes::new()));
+    *answer.status_mut() = StatusCode::NO_CONTENT;
+    answer
+}
+
 /// A body that comes by and by, and its permit to stream.
 pub(crate) struct Stream {
     parts: UnsyncBoxBody<Bytes, Failure>,

@@ -31,10 +31,12 @@ pub(crate) enum Use {
     Backup,
     /// A recount of the store.
     Audit,
+    /// An archive, until it is made.
+    Archive,
 }
 
 impl Use {
-    pub(super) const COUNT: usize = Self::Audit as usize + 1;
+    pub(super) const COUNT: usize = Self::Archive as usize + 1;
 
     /// Its name in the figures.
     const fn name(self) -> &'static str {
@@ -49,6 +51,7 @@ impl Use {
             Self::Inventory => "inventory",
             Self::Backup => "backup",
             Self::Audit => "audit",
+            Self::Archive => "archive",
         }
     }
 }

@@ -19,7 +19,7 @@ const LETTERS_MAX: usize = 1_000;
 pub async fn ask(config: &Config) -> Option<Result<()>> {
     config.url.as_ref()?;
     Some(match config.command {
-        Command::Audit => match ask_for(config, Method::GET, "/v1/audit").await {
+        Command::Audit => match ask_for(config, Method::GET, "/v1/audit", None).await {
             Ok(audit) => report(&audit),
             Err(error) => Err(error),
         },
@@ -33,7 +33,7 @@ async fn ask_for_letters(config: &Config) -> Result<()> {
     let max = config.max;
     ensure!(max <= LETTERS_MAX, "--max: a server lists {LETTERS_MAX} at most");
     let path = format!("/v1/dead-letters?limit={max}");
-    let Letters { dead_letters } = ask_for(config, Method::GET, &path).await?;
+    let Letters { dead_letters } = ask_for(config, Method::GET, &path, None).await?;
     list(&dead_letters)
 }
 
@@ -42,7 +42,7 @@ async fn ask_to_redrive(config: &Config) -> Result<()> {
     while count < config.max {
         let limit = LETTERS_MAX.min(config.max - count);
         let path = format!("/v1/dead-letters/redrive?limit={limit}");
-        let Redriven { redriven } = ask_for(config, Method::POST, &path).await?;
+        let Redriven { redriven } = ask_for(config, Method::POST, &path, None).await?;
         count += redriven;
         if redriven < limit {
             break;
@@ -54,9 +54,13 @@ async fn ask_to_redrive(config: &Config) -> Result<()> {
 /// Does what the command asks for and prints it; `None` if it is to serve.
 pub async fn run(config: &Config, flux: &Flux) -> Option<Result<()>> {
     Some(match config.command {
-        Command::Serve | Command::Api | Command::Worker | Command::Backup | Command::Restore => {
-            return None;
-        }
+        Command::Serve
+        | Command::Api
+        | Command::Worker
+        | Command::Backup
+        | Command::Restore
+        | Command::Archive
+        | Command::Compact => return None,
         Command::Audit => audit(flux).await,
         Command::DeadLetters => dead_letters(flux, config.max).await,
         Command::Redrive => redrive(flux, config.max).await,

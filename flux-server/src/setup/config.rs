@@ -22,6 +22,7 @@ const LISTEN: &str = "FLUX_LISTEN";
 const OPS_LISTEN: &str = "FLUX_OPS_LISTEN";
 const BACKEND: &str = "FLUX_BACKEND";
 const DATA_DIR: &str = "FLUX_DATA_DIR";
+const ARCHIVE_DIR: &str = "FLUX_ARCHIVE_DIR";
 const KEEP_REJECTED: &str = "FLUX_KEEP_REJECTED";
 const REJECTED_MAX: &str = "FLUX_REJECTED_MAX";
 const KEEP_CHANGES: &str = "FLUX_KEEP_CHANGES";
@@ -130,9 +131,9 @@ pub struct Config {
     )]
     pub rejected_max: u64,
 
-    /// The running server that `backup` asks, without TLS, and `audit`, `dead-letters` and
+    /// The running server that `backup` and `archive` ask, without TLS, and `audit`, `dead-letters` and
     /// `redrive` if it is given: these open the store themselves otherwise.
-    /// [default of backup: http://127.0.0.1:5000]
+    /// [default of both: http://127.0.0.1:5000]
     #[arg(long, value_name = "URL")]
     pub url: Option<Uri>,
 
@@ -180,9 +181,18 @@ pub struct Config {
     #[arg(long, value_name = "N", default_value_t = 1_000, value_parser = count)]
     pub max: usize,
 
-    /// A pool to put on sale if it is missing; may be repeated.
-    #[arg(long = "item", value_name = "ID=CAPACITY", value_parser = pool)]
-    pub items: Vec<ItemSpec>,
+    /// A pool to put on sale if it is missing; may be repeated. For `archive` an item's id
+    /// alone.
+    #[arg(long = "item", value_name = "ID=CAPACITY")]
+    pub items: Vec<String>,
+
+    /// Directory that `archive` writes to, while no server has the data directory open.
+    #[arg(long, value_name = "DIR")]
+    pub to: Option<PathBuf>,
+
+    /// Directory that a running server writes archives to. [default: DATA_DIR/archives]
+    #[arg(long, env = ARCHIVE_DIR, value_name = "DIR", value_parser = PathBufValueParser::new().try_map(path))]
+    pub archive_dir: Option<PathBuf>,
 
     /// A TOML file of items to put on sale if they are missing: `[[item]]`
     /// tables with `item_id` and the fields of `PUT /v1/items/{id}`.
@@ -315,6 +325,12 @@ pub enum Command {
     Backup,
     /// Make a store of a copy.
     Restore,
+    /// Move sales that are over, each named by `--item`, into files: by the running server
+    /// into its --archive-dir, or without one into the directory that --to names.
+    Archive,
+    /// Give room that the embedded backend's file does not use back to the system, while no
+    /// server has it open.
+    Compact,
 }
 
 impl Command {
@@ -328,7 +344,9 @@ impl Command {
             | Self::DeadLetters
             | Self::Redrive
             | Self::Backup
-            | Self::Restore => Role::AcceptOnly,
+            | Self::Restore
+            | Self::Archive
+            | Self::Compact => Role::AcceptOnly,
         }
     }
 }
@@ -393,8 +411,25 @@ impl Config {
         Ok(config)
     }
 
+    /// The pools to put on sale.
+    ///
+    /// # Errors
+    /// [`InvalidInput`] for one that is not `ID=CAPACITY`.
+    pub fn pools(&self) -> Result<Vec<ItemSpec>, InvalidInput> {
+        self.items.iter().map(|text| pool(text)).collect()
+    }
+
+    /// The directory that a running server writes archives to.
+    #[must_use]
+    pub fn archive_dir(&self) -> PathBuf {
+        self.archive_dir.clone().unwrap_or_else(|| self.data_dir.join("archives"))
+    }
+
     /// Refuses what each value by itself does not show to be impossible.
     fn check(&self) -> Result<(), InvalidInput> {
+        if self.command != Command::Archive {
+            self.pools()?;
+        }
         let claims = self.buyer_jwt_audience.is_some() || self.buyer_jwt_issuer.is_some();
         if claims && self.buyer_jwt_secret.is_none() {
             let rule = "must be set where buyers' tokens are to have an audience or an issuer: without it buyers need no token";
@@ -463,7 +498,9 @@ impl Config {
             | Command::DeadLetters
             | Command::Redrive
             | Command::Backup
-            | Command::Restore => self.listen,
+            | Command::Restore
+            | Command::Archive
+            | Command::Compact => self.listen,
         }
     }
 

@@ -2,6 +2,7 @@
 //! backend.
 
 pub mod admin;
+pub mod archives;
 #[cfg(feature = "aws")]
 mod aws;
 pub mod backend;

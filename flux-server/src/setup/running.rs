@@ -3,9 +3,9 @@
 
 use anyhow::{Context, Result, bail, ensure};
 use bytes::Bytes;
-use http::header::{AUTHORIZATION, HOST};
+use http::header::{AUTHORIZATION, CONTENT_TYPE, HOST};
 use http::{Method, Request, StatusCode, Uri};
-use http_body_util::{BodyExt, Empty, Limited};
+use http_body_util::{BodyExt, Full, Limited};
 use hyper::body::Incoming;
 use hyper::client::conn::http1::handshake;
 use hyper_util::rt::TokioIo;
@@ -37,6 +37,15 @@ impl Drop for Answer {
 
 /// Asks the server, and fails with what it says if that is not 200.
 pub(super) async fn ask(config: &Config, method: Method, path: &str) -> Result<Answer> {
+    send(config, method, path, None).await
+}
+
+async fn send(
+    config: &Config,
+    method: Method,
+    path: &str,
+    body: Option<&serde_json::Value>,
+) -> Result<Answer> {
     let url = config.url.clone().unwrap_or_else(|| Uri::from_static(URL));
     let authority = authority(&url, path)?;
     let token = operator_token::known(config)?;
@@ -48,8 +57,13 @@ pub(super) async fn ask(config: &Config, method: Method, path: &str) -> Result<A
         .method(method)
         .uri(path)
         .header(HOST, &authority)
-        .header(AUTHORIZATION, format!("Bearer {}", token.reveal()))
-        .body(Empty::<Bytes>::new())?;
+        .header(AUTHORIZATION, format!("Bearer {}", token.reveal()));
+    let request = match body {
+        Some(_) => request.header(CONTENT_TYPE, "application/json"),
+        None => request,
+    };
+    let body = body.map(serde_json::to_vec).transpose()?.unwrap_or_default();
+    let request = request.body(Full::<Bytes>::from(body))?;
     let answer = sender.send_request(request).await.with_context(asking)?;
     let (status, body) = (answer.status(), answer.into_body());
     let mut answer = Answer { body, connection };
@@ -61,13 +75,14 @@ pub(super) async fn ask(config: &Config, method: Method, path: &str) -> Result<A
     Ok(answer)
 }
 
-/// Asks for JSON.
+/// Asks for JSON, with a body of JSON if one is given.
 pub(super) async fn ask_for<T: DeserializeOwned>(
     config: &Config,
     method: Method,
     path: &str,
+    body: Option<&serde_json::Value>,
 ) -> Result<T> {
-    let mut answer = ask(config, method, path).await?;
+    let mut answer = send(config, method, path, body).await?;
     let read = Limited::new(&mut answer.body, ANSWER_MAX).collect().await;
     let read = read.map_err(anyhow::Error::from_boxed).context("the answer broke off")?;
     serde_json::from_slice(&read.to_bytes()).context("the answer can't be read")

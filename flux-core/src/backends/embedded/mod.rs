@@ -290,6 +290,28 @@ impl Embedded {
         backup::restore(copy, path, &path.join(FILE_NAME))
     }
 
+    /// Gives the room in the file of a directory that is not used back to the system, and
+    /// returns its bytes before and after: after items were
+    /// [archived](crate::Flux::archive), which leaves it to be used again. Nobody may have it
+    /// open. Blocks for as long as it takes to move what is left: seconds for each gigabyte.
+    ///
+    /// # Errors
+    /// [`OpenError`]: the file is as it was.
+    pub fn compact(path: impl AsRef<Path>) -> Result<(u64, u64), OpenError> {
+        let file = path.as_ref().join(FILE_NAME);
+        let bytes = || Ok::<_, OpenError>(file.metadata().map_err(|e| io_error(&file, e))?.len());
+        let before = bytes()?;
+        let compacted = catch_unwind(AssertUnwindSafe(|| {
+            let mut db = Builder::new().set_cache_size(CACHE_BYTES).open(&file)?;
+            compact(&mut db)?;
+            Ok(db.close()?)
+        }));
+        compacted
+            .unwrap_or_else(|_| Err(Failure::Damaged("moving it failed badly".to_owned())))
+            .map_err(|failure| open_error(&file, failure))?;
+        Ok((before, bytes()?))
+    }
+
     /// The four seams. All clones and calls share this one open directory.
     #[must_use]
     pub fn backend(&self) -> Backend {
@@ -300,6 +322,14 @@ impl Embedded {
             bus: self.bus.clone(),
             partitions: Vec::new(),
         }
+    }
+}
+
+fn compact(db: &mut Database) -> Result<(), Failure> {
+    match db.compact() {
+        Ok(_) => Ok(()),
+        Err(redb::CompactionError::Storage(error)) => Err(error.into()),
+        Err(error) => Err(Failure::Damaged(error.to_string())),
     }
 }
 

@@ -362,7 +362,7 @@ impl Scan<'_> {
             if order.status().owns_stock() {
                 self.count(&order, seen).map_err(&wrong)?;
             }
-            if order.was_paid() {
+            if money != Money::None {
                 for (item, ..) in order.lines() {
                     if let Some(&at) = self.by_id.get(item) {
                         seen.tallies[at].ever_sold = true;

@@ -209,12 +209,6 @@ impl<'a> OrderRow<'a> {
         }
     }
 
-    /// Whether money came for it that is noted in it.
-    pub(crate) fn was_paid(&self) -> bool {
-        let state = &self.base.state;
-        matches!(state, StateRow::Confirmed(..) | StateRow::Cancelled(..) | StateRow::RefundDue(..))
-    }
-
     /// The end of the hold of an order that is held.
     pub(crate) fn held_until(&self) -> Option<Timestamp> {
         match self.base.state {

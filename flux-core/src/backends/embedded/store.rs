@@ -17,7 +17,7 @@ use super::journal::{ItemChangeRow, Journal, ORDERS, OrderRows, Shared};
 use super::rows::{OrderRow, RowError, item_row, put_order};
 use super::{SERVICE, cause};
 use crate::backends::memory::{
-    FORGETS_MAX, FORGOTTEN_AT_ONCE, LOOKS_AT_ONCE, SCAN_MAX, cursor_seq,
+    FORGETS_MAX, FORGOTTEN_AT_ONCE, LOOKS_AT_ONCE, SCAN_MAX, being_archived, cursor_seq,
 };
 use crate::backends::state::ledger::{BuyerCounts, Counting, Entry, Ledger, Move};
 use crate::clock::ClockReference;
@@ -326,6 +326,17 @@ impl EmbeddedStore {
         Some(inner.append(&self.journal, rows, first_made, Vec::new()))
     }
 
+    /// Refuses calls about orders that are on their way into an archive: they come back.
+    /// What an earlier order of the same call was written for is found again then.
+    fn are_free(&self, orders: &[Option<Order>]) -> Result<(), SeamError> {
+        let inner = self.lock();
+        let departures = inner.ledger.departures();
+        match orders.iter().flatten().any(|order| departures.hold(order)) {
+            true => Err(being_archived(SERVICE)),
+            false => Ok(()),
+        }
+    }
+
     fn put(
         journal: &Journal,
         inner: &mut Inner,
@@ -472,7 +483,9 @@ impl InventoryStore for EmbeddedStore {
             let open: Vec<usize> =
                 (0..payments.len()).filter(|&at| outcomes[at].is_none()).collect();
             let ids: Vec<OrderId> = open.iter().map(|&at| payments[at].order).collect();
-            for (at, order) in open.into_iter().zip(self.orders(&ids).await?) {
+            let found = self.orders(&ids).await?;
+            self.are_free(&found)?;
+            for (at, order) in open.into_iter().zip(found) {
                 let Payment { payment, at: now, .. } = &payments[at];
                 let Some(order) = order else {
                     outcomes[at] = Some(ConfirmOutcome::NotFound);
@@ -505,7 +518,9 @@ impl InventoryStore for EmbeddedStore {
         for Repayment { order, refund: told } in repayments {
             // Of two at once the second finds the money returned, and looks again.
             let outcome = loop {
-                let Some(found) = self.orders(&[*order]).await?.remove(0) else {
+                let found = self.orders(&[*order]).await?;
+                self.are_free(&found)?;
+                let Some(found) = found.into_iter().next().flatten() else {
                     break RefundOutcome::NotFound;
                 };
                 match refund(&found, told) {

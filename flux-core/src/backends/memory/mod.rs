@@ -22,7 +22,9 @@ pub use locks::MemoryLocks;
 pub use queue::MemoryQueue;
 pub use store::MemoryStore;
 #[cfg(feature = "embedded")]
-pub(crate) use store::{FORGETS_MAX, FORGOTTEN_AT_ONCE, LOOKS_AT_ONCE, SCAN_MAX, cursor_seq};
+pub(crate) use store::{
+    FORGETS_MAX, FORGOTTEN_AT_ONCE, LOOKS_AT_ONCE, SCAN_MAX, being_archived, cursor_seq,
+};
 
 use super::Backend;
 use super::state::queue::QueueLimits;

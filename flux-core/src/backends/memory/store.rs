@@ -3,6 +3,7 @@
 use std::collections::{BTreeMap, HashMap, HashSet};
 use std::ops::Add;
 use std::sync::{Arc, Mutex, MutexGuard};
+use std::time::Duration;
 
 use async_trait::async_trait;
 
@@ -28,6 +29,8 @@ pub(crate) const SCAN_MAX: usize = 10_000;
 pub(crate) const LOOKS_AT_ONCE: usize = 1_024;
 /// Most rejected orders forgotten while a lock is held.
 pub(crate) const FORGOTTEN_AT_ONCE: usize = LOOKS_AT_ONCE;
+/// Time after which to ask again for an order that is being archived.
+const ARCHIVED_WITHIN: Duration = Duration::from_secs(1);
 /// Most times in a row that a look for ended holds does that.
 pub(crate) const FORGETS_MAX: usize = 64;
 
@@ -211,11 +214,23 @@ impl Inner {
         }
     }
 
+    /// Refuses calls about orders that are on their way into an archive: they come back.
+    fn are_free(&self, ids: impl IntoIterator<Item = OrderId>) -> Result<(), SeamError> {
+        let departures = self.ledger.departures();
+        let is_held = |id| self.order(id).is_some_and(|order| departures.hold(order));
+        if ids.into_iter().any(is_held) { Err(being_archived(SERVICE)) } else { Ok(()) }
+    }
+
     /// Writes an order that was just read under the same lock.
     fn write_alone(&mut self, write: &OrderWrite, at: Timestamp, feed: &MemoryFeed) {
         let seq = self.ledger.write_alone(write).expect("the order is as it was read");
         feed.orders(at, [self.keep(seq, &write.order)]);
     }
+}
+
+/// The answer about orders that stay as they are until they are archived.
+pub(crate) fn being_archived(service: &'static str) -> SeamError {
+    SeamError::Overloaded { service, retry_after: ARCHIVED_WITHIN }
 }
 
 /// Reads a cursor: the sequence number of the first order to look at.
@@ -276,11 +291,13 @@ impl InventoryStore for MemoryStore {
 
     async fn confirm(&self, payments: &[Payment]) -> Result<Vec<ConfirmOutcome>, SeamError> {
         let mut inner = self.lock();
+        inner.are_free(payments.iter().map(|payment| payment.order))?;
         Ok(payments.iter().map(|payment| inner.confirm(payment, &self.feed)).collect())
     }
 
     async fn refund(&self, repayments: &[Repayment]) -> Result<Vec<RefundOutcome>, SeamError> {
         let mut inner = self.lock();
+        inner.are_free(repayments.iter().map(|repayment| repayment.order))?;
         Ok(repayments.iter().map(|repayment| inner.refund(repayment, &self.feed)).collect())
     }
 

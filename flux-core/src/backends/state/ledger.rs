@@ -41,7 +41,7 @@ impl Entry {
         OrderStatus::ALL[(self.0 & 0xf) as usize]
     }
 
-    fn money(self) -> Money {
+    pub(super) fn money(self) -> Money {
         Money::ALL[(self.0 >> 4 & 0xf) as usize]
     }
 }
@@ -395,10 +395,10 @@ impl Ledger {
         let gone = std::iter::from_fn(|| rejected.pop(now)).take(most);
         gone.filter_map(|id| {
             // One that left into an archive is not there, or is another by now.
-            // G9: a debt is not forgotten.
             let entry = index.get(&id)?;
-            let may_go = entry.status() == OrderStatus::Rejected && entry.money() == Money::None;
-            if may_go { index.remove(&id).map(Entry::seq) } else { None }
+            // G9: a debt is not forgotten.
+            let goes = entry.status() == OrderStatus::Rejected && entry.money() == Money::None;
+            if goes { index.remove(&id).map(Entry::seq) } else { None }
         })
         .collect()
     }
@@ -406,6 +406,9 @@ impl Ledger {
     /// Writes one order that changes no stock, if it is what is expected.
     pub(crate) fn write_alone(&mut self, write: &OrderWrite) -> Option<u64> {
         debug_assert_eq!(write.effect(), Effect::None);
+        if self.departures.hold(&write.order) {
+            return None;
+        }
         let swapped = swap(&mut self.index, &mut self.next_seq, write)?;
         self.note_hold(write);
         self.debts.note(swapped.seq, &write.order);
@@ -431,7 +434,7 @@ impl Ledger {
     fn note_hold(&mut self, write: &OrderWrite) {
         let was_held = write.expect == Expect::Status(OrderStatus::Held);
         let is_held = write.order.status() == OrderStatus::Held;
-        if write.order.payment_ref().is_some() {
+        if write.order.money() != Money::None {
             for line in write.order.lines.iter() {
                 if let Some(entry) = self.items.get_mut(&line.item) {
                     entry.ever_sold = true;

@@ -8,7 +8,7 @@ use foldhash::fast::RandomState;
 
 use super::ledger::{Entry, Ledger};
 use crate::protocol::{
-    Commit, CommitOutcome, Effect, Expect, ItemId, Order, OrderWrite, Stock, Timestamp,
+    Commit, CommitOutcome, Effect, Expect, ItemId, Money, Order, OrderWrite, Stock, Timestamp,
 };
 use crate::seams::{
     ArchiveId, Deletion, Digest, Leaving, RemovalRefused, Removed, Sealing, Tombstone,
@@ -51,6 +51,11 @@ impl Departures {
     /// Whether an item is leaving.
     pub(crate) fn has(&self, item: &ItemId) -> bool {
         !self.leaving.is_empty() && self.leaving.contains_key(item)
+    }
+
+    /// Whether an order is on an item that is leaving, so that it stays as it is.
+    pub(crate) fn hold(&self, order: &Order) -> bool {
+        !self.leaving.is_empty() && order.lines.iter().any(|line| self.has(&line.item))
     }
 
     /// Whether an item is leaving or has left, so that its id can't be used.
@@ -204,6 +209,9 @@ impl Ledger {
             let stays = order.lines.iter().find(|line| !goes(&line.item));
             if let (Some(line), true) = (stays, order.status().owns_stock()) {
                 return Err(format!("order {} owns units of {}", order.id, line.item));
+            }
+            if entry.money() != order.money() || order.money() == Money::Owed {
+                return Err(format!("the money of order {} is not what it was", order.id));
             }
             if entry.status() != order.status() {
                 let (was, is) = (order.status(), entry.status());

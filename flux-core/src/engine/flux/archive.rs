@@ -10,7 +10,7 @@ use tracing::{info, warn};
 use super::Flux;
 use crate::archive::{Archive, ArchiveError, ArchiveProgress, Archived, Draft};
 use crate::engine::error::Error;
-use crate::protocol::{InvalidInput, Item, ItemId, Message, Order};
+use crate::protocol::{InvalidInput, Item, ItemId, Message, Money, Order};
 use crate::seams::{ArchiveId, Digest, Leaving, OrderFilter, RemovalRefused, Sealing};
 
 /// Most items of one archive.
@@ -271,13 +271,17 @@ fn goes(order: &Order, leaving: &Leaving) -> bool {
 
 /// The reason why an order can't go, and so its items can't.
 fn stays(order: &Order, leaving: &Leaving) -> Option<RemovalRefused> {
-    // An order that owes money must stay: this is the place to look at that.
+    let goes = |item: &&ItemId| leaving.items.binary_search(item).is_ok();
+    let items = || order.lines.iter().map(|line| &line.item);
+    let item = items().find(goes)?;
+    // G9: a debt is not filed away.
+    if order.money() == Money::Owed {
+        return Some(RemovalRefused::Owed { item: item.clone(), order: order.id });
+    }
     if !order.status().owns_stock() {
         return None;
     }
-    let goes = |item: &&ItemId| leaving.items.binary_search(item).is_ok();
-    let items = || order.lines.iter().map(|line| &line.item);
-    let (item, other) = (items().find(goes)?, items().find(|item| !goes(item))?);
+    let other = items().find(|item| !goes(item))?;
     Some(RemovalRefused::Shared { item: item.clone(), other: other.clone(), order: order.id })
 }
 
