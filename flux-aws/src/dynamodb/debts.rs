@@ -19,6 +19,8 @@ use super::table::{Written, in_order};
 
 /// Tries to note a refund of an order that others change at once.
 const TRIES: u32 = 4;
+/// Queries made for one page; what was found by then is the page.
+const STEPS_MAX: usize = 100;
 /// Time for which a count of what is owed serves: each is a query of every key.
 const COUNT_SERVES: Duration = Duration::from_secs(60);
 /// A count made here serves no longer once something changed here, if it met no more.
@@ -150,7 +152,8 @@ impl DynamoStore {
             return Ok(OrderPage::default());
         }
         let mut orders = Vec::new();
-        while let Some(key) = keys.get(at) {
+        for _ in 0..STEPS_MAX {
+            let Some(key) = keys.get(at).filter(|_| orders.len() < limit) else { break };
             let page = i32::try_from(limit - orders.len()).unwrap_or(i32::MAX);
             let start = from.take().map(|(ends, id)| start_key(*key, ends, id));
             let query = self.table.due_query(*key).limit(page).set_exclusive_start_key(start);
@@ -165,9 +168,6 @@ impl DynamoStore {
             match more.as_ref().map(position_of).transpose()? {
                 Some(position) => from = Some(position),
                 None => at += 1,
-            }
-            if orders.len() >= limit || rows.len() >= limit {
-                break;
             }
         }
         let next = (at < keys.len()).then(|| write_cursor(at, from));

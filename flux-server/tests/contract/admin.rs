@@ -7,7 +7,6 @@ use std::time::Duration;
 
 use flux_core::backends::embedded::Embedded;
 use flux_core::protocol::Message;
-use flux_core::seams::OrderQueue;
 use flux_core::{Line, Lines, Order, OrderId, Timestamp};
 use serde_json::json;
 
