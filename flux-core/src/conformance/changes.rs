@@ -212,7 +212,10 @@ where
     }
     let one_more = Consumer::new(name("one-more")?, changes[0].cursor.clone());
     let refused = feed.keep_cursor(&one_more).await;
-    ensure!(refused.is_err(), "there is no bound to the number of consumers");
+    ensure!(
+        matches!(refused, Err(SeamError::TooManyConsumers { .. })),
+        "one consumer too many was answered {refused:?}"
+    );
     feed.keep_cursor(&Consumer::new(books, changes[1].cursor.clone())).await?;
     same("how many there are", &feed.consumers().await?.len(), &CONSUMERS_MAX)
 }

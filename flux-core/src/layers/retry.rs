@@ -160,7 +160,8 @@ fn doubtful(operation: Operation, error: SeamError) -> SeamError {
         SeamError::Unknown { .. }
         | SeamError::Broken { .. }
         | SeamError::UnknownCursor { .. }
-        | SeamError::ChangesGone { .. } => error,
+        | SeamError::ChangesGone { .. }
+        | SeamError::TooManyConsumers { .. } => error,
     }
 }
 

@@ -63,6 +63,7 @@ fn kind(error: &SeamError) -> &'static str {
         SeamError::Stopped { .. } => "stopped",
         SeamError::UnknownCursor { .. } => "unknown_cursor",
         SeamError::ChangesGone { .. } => "changes_gone",
+        SeamError::TooManyConsumers { .. } => "too_many_consumers",
     }
 }
 

@@ -134,7 +134,7 @@ pub trait ChangeFeed: Send + Sync + 'static {
     /// Keeps how far a consumer came, durable when it returns. It may go back.
     ///
     /// # Errors
-    /// [`SeamError::UnknownCursor`], and [`SeamError::Broken`] for a consumer more than
+    /// [`SeamError::UnknownCursor`], and [`SeamError::TooManyConsumers`] for one more than
     /// [`CONSUMERS_MAX`].
     async fn keep_cursor(&self, consumer: &Consumer) -> Result<(), SeamError>;
 

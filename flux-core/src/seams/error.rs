@@ -96,6 +96,13 @@ pub enum SeamError {
         /// The service's name.
         service: &'static str,
     },
+    /// A change feed keeps the cursors of as many consumers as it may. Trying again can't
+    /// help until one is forgotten; nothing took effect.
+    #[error("{service} keeps the cursors of as many consumers as it may; forget one")]
+    TooManyConsumers {
+        /// The service's name.
+        service: &'static str,
+    },
 }
 
 /// The error behind a [`SeamError`], shared by its clones. It derefs to that
@@ -135,7 +142,8 @@ impl SeamError {
     }
 
     /// The same failure with the error that caused it. [`SeamError::Overloaded`],
-    /// [`SeamError::UnknownCursor`] and [`SeamError::ChangesGone`] say all there is to say, and stay as they are.
+    /// [`SeamError::UnknownCursor`], [`SeamError::ChangesGone`] and
+    /// [`SeamError::TooManyConsumers`] say all there is to say, and stay as they are.
     #[must_use]
     pub fn with_source(mut self, error: impl Into<Box<dyn Error + Send + Sync>>) -> Self {
         match &mut self {
@@ -143,7 +151,10 @@ impl SeamError {
             | Self::Unknown { source, .. }
             | Self::Broken { source, .. }
             | Self::Stopped { source, .. } => *source = Some(Source(error.into().into())),
-            Self::Overloaded { .. } | Self::UnknownCursor { .. } | Self::ChangesGone { .. } => {}
+            Self::Overloaded { .. }
+            | Self::UnknownCursor { .. }
+            | Self::ChangesGone { .. }
+            | Self::TooManyConsumers { .. } => {}
         }
         self
     }
@@ -157,6 +168,7 @@ impl SeamError {
                 | Self::Stopped { .. }
                 | Self::UnknownCursor { .. }
                 | Self::ChangesGone { .. }
+                | Self::TooManyConsumers { .. }
         )
     }
 

@@ -10,8 +10,9 @@ use http::{HeaderMap, HeaderName, HeaderValue, StatusCode};
 use serde::Serialize;
 
 use crate::api::call::Call;
+use crate::http::body;
 use crate::http::problem::Problem;
-use crate::http::query::Query;
+use crate::http::query::{Query, decode};
 use crate::http::response::{self, Answer};
 
 /// Stands for the cursor of the newest change.
@@ -43,6 +44,30 @@ pub(crate) async fn list<B>(call: Call<B>) -> Result<Answer, Problem> {
         None => feed.changes(after.as_ref(), limit, Duration::ZERO).await?,
     };
     Ok(shown(&page))
+}
+
+#[derive(Serialize)]
+struct Known {
+    consumers: Vec<Consumer>,
+}
+
+/// `GET /v1/changes/consumers`.
+pub(crate) async fn consumers<B>(call: Call<B>) -> Result<Answer, Problem> {
+    call.app.auth.operator(&call.parts.headers)?;
+    let consumers = call.app.flux.consumers().await?;
+    Ok(response::json(StatusCode::OK, &Known { consumers }))
+}
+
+/// `DELETE /v1/changes/consumers/{name}`.
+pub(crate) async fn forget_consumer<B>(call: Call<B>, name: &str) -> Result<Answer, Problem> {
+    call.app.auth.operator(&call.parts.headers)?;
+    body::check_coding(&call.parts.headers)?;
+    let unknown = || Problem::not_found("no consumer has that name");
+    let name = decode(name).and_then(|name| ConsumerName::new(name).ok()).ok_or_else(unknown)?;
+    match call.app.flux.forget_consumer(&name).await? {
+        true => Ok(response::no_content()),
+        false => Err(unknown()),
+    }
 }
 
 fn shown(page: &ChangePage) -> Answer {

@@ -148,6 +148,8 @@ where
         Route::GetItem => items::get(call()?, &id).await,
         Route::GetSeats => items::seats(call()?, &id).await,
         Route::Events => items::events(call()?).await,
+        Route::Consumers => changes::consumers(call()?).await,
+        Route::ForgetConsumer => changes::forget_consumer(call()?, &id).await,
         Route::Changes => changes::list(call()?).await,
         Route::Webhooks => webhooks::list(&call()?),
         Route::GivenUp => webhooks::given_up(call()?, &id).await,

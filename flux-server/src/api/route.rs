@@ -31,6 +31,10 @@ pub enum Route {
     Events,
     /// Read what changed, each change once.
     Changes,
+    /// List those whose cursors are kept.
+    Consumers,
+    /// Forget one of them.
+    ForgetConsumer,
     /// See how webhooks stand.
     Webhooks,
     /// List the messages of one that were given up.
@@ -69,7 +73,7 @@ pub enum Route {
 
 impl Route {
     /// Every route there is.
-    pub const ALL: [Self; 30] = [
+    pub const ALL: [Self; 32] = [
         Self::PlaceOrder,
         Self::ListOrders,
         Self::GetOrder,
@@ -83,6 +87,8 @@ impl Route {
         Self::GetSeats,
         Self::Events,
         Self::Changes,
+        Self::Consumers,
+        Self::ForgetConsumer,
         Self::Webhooks,
         Self::GivenUp,
         Self::Resend,
@@ -119,6 +125,8 @@ impl Route {
             Self::GetSeats => "GET /v1/items/{item_id}/seats",
             Self::Events => "GET /v1/events",
             Self::Changes => "GET /v1/changes",
+            Self::Consumers => "GET /v1/changes/consumers",
+            Self::ForgetConsumer => "DELETE /v1/changes/consumers/{name}",
             Self::Webhooks => "GET /v1/webhooks",
             Self::GivenUp => "GET /v1/webhooks/{name}/given-up",
             Self::Resend => "POST /v1/webhooks/{name}/resend",
@@ -228,6 +236,10 @@ pub fn find(path: &str) -> Option<Found<'_>> {
         [Some("v1"), Some("items"), Some(id), Some("seats"), None] => (&[GetSeats], id),
         [Some("v1"), Some("events"), None, ..] => (&[Events], ""),
         [Some("v1"), Some("changes"), None, ..] => (&[Changes], ""),
+        [Some("v1"), Some("changes"), Some("consumers"), None, ..] => (&[Consumers], ""),
+        [Some("v1"), Some("changes"), Some("consumers"), Some(name), None] => {
+            (&[ForgetConsumer], name)
+        }
         [Some("v1"), Some("webhooks"), None, ..] => (&[Webhooks], ""),
         [Some("v1"), Some("webhooks"), Some(name), Some("given-up"), None] => (&[GivenUp], name),
         [Some("v1"), Some("webhooks"), Some(name), Some("resend"), None] => (&[Resend], name),

@@ -242,6 +242,8 @@ impl Problem {
 
 const GONE: &str = "changes behind this one are kept no more: take a cursor by after=newest, list \
                     the orders and items, and go on after it";
+const TOO_MANY_CONSUMERS: &str = "the cursors of 100 consumers are kept already: see them by GET \
+                                  /v1/changes/consumers, and DELETE one that is gone";
 const UNKNOWN_CURSOR: &str = "after: must be a cursor of this feed";
 
 const TURNED_DOWN: &str = "the order was turned down";
@@ -352,6 +354,9 @@ impl From<SeamError> for Problem {
                 return Self::new(StatusCode::GONE, "changes-gone", GONE);
             }
             SeamError::UnknownCursor { .. } => return Self::invalid(UNKNOWN_CURSOR),
+            SeamError::TooManyConsumers { .. } => {
+                return Self::conflict("too-many-consumers", TOO_MANY_CONSUMERS);
+            }
             _ => note(&error),
         }
         if error.may_have_applied() {

@@ -162,3 +162,32 @@ fn without_a_feed_it_is_404() {
     let server = Setup::new().args(&["--item", "t=5", "--keep-changes", "0"]).start();
     server.get("/v1/changes").problem(404, "not-found");
 }
+
+#[test]
+fn consumers_are_listed_and_forgotten_and_there_is_a_bound_to_them() {
+    let server = Server::start(&["--item", "t=5"]);
+    let next = text(&page(&server, "limit=1")["next"]).to_owned();
+    for n in 0..100 {
+        page(&server, &format!("consumer=c{n:02}&after={next}"));
+    }
+    let known = server.get("/v1/changes/consumers").is(200).json();
+    let known = known["consumers"].as_array().expect("a list");
+    assert_eq!(known.len(), 100);
+    assert_eq!((&known[7]["name"], &known[7]["after"]), (&json!("c07"), &json!(next)));
+    let one_more = format!("/v1/changes?consumer=more&after={next}");
+    server.get(&one_more).problem(409, "too-many-consumers");
+    page(&server, &format!("consumer=c07&after={next}"));
+
+    let forget = |name: &str| {
+        let call = server.call("DELETE", format_args!("/v1/changes/consumers/{name}"));
+        call.bearer(OPERATOR).send()
+    };
+    forget("c%30%37").is(204);
+    forget("c07").problem(404, "not-found");
+    forget("a%20b").problem(404, "not-found");
+    server.get(&one_more).is(200);
+    let strangers = server.call("DELETE", "/v1/changes/consumers/c08");
+    strangers.header("authorization", "Bearer no").send().problem(403, "forbidden");
+    server.call("GET", "/v1/changes/consumers").header("authorization", "x").send();
+    assert_eq!(server.get("/v1/changes/consumers").json()["consumers"][7]["name"], "c08");
+}

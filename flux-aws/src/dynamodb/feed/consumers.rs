@@ -21,8 +21,7 @@ pub(super) async fn keep(table: &Table, consumer: &Consumer) -> Result<(), SeamE
         return Ok(());
     }
     if list(table).await?.len() >= CONSUMERS_MAX {
-        let reason = format!("it has {CONSUMERS_MAX} consumers already; forget one");
-        return Err(SeamError::broken(SERVICE, reason));
+        return Err(SeamError::TooManyConsumers { service: SERVICE });
     }
     table.write(update).await.map(drop)
 }

@@ -344,8 +344,7 @@ impl ChangeFeed for EmbeddedFeed {
         let known = self.consumers().await?;
         let is_new = known.iter().all(|known| known.name != consumer.name);
         if is_new && known.len() >= CONSUMERS_MAX {
-            let reason = format!("it has {CONSUMERS_MAX} consumers already; forget one");
-            return Err(SeamError::broken(SERVICE, reason));
+            return Err(SeamError::TooManyConsumers { service: SERVICE });
         }
         self.set(&consumer.name, Some(after)).await
     }

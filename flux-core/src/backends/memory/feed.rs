@@ -134,8 +134,7 @@ impl ChangeFeed for MemoryFeed {
         let after = state.number(&consumer.after)?;
         let is_new = !state.consumers.contains_key(&consumer.name);
         if is_new && state.consumers.len() >= CONSUMERS_MAX {
-            let reason = format!("it has {CONSUMERS_MAX} consumers already; forget one");
-            return Err(SeamError::broken(SERVICE, reason));
+            return Err(SeamError::TooManyConsumers { service: SERVICE });
         }
         state.consumers.insert(consumer.name.clone(), after);
         Ok(())
