@@ -470,7 +470,7 @@ impl Config {
         match (self.command, self.backend()) {
             (Command::Api | Command::Worker, _) => wrong("is sent by `serve` alone".to_owned()),
             (_, BackendKind::Aws) => wrong(
-                "needs the embedded backend: that on AWS keeps no feed of changes (follow its DynamoDB stream)".to_owned(),
+                "needs the embedded backend: on AWS each process would send everything (follow GET /v1/changes, or the table's stream)".to_owned(),
             ),
             _ if self.keep_changes == 0 => {
                 wrong("needs the feed of changes, which --keep-changes 0 switches off".to_owned())
