@@ -22,6 +22,10 @@ use uuid::Uuid;
 /// Bytes of a row as the embedded backend writes it for these orders.
 const ROW_BYTES: usize = 60;
 
+/// Callers who place many orders in one call, and how many.
+const CALLERS: usize = 8;
+const PACK: usize = 100;
+
 #[derive(Parser)]
 struct Options {
     /// Orders in flight.
@@ -59,16 +63,18 @@ enum Load {
     WithoutFeed,
     Gate,
     Lone,
+    Together,
 }
 
 impl Load {
-    const ALL: [Self; 6] = [
+    const ALL: [Self; 7] = [
         Self::OneItem,
         Self::ThousandItems,
         Self::RandomIds,
         Self::WithoutFeed,
         Self::Gate,
         Self::Lone,
+        Self::Together,
     ];
 
     fn name(self) -> &'static str {
@@ -79,6 +85,7 @@ impl Load {
             Self::WithoutFeed => "one hot item, no change feed",
             Self::Gate => "turned away at the gate",
             Self::Lone => "a lone order",
+            Self::Together => "place_all, 8 callers, 100 each",
         }
     }
 
@@ -150,6 +157,7 @@ async fn compare(dir: &Path, options: &Options) -> Result<()> {
     println!("\n1,000 items run at {:.0}% of the one-item rate", 100.0 * medians[1].0 / one);
     println!("random ids run at {:.0}% of the time-ordered rate", 100.0 * medians[2].0 / one);
     println!("the change feed leaves {:.0}% of the rate", 100.0 * one / medians[3].0);
+    println!("place_all runs at {:.1} times the one-by-one rate", medians[6].0 / one);
     println!(
         "a lone order takes {:.1} times one append and fdatasync (median)",
         lone.1 as f64 / 1e9 * lone.2
@@ -170,7 +178,11 @@ async fn measure(dir: &Path, load: Load, options: &Options, writes: &Writes) -> 
     for n in 0..load.items() {
         flux.put_item(ItemSpec::pool(format!("item-{n}"), capacity)?).await?;
     }
-    let tasks = if load == Load::Lone { 1 } else { options.in_flight };
+    let tasks = match load {
+        Load::Lone => 1,
+        Load::Together => CALLERS,
+        _ => options.in_flight,
+    };
     writes.batch();
     let started = Instant::now();
     let until = started + Duration::from_secs_f64(options.seconds);
@@ -236,6 +248,15 @@ async fn buy(flux: Flux, load: Load, n: usize, until: Instant) -> Result<Histogr
     while Instant::now() < until {
         turn = turn.wrapping_add(1);
         let item = format!("item-{}", turn % load.items());
+        if load == Load::Together {
+            let request = OrderRequest::units(&buyer, &item, 1)?;
+            let asked = Instant::now();
+            for placed in flux.place_all(vec![request; PACK]).await {
+                placed?;
+            }
+            latency.record_n(asked.elapsed().as_nanos() as u64, PACK as u64)?;
+            continue;
+        }
         let mut request = OrderRequest::units(&buyer, &item, 1)?;
         if load == Load::RandomIds {
             request = request.with_id(OrderId::from_uuid(Uuid::new_v4()));

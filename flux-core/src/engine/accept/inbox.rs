@@ -109,6 +109,14 @@ struct Waiting {
     last: usize,
 }
 
+/// Messages of one caller that stand together in a batch.
+#[derive(Debug)]
+struct Run {
+    batch: Arc<Batch>,
+    first: usize,
+    ids: Vec<OrderId>,
+}
+
 /// A bounded queue of batches.
 #[derive(Debug)]
 pub(crate) struct Inbox {
@@ -176,6 +184,93 @@ impl Inbox {
             }
             answered.await;
         }
+    }
+
+    /// Hands messages to the worker in one step and waits for their answers. Dropping the
+    /// future after its first poll takes back none. What there is no room for is answered
+    /// so, and the others are not.
+    pub(crate) async fn ask_all(
+        &self,
+        messages: Vec<(Message, Option<Arc<IdGuard>>)>,
+        asking: &Span,
+    ) -> Vec<Result<Order, Error>> {
+        let count = messages.len();
+        let (runs, refused) = self.push_all(messages, asking);
+        let mut answers = Vec::with_capacity(count);
+        for Run { batch, first, ids } in runs {
+            let mut given = 0;
+            loop {
+                while let Some(answer) = batch.answer(first + given) {
+                    answers.push(answer.to_result(ids[given]));
+                    given += 1;
+                    if given == ids.len() {
+                        break;
+                    }
+                }
+                if given == ids.len() {
+                    break;
+                }
+                let answered = batch.answered.notified();
+                tokio::pin!(answered);
+                // Registered before the look, or the wake-up could fall in between.
+                answered.as_mut().enable();
+                if batch.answer(first + given).is_none() {
+                    answered.await;
+                }
+            }
+        }
+        if let Some(refused) = refused {
+            answers.resize(count, Err(refused));
+        }
+        answers
+    }
+
+    /// As [`push`](Self::push), for several: the places of those there is room for, and the
+    /// reason why there is none for the others.
+    fn push_all(
+        &self,
+        messages: Vec<(Message, Option<Arc<IdGuard>>)>,
+        asking: &Span,
+    ) -> (Vec<Run>, Option<Error>) {
+        let mut runs: Vec<Run> = Vec::new();
+        let asked = Stopwatch::now();
+        let mut waiting = self.lock();
+        if self.is_closed() {
+            return (runs, (!messages.is_empty()).then_some(Error::ShuttingDown));
+        }
+        let before = waiting.messages;
+        let room = self.calls_max.saturating_sub(before);
+        let refused = (messages.len() > room)
+            .then_some(Error::Overloaded { retry_after: crate::engine::RETRY_AFTER });
+        for (message, guard) in messages.into_iter().take(room) {
+            if waiting.batches.back().is_none_or(|open| open.messages.len() >= self.batch_max) {
+                let open = OpenBatch::with_capacity(waiting.last);
+                waiting.batches.push_back(open);
+            }
+            waiting.messages += 1;
+            let open = waiting.batches.back_mut().expect("a batch was just made sure of");
+            let at = open.messages.len();
+            match runs.last_mut().filter(|run| Arc::ptr_eq(&run.batch, &open.batch)) {
+                Some(run) => run.ids.push(message.order_id()),
+                None => runs.push(Run {
+                    batch: Arc::clone(&open.batch),
+                    first: at,
+                    ids: vec![message.order_id()],
+                }),
+            }
+            if !asking.is_disabled() {
+                open.spans.push((at, asking.clone()));
+            }
+            open.guards.extend(guard);
+            open.messages.push(message);
+            open.asked.push(asked);
+        }
+        let now = waiting.messages;
+        drop(waiting);
+        if now > before && (before == 0 || (before < ENOUGH && now >= ENOUGH)) {
+            self.filled.notify_one();
+        }
+        (runs, refused)
     }
 
     fn push(
@@ -295,6 +390,38 @@ impl Drop for Callers {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[tokio::test]
+    async fn messages_that_are_asked_together_are_answered_in_their_order() {
+        let inbox = Inbox::new(3, 9);
+        inbox.push(Message::Expire(OrderId::new()), None, &Span::none()).expect("there is room");
+        let ids: Vec<OrderId> = (0..10).map(|_| OrderId::new()).collect();
+        let messages = ids.iter().map(|id| (Message::Expire(*id), None)).collect();
+        let span = Span::none();
+        let asking = inbox.ask_all(messages, &span);
+        let answering = async {
+            tokio::task::yield_now().await;
+            let taken: Vec<Taken> = std::iter::from_fn(|| inbox.take()).collect();
+            let sizes: Vec<usize> = taken.iter().map(|taken| taken.messages.len()).collect();
+            assert_eq!(sizes, [3, 3, 3], "nine fit");
+            // Not in the order they were asked.
+            for taken in taken.into_iter().rev() {
+                for at in (0..taken.messages.len()).rev() {
+                    taken.callers.answer(at, Answer::NotFound(taken.messages[at].order_id()));
+                    taken.callers.wake();
+                    tokio::task::yield_now().await;
+                }
+            }
+        };
+        let (answers, ()) = tokio::join!(asking, answering);
+        assert_eq!(answers.len(), 10);
+        for (answer, id) in answers.iter().zip(&ids).take(8) {
+            assert!(matches!(answer, Err(Error::NotFound(told)) if told == id), "{answer:?}");
+        }
+        for answer in &answers[8..] {
+            assert!(matches!(answer, Err(Error::Overloaded { .. })), "{answer:?}");
+        }
+    }
 
     #[tokio::test]
     async fn those_who_wait_together_are_taken_together() {

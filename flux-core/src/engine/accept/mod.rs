@@ -10,4 +10,5 @@ mod repeats;
 mod shuttle_tests;
 mod submit;
 pub(super) mod sweep_alarm;
+mod together;
 pub(super) mod waiters;

@@ -15,6 +15,16 @@ use crate::engine::request::OrderRequest;
 use crate::protocol::{InvalidInput, Message, Order, OrderId};
 use crate::seams::SeamError;
 
+/// What is known of an order under an id of its caller's own.
+pub(super) enum Chosen {
+    /// Nothing.
+    New,
+    /// The queue has it: that one was accepted, and its time of acceptance counts.
+    Queued(Order),
+    /// It is decided.
+    Decided(Order),
+}
+
 impl Core {
     /// Accepts an order into the queue.
     pub(crate) async fn submit(&self, request: OrderRequest) -> Result<Order, Error> {
@@ -42,10 +52,19 @@ impl Core {
         if longest.is_zero() {
             return self.submit(request).await;
         }
-        let (order, guard) = match self.admit(request).await? {
-            Admitted::Decided(order) => return Ok(order),
-            Admitted::New(order, guard) => (order, guard),
-        };
+        match self.admit(request).await? {
+            Admitted::Decided(order) => Ok(order),
+            Admitted::New(order, guard) => self.accepted_within(order, guard, longest).await,
+        }
+    }
+
+    /// An admitted order, decided if that takes no longer than `longest`, else accepted.
+    pub(super) async fn accepted_within(
+        &self,
+        order: Order,
+        guard: Option<Arc<IdGuard>>,
+        longest: Duration,
+    ) -> Result<Order, Error> {
         if self.decides(&order.lines[0].item) {
             let deciding = self.decided_now(order.clone(), guard.clone());
             return match timeout(longest, deciding).await {
@@ -79,7 +98,7 @@ impl Core {
         }
     }
 
-    async fn admit(&self, request: OrderRequest) -> Result<Admitted, Error> {
+    pub(super) async fn admit(&self, request: OrderRequest) -> Result<Admitted, Error> {
         if self.inbox.is_closed() {
             return Err(Error::ShuttingDown);
         }
@@ -112,7 +131,11 @@ impl Core {
         refusal
     }
 
-    async fn decided_now(&self, order: Order, guard: Option<Arc<IdGuard>>) -> Result<Order, Error> {
+    pub(super) async fn decided_now(
+        &self,
+        order: Order,
+        guard: Option<Arc<IdGuard>>,
+    ) -> Result<Order, Error> {
         let span = debug_span!(target: "flux", "place", order = %order.id);
         let deciding = async {
             match guard {
@@ -136,16 +159,12 @@ impl Core {
         guard: Arc<IdGuard>,
         span: &Span,
     ) -> Result<Order, Error> {
-        let mut queued = self.backend.announce(order.id).await?;
-        if queued.is_none() && !self.tells_of(&order) {
-            queued = self.known(order.id).await?;
-        }
-        let queued = queued.map(|queued| same(&order, queued)).transpose()?;
-        if let Some(decided) = queued.as_ref().filter(|order| is_decided(order)) {
-            return Ok(decided.clone());
-        }
-        let is_queued = queued.is_some();
-        let message = Message::Place(queued.unwrap_or_else(|| order.clone()));
+        let (queued, is_queued) = match self.chosen(&order).await? {
+            Chosen::Decided(decided) => return Ok(decided),
+            Chosen::Queued(queued) => (queued, true),
+            Chosen::New => (order.clone(), false),
+        };
+        let message = Message::Place(queued);
         let item = &order.lines[0].item;
         let decided = if self.decides(item) {
             self.inbox.ask(message, Some(guard), span).await?
@@ -160,6 +179,19 @@ impl Core {
             self.ruling(message, Some(guard), &waiting, is_decided).await?
         };
         same(&order, decided)
+    }
+
+    /// What is known under a guarded id, before its order is handed to the worker.
+    pub(super) async fn chosen(&self, order: &Order) -> Result<Chosen, Error> {
+        let mut queued = self.backend.announce(order.id).await?;
+        if queued.is_none() && !self.tells_of(order) {
+            queued = self.known(order.id).await?;
+        }
+        Ok(match queued.map(|queued| same(order, queued)).transpose()? {
+            Some(known) if is_decided(&known) => Chosen::Decided(known),
+            Some(queued) => Chosen::Queued(queued),
+            None => Chosen::New,
+        })
     }
 
     async fn enqueue(&self, order: Order, guard: Option<Arc<IdGuard>>) -> Result<Order, Error> {
@@ -224,7 +256,11 @@ impl Core {
     /// Queues an order that the worker was handed and has not decided in time.
     /// The worker may still decide it, so an error would say too much: only an
     /// acceptance, or the order as it is known, is told.
-    async fn enqueue_too(&self, order: Order, guard: Option<Arc<IdGuard>>) -> Result<Order, Error> {
+    pub(super) async fn enqueue_too(
+        &self,
+        order: Order,
+        guard: Option<Arc<IdGuard>>,
+    ) -> Result<Order, Error> {
         let guard = guard.unwrap_or_else(|| self.guarded_ids.take(&order));
         let error = match self.enqueue(order.clone(), Some(guard)).await {
             Err(error) if !matches!(error, Error::IdReused(_)) => error,

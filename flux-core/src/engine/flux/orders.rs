@@ -74,6 +74,58 @@ impl Flux {
         self.core.place(request).await
     }
 
+    /// Places many orders in one call, and returns each as [`place`](Self::place) would, in
+    /// their order: for whoever has them together, as the consumer of a queue. They are
+    /// decided one by one, so some may be held and others not; an error is of its own order
+    /// alone. Those that find no room for them are [`Error::Overloaded`] while those before
+    /// them are decided.
+    ///
+    /// Cancel safety: as of `place`, for each of them.
+    ///
+    /// ```
+    /// # use flux_core::*;
+    /// # #[tokio::main(flavor = "current_thread")]
+    /// # async fn main() -> Result<(), Box<dyn std::error::Error>> {
+    /// # let flux = Flux::builder(Backend::memory()).start();
+    /// # flux.put_item(ItemSpec::pool("ticket", 2)?).await?;
+    /// let buyers = ["ann", "bob", "cyd"];
+    /// let requests = buyers.map(|buyer| OrderRequest::units(buyer, "ticket", 1));
+    /// let requests = requests.into_iter().collect::<Result<Vec<_>, _>>()?;
+    /// let placed = flux.place_all(requests).await;
+    /// let held = placed.iter().flatten().filter(|order| order.status() == OrderStatus::Held);
+    /// assert_eq!((placed.len(), held.count()), (3, 2));
+    /// # Ok(()) }
+    /// ```
+    pub async fn place_all(&self, requests: Vec<OrderRequest>) -> Vec<Result<Order, Error>> {
+        self.core.place_all(requests).await
+    }
+
+    /// Places many orders in one call, and returns each as
+    /// [`place_within`](Self::place_within) would, in their order. With `longest` of zero
+    /// each is [submitted](Self::submit).
+    ///
+    /// Cancel safety: as of `place_within`, for each of them.
+    ///
+    /// ```
+    /// # use flux_core::*;
+    /// # #[tokio::main(flavor = "current_thread")]
+    /// # async fn main() -> Result<(), Box<dyn std::error::Error>> {
+    /// # let flux = Flux::builder(Backend::memory()).start();
+    /// # flux.put_item(ItemSpec::pool("ticket", 2)?).await?;
+    /// # use std::time::Duration;
+    /// let request = OrderRequest::units("ann", "ticket", 1)?;
+    /// let placed = flux.place_all_within(vec![request], Duration::from_secs(5)).await;
+    /// assert_eq!(placed[0].as_ref().map(Order::status).ok(), Some(OrderStatus::Held));
+    /// # Ok(()) }
+    /// ```
+    pub async fn place_all_within(
+        &self,
+        requests: Vec<OrderRequest>,
+        longest: Duration,
+    ) -> Vec<Result<Order, Error>> {
+        self.core.place_all_within(requests, longest).await
+    }
+
     /// Places an order and returns it decided if that takes no longer than
     /// `longest` past the gate; else as [`submit`](Self::submit) does: queued,
     /// once that is durable. A repeat returns the order as it then stands.
