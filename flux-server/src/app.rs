@@ -284,6 +284,11 @@ impl RequestPermit {
         self.one_of(&self.app.archives, "another archive is being made")
     }
 
+    /// Counts another request of this peer's, that came within this one.
+    pub(crate) fn count_another(&self) -> Result<(), Problem> {
+        self.app.limits.peer(&self.peer)
+    }
+
     fn one_of(&self, places: &Arc<Places>, detail: &'static str) -> Result<Place, Problem> {
         places.take(&self.peer).ok_or_else(|| beyond(detail))
     }

@@ -11,7 +11,9 @@ use http_body_util::BodyExt;
 use hyper::body::Body;
 use tracing::Instrument;
 
-use super::{admin, archives, backup, changes, health, items, legacy, orders, page, webhooks};
+use super::{
+    admin, archives, backup, batch, changes, health, items, legacy, orders, page, webhooks,
+};
 use crate::api::call::Call;
 use crate::api::cors::CorsPolicy;
 use crate::api::door::Door;
@@ -137,6 +139,7 @@ where
         Route::Readyz => health::ready(app).await,
         Route::Metrics => health::metrics(app).await,
         Route::PlaceOrder => orders::place(call()?).await,
+        Route::PlaceBatch => batch::place(call()?).await,
         Route::ListOrders => orders::list(call()?).await,
         Route::GetOrder => orders::get(call()?, &id).await,
         Route::ConfirmOrder => orders::confirm(call()?, &id).await,

@@ -3,6 +3,7 @@
 pub(crate) mod admin;
 pub(crate) mod archives;
 pub(crate) mod backup;
+mod batch;
 mod call;
 mod changes;
 mod cors;

@@ -58,7 +58,11 @@ where
 
 /// Places an order that is decided elsewhere, as `place_within` does; but a server
 /// that stops does not wait for it.
-async fn accept(app: &App, request: OrderRequest, longest: Duration) -> Result<Order, Error> {
+pub(crate) async fn accept(
+    app: &App,
+    request: OrderRequest,
+    longest: Duration,
+) -> Result<Order, Error> {
     let accepted = app.flux.submit(request).await?;
     if accepted.status() != OrderStatus::Queued {
         return Ok(accepted);
@@ -241,7 +245,7 @@ fn with_location(status: StatusCode, order: &Order) -> Answer {
     answer
 }
 
-fn say_what_was_preferred(answer: &mut Answer, wait: Option<Duration>) {
+pub(crate) fn say_what_was_preferred(answer: &mut Answer, wait: Option<Duration>) {
     if let Some(wait) = wait {
         let applied = format!("wait={}", wait.as_secs());
         let applied = HeaderValue::try_from(applied).expect("digits are a header's value");

@@ -7,6 +7,8 @@ use http::Method;
 pub enum Route {
     /// Place an order.
     PlaceOrder,
+    /// Place many orders.
+    PlaceBatch,
     /// List orders.
     ListOrders,
     /// Read one order.
@@ -73,8 +75,9 @@ pub enum Route {
 
 impl Route {
     /// Every route there is.
-    pub const ALL: [Self; 32] = [
+    pub const ALL: [Self; 33] = [
         Self::PlaceOrder,
+        Self::PlaceBatch,
         Self::ListOrders,
         Self::GetOrder,
         Self::ConfirmOrder,
@@ -113,6 +116,7 @@ impl Route {
     pub const fn name(self) -> &'static str {
         match self {
             Self::PlaceOrder => "POST /v1/orders",
+            Self::PlaceBatch => "POST /v1/orders/batch",
             Self::ListOrders => "GET /v1/orders",
             Self::GetOrder => "GET /v1/orders/{order_id}",
             Self::ConfirmOrder => "POST /v1/orders/{order_id}/confirm",
@@ -226,6 +230,7 @@ pub fn find(path: &str) -> Option<Found<'_>> {
     let at = [(); 5].map(|()| segments.next());
     let (calls, id): (&[Route], _) = match at {
         [Some("v1"), Some("orders"), None, ..] => (&[PlaceOrder, ListOrders], ""),
+        [Some("v1"), Some("orders"), Some("batch"), None, ..] => (&[PlaceBatch], ""),
         [Some("v1"), Some("orders"), Some(id), None, ..] => (&[GetOrder], id),
         [Some("v1"), Some("orders"), Some(id), Some("confirm"), None] => (&[ConfirmOrder], id),
         [Some("v1"), Some("orders"), Some(id), Some("release"), None] => (&[ReleaseOrder], id),

@@ -42,6 +42,14 @@ struct Shown<'p> {
     order: Option<OrderView<'p>>,
 }
 
+/// Its JSON among others.
+#[derive(Serialize)]
+struct InABatch<'p> {
+    problem: Shown<'p>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    retry_after: Option<u64>,
+}
+
 /// Time after which to come back, unless the problem has its own.
 const RETRY_AFTER_DEFAULT: Duration = Duration::from_secs(1);
 
@@ -208,8 +216,8 @@ impl Problem {
         if self.status == StatusCode::UNAUTHORIZED {
             headers.insert(WWW_AUTHENTICATE, HeaderValue::from_static("Bearer"));
         }
-        if let Some(after) = self.retry_after {
-            headers.insert(RETRY_AFTER, (after.as_secs_f64().ceil().max(1.0) as u64).into());
+        if let Some(seconds) = self.retry_after_seconds() {
+            headers.insert(RETRY_AFTER, seconds.into());
         }
         if let Some(allow) = self.allow.as_ref().and_then(|allow| allow.parse().ok()) {
             headers.insert(ALLOW, allow);
@@ -222,17 +230,30 @@ impl Problem {
         }
     }
 
-    /// The problem as the contract writes it.
-    #[must_use]
-    pub(crate) fn into_answer(self) -> Answer {
-        let shown = Shown {
+    /// The problem as a member of an answer to several orders, with what its headers would
+    /// have said.
+    pub(crate) fn in_a_batch(&self) -> impl Serialize + '_ {
+        InABatch { problem: self.shown(), retry_after: self.retry_after_seconds() }
+    }
+
+    fn retry_after_seconds(&self) -> Option<u64> {
+        self.retry_after.map(|after| after.as_secs_f64().ceil().max(1.0) as u64)
+    }
+
+    fn shown(&self) -> Shown<'_> {
+        Shown {
             r#type: Type(&self.kind),
             title: Title(&self.kind),
             status: self.status.as_u16(),
             detail: &self.detail,
             order: self.order.as_deref().map(OrderView::from),
-        };
-        let mut answer = response::json(self.status, &shown);
+        }
+    }
+
+    /// The problem as the contract writes it.
+    #[must_use]
+    pub(crate) fn into_answer(self) -> Answer {
+        let mut answer = response::json(self.status, &self.shown());
         let problem = HeaderValue::from_static("application/problem+json");
         answer.headers_mut().insert(CONTENT_TYPE, problem);
         self.headers(&mut answer);

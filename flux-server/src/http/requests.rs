@@ -9,13 +9,14 @@ use flux_core::{
     Timestamp,
 };
 use serde::de::value::MapAccessDeserializer;
-use serde::de::{DeserializeOwned, MapAccess, Visitor};
+use serde::de::{MapAccess, Visitor};
 use serde::{Deserialize, Deserializer};
+use serde_json::value::RawValue;
 
 use crate::http::problem::Problem;
 
 /// Reads a body; an error names the field.
-pub(crate) fn read<T: DeserializeOwned>(body: &[u8]) -> Result<T, Problem> {
+pub(crate) fn read<'b, T: Deserialize<'b>>(body: &'b [u8]) -> Result<T, Problem> {
     let read = serde_json::from_slice::<Object<T>>(body);
     read.map(|read| read.0).map_err(|wrong| Problem::invalid(explain::<T>(body, &wrong)))
 }
@@ -52,7 +53,7 @@ impl<'de, T: Deserialize<'de>> Deserialize<'de> for Object<T> {
 }
 
 /// Reads again, slower, to learn where it went wrong.
-fn explain<T: DeserializeOwned>(body: &[u8], wrong: &serde_json::Error) -> String {
+fn explain<'b, T: Deserialize<'b>>(body: &'b [u8], wrong: &serde_json::Error) -> String {
     let mut reader = serde_json::Deserializer::from_slice(body);
     match serde_path_to_error::deserialize::<_, Object<T>>(&mut reader) {
         Err(placed) if wrong.is_data() => {
@@ -158,6 +159,17 @@ impl LineBody {
         };
         Ok(Line::new(self.item_id, ask))
     }
+}
+
+/// Most orders of a batch.
+pub(crate) const ORDERS_PER_BATCH_MAX: usize = 500;
+
+/// `POST /v1/orders/batch`; each order is read as one that comes alone.
+#[derive(Debug, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub(crate) struct BatchBody<'b> {
+    #[serde(borrow)]
+    pub(crate) orders: Vec<&'b RawValue>,
 }
 
 /// `POST /v1/orders/{id}/confirm`.

@@ -6,6 +6,7 @@ mod harness;
 mod admin;
 mod auth;
 mod backup;
+mod batch;
 mod changes;
 mod document;
 mod events;
