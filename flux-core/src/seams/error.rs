@@ -66,8 +66,8 @@ pub enum SeamError {
         #[source]
         source: Option<Source>,
     },
-    /// The backend stopped for good at a fault that an earlier call met; nothing
-    /// took effect. An engine that gets this from its store or queue has
+    /// The backend stopped at a fault that an earlier call met, until it is opened anew;
+    /// nothing took effect. An engine that gets this from its store or queue has
     /// [failed](crate::Flux::failed).
     #[error("{service} has stopped, and nothing was changed: {reason}")]
     Stopped {

@@ -502,6 +502,17 @@ pub trait InventoryStore: Send + Sync + 'static {
         None
     }
 
+    /// Goes on after the store, or the queue that it shares its files with, has
+    /// [stopped](SeamError::Stopped): whoever has them has them still, with all that was
+    /// acknowledged. A store that did not stop, or that heals by itself, does nothing, which
+    /// is the default.
+    ///
+    /// # Errors
+    /// [`SeamError::Stopped`] when the cause is still there: it may be asked again.
+    async fn reopen(&self) -> Result<(), SeamError> {
+        Ok(())
+    }
+
     /// Tells what is known of the clock that made the holds in this store: an
     /// engine asks when it starts. Nothing, unless told otherwise, and then the
     /// clock is believed.

@@ -238,6 +238,10 @@ impl InventoryStore for IllStore {
         self.store.feed()
     }
 
+    async fn reopen(&self) -> Result<(), SeamError> {
+        self.store.reopen().await
+    }
+
     fn kept_clock(&self) -> KeptClock {
         self.store.kept_clock()
     }

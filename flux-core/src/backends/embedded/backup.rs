@@ -16,10 +16,7 @@ use std::fmt;
 use std::io::{self, BufReader, Read, Write};
 use std::path::Path;
 
-use redb::{
-    Builder, Key, ReadTransaction, ReadableDatabase, ReadableTable, TableDefinition,
-    WriteTransaction,
-};
+use redb::{Builder, Key, ReadTransaction, ReadableTable, TableDefinition, WriteTransaction};
 use serde::de::DeserializeOwned;
 use serde::{Deserialize, Serialize};
 
@@ -136,7 +133,7 @@ pub enum RestoreError {
 
 /// Writes a copy of what is in the file at this moment.
 pub(super) fn backup(shared: &Shared, out: &mut dyn Write) -> Result<BackupCounts, BackupError> {
-    let txn = shared.db.begin_read().map_err(redb::Error::from)?;
+    let txn = shared.read()?;
     out.write_all(MAGIC)?;
     out.write_all(&[VERSION])?;
     let numbers = numbers(&txn)?;

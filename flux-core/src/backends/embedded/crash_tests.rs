@@ -160,7 +160,8 @@ fn open(disk: &Disk) -> Result<Backend, OpenError> {
         });
         made.map_err(|failure| open_error(path, failure))?;
     }
-    Embedded::open_database(path, limits, Arc::new(SystemClock), || {
+    let disk = disk.clone();
+    Embedded::open_database(path, None, limits, Arc::new(SystemClock), move || {
         let mut builder = Builder::new();
         builder.set_cache_size(1 << 20).set_check_integrity_on_open(true);
         builder.create_with_backend(disk.clone())
@@ -617,7 +618,8 @@ async fn a_full_disk_is_named_once_and_kept_as_the_source_up_to_the_caller_of_th
 
     // There is room again, and yet nothing is done: the next open goes by the file.
     disk.mend();
-    let later = flux.item(&item("a")).await.expect_err("the store has stopped");
+    let more = ItemSpec::pool("b", 9).expect("pool");
+    let later = flux.put_item(more).await.expect_err("the store has stopped");
     assert!(matches!(later, crate::Error::Backend(SeamError::Stopped { .. })), "{later:?}");
     assert_is_full(&later);
     let failure = flux.failed().await;
@@ -677,6 +679,84 @@ async fn what_comes_after_a_full_disk_is_refused_and_reopening_finds_what_was_ac
     }
     assert!(flux.audit().await.expect("read").is_clean());
     flux.shutdown().await;
+}
+
+/// The same handles go on, and what was acknowledged is there; all the while it can be read.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn after_a_full_disk_reads_go_on_and_with_room_again_so_does_everything() {
+    let disk = Disk::default();
+    let backend = open(&disk).expect("opens");
+    let flux = crate::Flux::builder(backend.clone()).start();
+    let other_handle = flux.clone();
+    let mut hears = flux.subscribe();
+    flux.put_item(ItemSpec::pool("a", 9_000).expect("pool")).await.expect("put");
+    let asked = || crate::OrderRequest::units("ann", "a", 1).expect("a request");
+    let is_known = |known: &[Order], orders: &[Order]| {
+        known.iter().all(|order| orders.iter().any(|other| other.id == order.id))
+    };
+    let mut held = Vec::new();
+    for round in 0..3 {
+        disk.fail_after(40 + 7 * round, Fault::Fails(ErrorKind::StorageFull));
+        let mut queued = Vec::new();
+        loop {
+            let Ok(order) = flux.place(asked()).await else { break };
+            held.push(order);
+            let Ok(order) = flux.submit(asked()).await else { break };
+            queued.push(order.id);
+        }
+        flux.failed().await;
+
+        // Reads go on, of what is on disk.
+        for order in &held {
+            assert_eq!(flux.order(order.id).await.expect("read").as_ref(), Some(order));
+        }
+        let listed = backend.store.list_orders(&OrderFilter::default(), None, 1_000).await;
+        assert!(is_known(&held, &listed.expect("read").orders));
+        assert_eq!(flux.item(&item("a")).await.expect("read").expect("it is there").sold, 0);
+        assert_eq!(flux.items(None, 10).await.expect("read").len(), 1);
+        assert!(!flux.changes(None, 10).await.expect("read").changes.is_empty());
+        let refused = flux.place(asked()).await;
+        assert!(matches!(refused, Err(crate::Error::ShuttingDown)), "{refused:?}");
+
+        // As long as there is no room, it is as it was.
+        let error = flux.reopen().await.expect_err("the disk is full");
+        assert!(matches!(error, crate::Error::Backend(SeamError::Stopped { .. })), "{error:?}");
+        assert!(flux.failure().is_some());
+        disk.mend();
+        flux.reopen().await.expect("there is room again");
+        assert!(flux.failure().is_none());
+
+        for order in &held {
+            assert_eq!(other_handle.order(order.id).await.expect("read").as_ref(), Some(order));
+        }
+        for id in queued {
+            let order = flux.wait(id, Duration::from_secs(60)).await.expect("it was accepted");
+            assert_eq!(order.status(), crate::OrderStatus::Held);
+            held.push(order);
+        }
+        held.push(other_handle.place(asked()).await.expect("it goes on"));
+        flux.reopen().await.expect("it has not failed");
+        let audit = flux.audit().await.expect("read");
+        assert!(audit.is_clean(), "{audit}");
+    }
+    let last = held.last().expect("some were held").id;
+    let heard = async {
+        loop {
+            match hears.recv().await {
+                Ok(outcomes) if outcomes.orders.iter().any(|order| order.id == last) => {
+                    return true;
+                }
+                Err(tokio::sync::broadcast::error::RecvError::Closed) => return false,
+                _ => {}
+            }
+        }
+    };
+    assert!(tokio::time::timeout(Duration::from_secs(10), heard).await.expect("told"));
+    flux.shutdown().await;
+    assert!(matches!(flux.reopen().await, Err(crate::Error::ShuttingDown)));
+    drop((flux, other_handle, backend));
+    let audit = crate::Flux::builder(open(&disk).expect("opens")).start().audit().await;
+    assert!(audit.expect("read").is_clean());
 }
 
 #[tokio::test]

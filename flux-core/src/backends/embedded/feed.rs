@@ -5,10 +5,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use async_trait::async_trait;
-use redb::{
-    ReadableDatabase, ReadableTable, ReadableTableMetadata, Table, TableDefinition,
-    WriteTransaction,
-};
+use redb::{ReadableTable, ReadableTableMetadata, Table, TableDefinition, WriteTransaction};
 use tokio::time::timeout;
 
 use super::SERVICE;
@@ -264,7 +261,7 @@ fn read(
     newest: u64,
     limit: usize,
 ) -> Result<Option<ChangePage>, ReadError> {
-    let txn = shared.db.begin_read().map_err(redb::Error::from)?;
+    let txn = shared.read()?;
     let table = txn.open_table(CHANGES).map_err(redb::Error::from)?;
     let first = table.first().map_err(redb::Error::from)?.map(|(number, _)| number.value());
     let first = first.unwrap_or(newest + 1);
@@ -317,7 +314,7 @@ impl ChangeFeed for EmbeddedFeed {
         limit: usize,
         wait: Duration,
     ) -> Result<ChangePage, SeamError> {
-        self.journal.ready()?;
+        self.journal.readable()?;
         let after = after.map(|cursor| self.number(cursor)).transpose()?;
         let page = self.page(after, limit).await?;
         if limit == 0 || !page.changes.is_empty() {
@@ -333,7 +330,7 @@ impl ChangeFeed for EmbeddedFeed {
     }
 
     async fn newest(&self) -> Result<Cursor, SeamError> {
-        self.journal.ready()?;
+        self.journal.readable()?;
         Ok(cursor(self.journal.newest_change()))
     }
 
@@ -350,9 +347,9 @@ impl ChangeFeed for EmbeddedFeed {
     }
 
     async fn consumers(&self) -> Result<Vec<Consumer>, SeamError> {
-        self.journal.ready()?;
+        self.journal.readable()?;
         read_file(&self.journal, |shared| {
-            let txn = shared.db.begin_read().map_err(redb::Error::from)?;
+            let txn = shared.read()?;
             let table = txn.open_table(CONSUMERS).map_err(redb::Error::from)?;
             let mut consumers = Vec::new();
             for row in table.iter().map_err(redb::Error::from)? {

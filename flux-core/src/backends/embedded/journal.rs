@@ -5,9 +5,9 @@
 //! durable yet can't become durable before it.
 
 use std::error::Error;
-use std::ops::Bound;
+use std::ops::{Bound, Deref, RangeInclusive};
 use std::panic::{AssertUnwindSafe, catch_unwind};
-use std::sync::{Arc, Condvar, Mutex, MutexGuard};
+use std::sync::{Arc, Condvar, Mutex, MutexGuard, RwLock};
 use std::thread::JoinHandle;
 use std::time::{Duration, Instant};
 
@@ -53,6 +53,9 @@ pub(crate) const DEAD: TableDefinition<'_, u64, &[u8]> = TableDefinition::new("d
 
 /// Most bytes that may wait for the writer; more is refused.
 const GROUP_BYTES_MAX: usize = 64 << 20;
+/// Time that reads on their way have to end before the file is closed.
+const READS_END_WITHIN: Duration = Duration::from_secs(10);
+const LOOK_EVERY: Duration = Duration::from_millis(5);
 
 /// Rows that the writer writes at once.
 #[derive(Debug, Default)]
@@ -266,8 +269,24 @@ struct Progress {
     durable: u64,
     /// The newest change in the feed that is on disk.
     changed: u64,
-    /// The fault after which nothing more becomes durable.
+    /// The fault after which nothing more becomes durable, until the file is opened anew.
     fault: Option<Fault>,
+    /// Groups that were not durable when the file was opened anew, and why.
+    lost: Vec<(RangeInclusive<u64>, Fault)>,
+}
+
+impl Progress {
+    /// Whether a group is on disk; `None` if that is not known yet.
+    fn of(&self, number: u64) -> Option<Result<(), &Fault>> {
+        if let Some((_, fault)) = self.lost.iter().find(|(lost, _)| lost.contains(&number)) {
+            return Some(Err(fault));
+        }
+        match &self.fault {
+            _ if self.durable >= number => Some(Ok(())),
+            Some(fault) => Some(Err(fault)),
+            None => None,
+        }
+    }
 }
 
 /// The end of the journal.
@@ -308,7 +327,8 @@ struct Open {
 
 #[derive(Debug)]
 pub(crate) struct Shared {
-    pub(crate) db: Database,
+    /// `None` while the file is closed, to be opened anew.
+    db: RwLock<Option<Arc<Database>>>,
     open: Mutex<Open>,
     work: Condvar,
     progress: watch::Sender<Progress>,
@@ -321,7 +341,7 @@ pub(crate) struct Shared {
 #[derive(Debug)]
 pub(crate) struct Journal {
     shared: Arc<Shared>,
-    writer: Option<JoinHandle<()>>,
+    writer: Mutex<Option<JoinHandle<()>>>,
 }
 
 impl Journal {
@@ -342,22 +362,91 @@ impl Journal {
             unwinding: false,
         };
         let shared = Arc::new(Shared {
-            db,
+            db: RwLock::default(),
             open: Mutex::new(open),
             work: Condvar::new(),
             written: Mutex::new(0),
             progress: watch::Sender::new(Progress { changed, ..Progress::default() }),
         });
-        let writer = std::thread::Builder::new().name("flux-writer".into()).spawn({
-            let shared = shared.clone();
-            move || shared.run(rows, feed)
-        })?;
-        Ok(Self { shared, writer: Some(writer) })
+        let journal = Self { shared, writer: Mutex::default() };
+        journal.write_to(db, rows, feed)?;
+        Ok(journal)
+    }
+
+    /// Starts the writer of an open file.
+    fn write_to(&self, db: Database, rows: Rows, feed: Option<FeedWriter>) -> std::io::Result<()> {
+        let (shared, db) = (self.shared.clone(), Arc::new(db));
+        *self.shared.db.write().expect("nothing panics under this lock") = Some(db.clone());
+        let writer = std::thread::Builder::new().name("flux-writer".into());
+        let writer = writer.spawn(move || shared.run(&db, rows, feed))?;
+        *self.writer.lock().expect("nothing panics under this lock") = Some(writer);
+        Ok(())
+    }
+
+    /// Whether a write failed.
+    pub(crate) fn has_failed(&self) -> bool {
+        self.shared.progress.borrow().fault.is_some()
+    }
+
+    /// Closes the file after a failed write, once nobody reads it any more. Cancel safety: a
+    /// dropped call leaves it closed, and may be made again.
+    ///
+    /// # Errors
+    /// [`SeamError::Unavailable`] when it is read for too long; it is as it was.
+    pub(crate) async fn close(&self) -> Result<(), SeamError> {
+        let closed = self.shared.db.write().expect("nothing panics under this lock").take();
+        let Some(db) = closed else { return Ok(()) };
+        let end = tokio::time::Instant::now() + READS_END_WITHIN;
+        while Arc::strong_count(&db) > 1 {
+            if tokio::time::Instant::now() >= end {
+                *self.shared.db.write().expect("nothing panics under this lock") = Some(db);
+                return Err(SeamError::unavailable(SERVICE));
+            }
+            tokio::time::sleep(LOOK_EVERY).await;
+        }
+        let closing = tokio::task::spawn_blocking(move || {
+            // As redb may panic after a failed write.
+            drop(catch_unwind(AssertUnwindSafe(|| drop(db))));
+        });
+        closing.await.map_err(|error| SeamError::unavailable(SERVICE).with_source(error))
+    }
+
+    /// Goes on with a file that was opened anew. Call it under the locks of all the state
+    /// it mirrors, which is then what was found in the file.
+    pub(crate) fn go_on(
+        &self,
+        db: Database,
+        rows: Rows,
+        feed: Option<FeedWriter>,
+    ) -> std::io::Result<()> {
+        let changed = feed.as_ref().map_or(0, FeedWriter::newest);
+        let mut open = self.shared.lock();
+        let lost = open.number;
+        // The one between stands for all that was found in the file.
+        let found = lost + 1;
+        (open.group, open.bytes, open.urgent) = (Group::default(), 0, false);
+        open.number = found + 1;
+        *self.shared.written.lock().expect("nothing panics under this lock") = found;
+        self.write_to(db, rows, feed)?;
+        self.shared.progress.send_modify(|progress| {
+            let lost = progress.durable + 1..=lost;
+            progress.lost.extend(progress.fault.take().map(|fault| (lost, fault)));
+            (progress.durable, progress.changed) = (found, changed);
+        });
+        Ok(())
     }
 
     /// The part that a read on another thread needs.
     pub(crate) fn shared(&self) -> Arc<Shared> {
         self.shared.clone()
+    }
+
+    /// Whether what is on disk may be read: also after a write failed.
+    pub(crate) fn readable(&self) -> Result<(), SeamError> {
+        if self.shared.db().is_some() && self.has_failed() {
+            return Ok(());
+        }
+        self.ready()
     }
 
     /// Whether more may be appended. Ask before changing any state.
@@ -434,13 +523,27 @@ impl Journal {
     pub(crate) async fn durable(&self, number: u64) -> Result<(), SeamError> {
         let mut progress = self.shared.progress.subscribe();
         let progress = progress
-            .wait_for(|progress| progress.durable >= number || progress.fault.is_some())
+            .wait_for(|progress| progress.of(number).is_some())
             .await
             .expect("the sender lives as long as self");
-        match &progress.fault {
-            Some(fault) if progress.durable < number => Err(fault.in_doubt.clone()),
+        match progress.of(number) {
+            Some(Err(fault)) => Err(fault.in_doubt.clone()),
             _ => Ok(()),
         }
+    }
+}
+
+/// A view of the file that stays as it is. While there is one, the file stays open.
+pub(crate) struct View {
+    txn: ReadTransaction,
+    _db: Arc<Database>,
+}
+
+impl Deref for View {
+    type Target = ReadTransaction;
+
+    fn deref(&self) -> &ReadTransaction {
+        &self.txn
     }
 }
 
@@ -451,17 +554,27 @@ impl Shared {
 
     /// A view of the file that stays as it is, and the newest group in it. Waits
     /// for the write that is on its way, so not for a thread that may not block.
-    pub(crate) fn snapshot(&self) -> Result<(ReadTransaction, u64), redb::Error> {
+    pub(crate) fn snapshot(&self) -> Result<(View, u64), redb::Error> {
         let newest = self.written.lock().expect("nothing panics under this lock");
-        Ok((self.db.begin_read()?, *newest))
+        Ok((self.read()?, *newest))
     }
 
-    fn run(&self, mut rows: Rows, mut feed: Option<FeedWriter>) {
+    pub(crate) fn db(&self) -> Option<Arc<Database>> {
+        self.db.read().expect("nothing panics under this lock").clone()
+    }
+
+    /// A view of what is in the file now.
+    pub(crate) fn read(&self) -> Result<View, redb::Error> {
+        let db = self.db().ok_or(redb::Error::DatabaseClosed)?;
+        Ok(View { txn: db.begin_read()?, _db: db })
+    }
+
+    fn run(&self, db: &Database, mut rows: Rows, mut feed: Option<FeedWriter>) {
         while let Some((number, group)) = self.next_group() {
             let started = Instant::now();
             let written = {
                 let mut newest = self.written.lock().expect("nothing panics under this lock");
-                let write = || group.write(&self.db, &mut rows, feed.as_mut());
+                let write = || group.write(db, &mut rows, feed.as_mut());
                 let written = catch_unwind(AssertUnwindSafe(write));
                 if matches!(written, Ok(Ok(()))) {
                     *newest = number;
@@ -491,7 +604,7 @@ impl Shared {
         if self.lock().unwinding {
             return;
         }
-        let marked = catch_unwind(AssertUnwindSafe(|| mark_clean(&self.db)));
+        let marked = catch_unwind(AssertUnwindSafe(|| mark_clean(db)));
         if !matches!(marked, Ok(Ok(()))) {
             tracing::warn!(?marked, "the next open takes this close of the store for a crash");
         }
@@ -531,7 +644,8 @@ impl Drop for Journal {
             open.unwinding = std::thread::panicking();
         }
         self.shared.work.notify_one();
-        if let Some(writer) = self.writer.take()
+        let writer = self.writer.get_mut().map(Option::take).unwrap_or_default();
+        if let Some(writer) = writer
             && writer.join().is_err()
         {
             tracing::warn!("the writer of the embedded store panicked");

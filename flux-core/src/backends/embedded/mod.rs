@@ -8,8 +8,10 @@
 //! When a write fails the store stops: the calls that wait for it answer
 //! [`SeamError::Broken`](crate::seams::SeamError::Broken), as it may count, and
 //! all later ones [`SeamError::Stopped`](crate::seams::SeamError::Stopped). The
-//! sources of both end in the [`std::io::Error`] of, say, a full disk. Opening
-//! it anew recovers everything that was acknowledged.
+//! sources of both end in the [`std::io::Error`] of, say, a full disk. What is on
+//! disk can be read still; only what was on its way is not told. Opening the file
+//! anew recovers everything that was acknowledged: in place, by
+//! [`Flux::reopen`](crate::Flux::reopen), once there is room again.
 //!
 //! Metrics: `flux_commit_orders` and `flux_commit_seconds`, histograms of the
 //! orders written at once and of the time that took.
@@ -34,6 +36,7 @@ mod private;
 mod queue;
 mod recover;
 mod removals;
+mod reopen;
 mod rows;
 mod store;
 #[cfg(test)]
@@ -45,7 +48,7 @@ use std::io;
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
 use bon::bon;
 use redb::{Builder, Database, DatabaseError};
@@ -57,7 +60,8 @@ pub use store::EmbeddedStore;
 
 use self::feed::{EmbeddedFeed, KeepChanges};
 use self::journal::{FORMAT_WITH_CHANGES, Journal};
-use self::recover::{Failure, Limits, Recovered, initialise, recover};
+use self::recover::{Failure, Limits, Recovered, initialise};
+use self::reopen::{OpenFile, Reopens};
 use super::Backend;
 use super::memory::{DEPTH_MAX, MemoryBus, MemoryLocks, VISIBILITY};
 use super::state::queue::QueueLimits;
@@ -199,46 +203,47 @@ impl Embedded {
                 .then_some(KeepChanges { keep: keep_changes, max: changes_max }),
         };
         let file = path.join(FILE_NAME);
-        let mut builder = Builder::new();
-        // Else a damaged page is noticed only if a crash came after it.
-        builder.set_cache_size(cache_bytes).set_check_integrity_on_open(true);
         make_dir(&path).map_err(|error| io_error(&path, error))?;
         if !file.exists() {
             create(&path, &file)?;
         }
         private::close_to_others(&path, &file).map_err(|error| io_error(&file, error))?;
-        Self::open_database(&file, limits, clock, || builder.open(&file))
+        let opened = file.clone();
+        let open = move || {
+            let mut builder = Builder::new();
+            // Else a damaged page is noticed only if a crash came after it.
+            builder.set_cache_size(cache_bytes).set_check_integrity_on_open(true);
+            builder.open(&opened)
+        };
+        Self::open_database(&file, Some(&path), limits, clock, open)
     }
 
     fn open_database(
         path: &Path,
+        dir: Option<&Path>,
         limits: Limits,
         clock: Arc<dyn Clock>,
-        open: impl FnOnce() -> Result<Database, DatabaseError>,
+        open: impl Fn() -> Result<Database, DatabaseError> + Send + Sync + 'static,
     ) -> Result<Self, OpenError> {
-        let started = Instant::now();
-        let opened = catch_unwind(AssertUnwindSafe(|| {
-            let db = open()?;
-            let recovered = recover(&db, limits, clock.now())?;
-            Ok((db, recovered))
-        }));
-        let (db, recovered) = opened
-            .unwrap_or_else(|_| Err(Failure::Damaged("reading it failed badly".to_owned())))
-            .map_err(|failure| open_error(path, failure))?;
-        let Recovered { was_closed, crashes, clock: kept, ledger, items, rows, queue, feed } =
+        let file = OpenFile {
+            path: path.to_owned(),
+            dir: dir.map(Path::to_owned),
+            limits,
+            clock: clock.clone(),
+            open: Box::new(open),
+        };
+        let (db, recovered) = file.open()?;
+        let Recovered { was_closed: _, crashes, clock: kept, ledger, items: _, rows, queue, feed } =
             recovered;
-        let messages: usize = queue.not_done.values().sum();
-        let orders = rows.numbered - rows.forgotten;
-        let how = if was_closed { "it was closed cleanly" } else { "recovered from a crash" };
-        let (elapsed, file) = (started.elapsed(), path.display());
-        tracing::info!(%file, orders, items, messages, ?elapsed, "embedded store opened: {how}");
         let has_feed = feed.is_some();
         let journal = Journal::start(db, rows, feed).map_err(|error| io_error(path, error))?;
         let journal = Arc::new(journal);
         let feed = has_feed.then(|| Arc::new(EmbeddedFeed::new(journal.clone())));
+        let queue = Arc::new(EmbeddedQueue::new(journal.clone(), queue, crashes, clock));
+        let reopens = Reopens { file: Arc::new(file), queue: queue.clone() };
         Ok(Self {
-            queue: Arc::new(EmbeddedQueue::new(journal.clone(), queue, crashes, clock)),
-            store: Arc::new(EmbeddedStore::new(journal, ledger, kept, feed)),
+            queue,
+            store: Arc::new(EmbeddedStore::new(journal, ledger, kept, feed, reopens)),
             locks: Arc::default(),
             bus: Arc::default(),
         })

@@ -2,7 +2,8 @@
 //! a row are written; what comes twice after a crash is found decided.
 
 use std::collections::BTreeMap;
-use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::{Arc, MutexGuard};
 use std::time::Duration;
 
 use async_trait::async_trait;
@@ -62,7 +63,7 @@ impl Durable {
 pub struct EmbeddedQueue {
     journal: Arc<Journal>,
     waiting: Waiting<Durable>,
-    crashes: u64,
+    crashes: AtomicU64,
     clock: Arc<dyn Clock>,
 }
 
@@ -73,13 +74,25 @@ impl EmbeddedQueue {
         crashes: u64,
         clock: Arc<dyn Clock>,
     ) -> Self {
-        Self { journal, waiting: Waiting::new(found), crashes, clock }
+        Self { journal, waiting: Waiting::new(found), crashes: crashes.into(), clock }
+    }
+
+    /// The state, locked: for whoever puts another in its place.
+    pub(super) fn lock(&self) -> MutexGuard<'_, Durable> {
+        self.waiting.lock()
+    }
+
+    /// Notes the crashes of a file that was opened anew, and has receivers look at it.
+    pub(super) fn was_reopened(&self, crashes: u64) {
+        self.crashes.store(crashes, Ordering::Relaxed);
+        self.waiting.wake_one();
     }
 
     fn rows(&self, messages: &[Message]) -> Vec<(usize, Vec<u8>)> {
         let now = self.clock.now();
         let rows = messages.chunks(ROW_MESSAGES_MAX);
-        rows.map(|chunk| (chunk.len(), sent_row(self.crashes, now, chunk))).collect()
+        rows.map(|chunk| (chunk.len(), sent_row(self.crashes.load(Ordering::Relaxed), now, chunk)))
+            .collect()
     }
 
     /// Puts messages in the queue and in the open group, and returns its number.
@@ -174,7 +187,7 @@ impl OrderQueue for EmbeddedQueue {
     }
 
     async fn dead_letters(&self, max: usize) -> Result<Vec<DeadLetter>, SeamError> {
-        self.journal.ready()?;
+        self.journal.readable()?;
         let (letters, group) = {
             let queue = self.waiting.lock();
             (queue.state.dead_letters(max), self.journal.last())
@@ -205,7 +218,7 @@ impl OrderQueue for EmbeddedQueue {
     }
 
     async fn find(&self, id: OrderId) -> Result<Option<Order>, SeamError> {
-        self.journal.ready()?;
+        self.journal.readable()?;
         let (order, group) = {
             let queue = self.waiting.lock();
             let Some(order) = queue.state.find(id) else { return Ok(None) };
@@ -216,7 +229,7 @@ impl OrderQueue for EmbeddedQueue {
     }
 
     async fn depth(&self) -> Result<QueueDepth, SeamError> {
-        self.journal.ready()?;
+        self.journal.readable()?;
         Ok(self.waiting.lock().state.depth(self.clock.now()))
     }
 }

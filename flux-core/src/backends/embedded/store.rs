@@ -7,13 +7,13 @@ use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::{Arc, Mutex, MutexGuard};
 
 use async_trait::async_trait;
-use redb::ReadableDatabase;
 use tokio::runtime::Handle;
 use tokio::task::spawn_blocking;
 
 use super::backup::{BackupCounts, BackupError, backup};
 use super::feed::EmbeddedFeed;
 use super::journal::{ItemChangeRow, Journal, ORDERS, OrderRows, Shared};
+use super::reopen::Reopens;
 use super::rows::{OrderRow, RowError, item_row, put_order};
 use super::{SERVICE, cause};
 use crate::backends::memory::{
@@ -51,8 +51,9 @@ pub struct EmbeddedStore {
     pub(super) journal: Arc<Journal>,
     inner: Arc<Mutex<Inner>>,
     /// Held by whoever counts the buyers of an item.
-    late_cap: Arc<tokio::sync::Mutex<()>>,
-    feed: Option<Arc<EmbeddedFeed>>,
+    pub(super) late_cap: Arc<tokio::sync::Mutex<()>>,
+    pub(super) feed: Option<Arc<EmbeddedFeed>>,
+    pub(super) reopens: Reopens,
 }
 
 #[derive(Debug)]
@@ -82,6 +83,11 @@ impl AsMut<Ledger> for Inner {
 }
 
 impl Inner {
+    /// Begins anew with what was found in the file.
+    pub(super) fn start_with(&mut self, ledger: Ledger, kept_clock: KeptClock) {
+        *self = Self { ledger, kept_clock, now: self.now, put_in: 0, fresh: VecDeque::new() };
+    }
+
     /// Puts rows in the open group, whose orders from `first_made` on are new, and has
     /// those of forgotten orders removed with them.
     fn append(
@@ -126,10 +132,12 @@ impl EmbeddedStore {
         ledger: Ledger,
         kept_clock: KeptClock,
         feed: Option<Arc<EmbeddedFeed>>,
+        reopens: Reopens,
     ) -> Self {
         let now = Timestamp::default();
         let inner = Inner { ledger, kept_clock, now, put_in: 0, fresh: VecDeque::new() };
-        Self { journal, inner: Arc::new(Mutex::new(inner)), late_cap: Arc::default(), feed }
+        let (inner, late_cap) = (Arc::new(Mutex::new(inner)), Arc::default());
+        Self { journal, inner, late_cap, feed, reopens }
     }
 
     pub(super) fn lock(&self) -> MutexGuard<'_, Inner> {
@@ -141,7 +149,7 @@ impl EmbeddedStore {
         &self,
         look: impl FnOnce(&mut Ledger) -> T,
     ) -> Result<T, SeamError> {
-        self.journal.ready()?;
+        self.journal.readable()?;
         let (seen, put_in) = {
             let mut inner = self.lock();
             (look(&mut inner.ledger), inner.put_in)
@@ -199,7 +207,7 @@ fn panicked() -> SeamError {
 
 /// Reads orders by their sequence numbers; `None` for one whose row is not there.
 fn read_orders(shared: &Shared, seqs: &[Option<u64>]) -> Result<Vec<Option<Order>>, ReadError> {
-    let txn = shared.db.begin_read().map_err(redb::Error::from)?;
+    let txn = shared.read()?;
     let table = txn.open_table(ORDERS).map_err(redb::Error::from)?;
     let read = |seq: &Option<u64>| {
         let Some(seq) = *seq else { return Ok(None) };
@@ -221,7 +229,7 @@ fn read_many_orders(
         positions.filter_map(|(at, seq)| Some(((*seq)?, at))).collect();
     asked.sort_unstable();
     let Some(&(first, _)) = asked.first() else { return Ok(orders) };
-    let txn = shared.db.begin_read().map_err(redb::Error::from)?;
+    let txn = shared.read()?;
     let table = txn.open_table(ORDERS).map_err(redb::Error::from)?;
     let mut rows = table.range(first..).map_err(redb::Error::from)?;
     let mut row = rows.next().transpose().map_err(redb::Error::from)?;
@@ -255,7 +263,7 @@ fn scan(
     from: u64,
     limit: usize,
 ) -> Result<OrderPage, ReadError> {
-    let txn = shared.db.begin_read().map_err(redb::Error::from)?;
+    let txn = shared.read()?;
     let table = txn.open_table(ORDERS).map_err(redb::Error::from)?;
     let mut page = OrderPage::default();
     let rows = table.range(from..).map_err(redb::Error::from)?;
@@ -423,6 +431,7 @@ impl InventoryStore for EmbeddedStore {
     }
 
     async fn claim(&self, items: &[ItemId]) -> Result<Vec<Option<Claim>>, SeamError> {
+        self.journal.ready()?;
         self.look(|ledger| items.iter().map(|item| ledger.claim(item)).collect()).await
     }
 
@@ -547,7 +556,7 @@ impl InventoryStore for EmbeddedStore {
     }
 
     async fn orders(&self, ids: &[OrderId]) -> Result<Vec<Option<Order>>, SeamError> {
-        self.journal.ready()?;
+        self.journal.readable()?;
         let (seqs, group) = {
             let inner = self.lock();
             let seq = |id: &OrderId| inner.ledger.entry(*id).map(Entry::seq);
@@ -583,7 +592,7 @@ impl InventoryStore for EmbeddedStore {
         after: Option<&Cursor>,
         limit: usize,
     ) -> Result<OrderPage, SeamError> {
-        self.journal.ready()?;
+        self.journal.readable()?;
         let from = after.map_or(Ok(0), |cursor| cursor_seq(cursor, SERVICE))?;
         if limit == 0 {
             return Ok(OrderPage::default());
@@ -653,7 +662,7 @@ impl InventoryStore for EmbeddedStore {
     }
 
     async fn stock(&self, item: &ItemId) -> Result<Option<(Arc<ItemSpec>, Stock)>, SeamError> {
-        self.journal.ready()?;
+        self.journal.readable()?;
         let (stock, group) = {
             let inner = self.lock();
             (inner.ledger.stock(item), self.journal.last())
@@ -668,6 +677,10 @@ impl InventoryStore for EmbeddedStore {
 
     fn removals(&self) -> Option<&dyn Removals> {
         Some(self)
+    }
+
+    async fn reopen(&self) -> Result<(), SeamError> {
+        self.open_anew().await
     }
 
     fn kept_clock(&self) -> KeptClock {
@@ -711,7 +724,7 @@ mod tests {
         let found = store.orders(&ids).await.expect("read");
         assert_eq!((found[0].is_some(), &found[1]), (true, &None));
         let seq = store.lock().ledger.entry(held.id).map(Entry::seq).expect("it is known");
-        let txn = store.journal.shared().db.begin_write().expect("begun");
+        let txn = store.journal.shared().db().expect("open").begin_write().expect("begun");
         let gone = txn.open_table(ORDERS).expect("there").remove(seq).expect("done").is_some();
         assert!(gone);
         txn.commit().expect("committed");

@@ -184,6 +184,10 @@ impl<S: InventoryStore + ?Sized> InventoryStore for Recorded<S> {
         self.store.feed()
     }
 
+    async fn reopen(&self) -> Result<(), SeamError> {
+        self.store.reopen().await
+    }
+
     fn kept_clock(&self) -> KeptClock {
         self.store.kept_clock()
     }

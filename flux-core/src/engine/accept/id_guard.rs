@@ -144,7 +144,7 @@ mod tests {
         let spec = ItemSpec::pool("a", 5).expect("an item");
         flux.put_item(spec).await.expect("it is new");
         poll_once(flux.place(request("ann"))).await;
-        assert_eq!(flux.core.guarded_ids.lock().len(), 1);
+        assert_eq!(flux.core().guarded_ids.lock().len(), 1);
         while flux.order(id()).await.expect("it can be read").is_none() {
             tokio::time::sleep(Duration::from_millis(1)).await;
         }
@@ -152,7 +152,7 @@ mod tests {
         flux.submit(request("ann")).await.expect("it is decided");
         assert!(flux.place(request("bob")).await.is_err());
         flux.shutdown().await;
-        assert!(flux.core.guarded_ids.lock().is_empty());
+        assert!(flux.core().guarded_ids.lock().is_empty());
     }
 
     #[tokio::test]

@@ -90,9 +90,10 @@ impl Flux {
         }
         let (dir, removals) = (dir.into(), self.removals()?);
         // Two at once would write one file.
-        let _alone = self.core.archiving.lock().await;
+        let core = self.core();
+        let _alone = core.archiving.lock().await;
         self.nothing_waits(items).await?;
-        let (fresh, now) = (ArchiveId::new(), self.core.clock.now());
+        let (fresh, now) = (ArchiveId::new(), self.core().clock.now());
         let leaving = match removals.seal(items, fresh, now).await? {
             Sealing::Sealed(leaving) => leaving,
             Sealing::Refused(why) => return Err(why.into()),
@@ -121,7 +122,7 @@ impl Flux {
         let orders = files.manifest().order_count();
         self.take_out(archive, files, &mut tell).await?;
         removals.bury(archive, orders).await?;
-        leaving.items.iter().for_each(|item| self.core.gate.forget(item));
+        leaving.items.iter().for_each(|item| self.core().gate.forget(item));
         info!(%archive, orders, items = leaving.items.len(), "archived");
         Ok(Archived { archive, archived_at: leaving.since, items: leaving.items, orders })
     }
@@ -129,11 +130,11 @@ impl Flux {
     /// Makes sure that nothing in the queue concerns items whose sale is over: whatever was
     /// placed in time is older than their end.
     async fn nothing_waits(&self, items: &[ItemId]) -> Result<(), Error> {
-        let backend = &self.core.backend;
+        let backend = &self.core().backend;
         let depth = backend.depth().await?;
         if depth.waiting + depth.in_flight > 0 {
             for item in backend.store.items(items).await?.into_iter().flatten() {
-                let closed_for = item.spec.closes_at.map(|end| self.core.clock.now().since(end));
+                let closed_for = item.spec.closes_at.map(|end| self.core().clock.now().since(end));
                 if closed_for.is_some_and(|long| depth.oldest + SENT_WITHIN >= long) {
                     return Err(RemovalRefused::Waiting(item.spec.id.clone()).into());
                 }
@@ -201,14 +202,14 @@ impl Flux {
     ) -> Result<Digest, Error> {
         let (archive, at, dir) = (leaving.archive, leaving.since, dir.to_owned());
         let mut draft = aside(move || Draft::begin(&dir, archive)).await?;
-        let read = self.core.backend.store.items(&leaving.items).await?;
+        let read = self.core().backend.store.items(&leaving.items).await?;
         let items: Vec<Item> = read.into_iter().flatten().collect();
         // One item's orders may be looked up; those of several are picked from all.
         let item = (leaving.items.len() == 1).then(|| leaving.items[0].clone());
         let filter = OrderFilter { item, ..OrderFilter::default() };
         let mut after = None;
         loop {
-            let page = self.core.backend.store.list_orders(&filter, after.as_ref(), PAGE).await;
+            let page = self.core().backend.store.list_orders(&filter, after.as_ref(), PAGE).await;
             let page = match page {
                 Ok(page) => page,
                 Err(error) => {

@@ -23,7 +23,7 @@ impl Flux {
     /// # Errors
     /// [`Error::NoFeed`] when it keeps none.
     pub fn feed(&self) -> Result<Arc<dyn ChangeFeed>, Error> {
-        self.core.backend.store.feed().ok_or(Error::NoFeed)
+        self.core().backend.store.feed().ok_or(Error::NoFeed)
     }
 
     /// Reads up to `limit` changes behind `after`, from the oldest that is kept without
@@ -59,7 +59,7 @@ impl Flux {
     /// # Errors
     /// [`Error::NoFeed`].
     pub fn follow(&self, after: Option<Cursor>) -> Result<Follower, Error> {
-        let engine = self.running.alive.clone();
+        let engine = self.running().alive.clone();
         Ok(Follower { feed: self.feed()?, engine, name: None, after, read: VecDeque::new() })
     }
 

@@ -45,7 +45,7 @@ impl Flux {
             Some(ConfirmOutcome::Settled(order)) => {
                 let outcomes = Outcomes { orders: vec![order.clone()], availability: Vec::new() };
                 completion::count(&outcomes);
-                self.core.publish(Arc::new(outcomes)).await;
+                self.core().publish(Arc::new(outcomes)).await;
                 order
             }
             Some(ConfirmOutcome::Late(late)) => {
@@ -53,7 +53,7 @@ impl Flux {
                     !matches!(order.status(), OrderStatus::Held | OrderStatus::Expired)
                 };
                 let message = Message::LatePayment(id, payment.clone());
-                self.core.rule(message, &late.lines[0].item, ruled, &Span::current()).await?
+                self.core().rule(message, &late.lines[0].item, ruled, &Span::current()).await?
             }
             Some(ConfirmOutcome::NotHeld(order)) => return Err(not_payable(order)),
             Some(ConfirmOutcome::NotFound) | None => {
@@ -82,8 +82,8 @@ impl Flux {
         id: OrderId,
         payment: &PaymentRef,
     ) -> Result<Option<ConfirmOutcome>, Error> {
-        let payment = Payment { order: id, payment: payment.clone(), at: self.core.clock.now() };
-        let ruled = self.core.backend.store.confirm(std::slice::from_ref(&payment)).await?;
+        let payment = Payment { order: id, payment: payment.clone(), at: self.core().clock.now() };
+        let ruled = self.core().backend.store.confirm(std::slice::from_ref(&payment)).await?;
         Ok(ruled.into_iter().next())
     }
 
@@ -112,14 +112,14 @@ impl Flux {
         let known = self.order(id).await?.ok_or(Error::NotFound(id))?;
         let order = match is_decided(&known) {
             true => known,
-            false => self.wait(id, self.core.settings.decision_timeout).await?,
+            false => self.wait(id, self.core().settings.decision_timeout).await?,
         };
         let order = match order.status() {
             OrderStatus::Queued => return Err(Error::OutcomePending(id)),
             OrderStatus::Held => {
                 let ruled = |order: &Order| order.status() != OrderStatus::Held;
                 let item = &order.lines[0].item;
-                self.core.rule(Message::Release(id), item, ruled, &Span::current()).await?
+                self.core().rule(Message::Release(id), item, ruled, &Span::current()).await?
             }
             _ => order,
         };
@@ -159,7 +159,7 @@ impl Flux {
             OrderStatus::Confirmed => {
                 let ruled = |order: &Order| order.status() != OrderStatus::Confirmed;
                 let item = &order.lines[0].item;
-                self.core.rule(Message::Cancel(id), item, ruled, &Span::current()).await?
+                self.core().rule(Message::Cancel(id), item, ruled, &Span::current()).await?
             }
             _ => order,
         };

@@ -57,14 +57,14 @@ impl Flux {
     /// [`Error::PutItem`] when the new definition doesn't fit what is held and
     /// sold, [`Error::Overloaded`], [`Error::Backend`].
     pub async fn put_item(&self, spec: ItemSpec) -> Result<PutOutcome, Error> {
-        let outcome = match self.core.backend.store.put_item(&spec).await? {
+        let outcome = match self.core().backend.store.put_item(&spec).await? {
             PutOutcome::Refused(why) => return Err(Error::PutItem(why)),
             outcome => outcome,
         };
         if let Some(item) = self.item(&spec.id).await? {
             let level = Availability { item: spec.id, available: item.available };
-            self.core.gate.set(item.spec, item.available);
-            self.core
+            self.core().gate.set(item.spec, item.available);
+            self.core()
                 .publish(Arc::new(Outcomes { orders: Vec::new(), availability: vec![level] }))
                 .await;
         }
@@ -89,7 +89,7 @@ impl Flux {
     /// # Errors
     /// [`Error::Overloaded`], [`Error::Backend`].
     pub async fn item(&self, id: &ItemId) -> Result<Option<Item>, Error> {
-        let found = self.core.backend.store.items(std::slice::from_ref(id)).await?;
+        let found = self.core().backend.store.items(std::slice::from_ref(id)).await?;
         Ok(found.into_iter().flatten().next())
     }
 
@@ -113,7 +113,7 @@ impl Flux {
     /// # Errors
     /// [`Error::Overloaded`], [`Error::Backend`].
     pub async fn items(&self, after: Option<&ItemId>, limit: usize) -> Result<Vec<Item>, Error> {
-        Ok(self.core.backend.store.list_items(after, limit).await?)
+        Ok(self.core().backend.store.list_items(after, limit).await?)
     }
 
     /// Lists the seats of a hall in the order they were put; `None` for a pool.
@@ -136,7 +136,7 @@ impl Flux {
     /// # Errors
     /// [`Error::UnknownItem`], [`Error::Overloaded`], [`Error::Backend`].
     pub async fn seats(&self, id: &ItemId) -> Result<Option<Vec<Seat>>, Error> {
-        let found = self.core.backend.store.stock(id).await?;
+        let found = self.core().backend.store.stock(id).await?;
         let (spec, stock) = found.ok_or_else(|| Error::UnknownItem(id.clone()))?;
         let (ItemKind::Seats(hall), Stock::Seats(map)) = (&spec.kind, &stock) else {
             return Ok(None);

@@ -11,7 +11,7 @@ mod orders;
 mod refunds;
 mod removals;
 
-use std::sync::Arc;
+use std::sync::{Arc, RwLock, Weak};
 
 use bon::bon;
 use tokio::sync::{Mutex, watch};
@@ -24,6 +24,7 @@ use super::accept::gate_sync;
 use super::clock_watch;
 use super::core::Core;
 use super::described_metrics;
+use super::error::Error;
 use super::failure::Failure;
 use super::settings::{Role, Settings};
 use super::worker;
@@ -42,16 +43,81 @@ use crate::random::Random;
 /// once. A dropped call may still take effect.
 #[derive(Debug, Clone)]
 pub struct Flux {
-    pub(super) core: Arc<Core>,
-    running: Arc<Running>,
+    engine: Arc<Engine>,
 }
 
+/// What all handles share.
+#[derive(Debug)]
+struct Engine {
+    /// Another one after [`Flux::reopen`].
+    running: RwLock<Arc<Running>>,
+    started: Started,
+    /// Held by whoever reopens.
+    reopening: Mutex<()>,
+}
+
+/// What an engine was started with.
+#[derive(Debug)]
+struct Started {
+    backend: Backend,
+    settings: Settings,
+    clock: Arc<dyn Clock>,
+    role: Role,
+    worker_name: String,
+    seed: Option<u64>,
+}
+
+/// The engine from one start to its end.
 #[derive(Debug)]
 struct Running {
+    core: Arc<Core>,
     stop: watch::Sender<bool>,
     tasks: Mutex<Vec<JoinHandle<()>>>,
+    /// Lives as long as a task.
+    living: Weak<watch::Sender<()>>,
     /// Fails when the last task is gone.
     alive: watch::Receiver<()>,
+}
+
+impl Started {
+    /// Starts the tasks. Who waits for the end of those before waits for theirs with
+    /// `living`.
+    fn start(&self, living: Option<Arc<watch::Sender<()>>>) -> Running {
+        let Self { backend, settings, clock, role, worker_name, seed } = self;
+        let chance = seed.map_or_else(Random::from_system, Random::seeded);
+        let (backend, settings) = (backend.clone(), settings.clone());
+        let core = Arc::new(Core::new(backend, clock.clone(), settings, *role, chance));
+        let (stop, stopped) = watch::channel(false);
+        let living = living.unwrap_or_else(|| Arc::new(watch::Sender::new(())));
+        let (weak, alive) = (Arc::downgrade(&living), living.subscribe());
+        let supervisor = Supervisor { core: Arc::clone(&core), stopped: stopped.clone(), living };
+        let mut tasks = vec![
+            supervisor.spawn("listener", gate_sync::listen(Arc::clone(&core), stopped.clone())),
+            supervisor.spawn("reader", gate_sync::refresh(Arc::clone(&core), stopped.clone())),
+            supervisor.spawn("clock", clock_watch::run(Arc::clone(&core), stopped.clone())),
+        ];
+        if core.has_worker() {
+            let work = worker::work(Arc::clone(&core), worker_name.clone(), stopped);
+            tasks.push(supervisor.spawn("worker", work));
+        }
+        Running { core, stop, tasks: Mutex::new(tasks), living: weak, alive }
+    }
+}
+
+impl Running {
+    async fn shutdown(&self) {
+        self.core.inbox.close();
+        // Without a listener this does nothing: the tasks are gone already.
+        self.stop.send_replace(true);
+        // A call that is dropped half-way leaves the rest to the next.
+        let mut tasks = self.tasks.lock().await;
+        while let Some(task) = tasks.last_mut() {
+            if let Err(error) = task.await {
+                tracing::warn!(%error, "a task of the engine was not awaited to its end");
+            }
+            tasks.pop();
+        }
+    }
 }
 
 #[bon]
@@ -96,23 +162,18 @@ impl Flux {
         seed: Option<u64>,
     ) -> Self {
         described_metrics::describe();
-        let chance = seed.map_or_else(Random::from_system, Random::seeded);
-        let core = Arc::new(Core::new(backend, clock, settings, role, chance));
         let worker_name = worker_name.unwrap_or_else(|| OrderId::new().to_string());
-        let (stop, stopped) = watch::channel(false);
-        let (living, alive) = watch::channel(());
-        let supervisor = Supervisor { core: Arc::clone(&core), stopped: stopped.clone(), living };
-        let mut tasks = vec![
-            supervisor.spawn("listener", gate_sync::listen(Arc::clone(&core), stopped.clone())),
-            supervisor.spawn("reader", gate_sync::refresh(Arc::clone(&core), stopped.clone())),
-            supervisor.spawn("clock", clock_watch::run(Arc::clone(&core), stopped.clone())),
-        ];
-        if core.has_worker() {
-            tasks.push(
-                supervisor.spawn("worker", worker::work(Arc::clone(&core), worker_name, stopped)),
-            );
-        }
-        Self { core, running: Arc::new(Running { stop, tasks: Mutex::new(tasks), alive }) }
+        let started = Started { backend, settings, clock, role, worker_name, seed };
+        let running = RwLock::new(Arc::new(started.start(None)));
+        Self { engine: Arc::new(Engine { running, started, reopening: Mutex::default() }) }
+    }
+
+    fn running(&self) -> Arc<Running> {
+        self.engine.running.read().expect("nothing panics under this lock").clone()
+    }
+
+    pub(super) fn core(&self) -> Arc<Core> {
+        self.running().core.clone()
     }
 }
 
@@ -122,7 +183,7 @@ struct Supervisor {
     core: Arc<Core>,
     stopped: watch::Receiver<bool>,
     /// Dropped with the last task.
-    living: watch::Sender<()>,
+    living: Arc<watch::Sender<()>>,
 }
 
 impl Supervisor {
@@ -196,8 +257,8 @@ impl Flux {
     /// Waits until the engine can't go on, and returns the reason: its store or
     /// queue has [stopped](crate::SeamError::Stopped), or one of its tasks ended
     /// without being told to, as by a panic. From then on it accepts nothing.
-    /// There is no way back: call [`shutdown`](Self::shutdown), let go of the
-    /// engine and its backend, and open them anew, best in a new process. An
+    /// [`reopen`](Self::reopen) goes on in place; or call [`shutdown`](Self::shutdown), let
+    /// go of the engine and its backend, and open them anew, best in a new process. An
     /// engine that is well, or stops as it is told, never completes this.
     /// Cancel-safe.
     ///
@@ -216,7 +277,8 @@ impl Flux {
     /// # Ok(()) }
     /// ```
     pub async fn failed(&self) -> Failure {
-        let mut failure = self.core.failure.subscribe();
+        let core = self.core();
+        let mut failure = core.failure.subscribe();
         let known = failure.wait_for(Option::is_some).await.expect("the sender is in the core");
         known.clone().expect("it was waited for")
     }
@@ -224,7 +286,7 @@ impl Flux {
     /// The reason why the engine can't go on, if it [failed](Self::failed).
     #[must_use]
     pub fn failure(&self) -> Option<Failure> {
-        self.core.failure.borrow().clone()
+        self.core().failure.borrow().clone()
     }
 
     /// Stops: accepts nothing more, decides what was asked of this engine's
@@ -255,16 +317,57 @@ impl Flux {
     /// # Ok(()) }
     /// ```
     pub async fn shutdown(&self) {
-        self.core.inbox.close();
-        // Without a listener this does nothing: the tasks are gone already.
-        self.running.stop.send_replace(true);
-        // A call that is dropped half-way leaves the rest to the next.
-        let mut tasks = self.running.tasks.lock().await;
-        while let Some(task) = tasks.last_mut() {
-            if let Err(error) = task.await {
-                tracing::warn!(%error, "a task of the engine was not awaited to its end");
-            }
-            tasks.pop();
+        self.running().shutdown().await;
+    }
+
+    /// Goes on after the engine [failed](Self::failed), in place: every handle to it is one
+    /// to what goes on, [subscriptions](Self::subscribe) as well. The embedded store opens
+    /// its file anew, with all that was acknowledged, as
+    /// [`InventoryStore::reopen`](crate::seams::InventoryStore::reopen) says; only calls
+    /// that were on their way at the failure may have taken effect or not. An engine that has
+    /// not failed goes on as it is. Takes as long as opening the file does. Cancel safety: a
+    /// dropped call leaves the engine failed, and may be made again.
+    ///
+    /// Until then what is on disk can be read: after a full disk
+    /// [`order`](Self::order), [`orders`](Self::orders), [`item`](Self::item) and the change
+    /// feed answer, all but what was on its way.
+    ///
+    /// ```
+    /// # use flux_core::*;
+    /// # #[tokio::main(flavor = "current_thread")]
+    /// # async fn main() -> Result<(), Box<dyn std::error::Error>> {
+    /// # let flux = Flux::builder(Backend::memory()).start();
+    /// # let room = || Ok::<(), std::io::Error>(());
+    /// if let Some(failure) = flux.failure() {
+    ///     eprintln!("{failure}; waiting for room on the disk");
+    ///     room()?;
+    ///     flux.reopen().await?;
+    /// }
+    /// # Ok(()) }
+    /// ```
+    ///
+    /// # Errors
+    /// [`Error::Backend`] when the cause is still there; [`Error::ShuttingDown`] for an
+    /// engine that was told to stop and has not failed.
+    ///
+    /// # Panics
+    /// Outside of a tokio runtime.
+    pub async fn reopen(&self) -> Result<(), Error> {
+        let _one = self.engine.reopening.lock().await;
+        let running = self.running();
+        if running.core.failure.borrow().is_none() {
+            return match *running.stop.borrow() {
+                true => Err(Error::ShuttingDown),
+                false => Ok(()),
+            };
         }
+        // Before the tasks end, so that who listens goes on.
+        let living = running.living.upgrade();
+        running.shutdown().await;
+        running.core.backend.store.reopen().await?;
+        let again = Arc::new(self.engine.started.start(living));
+        *self.engine.running.write().expect("nothing panics under this lock") = again;
+        tracing::info!("the engine goes on");
+        Ok(())
     }
 }

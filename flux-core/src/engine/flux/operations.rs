@@ -27,9 +27,9 @@ impl Flux {
     /// [`Error::Backend`] when one of them does not work,
     /// [`Error::Overloaded`].
     pub async fn check_backends(&self) -> Result<(), Error> {
-        self.core.known(OrderId::from_uuid(uuid::Uuid::nil())).await?;
+        self.core().known(OrderId::from_uuid(uuid::Uuid::nil())).await?;
         // One partition stands for all: this is asked often.
-        self.core.backend.queues()[0].depth().await?;
+        self.core().backend.queues()[0].depth().await?;
         Ok(())
     }
 
@@ -48,7 +48,7 @@ impl Flux {
     /// ```
     #[must_use]
     pub fn now(&self) -> Timestamp {
-        self.core.clock.now()
+        self.core().clock.now()
     }
 
     /// Counts the whole store anew and compares it with the guarantees, while it sells or
@@ -74,7 +74,7 @@ impl Flux {
     /// # Errors
     /// [`Error::Overloaded`], [`Error::Backend`].
     pub async fn audit(&self) -> Result<Audit, Error> {
-        Ok(audit::run(&*self.core.backend.store, || self.core.clock.now()).await?)
+        Ok(audit::run(&*self.core().backend.store, || self.core().clock.now()).await?)
     }
 
     /// Reads up to `max` messages that the worker gave up, oldest first, each
@@ -95,7 +95,7 @@ impl Flux {
     /// # Errors
     /// [`Error::Overloaded`], [`Error::Backend`].
     pub async fn dead_letters(&self, max: usize) -> Result<Vec<DeadLetter>, Error> {
-        let letters = self.core.backend.dead_letters(max).await?;
+        let letters = self.core().backend.dead_letters(max).await?;
         Ok(letters.into_iter().map(|(_, letter)| letter).collect())
     }
 
@@ -116,14 +116,15 @@ impl Flux {
     /// # Errors
     /// [`Error::Overloaded`], [`Error::Backend`].
     pub async fn redrive(&self, max: usize) -> Result<usize, Error> {
-        let queues = self.core.backend.queues();
+        let core = self.core();
+        let queues = core.backend.queues();
         if let [queue] = queues {
             return Ok(queue.redrive(max).await?);
         }
         let mut redriven = 0;
         while redriven < max {
             let mut dead = vec![0; queues.len()];
-            for (partition, _) in self.core.backend.dead_letters(max - redriven).await? {
+            for (partition, _) in self.core().backend.dead_letters(max - redriven).await? {
                 dead[partition] += 1;
             }
             let those = dead.iter().zip(queues).filter(|(dead, _)| **dead > 0);
@@ -154,8 +155,8 @@ impl Flux {
     /// # Errors
     /// [`Error::Overloaded`], [`Error::Backend`].
     pub async fn depth(&self) -> Result<QueueDepth, Error> {
-        let mut depth = self.core.backend.depth().await?;
-        depth.waiting += self.core.inbox.len() as u64;
+        let mut depth = self.core().backend.depth().await?;
+        depth.waiting += self.core().inbox.len() as u64;
         Ok(depth)
     }
 }

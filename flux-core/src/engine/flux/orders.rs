@@ -38,7 +38,7 @@ impl Flux {
     /// [`Error::IdReused`],
     /// [`Error::Overloaded`], [`Error::ShuttingDown`], [`Error::Backend`].
     pub async fn submit(&self, request: OrderRequest) -> Result<Order, Error> {
-        self.core.submit(request).await
+        self.core().submit(request).await
     }
 
     /// Places an order and returns it decided, once the decision is durable:
@@ -71,7 +71,7 @@ impl Flux {
     /// [`decision_timeout`](crate::Settings::decision_timeout), or the worker
     /// here gave the order up for now.
     pub async fn place(&self, request: OrderRequest) -> Result<Order, Error> {
-        self.core.place(request).await
+        self.core().place(request).await
     }
 
     /// Places many orders in one call, and returns each as [`place`](Self::place) would, in
@@ -155,7 +155,7 @@ impl Flux {
         request: OrderRequest,
         longest: Duration,
     ) -> Result<Order, Error> {
-        self.core.place_within(request, longest).await
+        self.core().place_within(request, longest).await
     }
 
     /// Waits until the order is decided, up to `longest`; returns it as it then
@@ -177,7 +177,7 @@ impl Flux {
     /// # Errors
     /// [`Error::NotFound`], [`Error::Overloaded`], [`Error::Backend`].
     pub async fn wait(&self, id: OrderId, longest: Duration) -> Result<Order, Error> {
-        self.core.wait(id, longest).await
+        self.core().wait(id, longest).await
     }
 
     /// Reads an order as it stands, a queued one too; `None` if there is none by
@@ -197,7 +197,7 @@ impl Flux {
     /// # Errors
     /// [`Error::Overloaded`], [`Error::Backend`].
     pub async fn order(&self, id: OrderId) -> Result<Option<Order>, Error> {
-        self.core.order(id).await
+        self.core().order(id).await
     }
 
     /// Lists decided orders, up to `limit` to a page, oldest first where the
@@ -235,7 +235,7 @@ impl Flux {
         after: Option<&Cursor>,
         limit: usize,
     ) -> Result<OrderPage, Error> {
-        Ok(self.core.backend.store.list_orders(filter, after, limit).await?)
+        Ok(self.core().backend.store.list_orders(filter, after, limit).await?)
     }
 
     /// Subscribes to every decision and change of availability from this call
@@ -260,6 +260,6 @@ impl Flux {
     /// ```
     #[must_use]
     pub fn subscribe(&self) -> Subscription {
-        Subscription::new(self.core.backend.bus.subscribe(), self.running.alive.clone())
+        Subscription::new(self.core().backend.bus.subscribe(), self.running().alive.clone())
     }
 }

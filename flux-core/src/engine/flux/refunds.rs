@@ -33,8 +33,8 @@ impl Flux {
     /// [`Error::NotOwed`] when nothing is, [`Error::AlreadyRefunded`] when another refund
     /// was told of, [`Error::NotFound`], [`Error::Overloaded`], [`Error::Backend`].
     pub async fn refunded(&self, id: OrderId, refund: RefundRef) -> Result<Order, Error> {
-        let told = Repayment { order: id, refund: Refund::new(refund, self.core.clock.now()) };
-        let ruled = self.core.backend.store.refund(std::slice::from_ref(&told)).await?;
+        let told = Repayment { order: id, refund: Refund::new(refund, self.core().clock.now()) };
+        let ruled = self.core().backend.store.refund(std::slice::from_ref(&told)).await?;
         match ruled.into_iter().next() {
             Some(RefundOutcome::Refunded(order)) => Ok(order),
             Some(RefundOutcome::ByAnother(order)) => Err(Error::AlreadyRefunded(Box::new(order))),
@@ -70,6 +70,6 @@ impl Flux {
     /// # Errors
     /// [`Error::Overloaded`], [`Error::Backend`].
     pub async fn owed(&self) -> Result<Owed, Error> {
-        Ok(self.core.backend.store.owed().await?)
+        Ok(self.core().backend.store.owed().await?)
     }
 }

@@ -7,7 +7,7 @@ use crate::seams::{Deletion, RemovalRefused, Removals, Tombstone};
 
 impl Flux {
     pub(super) fn removals(&self) -> Result<&dyn Removals, Error> {
-        self.core.backend.store.removals().ok_or(Error::NothingLeaves)
+        self.engine.started.backend.store.removals().ok_or(Error::NothingLeaves)
     }
 
     /// Deletes an item of which nothing is held and nothing was ever sold; or what is kept of
@@ -32,7 +32,7 @@ impl Flux {
     pub async fn delete_item(&self, id: &ItemId) -> Result<Option<Tombstone>, Error> {
         match self.removals()?.delete(id).await? {
             Deletion::Deleted => {
-                self.core.gate.forget(id);
+                self.core().gate.forget(id);
                 Ok(None)
             }
             Deletion::Forgotten(tombstone) => Ok(Some(tombstone)),
@@ -60,7 +60,7 @@ impl Flux {
     /// # Errors
     /// [`Error::Overloaded`], [`Error::Backend`].
     pub async fn buried(&self) -> Result<(usize, Option<Tombstone>), Error> {
-        match self.core.backend.store.removals() {
+        match self.core().backend.store.removals() {
             Some(removals) => Ok(removals.buried().await?),
             None => Ok((0, None)),
         }
