@@ -180,7 +180,7 @@ fn warn_of_those_gone(consumers: &[Consumer], all: &[Webhook]) {
         if name.starts_with(NAME_PREFIX) && all.iter().all(|webhook| webhook.name != name) {
             warn!(
                 webhook = name,
-                "this webhook is configured no more; what it was not told waits in the feed for as long as that is kept"
+                "this webhook is configured no more; what it was not told waits in the feed for as long as that is kept; DELETE /v1/changes/consumers/{name} forgets where it was"
             );
         }
     }

@@ -161,6 +161,7 @@ impl Schedule {
     pub(super) fn pass(&mut self, cursor: Cursor) {
         self.read.push_back((self.next, cursor));
         self.next += 1;
+        self.advance();
     }
 
     /// Takes a message, under a number that it has already.
@@ -294,6 +295,7 @@ impl Schedule {
         if let Some(message) = self.pending.remove(&number) {
             self.forget(message.body.as_ref());
         }
+        self.advance();
     }
 
     fn forget(&mut self, body: Option<&Bytes>) {
@@ -328,16 +330,21 @@ impl Schedule {
             let body = message.body.take();
             self.forget(body.as_ref());
         }
+        self.advance();
     }
 
     /// The place in the feed up to which all was taken, or is in the file.
-    pub(super) fn done(&mut self) -> Option<&Cursor> {
+    pub(super) fn done(&self) -> Option<&Cursor> {
+        self.done.as_ref()
+    }
+
+    /// Goes on in the feed behind what is done.
+    fn advance(&mut self) {
         while let Some((number, _)) = self.read.front()
             && self.pending.get(number).is_none_or(|message| message.body.is_none())
         {
             self.done = self.read.pop_front().map(|(_, cursor)| cursor);
         }
-        self.done.as_ref()
     }
 
     /// A message that was not taken yet.
@@ -423,7 +430,7 @@ mod tests {
             self.schedule.failed(number, "refused".to_owned(), how, self.now)
         }
 
-        fn done(&mut self) -> Option<String> {
+        fn done(&self) -> Option<String> {
             self.schedule.done().map(|cursor| cursor.0.clone())
         }
 
@@ -454,6 +461,22 @@ mod tests {
         assert_eq!((to.all(), to.done()), (vec![a3], Some("3".to_owned())));
         to.taken(a3);
         assert_eq!((to.schedule.waiting(), to.done()), (0, Some("4".to_owned())));
+    }
+
+    #[test]
+    fn what_is_taken_makes_room_at_once() {
+        let mut to = Receiver::new();
+        for n in 0..3 * LIVE_MAX {
+            assert!(to.schedule.has_room(), "{n}");
+            let number = to.read(&n.to_string());
+            assert_eq!(to.next(), Some(number));
+            to.taken(number);
+        }
+        for _ in 0..3 * LIVE_MAX {
+            to.schedule.pass(Cursor("passed".to_owned()));
+        }
+        assert!(to.schedule.has_room());
+        assert_eq!(to.done().expect("all"), "passed");
     }
 
     #[test]

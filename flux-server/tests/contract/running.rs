@@ -307,6 +307,8 @@ fn the_example_of_a_file_can_be_used() {
     let on = lines.collect::<Vec<_>>().join("\n");
     let on = on.replace("FLUX_OPERATOR_TOKEN=", "FLUX_OPERATOR_TOKEN=a-token");
     let on = on.replace("FLUX_BUYER_JWT_SECRET=", "FLUX_BUYER_JWT_SECRET=a-secret");
+    let secret = "FLUX_WEBHOOK_SECRET=whsec_MfKQ9r8GKYqrTwjUPD8ILPZIo2LaLaSw";
+    let on = on.replace("FLUX_WEBHOOK_SECRET=", secret);
     for name in ["AWS_REGION", "SQS_QUEUE_URL", "DYNAMODB_TABLE", "REDIS_URL", "REDIS_PASSWORD"] {
         assert!(on.contains(&format!("\n{name}=")), "{name}");
     }

@@ -229,10 +229,11 @@ fn what_was_given_up_is_listed_and_can_be_sent_again() {
     let soon = ["--webhook-give-up-after", "1"];
     let server = telling(&receiver).args(&["--item", "t=50"]).args(&soon).start();
     let poison = server.held(&json!({"buyer_id": "poison", "item_id": "t"}));
+    let other = server.held(&json!({"buyer_id": "poison-too", "item_id": "t"}));
     let name = text(&server.get("/v1/webhooks").json()["webhooks"][0]["name"]).to_owned();
     let path = format!("/v1/webhooks/{name}");
     let mut buyers = 0..;
-    let listed = until("it is given up", PATIENCE, || {
+    let listed = until("both are given up", PATIENCE, || {
         // Others are taken meanwhile.
         let buyer = format!("b{}", buyers.next().expect("endless"));
         if server.item("t")["available"] != 0 {
@@ -240,14 +241,20 @@ fn what_was_given_up_is_listed_and_can_be_sent_again() {
         }
         thread::sleep(Duration::from_millis(100));
         let listed = server.get(format!("{path}/given-up")).is(200).json();
-        (listed["messages"].as_array().expect("a list").len() == 1).then_some(listed)
+        (listed["messages"].as_array().expect("a list").len() == 2).then_some(listed)
     });
     let given_up = &listed["messages"][0];
     assert_eq!(given_up["order_id"], poison);
     assert_eq!(given_up["type"], "order.held");
     assert_eq!(given_up["error"], "answered 422 Unprocessable Entity");
     assert!(given_up["attempts"].as_u64() >= Some(2), "{given_up}");
+    assert_eq!(listed["messages"][1]["order_id"], other);
     assert_eq!(listed["next_cursor"], Value::Null);
+    let first = server.get(format!("{path}/given-up?limit=1")).is(200).json();
+    assert_eq!(first["messages"], json!([given_up]));
+    let next = text(&first["next_cursor"]);
+    let second = server.get(format!("{path}/given-up?limit=1&cursor={next}")).is(200).json();
+    assert_eq!(second, json!({"messages": [listed["messages"][1]], "next_cursor": null}));
 
     // It stays, and what comes later of the same order goes on without it.
     let server = again(server, &receiver).args(&soon).start();
@@ -265,6 +272,11 @@ fn what_was_given_up_is_listed_and_can_be_sent_again() {
     assert!(taken("order.held").is_none());
 
     server.act(format!("{path}/resend?id=msg_unknown")).problem(404, "not-found");
+    let one = format!("{path}/resend?id={}", text(&given_up["id"]));
+    assert_eq!(server.act(&one).is(200).json()["resent"], 1);
+    server.act(&one).problem(404, "not-found");
+    let left = server.get(format!("{path}/given-up")).is(200).json();
+    assert_eq!(left["messages"], json!([listed["messages"][1]]));
     assert_eq!(server.act(format!("{path}/resend")).is(200).json()["resent"], 1);
     let again = until("it is taken", PATIENCE, || taken("order.held"));
     assert_eq!(again.id, text(&given_up["id"]));
