@@ -359,8 +359,7 @@ impl From<Error> for Problem {
                 Self { retry_after: Some(retry_after), ..Self::unavailable(detail) }
             }
             Error::CantLeave(_) => Self::conflict("cant-leave", detail),
-            Error::BeingArchived(_) => Self::conflict("being-archived", detail),
-            Error::ShuttingDown => Self::unavailable(detail),
+            Error::ShuttingDown | Error::BeingArchived(_) => Self::unavailable(detail),
             Error::Backend(error) => error.into(),
             Error::OutcomePending(_) | Error::Archive(_) => Self::internal(detail),
             _ => Self::internal(detail),

@@ -416,7 +416,8 @@ impl Config {
     /// # Errors
     /// [`InvalidInput`] for one that is not `ID=CAPACITY`.
     pub fn pools(&self) -> Result<Vec<ItemSpec>, InvalidInput> {
-        self.items.iter().map(|text| pool(text)).collect()
+        let named = |wrong: InvalidInput| InvalidInput::new("--item", wrong.to_string());
+        self.items.iter().map(|text| pool(text).map_err(named)).collect()
     }
 
     /// The directory that a running server writes archives to.
@@ -546,7 +547,7 @@ fn pool(text: &str) -> Result<ItemSpec, InvalidInput> {
     // An id may have equals signs in it; a capacity may not.
     let (id, capacity) = text
         .rsplit_once('=')
-        .ok_or_else(|| InvalidInput::new("--item", "must be ID=CAPACITY, like ticket_1=100"))?;
+        .ok_or_else(|| InvalidInput::new("item", "must be ID=CAPACITY, like ticket_1=100"))?;
     let capacity = capacity
         .parse()
         .map_err(|_| InvalidInput::new("capacity", "must be a number, like ticket_1=100"))?;

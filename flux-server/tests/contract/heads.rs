@@ -181,7 +181,7 @@ fn caches_keep_what_is_left_for_a_second_and_nothing_else() {
         ("GET", "/v1/items/nowhere", 404),
         ("GET", "/v1/items/t/seats", 409),
         ("GET", "/v1/nowhere", 404),
-        ("DELETE", "/v1/items/t", 405),
+        ("PATCH", "/v1/items/t", 405),
         ("GET", "/buy", 405),
     ] {
         let answer = server.call(method, path).send().is(status);

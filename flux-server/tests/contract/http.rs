@@ -72,7 +72,7 @@ fn a_wrong_method_is_405_with_those_that_are_right() {
 #[test]
 fn a_wrong_method_comes_before_authorization() {
     let server = crate::harness::Setup::new().env("FLUX_OPERATOR_TOKEN", "x").start();
-    server.call("DELETE", "/v1/items/t").send().problem(405, "method-not-allowed");
+    server.call("PATCH", "/v1/items/t").send().problem(405, "method-not-allowed");
     server.call("PUT", "/v1/nowhere").send().problem(404, "not-found");
 }
 

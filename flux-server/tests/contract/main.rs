@@ -4,6 +4,7 @@
 mod harness;
 
 mod admin;
+mod archive;
 mod auth;
 mod backup;
 mod batch;

@@ -60,7 +60,8 @@ fn all_of(server: &Server) -> Vec<Early> {
         early(404, "POST /nowhere", json),
         early(404, "GET /v1/items/nowhere", ""),
         early(404, &act(&new_id(), "release"), ""),
-        early(405, "DELETE /v1/items/t", ""),
+        early(401, "DELETE /v1/items/t", ""),
+        early(405, "PATCH /v1/items/t", ""),
         early(405, "POST /healthz", json),
         early(405, "TRACE /v1/items/t", ""),
         early(409, "GET /v1/items/pool/seats", ""),
@@ -206,7 +207,7 @@ fn who_is_not_read_to_the_end_is_told_that_the_connection_closes() {
     for (head, body) in [
         (format!("POST /nowhere HTTP/1.1\r\nHost: t\r\n{length}\r\n"), large.as_str()),
         (format!("POST /v1/orders HTTP/1.1\r\nHost: t\r\n{length}\r\n"), &large),
-        (format!("DELETE /v1/items/t HTTP/1.0\r\nConnection: keep-alive\r\n{length}\r\n"), &large),
+        (format!("PATCH /v1/items/t HTTP/1.0\r\nConnection: keep-alive\r\n{length}\r\n"), &large),
         (
             "POST /nowhere HTTP/1.1\r\nHost: t\r\nTransfer-Encoding: chunked\r\n\r\n".to_owned(),
             "2\r\n{}\r\n0\r\n\r\n",

@@ -1,6 +1,6 @@
-//! An archive whose process is killed at whatever moment: the same call goes on, no order is
-//! lost and none is there twice. `FLUX_ARCHIVE_KILLS=100` for more,
-//! `FLUX_ARCHIVE_ORDERS=1000000` for a larger sale.
+//! A larger sale is archived: its room comes back, and where the process is killed at
+//! whatever moment, the same call goes on, no order is lost and none is there twice.
+//! `FLUX_ARCHIVE_KILLS=100` for more kills, `FLUX_ARCHIVE_ORDERS=1000000` for a larger sale.
 
 #![cfg(all(feature = "archive", feature = "embedded"))]
 
@@ -31,7 +31,9 @@ fn items() -> [ItemId; 2] {
 }
 
 fn open(dir: &Path) -> (Embedded, Flux) {
-    let embedded = Embedded::builder(dir.join("store")).open().expect("opens");
+    // So that what the file's pages take is not taken for what orders do.
+    let embedded = Embedded::builder(dir.join("store")).cache_bytes(4 << 20).open();
+    let embedded = embedded.expect("opens");
     let flux = Flux::builder(embedded.backend()).start();
     (embedded, flux)
 }
@@ -82,10 +84,17 @@ async fn sell(dir: &Path, orders: usize) -> Vec<OrderId> {
 async fn child() {
     let Some(dir) = std::env::var_os(CHILD).map(PathBuf::from) else { return };
     let (_embedded, flux) = open(&dir);
-    println!("opened");
+    println!("opened with {} bytes", memory());
     flux.archive(&items(), dir.join("files")).await.expect("archived");
-    println!("archived");
+    println!("archived with {} bytes", memory());
     flux.shutdown().await;
+}
+
+/// The memory that this process has.
+fn memory() -> usize {
+    let pages = std::fs::read_to_string("/proc/self/statm").unwrap_or_default();
+    let resident = pages.split(' ').nth(1).and_then(|pages| pages.parse::<usize>().ok());
+    resident.unwrap_or(0) * 4096
 }
 
 /// A child that has opened the store.
@@ -142,6 +151,17 @@ async fn whereabouts(dir: &Path) -> (HashMap<OrderId, Vec<&'static str>>, Vec<Or
     (found, stored)
 }
 
+/// Waits until an archive is in its place, or the child is at its end.
+fn until_in_place(dir: &Path, child: &mut Child) {
+    let is_there = || {
+        let entries = std::fs::read_dir(dir.join("files")).into_iter().flatten();
+        entries.flatten().any(|entry| entry.path().extension().is_none())
+    };
+    while !is_there() && child.try_wait().expect("waited").is_none() {
+        std::thread::sleep(Duration::from_micros(200));
+    }
+}
+
 fn copy(from: &Path, to: &Path) {
     std::fs::create_dir_all(to.join("store")).expect("made");
     for entry in std::fs::read_dir(from.join("store")).expect("a directory") {
@@ -160,6 +180,8 @@ async fn an_archive_killed_at_whatever_moment_loses_no_order_and_has_none_twice(
     copy(dir.path(), &undisturbed);
     let mut child = spawn(&undisturbed);
     let started = Instant::now();
+    until_in_place(&undisturbed, &mut child);
+    let in_place = started.elapsed();
     assert!(child.wait().expect("it ends").success());
     let takes = started.elapsed();
     std::fs::remove_dir_all(undisturbed).expect("removed");
@@ -176,7 +198,13 @@ async fn an_archive_killed_at_whatever_moment_loses_no_order_and_has_none_twice(
             let mut child = spawn(&here);
             // Most of a fresh id is random.
             let random = (OrderId::new().as_uuid().as_u64_pair().1 << 2) as f64 / u64::MAX as f64;
-            std::thread::sleep(takes.mul_f64(random));
+            // One half at any moment, the other from when the files are in their place.
+            if killed % 2 == 0 {
+                std::thread::sleep(takes.mul_f64(random));
+            } else {
+                until_in_place(&here, &mut child);
+                std::thread::sleep((takes - in_place).mul_f64(random));
+            }
             child.kill().expect("killed");
             let ended = child.wait().expect("it ends").success();
             if !ended {
@@ -213,4 +241,53 @@ async fn an_archive_killed_at_whatever_moment_loses_no_order_and_has_none_twice(
          ({before} before the files were in their place, {between} while orders left)"
     );
     assert!(takes > Duration::ZERO);
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn the_room_of_what_is_archived_comes_back() {
+    let orders = number("FLUX_ARCHIVE_ORDERS", 10_000);
+    let dir = tempfile::tempdir().expect("a directory");
+    sell(dir.path(), orders).await;
+    let run = || {
+        let child = Command::new(std::env::current_exe().expect("this test"))
+            .args(["child", "--exact", "--nocapture", "--test-threads=1"])
+            .env(CHILD, dir.path())
+            // Else the system's allocator keeps what it once had of this size.
+            .env("MALLOC_MMAP_THRESHOLD_", "65536")
+            .output()
+            .expect("a child");
+        assert!(child.status.success());
+        String::from_utf8(child.stdout).expect("text")
+    };
+    let kib_when = |said: &str, what: &str| {
+        let line = said.lines().find(|line| line.contains(what)).expect("it was said");
+        let bytes = line.split(' ').rev().nth(1).expect("a number");
+        bytes.parse::<usize>().expect("a number") >> 10
+    };
+    let said = run();
+    let reopened = kib_when(&run(), "opened with");
+    let file = dir.path().join("store/flux.redb");
+    let file_bytes = || file.metadata().expect("a file").len();
+    let archived = file_bytes();
+    let started = Instant::now();
+    let (before, after) = Embedded::compact(dir.path().join("store")).expect("compacted");
+    let took = started.elapsed();
+    assert_eq!((before, after), (archived, file_bytes()));
+    // What is left is the feed's, which keeps its changes for a week.
+    let store = dir.path().join("store");
+    drop(Embedded::builder(&store).keep_changes(Duration::ZERO).open().expect("opens"));
+    let (_, without_feed) = Embedded::compact(&store).expect("compacted");
+    println!(
+        "{orders} orders archived: memory {} KiB before, {} after, {reopened} opened anew; file {} \
+         KiB before, {} after it was compacted in {took:?}, {} without the change feed",
+        kib_when(&said, "opened with"),
+        kib_when(&said, "archived with"),
+        before >> 10,
+        after >> 10,
+        without_feed >> 10,
+    );
+    // A hundredth of the orders stays.
+    assert!(without_feed < 1 << 20 || without_feed < before / 20, "{without_feed} of {before}");
+    let (found, stored) = whereabouts(dir.path()).await;
+    assert_eq!((found.len(), stored.len()), (orders, orders.div_ceil(100)));
 }
