@@ -97,7 +97,7 @@ impl Flux {
     /// # Ok(()) }
     /// ```
     pub async fn place_all(&self, requests: Vec<OrderRequest>) -> Vec<Result<Order, Error>> {
-        self.core.place_all(requests).await
+        self.core().place_all(requests).await
     }
 
     /// Places many orders in one call, and returns each as
@@ -123,7 +123,7 @@ impl Flux {
         requests: Vec<OrderRequest>,
         longest: Duration,
     ) -> Vec<Result<Order, Error>> {
-        self.core.place_all_within(requests, longest).await
+        self.core().place_all_within(requests, longest).await
     }
 
     /// Places an order and returns it decided if that takes no longer than
