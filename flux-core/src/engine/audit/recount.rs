@@ -319,7 +319,7 @@ impl Counted {
         let (item, capacity) = (|| id.clone(), says.capacity);
         let taken = taken_between(&self.before, &self.after);
         let mut faults = Vec::new();
-        // G1: more than there is, whatever moved.
+        // More than there is, whatever moved (G1).
         let least = *taken.start();
         if least > u64::from(capacity) {
             faults.push(AuditFault::Oversold { item: item(), taken: least, capacity });
@@ -329,7 +329,7 @@ impl Counted {
         let [shown, held, sold] = says.shown.map(u64::from);
         let left = u64::from(says.available);
         let of_the_stock = [left, held, sold];
-        // G2: all the more where nothing moved.
+        // All the more where nothing moved (G2).
         let says = match is_still(&self.before, &self.after) {
             true if of_the_stock != counted => of_the_stock,
             true => [shown, held, sold],
