@@ -22,6 +22,7 @@ async fn assert_conforms(visibility: Duration, fresh: impl Fn() -> Backend) {
     let terms = QueueTerms { visibility, bound: Some(BOUND), counts: Counts::Exact };
     conformance::store(|| async { fresh().store }).await.assert_clean();
     conformance::feed(|| async { fresh().store }).await.assert_clean();
+    conformance::removals(|| async { fresh().store }).await.assert_clean();
     conformance::queue(terms, || async { fresh().queue }).await.assert_clean();
     conformance::locks(SHORT, || async { fresh().locks }).await.assert_clean();
     conformance::bus(|| async { fresh().bus }).await.assert_clean();

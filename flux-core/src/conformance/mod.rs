@@ -147,6 +147,7 @@ mod check;
 pub mod history;
 mod locks;
 mod queue;
+mod removals;
 mod store;
 
 use std::sync::Arc;
@@ -232,6 +233,26 @@ where
     S: InventoryStore + ?Sized,
 {
     changes::all()
+}
+
+/// Runs every check of how items [leave](crate::seams::Removals) a store, each on an empty
+/// store from `fresh`. A store may keep what it has.
+pub async fn removals<S, F, Fut>(fresh: F) -> Report
+where
+    S: InventoryStore + ?Sized,
+    F: Fn() -> Fut,
+    Fut: Future<Output = Arc<S>>,
+{
+    check::run_all(removals_checks(), fresh).await
+}
+
+/// The checks of [`removals`](removals()), for a runner of your own.
+#[must_use]
+pub fn removals_checks<S>() -> Vec<Check<Arc<S>>>
+where
+    S: InventoryStore + ?Sized,
+{
+    removals::all()
 }
 
 /// Runs every check of an order queue, each on an empty queue from `fresh`.

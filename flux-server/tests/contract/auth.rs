@@ -62,6 +62,22 @@ fn operator_calls_need_the_operators_token() {
 }
 
 #[test]
+fn only_the_operator_has_items_leave() {
+    let server = guarded();
+    let calls = || {
+        let archive = server.call("POST", "/v1/archives").json(&json!({"items": ["t"]}));
+        [server.call("DELETE", "/v1/items/t"), archive]
+    };
+    for call in calls() {
+        unauthorized(call.send());
+    }
+    for call in calls() {
+        call.bearer("wrong").send().problem(403, "forbidden");
+    }
+    assert_eq!(server.item("t")["available"], 5);
+}
+
+#[test]
 fn buyer_calls_stay_open_beside_an_operators_token() {
     let server = guarded();
     let id = server.held(&json!({"buyer_id": "ann", "item_id": "t"}));
