@@ -20,6 +20,7 @@ mod read;
 mod write;
 
 use std::collections::BTreeMap;
+use std::fmt;
 use std::io;
 use std::path::{Path, PathBuf};
 
@@ -149,12 +150,12 @@ fn io_error(path: &Path) -> impl FnOnce(io::Error) -> ArchiveError {
     move |source| ArchiveError::Io { path: path.to_owned(), source }
 }
 
-fn damaged(path: &Path, what: impl ToString) -> ArchiveError {
+fn damaged(path: &Path, what: impl fmt::Display) -> ArchiveError {
     ArchiveError::Damaged { path: path.to_owned(), what: what.to_string() }
 }
 
 fn hex(bytes: &[u8]) -> String {
-    use std::fmt::Write;
+    use fmt::Write;
     bytes.iter().fold(String::new(), |mut text, byte| {
         write!(text, "{byte:02x}").expect("a string takes all");
         text

@@ -80,7 +80,7 @@ impl Departures {
     }
 
     /// Those that go into one archive.
-    fn into_archive(&self, archive: ArchiveId) -> Option<&Arc<Leaving>> {
+    fn of_archive(&self, archive: ArchiveId) -> Option<&Arc<Leaving>> {
         self.leaving.values().find(|leaving| leaving.archive == archive)
     }
 
@@ -156,7 +156,7 @@ impl Ledger {
     /// As [`Removals::unseal`](crate::seams::Removals::unseal); returns the items to write
     /// down as sealed no more.
     pub(crate) fn unseal(&mut self, archive: ArchiveId) -> Vec<ItemId> {
-        let leaving = self.departures.into_archive(archive).cloned();
+        let leaving = self.departures.of_archive(archive).cloned();
         let Some(leaving) = leaving.filter(|leaving| leaving.filed.is_none()) else {
             return Vec::new();
         };
@@ -173,7 +173,7 @@ impl Ledger {
         archive: ArchiveId,
         digest: Digest,
     ) -> Result<Option<Arc<Leaving>>, String> {
-        let leaving = self.departures.into_archive(archive);
+        let leaving = self.departures.of_archive(archive);
         let leaving = leaving.ok_or_else(|| format!("nothing goes into archive {archive}"))?;
         match leaving.filed {
             Some(filed) if filed == digest => Ok(None),
@@ -187,7 +187,7 @@ impl Ledger {
     }
 
     fn filed(&self, archive: ArchiveId) -> Result<Arc<Leaving>, String> {
-        let leaving = self.departures.into_archive(archive);
+        let leaving = self.departures.of_archive(archive);
         let filed = leaving.filter(|leaving| leaving.filed.is_some()).cloned();
         filed.ok_or_else(|| format!("archive {archive} is not filed"))
     }
@@ -232,7 +232,7 @@ impl Ledger {
         archive: ArchiveId,
         orders: u64,
     ) -> Result<(Vec<Tombstone>, Now), String> {
-        if self.departures.into_archive(archive).is_none() {
+        if self.departures.of_archive(archive).is_none() {
             let buried = self.departures.tombstones.values();
             let buried: Vec<_> = buried.filter(|t| t.archive == archive).cloned().collect();
             if !buried.is_empty() {

@@ -11,8 +11,8 @@ use crate::protocol::{
 };
 use crate::seams::{
     Begun, ChangeFeed, CommitMax, ConfirmOutcome, Cursor, DueHolds, Durable, InventoryStore,
-    KeptClock, OrderFilter, OrderPage, Owed, Payment, PutOutcome, RefundOutcome, Repayment,
-    SeamError, ServiceTime, Sight,
+    KeptClock, OrderFilter, OrderPage, Owed, Payment, PutOutcome, RefundOutcome, Removals,
+    Repayment, SeamError, ServiceTime, Sight,
 };
 
 /// Records claims, commits and payments. Put it next to the store, under
@@ -186,6 +186,10 @@ impl<S: InventoryStore + ?Sized> InventoryStore for Recorded<S> {
 
     async fn reopen(&self) -> Result<(), SeamError> {
         self.store.reopen().await
+    }
+
+    fn removals(&self) -> Option<&dyn Removals> {
+        self.store.removals()
     }
 
     fn kept_clock(&self) -> KeptClock {
