@@ -161,6 +161,3 @@ fn hex(bytes: &[u8]) -> String {
         text
     })
 }
-
-#[cfg(test)]
-mod tests;
