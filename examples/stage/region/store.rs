@@ -7,8 +7,8 @@ use flux_core::clock::ClockReference;
 use flux_core::protocol::{Claim, Commit, CommitOutcome, Stock};
 use flux_core::seams::{
     Begun, ChangeFeed, CommitMax, ConfirmOutcome, Cursor, DueHolds, Durable, InventoryStore,
-    KeptClock, OrderFilter, OrderPage, Owed, Payment, PutOutcome, RefundOutcome, Repayment,
-    SeamError, ServiceTime, Sight,
+    KeptClock, OrderFilter, OrderPage, Owed, Payment, PutOutcome, RefundOutcome, Removals,
+    Repayment, SeamError, ServiceTime, Sight,
 };
 use flux_core::{Item, ItemId, ItemSpec, Order, OrderId, Timestamp};
 use futures_util::future::join_all;
@@ -137,6 +137,12 @@ impl InventoryStore for RegionStore {
     }
     fn feed(&self) -> Option<Arc<dyn ChangeFeed>> {
         self.near.feed()
+    }
+    fn removals(&self) -> Option<&dyn Removals> {
+        self.near.removals()
+    }
+    async fn reopen(&self) -> Answer<()> {
+        self.near.reopen().await
     }
 
     fn kept_clock(&self) -> KeptClock {

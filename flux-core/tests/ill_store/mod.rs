@@ -9,8 +9,8 @@ use flux_core::clock::ClockReference;
 use flux_core::protocol::{Claim, Commit, CommitOutcome, Stock};
 use flux_core::seams::{
     Begun, ChangeFeed, CommitMax, ConfirmOutcome, Cursor, DueHolds, Durable, InventoryStore,
-    KeptClock, OrderFilter, OrderPage, Owed, Payment, PutOutcome, RefundOutcome, Repayment,
-    SeamError, ServiceTime, Sight,
+    KeptClock, OrderFilter, OrderPage, Owed, Payment, PutOutcome, RefundOutcome, Removals,
+    Repayment, SeamError, ServiceTime, Sight,
 };
 use flux_core::{Item, ItemId, ItemSpec, Order, OrderId, Timestamp};
 use futures_util::future::BoxFuture;
@@ -236,6 +236,9 @@ impl InventoryStore for IllStore {
     }
     fn feed(&self) -> Option<Arc<dyn ChangeFeed>> {
         self.store.feed()
+    }
+    fn removals(&self) -> Option<&dyn Removals> {
+        self.store.removals()
     }
 
     async fn reopen(&self) -> Result<(), SeamError> {

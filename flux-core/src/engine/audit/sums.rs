@@ -124,15 +124,15 @@ mod tests {
         let still = listing(&[held.clone(), other.clone()]);
         assert_eq!(taken_between(&still, &still), 2..=2);
         // One was given back: at a moment between there were two, or one.
-        let before = listing(&[held.clone()]);
-        let after = listing(&[freed.clone()]);
+        let before = listing(std::slice::from_ref(&held));
+        let after = listing(std::slice::from_ref(&freed));
         assert_eq!(taken_between(&before, &after), 0..=1);
         // One came, or two took turns on one unit that the listings saw at the wrong times.
-        assert_eq!(taken_between(&listing(&[]), &listing(&[held.clone()])), 0..=1);
+        assert_eq!(taken_between(&listing(&[]), &listing(std::slice::from_ref(&held))), 0..=1);
         let turns = taken_between(&before, &listing(&[freed, other.clone()]));
         assert_eq!(turns, 0..=2);
         // Equal sums of other orders are no stillness.
-        assert!(!is_still(&before, &listing(&[other.clone()])));
+        assert!(!is_still(&before, &listing(std::slice::from_ref(&other))));
         assert!(!is_still(&listing(&[other]), &listing(&[bought])));
     }
 
