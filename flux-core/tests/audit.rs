@@ -81,10 +81,10 @@ async fn sell(flux: Flux, caller: usize, stops: Arc<AtomicBool>) -> usize {
             }
             // One is left to its end, and perhaps paid for after it.
             _ => {
-                if let Some(id) = late.replace(order.id) {
-                    if flux.confirm(id, payment.clone()).await.is_ok() {
-                        drop(flux.cancel(id).await);
-                    }
+                if let Some(id) = late.replace(order.id)
+                    && flux.confirm(id, payment.clone()).await.is_ok()
+                {
+                    drop(flux.cancel(id).await);
                 }
             }
         }
