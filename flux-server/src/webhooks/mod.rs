@@ -2,7 +2,7 @@
 //! `--webhook`, signed as Standard Webhooks says.
 //!
 //! Each is a consumer of the change feed with tasks of its own. What it can't send waits in
-//! the feed, so a receiver that is away takes no memory; see [`schedule`] for what is sent
+//! the feed, so a receiver that is away takes no memory; see `schedule` for what is sent
 //! when, and [`file`] for what would hold others up.
 //!
 //! | part | file |

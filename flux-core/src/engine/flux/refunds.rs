@@ -47,7 +47,8 @@ impl Flux {
     }
 
     /// Counts the orders whose money is owed, and tells since when the oldest is.
-    /// [`orders`](Self::orders) lists them, by a filter on [`Money::Owed`]. Cancel-safe.
+    /// [`orders`](Self::orders) lists them, by a filter on
+    /// [`Money::Owed`](crate::Money::Owed). Cancel-safe.
     ///
     /// ```
     /// # use flux_core::*;
