@@ -29,9 +29,15 @@ locals {
       Resource = local.orders
     },
     {
-      Sid      = "SeeHowManyAreDead"
-      Effect   = "Allow"
-      Action   = ["sqs:GetQueueAttributes", "sqs:GetQueueUrl"]
+      Sid    = "ListAndRedrive"
+      Effect = "Allow"
+      Action = [
+        "sqs:ChangeMessageVisibility",
+        "sqs:DeleteMessage",
+        "sqs:GetQueueAttributes",
+        "sqs:GetQueueUrl",
+        "sqs:ReceiveMessage",
+      ]
       Resource = local.dead
     },
     {

@@ -253,6 +253,34 @@ async fn only_what_never_sold_anything_is_deleted() {
 }
 
 #[tokio::test]
+async fn money_that_comes_for_an_item_which_was_deleted_is_owed() {
+    on_each(async |flux, _| {
+        let brief = ItemSpec::builder().id("typo").capacity(9).hold_seconds(1);
+        flux.put_item(brief.build().expect("an item")).await.expect("put");
+        let order = place(&flux, &["typo"]).await;
+        tokio::time::timeout(Duration::from_secs(60), async {
+            while flux.order(order.id).await.expect("read").expect("there").status()
+                != OrderStatus::Expired
+            {
+                tokio::time::sleep(Duration::from_millis(20)).await;
+            }
+        })
+        .await
+        .expect("it ends");
+        flux.delete_item(&id("typo")).await.expect("deleted");
+
+        let payment = PaymentRef::new("paid").expect("a reference");
+        let late = flux.confirm(order.id, payment).await;
+        let Err(Error::RefundDue(owed)) = late else { panic!("{late:?}") };
+        assert_eq!(owed.id, order.id);
+        assert_eq!(flux.owed().await.expect("counted").orders, 1);
+        refund(&flux, &order).await;
+        is_clean(&flux).await;
+    })
+    .await;
+}
+
+#[tokio::test]
 async fn what_was_sold_and_what_left_is_known_after_a_restart() {
     let dir = tempfile::tempdir().expect("a directory");
     let open = || {

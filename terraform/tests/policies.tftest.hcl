@@ -71,6 +71,16 @@ run "each_half_its_own" {
     error_message = "the api sends, and takes nothing out"
   }
   assert {
+    condition = [for policy in [aws_iam_policy.api, aws_iam_policy.worker] :
+      toset(flatten([for statement in jsondecode(policy.policy).Statement :
+        statement.Action if toset(flatten([statement.Resource])) == toset([for queue in aws_sqs_queue.dead : queue.arn])
+      ]))] == [for more in [[], ["sqs:SendMessage"]] : toset(concat([
+        "sqs:ChangeMessageVisibility", "sqs:DeleteMessage", "sqs:GetQueueAttributes",
+        "sqs:GetQueueUrl", "sqs:ReceiveMessage",
+    ], more))]
+    error_message = "both list and redrive what is dead, and the worker alone buries"
+  }
+  assert {
     condition = toset(flatten([for statement in jsondecode(aws_iam_policy.worker.policy).Statement :
       statement.Action if toset(flatten([statement.Resource])) == toset([for queue in aws_sqs_queue.orders : queue.arn])
       ])) == toset([

@@ -141,6 +141,9 @@ impl InventoryStore for RegionStore {
     fn removals(&self) -> Option<&dyn Removals> {
         self.near.removals()
     }
+    fn check(&self) -> Answer<()> {
+        self.near.check()
+    }
     async fn reopen(&self) -> Answer<()> {
         self.near.reopen().await
     }

@@ -32,7 +32,7 @@ impl Draft {
     /// Begins an archive in a directory, which is made if it is missing, in place of what
     /// an earlier try may have left.
     pub(crate) fn begin(dir: &Path, archive: ArchiveId) -> Result<Self, ArchiveError> {
-        fs::create_dir_all(dir).map_err(io_error(dir))?;
+        make_dirs(dir).map_err(io_error(dir))?;
         let part = dir.join(format!("{archive}.part"));
         match fs::remove_dir_all(&part) {
             Err(error) if error.kind() != io::ErrorKind::NotFound => {
@@ -145,6 +145,18 @@ impl<W: Write> Write for Hashing<W> {
     fn flush(&mut self) -> io::Result<()> {
         self.inner.flush()
     }
+}
+
+/// Makes a directory and those it is in, and has their names outlive a loss of power.
+fn make_dirs(dir: &Path) -> io::Result<()> {
+    let is_missing = |dir: &&Path| !dir.as_os_str().is_empty() && !dir.exists();
+    let missing: Vec<&Path> = dir.ancestors().take_while(is_missing).collect();
+    fs::create_dir_all(dir)?;
+    for made in missing {
+        let parent = made.parent().filter(|parent| !parent.as_os_str().is_empty());
+        sync_dir(parent.unwrap_or(Path::new(".")))?;
+    }
+    Ok(())
 }
 
 /// Makes a directory that is its owner's alone: there are names of buyers in it.

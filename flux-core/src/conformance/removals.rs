@@ -49,7 +49,8 @@ async fn only_a_sale_that_is_over_is_sealed<S>(store: Arc<S>) -> Checked
 where
     S: InventoryStore + ?Sized,
 {
-    let shop = Shop::open(store.clone(), &[closing("a", 5), pool("open", 5)]).await?;
+    let shop =
+        Shop::open(store.clone(), &[closing("a", 5), closing("b", 5), pool("open", 5)]).await?;
     let removals = removals_of(&*store)?;
     let refused = async |names: &[&str], at| {
         let names: Vec<_> = names.iter().map(|name| item(name)).collect();
@@ -58,8 +59,8 @@ where
             other => Err(Failure::new(format!("{names:?}: {other:?}"))),
         }
     };
-    let unknown = RemovalRefused::UnknownItem(item("b"));
-    same("of an item that is not there", &refused(&["a", "b"], after(HOLD)).await?, &unknown)?;
+    let unknown = RemovalRefused::UnknownItem(item("none"));
+    same("of an item that is not there", &refused(&["a", "none"], after(HOLD)).await?, &unknown)?;
     let not_closed = |name| RemovalRefused::NotClosed(item(name));
     same("of one without an end", &refused(&["open"], after(HOLD)).await?, &not_closed("open"))?;
     same("before its end", &refused(&["a"], after(HOLD / 2)).await?, &not_closed("a"))?;
@@ -75,7 +76,10 @@ where
     let again = seal(removals, &["a"], ArchiveId::new()).await?;
     same("sealed again", &again, &leaving)?;
     let others = refused(&["a", "open"], after(HOLD)).await?;
-    same("with another", &others, &RemovalRefused::Leaving(vec![item("a")]))
+    let leaves = RemovalRefused::Leaving(vec![item("a")]);
+    same("with another", &others, &leaves)?;
+    // An order that owns nothing may be on both, and in the files of the first.
+    same("another beside it", &refused(&["b"], after(HOLD)).await?, &leaves)
 }
 
 async fn what_is_sealed_stays_as_it_is<S>(store: Arc<S>) -> Checked

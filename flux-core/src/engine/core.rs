@@ -60,9 +60,6 @@ pub(super) struct Core {
     pub(super) serves: Vec<AtomicBool>,
     /// The reason why it can't go on, once there is one.
     pub(super) failure: watch::Sender<Option<Failure>>,
-    /// Held by whoever archives.
-    #[cfg(feature = "archive")]
-    pub(super) archiving: tokio::sync::Mutex<()>,
     /// The counter of orders refused at the gate; kept, because looking it up
     /// costs as much as the gate's answer.
     pub(super) turned_away: metrics::Counter,
@@ -93,8 +90,6 @@ impl Core {
             queued_spans: QueuedSpans::default(),
             serves,
             failure: watch::Sender::new(None),
-            #[cfg(feature = "archive")]
-            archiving: tokio::sync::Mutex::default(),
             turned_away: metrics::counter!("flux_gate_turned_away_total"),
             settings,
         }

@@ -301,6 +301,10 @@ impl<S: InventoryStore + ?Sized, L: Hooks + Clone> InventoryStore for Layered<S,
         self.inner.removals().map(|_| self as &dyn Removals)
     }
 
+    fn check(&self) -> Result<(), SeamError> {
+        self.inner.check()
+    }
+
     async fn reopen(&self) -> Result<(), SeamError> {
         self.inner.reopen().await
     }

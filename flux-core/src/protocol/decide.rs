@@ -93,8 +93,10 @@ impl View {
         let (order, state) = match (message, found) {
             (Message::Place(order), None) => return Verdict::Write(self.place(order, now)),
             (Message::Place(_), Some(_)) | (_, None) => return Verdict::Nothing,
-            // Its item is gone, or about to go with it.
-            (_, Some(order)) if !self.has_all(order) => return Verdict::Nothing,
+            // Its item is gone, or about to go with it, so it frees nothing.
+            (_, Some(order)) if order.status().owns_stock() && !self.has_all(order) => {
+                return Verdict::Nothing;
+            }
             (_, Some(order)) => match self.follow_up(message, order, now) {
                 Some(state) => (order, state),
                 None => return owed(message, order, now),

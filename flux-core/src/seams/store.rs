@@ -502,6 +502,15 @@ pub trait InventoryStore: Send + Sync + 'static {
         None
     }
 
+    /// Tells whether the store takes writes, without a look at a disk or a network: it is
+    /// asked often. It does, unless told otherwise.
+    ///
+    /// # Errors
+    /// [`SeamError::Stopped`] once it takes none until it is [reopened](Self::reopen).
+    fn check(&self) -> Result<(), SeamError> {
+        Ok(())
+    }
+
     /// Goes on after the store, or the queue that it shares its files with, has
     /// [stopped](SeamError::Stopped): whoever has them has them still, with all that was
     /// acknowledged. A store that did not stop, or that heals by itself, does nothing, which

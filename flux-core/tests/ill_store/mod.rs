@@ -241,6 +241,10 @@ impl InventoryStore for IllStore {
         self.store.removals()
     }
 
+    fn check(&self) -> Result<(), SeamError> {
+        self.store.check()
+    }
+
     async fn reopen(&self) -> Result<(), SeamError> {
         self.store.reopen().await
     }

@@ -4,7 +4,7 @@ use std::collections::HashMap;
 use std::collections::hash_map::Entry;
 use std::path::{Path, PathBuf};
 
-use flux_core::{Error, Flux, Hall, InvalidInput, ItemId, ItemKind, ItemSpec};
+use flux_core::{Error, Flux, Hall, InvalidInput, ItemId, ItemKind, ItemSpec, PutItemError};
 
 use crate::http::requests::ItemBody;
 
@@ -137,8 +137,14 @@ pub async fn put_missing(flux: &Flux, items: Vec<Wanted>) -> Result<(), CatalogE
     for Wanted { spec, place } in items {
         match flux.item(&spec.id).await? {
             None => {
-                tracing::info!(item = %spec.id, capacity = spec.capacity(), "put on sale");
-                flux.put_item(spec).await?;
+                let (item, capacity) = (spec.id.clone(), spec.capacity());
+                match flux.put_item(spec).await {
+                    Ok(_) => tracing::info!(%item, capacity, "put on sale"),
+                    Err(Error::PutItem(why @ PutItemError::Archived { .. })) => {
+                        tracing::warn!(%item, "{why}; it stays away, take it from {}", place.name());
+                    }
+                    Err(error) => return Err(error.into()),
+                }
             }
             Some(item) => {
                 for (field, on_sale, wanted) in differences(&item.spec, &spec, place) {

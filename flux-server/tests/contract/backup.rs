@@ -2,6 +2,7 @@
 
 use std::process::Command;
 use std::sync::atomic::{AtomicBool, Ordering};
+use std::time::Duration;
 
 use serde_json::json;
 
@@ -101,4 +102,25 @@ fn it_is_the_operators() {
     let wrong = wrong.env("FLUX_OPERATOR_TOKEN", "wrong").output().expect("it runs");
     assert!(!wrong.status.success() && wrong.stdout.is_empty());
     assert!(String::from_utf8_lossy(&wrong.stderr).contains("403"));
+}
+
+#[test]
+fn a_copy_whose_holds_have_ended_since_is_sound() {
+    let server = Server::start(&[]);
+    server.put("/v1/items/t", &json!({"capacity": 5, "hold_seconds": 2})).is(201);
+    server.held(&json!({"buyer_id": "ann", "item_id": "t"}));
+    let copy = back_up(&server);
+    let home = tempfile::tempdir().expect("a directory");
+    let [from, to] = ["copy", "restored"].map(|name| home.path().join(name));
+    std::fs::write(&from, copy).expect("written");
+    let [from, to] = [&from, &to].map(|path| path.to_str().expect("a path"));
+    let restored = flux_server(&["restore", "--from", from, "--data-dir", to]).status();
+    assert!(restored.expect("it runs").success());
+    // Two seconds more are no fault.
+    std::thread::sleep(Duration::from_millis(4_100));
+    let counted = flux_server(&["audit", "--data-dir", to]).output().expect("it runs");
+    let said = String::from_utf8_lossy(&counted.stdout).into_owned();
+    assert!(counted.status.success(), "{said}");
+    assert!(said.contains("1 holds or more have ended"), "{said}");
+    assert!(said.contains("audit: 0 faults"), "{said}");
 }

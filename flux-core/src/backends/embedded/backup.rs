@@ -32,6 +32,8 @@ use crate::protocol::{ConsumerName, Timestamp};
 
 const MAGIC: &[u8] = b"flux backup\n";
 const VERSION: u8 = 1;
+/// Most counts of a copy.
+const COUNTS_MAX: usize = 16;
 /// Bytes from which on a frame is full.
 const FRAME_BYTES: usize = 256 << 10;
 /// Most bytes of a frame: one row may be that large.
@@ -315,7 +317,8 @@ fn read(
             CONSUMERS_FRAME => Some(&mut counted.consumers),
             DEPARTURES_FRAME => Some(&mut counted.archived),
             END_FRAME => {
-                let told: BackupCounts = decode(&body)?;
+                // What an older copy did not count, it had none of.
+                let told: BackupCounts = decode(&[&body[..], &[0; COUNTS_MAX]].concat())?;
                 if told != counted {
                     return Err(damaged(format!("it has {counted}, and should have {told}")));
                 }
@@ -475,4 +478,18 @@ fn put_numbers(
     put(CHANGES_FROM, (number(CHANGES_FROM)?.unwrap_or(0) + CHANGES_APART).max(by_time))?;
     put(FORMAT, FORMAT_WITH_CHANGES)?;
     put(CLEAN, 1)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_copy_from_before_archives_counts_none() -> Result<(), Box<dyn std::error::Error>> {
+        let mut copy = [MAGIC, &[VERSION]].concat();
+        write_frame(&mut copy, META_FRAME, &[])?;
+        write_frame(&mut copy, END_FRAME, &postcard::to_allocvec(&[0_u64; 5])?)?;
+        assert_eq!(read(&copy[..], |_, _| Ok(()))?, BackupCounts::default());
+        Ok(())
+    }
 }

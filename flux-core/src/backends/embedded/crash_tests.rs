@@ -760,6 +760,28 @@ async fn after_a_full_disk_reads_go_on_and_with_room_again_so_does_everything() 
 }
 
 #[tokio::test]
+async fn a_payment_that_meets_a_full_disk_tells_that_the_store_has_stopped() {
+    let disk = Disk::default();
+    let flux = crate::Flux::builder(open(&disk).expect("opens")).start();
+    flux.put_item(ItemSpec::pool("a", 9).expect("pool")).await.expect("put");
+    let asked = crate::OrderRequest::units("ann", "a", 1).expect("a request");
+    let order = flux.place(asked).await.expect("placed");
+    let payment = || crate::PaymentRef::new("paid").expect("a reference");
+
+    disk.fail_after(0, Fault::Fails(ErrorKind::StorageFull));
+    flux.confirm(order.id, payment()).await.expect_err("the disk is full");
+    // Nobody else has met it yet.
+    flux.check_backends().await.expect_err("it takes nothing");
+    flux.reopen().await.expect_err("the disk is full");
+    disk.mend();
+    flux.reopen().await.expect("there is room again");
+    flux.check_backends().await.expect("it works");
+    let order = flux.confirm(order.id, payment()).await.expect("paid");
+    assert_eq!(order.status(), crate::OrderStatus::Confirmed);
+    flux.shutdown().await;
+}
+
+#[tokio::test]
 async fn a_crash_counts_as_a_delivery_and_a_close_does_not() {
     async fn attempt(disk: &Disk) -> (Backend, u32) {
         let backend = open(disk).expect("opens");

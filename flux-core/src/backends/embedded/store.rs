@@ -679,6 +679,10 @@ impl InventoryStore for EmbeddedStore {
         Some(self)
     }
 
+    fn check(&self) -> Result<(), SeamError> {
+        self.journal.ready()
+    }
+
     async fn reopen(&self) -> Result<(), SeamError> {
         self.open_anew().await
     }

@@ -8,7 +8,8 @@ use foldhash::fast::RandomState;
 
 use super::ledger::{Entry, Ledger};
 use crate::protocol::{
-    Commit, CommitOutcome, Effect, Expect, ItemId, Money, Order, OrderWrite, Stock, Timestamp,
+    Commit, CommitOutcome, Effect, Expect, ItemId, Money, Order, OrderStatus, OrderWrite, Stock,
+    Timestamp,
 };
 use crate::seams::{
     ArchiveId, Deletion, Digest, Leaving, RemovalRefused, Removed, Sealing, Tombstone,
@@ -119,7 +120,9 @@ impl Ledger {
         let asked = Leaving::new(archive, items.to_vec(), now);
         let refused = |why| Sealed::Before(Sealing::Refused(why));
         let departures = &self.departures;
-        if let Some(leaving) = asked.items.iter().find_map(|id| departures.leaving.get(id)) {
+        // One at a time: an order that owns nothing may be on items of both, and in the
+        // files of one already.
+        if let Some(leaving) = departures.leaving.values().next() {
             return match leaving.items == asked.items {
                 true => Sealed::Before(Sealing::Sealed(Leaving::clone(leaving))),
                 false => refused(RemovalRefused::Leaving(leaving.items.clone())),
@@ -201,8 +204,14 @@ impl Ledger {
     ) -> Result<Vec<u64>, String> {
         let leaving = self.filed(archive)?;
         let goes = |item: &ItemId| leaving.items.binary_search(item).is_ok();
+        // A rejected order may have been forgotten since, and its id used anew.
+        let is_another = |entry: Entry, order: &Order| {
+            order.status() == OrderStatus::Rejected && entry.status() != OrderStatus::Rejected
+        };
         for order in orders {
-            let Some(entry) = self.entry(order.id) else { continue };
+            let Some(entry) = self.entry(order.id).filter(|e| !is_another(*e, order)) else {
+                continue;
+            };
             if !order.lines.iter().any(|line| goes(&line.item)) {
                 return Err(format!("order {} does not go into archive {archive}", order.id));
             }
@@ -220,6 +229,9 @@ impl Ledger {
         }
         let mut gone = Vec::with_capacity(orders.len());
         for order in orders {
+            if self.entry(order.id).is_some_and(|entry| is_another(entry, order)) {
+                continue;
+            }
             let Some(entry) = self.drop_order(order) else { continue };
             gone.push(Entry::seq(entry));
         }

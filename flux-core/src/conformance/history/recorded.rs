@@ -184,6 +184,10 @@ impl<S: InventoryStore + ?Sized> InventoryStore for Recorded<S> {
         self.store.feed()
     }
 
+    fn check(&self) -> Result<(), SeamError> {
+        self.store.check()
+    }
+
     async fn reopen(&self) -> Result<(), SeamError> {
         self.store.reopen().await
     }

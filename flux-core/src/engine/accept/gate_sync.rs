@@ -57,7 +57,8 @@ pub(crate) async fn refresh(core: Arc<Core>, mut stop: watch::Receiver<bool>) {
             biased;
             () = stopped(&mut stop) => return,
             refreshed = core.gate.refresh_shut(&*core.backend.store) => {
-                if let Err(error) = refreshed {
+                // One that stopped may be read still, and perhaps nobody writes.
+                if let Err(error) = refreshed.and_then(|_| core.backend.store.check()) {
                     core.note(&error);
                     debug!(%error, "the gate could not be refreshed");
                 }

@@ -90,8 +90,7 @@ impl Flux {
         }
         let (dir, removals) = (dir.into(), self.removals()?);
         // Two at once would write one file.
-        let core = self.core();
-        let _alone = core.archiving.lock().await;
+        let _alone = self.engine.archiving.lock().await;
         self.nothing_waits(items).await?;
         let (fresh, now) = (ArchiveId::new(), self.core().clock.now());
         let leaving = match removals.seal(items, fresh, now).await? {
@@ -111,8 +110,11 @@ impl Flux {
         let files = match self.write_files(&leaving, &dir, &mut tell).await {
             Ok(files) => files,
             Err(error) => {
-                // Where orders have begun to leave, this does nothing.
-                if let Err(error) = removals.unseal(archive).await {
+                // Files in their place are gone on with. Where orders have begun to leave,
+                // this does nothing.
+                if !dir.join(archive.to_string()).exists()
+                    && let Err(error) = removals.unseal(archive).await
+                {
                     warn!(%error, %archive, "items stay sealed; archive them again");
                 }
                 return Err(error);
@@ -201,9 +203,9 @@ impl Flux {
         tell: &mut (impl FnMut(ArchiveProgress) + Send),
     ) -> Result<Digest, Error> {
         let (archive, at, dir) = (leaving.archive, leaving.since, dir.to_owned());
-        let mut draft = aside(move || Draft::begin(&dir, archive)).await?;
         let read = self.core().backend.store.items(&leaving.items).await?;
         let items: Vec<Item> = read.into_iter().flatten().collect();
+        let mut draft = aside(move || Draft::begin(&dir, archive)).await?;
         // One item's orders may be looked up; those of several are picked from all.
         let item = (leaving.items.len() == 1).then(|| leaving.items[0].clone());
         let filter = OrderFilter { item, ..OrderFilter::default() };

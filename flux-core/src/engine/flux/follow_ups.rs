@@ -73,6 +73,8 @@ impl Flux {
                     _ => Err(not_payable(order)),
                 }
             }
+            // G9: a payment for it is ruled on, so it was not yet.
+            OrderStatus::Expired => Err(Error::OutcomePending(id)),
             _ => Err(not_payable(order)),
         }
     }

@@ -52,8 +52,10 @@ struct Engine {
     /// Another one after [`Flux::reopen`].
     running: RwLock<Arc<Running>>,
     started: Started,
-    /// Held by whoever reopens.
-    reopening: Mutex<()>,
+    /// Held by whoever reopens or stops; what a start that failed left for the next.
+    reopening: Mutex<Option<Arc<watch::Sender<()>>>>,
+    /// Held by whoever archives, or counts what is there.
+    archiving: Mutex<()>,
 }
 
 /// What an engine was started with.
@@ -165,7 +167,14 @@ impl Flux {
         let worker_name = worker_name.unwrap_or_else(|| OrderId::new().to_string());
         let started = Started { backend, settings, clock, role, worker_name, seed };
         let running = RwLock::new(Arc::new(started.start(None)));
-        Self { engine: Arc::new(Engine { running, started, reopening: Mutex::default() }) }
+        Self {
+            engine: Arc::new(Engine {
+                running,
+                started,
+                reopening: Mutex::default(),
+                archiving: Mutex::default(),
+            }),
+        }
     }
 
     fn running(&self) -> Arc<Running> {
@@ -317,7 +326,9 @@ impl Flux {
     /// # Ok(()) }
     /// ```
     pub async fn shutdown(&self) {
+        let mut living = self.engine.reopening.lock().await;
         self.running().shutdown().await;
+        *living = None;
     }
 
     /// Goes on after the engine [failed](Self::failed), in place: every handle to it is one
@@ -330,7 +341,7 @@ impl Flux {
     ///
     /// Until then what is on disk can be read: after a full disk
     /// [`order`](Self::order), [`orders`](Self::orders), [`item`](Self::item) and the change
-    /// feed answer, all but what was on its way.
+    /// feed answer, all but orders that are not decided yet.
     ///
     /// ```
     /// # use flux_core::*;
@@ -353,19 +364,20 @@ impl Flux {
     /// # Panics
     /// Outside of a tokio runtime.
     pub async fn reopen(&self) -> Result<(), Error> {
-        let _one = self.engine.reopening.lock().await;
+        let mut living = self.engine.reopening.lock().await;
         let running = self.running();
-        if running.core.failure.borrow().is_none() {
+        let store = &running.core.backend.store;
+        if running.core.failure.borrow().is_none() && store.check().is_ok() {
             return match *running.stop.borrow() {
                 true => Err(Error::ShuttingDown),
                 false => Ok(()),
             };
         }
-        // Before the tasks end, so that who listens goes on.
-        let living = running.living.upgrade();
+        // Before the tasks end, so that who listens goes on, however often it takes.
+        *living = living.take().or_else(|| running.living.upgrade());
         running.shutdown().await;
-        running.core.backend.store.reopen().await?;
-        let again = Arc::new(self.engine.started.start(living));
+        store.reopen().await?;
+        let again = Arc::new(self.engine.started.start(living.take()));
         *self.engine.running.write().expect("nothing panics under this lock") = again;
         tracing::info!("the engine goes on");
         Ok(())

@@ -27,6 +27,7 @@ impl Flux {
     /// [`Error::Backend`] when one of them does not work,
     /// [`Error::Overloaded`].
     pub async fn check_backends(&self) -> Result<(), Error> {
+        self.core().backend.store.check()?;
         self.core().known(OrderId::from_uuid(uuid::Uuid::nil())).await?;
         // One partition stands for all: this is asked often.
         self.core().backend.queues()[0].depth().await?;
@@ -56,7 +57,8 @@ impl Flux {
     /// what looks like one is looked at again, which takes a few seconds more. Memory is
     /// bounded by the number of items. Of items that sell at that moment it finds a unit too
     /// few or too many only beyond what moved between the two readings
-    /// ([`moving`](Audit::moving)). Cancel-safe.
+    /// ([`moving`](Audit::moving)). It waits for the end of an archive that this process
+    /// writes. Cancel-safe.
     ///
     /// ```
     /// # use flux_core::*;
@@ -74,6 +76,8 @@ impl Flux {
     /// # Errors
     /// [`Error::Overloaded`], [`Error::Backend`].
     pub async fn audit(&self) -> Result<Audit, Error> {
+        // Between the first order that leaves and the last, its item shows both.
+        let _alone = self.engine.archiving.lock().await;
         Ok(audit::run(&*self.core().backend.store, || self.core().clock.now()).await?)
     }
 
