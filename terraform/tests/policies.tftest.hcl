@@ -74,7 +74,7 @@ run "each_half_its_own" {
     condition = [for policy in [aws_iam_policy.api, aws_iam_policy.worker] :
       toset(flatten([for statement in jsondecode(policy.policy).Statement :
         statement.Action if toset(flatten([statement.Resource])) == toset([for queue in aws_sqs_queue.dead : queue.arn])
-      ]))] == [for more in [[], ["sqs:SendMessage"]] : toset(concat([
+        ]))] == [for more in [[], ["sqs:SendMessage"]] : toset(concat([
         "sqs:ChangeMessageVisibility", "sqs:DeleteMessage", "sqs:GetQueueAttributes",
         "sqs:GetQueueUrl", "sqs:ReceiveMessage",
     ], more))]

@@ -53,7 +53,7 @@ impl Flux {
     }
 
     /// Counts the whole store anew and compares it with the guarantees, while it sells or
-    /// at rest. It reads every order twice, page by page, and tells faults, not movement:
+    /// at rest. It reads every order twice, more often above some 900,000, page by page, and tells faults, not movement:
     /// what looks like one is looked at again, which takes a few seconds more. Memory is
     /// bounded by the number of items. Of items that sell at that moment it finds a unit too
     /// few or too many only beyond what moved between the two readings
