@@ -24,7 +24,7 @@ mod store;
 mod stripes;
 mod table;
 
-use std::sync::{Arc, Mutex, OnceLock};
+use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
 use aws_sdk_dynamodb::Client;
@@ -38,7 +38,7 @@ use crate::batcher::Batcher;
 use crate::bill::Meter;
 
 use claim::Memory;
-use feed::StreamFeed;
+use feed::FoundFeed;
 use format::Format;
 use held::HeldUnits;
 use hoarding::Hoarding;
@@ -87,9 +87,7 @@ pub struct DynamoStore {
     held: Arc<HeldUnits>,
     hoarding: Hoarding,
     last_owed: debts::LastCount,
-    streams: Option<aws_sdk_dynamodbstreams::Client>,
-    /// The change feed, once the table was found to have a stream.
-    feed: OnceLock<Arc<StreamFeed>>,
+    feed: Arc<FoundFeed>,
 }
 
 #[bon]
@@ -155,8 +153,7 @@ impl DynamoStore {
             held: Arc::new(HeldUnits::new(table.clone(), Arc::clone(&format))),
             hoarding: Hoarding::new(buyer_rules),
             last_owed: debts::LastCount::default(),
-            streams: streams.cloned(),
-            feed: OnceLock::new(),
+            feed: Arc::new(FoundFeed::new(table.clone(), streams.cloned())),
             table,
             format,
             clock,

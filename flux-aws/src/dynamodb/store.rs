@@ -165,7 +165,7 @@ impl InventoryStore for DynamoStore {
     }
 
     fn feed(&self) -> Option<Arc<dyn ChangeFeed>> {
-        self.feed.get().map(|feed| Arc::clone(feed) as _)
+        self.feed.get().map(|feed| feed as _)
     }
 
     fn service_time(&self) -> Option<ServiceTime> {

@@ -7,6 +7,7 @@
 //! it has read all of it. A [`Frontier`] says how far it came in each, and is the cursor.
 
 mod consumers;
+mod found;
 mod frontier;
 mod late;
 mod records;
@@ -27,6 +28,7 @@ use futures_util::TryStreamExt;
 use tokio::time::{Instant, sleep};
 use uuid::Uuid;
 
+pub(super) use self::found::FoundFeed;
 use self::frontier::{Frontier, Position};
 use self::records::read_change;
 use self::stream::{ReadError, Records, Stream};
