@@ -14,6 +14,7 @@ mod format;
 mod held;
 mod hoarding;
 mod items;
+mod last_count;
 mod list;
 mod notes;
 mod put;
@@ -43,6 +44,7 @@ use format::Format;
 use held::HeldUnits;
 use hoarding::Hoarding;
 use items::Items;
+use last_count::LastCount;
 use service_clock::ServiceClock;
 use stock_row::Known;
 use table::Table;
@@ -86,7 +88,7 @@ pub struct DynamoStore {
     lagging_reads: Batcher<OrderId, Result<Option<Order>, SeamError>>,
     held: Arc<HeldUnits>,
     hoarding: Hoarding,
-    last_owed: debts::LastCount,
+    last_owed: LastCount,
     feed: Arc<FoundFeed>,
 }
 
@@ -152,7 +154,7 @@ impl DynamoStore {
         Self {
             held: Arc::new(HeldUnits::new(table.clone(), Arc::clone(&format))),
             hoarding: Hoarding::new(buyer_rules),
-            last_owed: debts::LastCount::default(),
+            last_owed: LastCount::default(),
             feed: Arc::new(FoundFeed::new(table.clone(), streams.cloned())),
             table,
             format,
