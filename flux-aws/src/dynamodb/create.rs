@@ -1,20 +1,18 @@
 //! Makes the table, for tests and trials. Elsewhere `terraform/` does.
 
-use std::sync::Arc;
 use std::time::Duration;
 
 use aws_sdk_dynamodb::operation::create_table::CreateTableError;
 use aws_sdk_dynamodb::types::{
     AttributeDefinition, BillingMode, GlobalSecondaryIndex, KeySchemaElement, KeyType, Projection,
-    ProjectionType, ScalarAttributeType, StreamSpecification, StreamViewType, TableDescription,
-    TableStatus, TimeToLiveSpecification, TimeToLiveStatus,
+    ProjectionType, ScalarAttributeType, StreamSpecification, StreamViewType, TableStatus,
+    TimeToLiveSpecification, TimeToLiveStatus,
 };
 use flux_core::seams::SeamError;
 use tokio::time::{Instant, sleep};
 use tracing::warn;
 
 use super::DynamoStore;
-use super::feed::StreamFeed;
 use super::rows::{DUE_INDEX, FORGOTTEN, SERVICE};
 
 /// Time a new table may take.
@@ -85,7 +83,7 @@ impl DynamoStore {
                     self.start_forgetting().await?;
                 }
                 self.format.due_keys().await?;
-                return self.open_feed().await;
+                return self.feed.look().await;
             }
             sleep(Duration::from_millis(200)).await;
         }
@@ -111,28 +109,8 @@ impl DynamoStore {
                 "can't tell whether rejected orders are deleted from table {table:?}; allow dynamodb:DescribeTimeToLive"
             ),
         }
-        if let Err(error) = self.open_feed().await {
-            warn!(
-                %error,
-                "can't tell whether table {table:?} has a stream, so there is no change feed; allow dynamodb:DescribeTable"
-            );
-        }
-        Ok(())
-    }
-
-    /// Opens the change feed if the table has a stream and there is a client for it.
-    async fn open_feed(&self) -> Result<(), SeamError> {
-        let Some(streams) = &self.streams else { return Ok(()) };
-        let found = self.table.client.describe_table().table_name(&self.table.name).send().await;
-        let found = found.map_err(|error| self.table.failure(error))?.table;
-        let is_on = |table: &TableDescription| {
-            table.stream_specification.as_ref().is_some_and(|stream| stream.stream_enabled)
-        };
-        let Some(found) = found.filter(is_on) else { return Ok(()) };
-        if let (Some(arn), Some(label)) = (found.latest_stream_arn, found.latest_stream_label) {
-            let feed = StreamFeed::new(streams, self.table.clone(), arn, label);
-            // Of two that look at once one is enough.
-            let _ = self.feed.set(Arc::new(feed));
+        if let Err(error) = self.feed.look().await {
+            self.feed.warn(&error);
         }
         Ok(())
     }

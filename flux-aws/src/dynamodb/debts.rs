@@ -1,13 +1,10 @@
 //! Money that is owed: noted and returned by one conditional write on the order alone, and
 //! found by keys of their own in the index of holds.
 
-use std::time::Duration;
-
 use flux_core::protocol::{Expect, OrderWrite, RefundRuling, refund};
 use flux_core::seams::{Cursor, OrderFilter, OrderPage, Owed, RefundOutcome, Repayment, SeamError};
 use flux_core::{Order, OrderId, OrderStatus, Timestamp};
 use futures_util::TryStreamExt;
-use tokio::time::Instant;
 
 use super::DynamoStore;
 use super::conditions::stands;
@@ -21,14 +18,6 @@ use super::table::{Written, in_order};
 const TRIES: u32 = 4;
 /// Queries made for one page; what was found by then is the page.
 const STEPS_MAX: usize = 100;
-/// Time for which a count of what is owed serves: each is a query of every key.
-const COUNT_SERVES: Duration = Duration::from_secs(60);
-/// A count made here serves no longer once something changed here, if it met no more.
-const CHEAP: u64 = 1_000;
-
-/// The last count of what is owed, and when it was made.
-pub(super) type LastCount = tokio::sync::Mutex<Option<(Instant, Owed)>>;
-
 impl DynamoStore {
     /// Writes where an order's money stands, if it stands as expected.
     pub(super) async fn write_money(&self, write: &OrderWrite) -> Result<bool, SeamError> {
@@ -67,7 +56,7 @@ impl DynamoStore {
                 ),
         };
         let written = self.table.write(update).await?;
-        self.owed_changed().await;
+        self.owed_changed();
         Ok(matches!(written, Written::Row(_)))
     }
 
@@ -95,27 +84,24 @@ impl DynamoStore {
         Err(SeamError::unavailable(SERVICE))
     }
 
-    /// Has what is owed counted anew, where that is cheap: something changed here.
-    pub(super) async fn owed_changed(&self) {
-        self.last_owed.lock().await.take_if(|(_, owed)| owed.orders <= CHEAP);
+    /// Has what is owed counted anew, where that is cheap: something changed here. Waits
+    /// for no count.
+    pub(super) fn owed_changed(&self) {
+        self.last_owed.changed();
     }
 
     /// Counts what is owed, once for all who ask at once.
     pub(super) async fn count_owed(&self) -> Result<Owed, SeamError> {
-        let mut last = self.last_owed.lock().await;
-        if let Some((at, owed)) = *last
-            && at.elapsed() < COUNT_SERVES
-        {
-            return Ok(owed);
-        }
+        self.last_owed.or_count(|| self.count_owed_now()).await
+    }
+
+    async fn count_owed_now(&self) -> Result<Owed, SeamError> {
         let keys = self.format.due_keys().await?.of_debts();
         let of_keys = in_order(keys.map(|key| self.count_owed_of(key)));
         let of_keys: Vec<Owed> = of_keys.try_collect().await?;
         let orders = of_keys.iter().map(|owed| owed.orders).sum();
         let since = of_keys.iter().filter_map(|owed| owed.since).min();
-        let owed = Owed::new(orders, since);
-        *last = Some((Instant::now(), owed));
-        Ok(owed)
+        Ok(Owed::new(orders, since))
     }
 
     async fn count_owed_of(&self, key: i64) -> Result<Owed, SeamError> {

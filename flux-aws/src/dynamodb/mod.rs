@@ -14,6 +14,7 @@ mod format;
 mod held;
 mod hoarding;
 mod items;
+mod last_count;
 mod list;
 mod notes;
 mod put;
@@ -24,7 +25,7 @@ mod store;
 mod stripes;
 mod table;
 
-use std::sync::{Arc, Mutex, OnceLock};
+use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
 use aws_sdk_dynamodb::Client;
@@ -38,11 +39,12 @@ use crate::batcher::Batcher;
 use crate::bill::Meter;
 
 use claim::Memory;
-use feed::StreamFeed;
+use feed::FoundFeed;
 use format::Format;
 use held::HeldUnits;
 use hoarding::Hoarding;
 use items::Items;
+use last_count::LastCount;
 use service_clock::ServiceClock;
 use stock_row::Known;
 use table::Table;
@@ -86,10 +88,8 @@ pub struct DynamoStore {
     lagging_reads: Batcher<OrderId, Result<Option<Order>, SeamError>>,
     held: Arc<HeldUnits>,
     hoarding: Hoarding,
-    last_owed: debts::LastCount,
-    streams: Option<aws_sdk_dynamodbstreams::Client>,
-    /// The change feed, once the table was found to have a stream.
-    feed: OnceLock<Arc<StreamFeed>>,
+    last_owed: LastCount,
+    feed: Arc<FoundFeed>,
 }
 
 #[bon]
@@ -154,9 +154,8 @@ impl DynamoStore {
         Self {
             held: Arc::new(HeldUnits::new(table.clone(), Arc::clone(&format))),
             hoarding: Hoarding::new(buyer_rules),
-            last_owed: debts::LastCount::default(),
-            streams: streams.cloned(),
-            feed: OnceLock::new(),
+            last_owed: LastCount::default(),
+            feed: Arc::new(FoundFeed::new(table.clone(), streams.cloned())),
             table,
             format,
             clock,

@@ -55,7 +55,7 @@ impl InventoryStore for DynamoStore {
         self.held.changed();
         let owes = |write: &OrderWrite| write.order.money() == Money::Owed;
         if commits.iter().flat_map(|commit| &commit.writes).any(owes) {
-            self.owed_changed().await;
+            self.owed_changed();
         }
         outcomes
     }
@@ -165,7 +165,7 @@ impl InventoryStore for DynamoStore {
     }
 
     fn feed(&self) -> Option<Arc<dyn ChangeFeed>> {
-        self.feed.get().map(|feed| Arc::clone(feed) as _)
+        self.feed.get().map(|feed| feed as _)
     }
 
     fn service_time(&self) -> Option<ServiceTime> {

@@ -91,6 +91,26 @@ async fn a_table_without_a_stream_has_no_feed_until_it_is_made_again() {
     assert!(matches!(unknown, Err(SeamError::UnknownCursor { .. })), "{unknown:?}");
 }
 
+/// Whatever else it is for, its records don't say what changed.
+#[tokio::test]
+async fn a_stream_without_images_is_no_feed() {
+    let (client, table) = (client().await, table_name());
+    with_feed(&table).await;
+    let off = StreamSpecification::builder().stream_enabled(false).build().expect("said");
+    let keys = StreamSpecification::builder().stream_enabled(true);
+    let keys = keys.stream_view_type(StreamViewType::KeysOnly).build().expect("said");
+    for stream in [off, keys] {
+        let update = client.update_table().table_name(&table).stream_specification(stream);
+        update.send().await.expect("changed");
+    }
+    let streams = aws_sdk_dynamodbstreams::Client::new(&flux_aws::aws::from_env().await);
+    let store = DynamoStore::builder().client(&client).streams(&streams).table(&table).build();
+    store.check().await.expect("all else is well");
+    assert!(store.feed().is_none());
+    store.create_table().await.expect("it is there");
+    assert!(store.feed().is_none(), "the stream stays another's");
+}
+
 fn orders() -> usize {
     let orders = std::env::var("FLUX_FEED_ORDERS").ok();
     orders.map_or(2_000, |orders| orders.parse().expect("FLUX_FEED_ORDERS is a number"))

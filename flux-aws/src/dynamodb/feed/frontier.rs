@@ -27,14 +27,58 @@ pub(super) enum Position {
         /// Who asked.
         nonce: u64,
     },
+    /// Among what was there already when a reader asked for the newest: it goes by the
+    /// millisecond, and comes to nothing of which it is to be told before.
+    Skipping {
+        /// The millisecond.
+        since: u64,
+        /// The record it came to, by its sequence number; none before the first.
+        after: Option<String>,
+    },
 }
 
 impl Position {
+    /// Where a reader who is there begins in a child of the shard.
+    pub(super) fn of_child(&self) -> Self {
+        match self {
+            Self::Skipping { since, .. } => Self::Skipping { since: *since, after: None },
+            _ => Self::Start,
+        }
+    }
+
+    /// The same place, for a reader who does not know where the newest was.
+    pub(super) fn by_the_time(self) -> Self {
+        match self {
+            Self::Newest { since, .. } => Self::Skipping { since, after: None },
+            position => position,
+        }
+    }
+
+    /// Behind a record of that sequence number, read from here, which is told or skipped.
+    pub(super) fn behind(&self, sequence: String, is_told: bool) -> Self {
+        match self {
+            Self::Skipping { since, .. } if !is_told => {
+                Self::Skipping { since: *since, after: Some(sequence) }
+            }
+            _ => Self::After(sequence),
+        }
+    }
+
+    /// The millisecond before which nothing is told.
+    pub(super) fn since(&self) -> u64 {
+        match self {
+            Self::Skipping { since, .. } => *since,
+            _ => 0,
+        }
+    }
+
     fn write(&self) -> String {
         match self {
             Self::Start => "s".to_owned(),
             Self::After(sequence) => format!("a{sequence}"),
             Self::Newest { since, nonce } => format!("n{since}.{nonce}"),
+            Self::Skipping { since, after: None } => format!("k{since}"),
+            Self::Skipping { since, after: Some(sequence) } => format!("k{since}.{sequence}"),
         }
     }
 
@@ -48,6 +92,13 @@ impl Position {
         }
         if let Some(sequence) = text.strip_prefix('a') {
             return digits(sequence).map(Self::After);
+        }
+        if let Some(skipping) = text.strip_prefix('k') {
+            let (since, after) = match skipping.split_once('.') {
+                Some((since, sequence)) => (since, Some(digits(sequence)?)),
+                None => (skipping, None),
+            };
+            return Some(Self::Skipping { since: digits(since)?.parse().ok()?, after });
         }
         let (since, nonce) = text.strip_prefix('n')?.split_once('.')?;
         Some(Self::Newest { since: digits(since)?.parse().ok()?, nonce: nonce.parse().ok()? })
@@ -106,12 +157,14 @@ mod tests {
             ("shardId-00000001414576573621-f55eea83".to_owned(), Position::Start),
             ("shardId-1".to_owned(), Position::After("300000000000000499659".to_owned())),
             ("shardId-2".to_owned(), Position::Newest { since: 1_700_000_000_000, nonce: 7 }),
+            ("shardId-3".to_owned(), Position::Skipping { since: 8, after: None }),
+            ("shardId-4".to_owned(), Position::Skipping { since: 8, after: Some("9".to_owned()) }),
         ]);
         let frontier = Frontier { stream: "2026-12-01T10:00:00.123".to_owned(), shards };
         assert_eq!(Frontier::read(&frontier.cursor()).expect("ours"), frontier);
-        for foreign in
-            ["", "a", "7", "a~", "a~b", "a~b=", "a~b=x", "a~b=a", "a~b=n1", "a b~c=s", "~b=s"]
-        {
+        let foreign = ["", "a", "7", "a~", "a~b", "a~b=", "a b~c=s", "~b=s"];
+        let foreign_positions = ["a~b=x", "a~b=a", "a~b=n1", "a~b=k", "a~b=k1.", "a~b=k.1"];
+        for foreign in foreign.into_iter().chain(foreign_positions) {
             let read = Frontier::read(&Cursor(foreign.to_owned()));
             assert!(matches!(read, Err(SeamError::UnknownCursor { .. })), "{foreign:?}");
         }

@@ -7,7 +7,9 @@
 //! it has read all of it. A [`Frontier`] says how far it came in each, and is the cursor.
 
 mod consumers;
+mod found;
 mod frontier;
+mod late;
 mod records;
 mod stream;
 #[cfg(test)]
@@ -26,6 +28,7 @@ use futures_util::TryStreamExt;
 use tokio::time::{Instant, sleep};
 use uuid::Uuid;
 
+pub(super) use self::found::FoundFeed;
 use self::frontier::{Frontier, Position};
 use self::records::read_change;
 use self::stream::{ReadError, Records, Stream};
@@ -39,6 +42,8 @@ const PAUSE: Backoff = Backoff::new(Duration::from_millis(100), Duration::from_s
 const RECORDS_MAX: usize = 1_000;
 /// Time for which an iterator is used; DynamoDB's last for fifteen minutes.
 const ITERATOR_SERVES: Duration = Duration::from_secs(10 * 60);
+/// Time within which a reader looks for shards that were listed after their siblings.
+const LATE_WITHIN: Duration = Duration::from_secs(30);
 /// Most iterators remembered.
 const ITERATORS_MAX: usize = 4_096;
 /// Time by which this process's clock may be off against DynamoDB's without a change being
@@ -61,8 +66,19 @@ pub(super) struct StreamFeed {
 struct Seen {
     at: Timestamp,
     shard: String,
-    sequence: String,
+    /// Behind it.
+    position: Position,
     changed: Option<Changed>,
+}
+
+/// What was read of a shard.
+struct Read {
+    shard: String,
+    /// Where it was read from.
+    from: Position,
+    seen: Vec<Seen>,
+    /// Goes on behind it; none at the end of the shard.
+    iterator: Option<String>,
 }
 
 impl StreamFeed {
@@ -114,18 +130,20 @@ impl StreamFeed {
         let reads = in_order(reads.map(|(shard, at)| self.read_shard(shard, at, limit)));
         let reads: Vec<_> = reads.try_collect().await?;
         let (mut ends, mut seen) = (BTreeMap::new(), Vec::new());
-        for (shard, of_shard, iterator) in reads {
-            ends.insert(shard, (of_shard.last().map(|last| last.sequence.clone()), iterator));
+        for Read { shard, from, seen: of_shard, iterator } in reads {
+            let end = of_shard.last().map_or(&from, |last| &last.position).clone();
+            ends.insert(shard.clone(), (end, iterator));
+            frontier.shards.insert(shard, from);
             seen.extend(of_shard);
         }
         // Those of one shard stay as they are.
         seen.sort_by_key(|seen| seen.at);
         let mut changes = Vec::new();
-        for Seen { at, shard, sequence, changed } in seen {
+        for Seen { at, shard, position, changed } in seen {
             if changes.len() == limit {
                 break;
             }
-            frontier.shards.insert(shard, Position::After(sequence));
+            frontier.shards.insert(shard, position);
             if let Some(changed) = changed {
                 changes.push(Change::new(frontier.cursor(), at, changed));
             }
@@ -144,18 +162,13 @@ impl StreamFeed {
         &self,
         before: &BTreeMap<String, Position>,
         frontier: &mut Frontier,
-        ends: BTreeMap<String, (Option<String>, Option<String>)>,
+        ends: BTreeMap<String, (Position, Option<String>)>,
     ) -> Result<(), SeamError> {
-        for (shard, (last, iterator)) in ends {
+        for (shard, (end, iterator)) in ends {
             let Some(position) = frontier.shards.get(&shard) else { continue };
-            let took_all = match (&last, position) {
-                (Some(last), Position::After(at)) => last == at,
-                (Some(_), _) => false,
-                (None, _) => true,
-            };
             match iterator {
                 // Whoever reads it again goes on from the same iterator.
-                _ if !took_all => {}
+                _ if end != *position => {}
                 Some(iterator) => {
                     if let Some(was) = before.get(&shard).filter(|was| *was != position) {
                         self.iterators().remove(&(shard.clone(), was.clone()));
@@ -170,64 +183,70 @@ impl StreamFeed {
                     // They may be listed a little later.
                     if !children.is_empty() {
                         frontier.shards.remove(&shard);
-                        let start = children.into_iter().map(|child| (child, Position::Start));
-                        frontier.shards.extend(start);
+                        let start = end.of_child();
+                        frontier.shards.extend(children.into_iter().map(|id| (id, start.clone())));
                     }
                 }
             }
         }
+        // Without a list now the next look finds them.
+        if let Ok(shards) = self.stream.shards_within(LATE_WITHIN).await {
+            late::adopt(frontier, &shards);
+        }
         Ok(())
     }
 
-    /// The records of a shard behind a position, and the iterator behind these.
+    /// The records of a shard behind a position.
     async fn read_shard(
         &self,
         shard: String,
         position: Position,
         limit: usize,
-    ) -> Result<(String, Vec<Seen>, Option<String>), SeamError> {
+    ) -> Result<Read, SeamError> {
         let limit = limit.saturating_mul(2).clamp(50, RECORDS_MAX) as i32;
-        let key = (shard.clone(), position.clone());
-        let known = self.iterators().get(&key).cloned();
-        let known = known.filter(|(_, at)| at.elapsed() < ITERATOR_SERVES);
-        let is_known = known.is_some();
-        let iterator = match known {
-            Some((iterator, _)) => Ok(iterator),
-            None => self.stream.iterator(&shard, Some(&position)).await,
-        };
-        let read = match iterator {
-            Ok(iterator) => match self.stream.records(iterator, limit).await {
-                Err(ReadError::Expired) => {
-                    match self.stream.iterator(&shard, Some(&position)).await {
-                        Ok(iterator) => self.stream.records(iterator, limit).await,
-                        Err(error) => Err(error),
-                    }
-                }
-                read => read,
-            },
-            Err(error) => Err(error),
-        };
-        let Records { records, iterator } = read.map_err(|error| match error {
-            ReadError::Trimmed => SeamError::ChangesGone { service: SERVICE },
-            ReadError::Expired => SeamError::unavailable(SERVICE),
-            ReadError::Failed(error) => error,
-        })?;
-        // Whoever asked for the newest elsewhere, or long ago, goes by the time.
-        let since = match position {
-            Position::Newest { since, .. } if !is_known => since,
-            _ => 0,
-        };
+        let (Records { records, iterator }, from) =
+            self.records(&shard, position, limit).await.map_err(|error| match error {
+                ReadError::Trimmed => SeamError::ChangesGone { service: SERVICE },
+                ReadError::Expired => SeamError::unavailable(SERVICE),
+                ReadError::Failed(error) => error,
+            })?;
         let mut seen: Vec<Seen> = Vec::with_capacity(records.len());
+        let mut position = from.clone();
         for record in &records {
             let (sequence, at) = place_of(record)?;
             let at = seen.last().map_or(at, |before| before.at.max(at));
-            let changed = match at.as_millis() < since {
-                true => None,
-                false => read_change(record, &self.items).await?,
+            let is_told = at.as_millis() >= position.since();
+            let changed = match is_told {
+                true => read_change(record, &self.items).await?,
+                false => None,
             };
-            seen.push(Seen { at, shard: shard.clone(), sequence, changed });
+            position = position.behind(sequence, is_told);
+            seen.push(Seen { at, shard: shard.clone(), position: position.clone(), changed });
         }
-        Ok((shard, seen, iterator))
+        Ok(Read { shard, from, seen, iterator })
+    }
+
+    /// The records behind a position, and where they were read from: whoever asked for the
+    /// newest elsewhere, or long ago, goes by the time.
+    async fn records(
+        &self,
+        shard: &str,
+        position: Position,
+        limit: i32,
+    ) -> Result<(Records, Position), ReadError> {
+        let key = (shard.to_owned(), position.clone());
+        let known = self.iterators().get(&key).cloned();
+        if let Some((iterator, at)) = known
+            && at.elapsed() < ITERATOR_SERVES
+        {
+            match self.stream.records(iterator, limit).await {
+                Err(ReadError::Expired) => {}
+                read => return Ok((read?, position)),
+            }
+        }
+        let from = position.by_the_time();
+        let iterator = self.stream.iterator(shard, Some(&from)).await?;
+        Ok((self.stream.records(iterator, limit).await?, from))
     }
 }
 

@@ -68,9 +68,14 @@ impl Stream {
 
     /// Its shards, parents before their children.
     pub(super) async fn shards(&self) -> Result<Arc<Vec<Shard>>, SeamError> {
+        self.shards_within(SHARDS_SERVE).await
+    }
+
+    /// Its shards, as they were listed so long ago at most.
+    pub(super) async fn shards_within(&self, age: Duration) -> Result<Arc<Vec<Shard>>, SeamError> {
         let mut known = self.shards.lock().await;
         if let Some((at, shards)) = &*known
-            && at.elapsed() < SHARDS_SERVE
+            && at.elapsed() < age
         {
             return Ok(Arc::clone(shards));
         }
@@ -102,10 +107,10 @@ impl Stream {
     ) -> Result<String, ReadError> {
         let (kind, sequence) = match position {
             None => (ShardIteratorType::Latest, None),
-            Some(Position::After(sequence)) => {
+            Some(Position::After(sequence) | Position::Skipping { after: Some(sequence), .. }) => {
                 (ShardIteratorType::AfterSequenceNumber, Some(sequence.clone()))
             }
-            Some(Position::Start | Position::Newest { .. }) => {
+            Some(Position::Start | Position::Newest { .. } | Position::Skipping { .. }) => {
                 (ShardIteratorType::TrimHorizon, None)
             }
         };

@@ -251,3 +251,91 @@ async fn what_was_cut_off_is_gone_and_an_old_iterator_is_asked_for_anew() {
     let gone = feed.changes(Some(&page.next), 9, Duration::ZERO).await;
     assert!(matches!(gone, Err(SeamError::ChangesGone { .. })), "{gone:?}");
 }
+
+/// Another process: nothing but the cursor is known of the reader.
+fn elsewhere(feed: &StreamFeed) {
+    feed.iterators().clear();
+}
+
+/// A feed whose newest was asked for in the second of record 200.
+fn newest_at_200(feed: &StreamFeed) -> Cursor {
+    let since = (1_700_000_000 + 200) * 1_000;
+    let newest = Position::Newest { since, nonce: 7 };
+    let shards = BTreeMap::from([("p".to_owned(), newest)]);
+    Frontier { stream: feed.stream.label.clone(), shards }.cursor()
+}
+
+#[tokio::test(start_paused = true)]
+async fn the_newest_of_another_process_skips_what_is_older_page_after_page() {
+    let old: Vec<u64> = (1..=201).collect();
+    for forgets in [false, true] {
+        let (feed, fake) = feed(&[("p", shard(None, &old, false))]);
+        let mut after = newest_at_200(&feed);
+        let mut told = Vec::new();
+        for _ in 0..9 {
+            if forgets {
+                elsewhere(&feed);
+            }
+            let page = feed.changes(Some(&after), 1, Duration::ZERO).await.expect("read");
+            told.extend(numbers(&page));
+            after = page.next;
+        }
+        assert_eq!(told, [200, 201], "forgets: {forgets}");
+        // Then it goes on like any other.
+        let more = shard(None, &(1..=203).collect::<Vec<_>>(), false);
+        fake.lock().expect("no panic").shards.insert("p", more);
+        assert_eq!(read_all(&feed, Some(after), 9).await, [202, 203]);
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn the_newest_of_another_process_skips_what_is_older_in_children_too() {
+    let (feed, _) = feed(&[
+        ("p", shard(None, &[1, 2], true)),
+        ("p1", shard(Some("p"), &[3], true)),
+        ("p2", shard(Some("p"), &[4, 201], false)),
+        ("p11", shard(Some("p1"), &[5, 202], false)),
+    ]);
+    let newest = newest_at_200(&feed);
+    assert_eq!(read_all(&feed, Some(newest), 9).await, [201, 202]);
+}
+
+#[tokio::test(start_paused = true)]
+async fn the_newest_goes_by_the_time_once_its_iterator_is_too_old() {
+    let (feed, fake) = feed(&[("p", shard(None, &[1, 2], false))]);
+    let newest = feed.newest().await.expect("newest");
+    {
+        // All of the fake's records are older than what was newest.
+        let mut fake = fake.lock().expect("no panic");
+        fake.expired = fake.calls.len();
+    }
+    assert_eq!(read_all(&feed, Some(newest), 9).await, [0_u64; 0]);
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_child_that_is_listed_after_its_sibling_is_read_once() {
+    let (feed, fake) = feed(&[
+        ("p", shard(None, &[1], true)),
+        ("p1", shard(Some("p"), &[2], true)),
+        ("p11", shard(Some("p1"), &[4], false)),
+    ]);
+    let page = feed.changes(None, 9, Duration::ZERO).await.expect("read");
+    assert_eq!(numbers(&page), [1]);
+    let mut after = page.next;
+    for listed in [("p2", shard(Some("p"), &[3], true)), ("p21", shard(Some("p2"), &[5], false))] {
+        fake.lock().expect("no panic").shards.insert(listed.0, listed.1);
+        let mut told = Vec::new();
+        for _ in 0..6 {
+            let page = feed.changes(Some(&after), 9, Duration::ZERO).await.expect("read");
+            told.extend(numbers(&page));
+            after = page.next;
+            tokio::time::advance(LATE_WITHIN).await;
+        }
+        let expected: &[u64] = if listed.0 == "p2" { &[2, 4, 3] } else { &[5] };
+        let mut sorted = told.clone();
+        sorted.sort_unstable();
+        let mut should_be = expected.to_vec();
+        should_be.sort_unstable();
+        assert_eq!(sorted, should_be, "each once: {told:?}");
+    }
+}
