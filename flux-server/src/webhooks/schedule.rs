@@ -42,9 +42,11 @@ pub(super) struct Pending {
     /// `None` if it is in the file.
     pub(super) body: Option<Bytes>,
     pub(super) attempts: u32,
-    /// The time it waited between its attempts.
+    /// The time between its attempts that failed.
     pub(super) waited: Duration,
     pub(super) error: String,
+    /// The last of them, but for those before the server's start.
+    failed_at: Option<Instant>,
     /// Messages that the receiver had taken when this one failed first.
     taken_before: u64,
     due: Instant,
@@ -60,6 +62,7 @@ impl Pending {
             attempts: 0,
             waited: Duration::ZERO,
             error: String::new(),
+            failed_at: None,
             taken_before: 0,
             due: now,
         }
@@ -265,10 +268,11 @@ impl Schedule {
         }
         message.error = said;
         message.attempts = message.attempts.saturating_add(1);
+        // What passed, and not what was to pass: a look at a receiver may come before it is due.
+        let passed = message.failed_at.replace(now).map_or(Duration::ZERO, |last| now - last);
+        message.waited = message.waited.saturating_add(passed);
         let over = message.waited >= self.give_up_after && self.taken > message.taken_before;
-        let wait = wait_after(message.attempts, WAIT_MAX, how.jitter);
-        message.waited = message.waited.saturating_add(wait);
-        message.due = now + wait;
+        message.due = now + wait_after(message.attempts, WAIT_MAX, how.jitter);
         let subject = message.head.subject.clone();
         self.change(&subject, |line| {
             line.sending = None;
@@ -524,6 +528,44 @@ mod tests {
         let after = give_up(true).expect("it is given up");
         assert!(after >= DAY && after < DAY + 2 * WAIT_MAX, "{after:?}");
         assert_eq!(give_up(false), None, "a receiver that takes nothing is waited for");
+    }
+
+    #[test]
+    fn looks_at_a_receiver_that_is_away_count_for_no_longer_than_they_took() {
+        let mut to = Receiver::new();
+        let (poison, begin) = (to.read("a"), to.now);
+        let other = to.read("b");
+        assert_eq!(to.all(), [poison, other]);
+        to.failed_with(other, false, None);
+        to.failed_with(poison, false, None);
+        // Both are asked by turns, each long before it would be due.
+        while to.now - begin < DAY / 4 {
+            to.wake();
+            for number in to.all() {
+                assert_eq!(to.failed_with(number, false, None), Verdict::Again);
+            }
+        }
+        let attempts = to.schedule.pending[&poison].attempts;
+        assert!(attempts > 100, "{attempts}");
+        // It is back, and refuses this one message for the rest of the day.
+        to.wake();
+        while to.all() != [other] {
+            to.failed(poison);
+            to.wake();
+        }
+        to.taken(other);
+        to.read("c");
+        while to.now - begin < DAY {
+            for number in to.all() {
+                match number {
+                    _ if number == poison => assert_eq!(to.failed(poison), Verdict::Again),
+                    other => to.taken(other),
+                }
+            }
+            to.wake();
+        }
+        assert_eq!(to.all(), [poison]);
+        assert_eq!(to.failed(poison), Verdict::GiveUp);
     }
 
     #[test]
