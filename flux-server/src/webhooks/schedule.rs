@@ -32,6 +32,8 @@ const AWAY_AFTER: u32 = 8;
 /// The first wait of a message, and the longest: it doubles.
 const WAIT_MIN: Duration = Duration::from_secs(1);
 const WAIT_MAX: Duration = Duration::from_secs(3_600);
+/// Waiting that is written to the file anew, so that it counts after a restart.
+const WRITE_AGAIN_AFTER: Duration = Duration::from_secs(600);
 /// The longest wait between two looks at a receiver that takes nothing.
 const LOOK_MAX: Duration = Duration::from_secs(60);
 
@@ -44,6 +46,8 @@ pub(super) struct Pending {
     pub(super) attempts: u32,
     /// The time between its attempts that failed.
     pub(super) waited: Duration,
+    /// The part of that time which the file knows of.
+    written: Duration,
     pub(super) error: String,
     /// The last of them, but for those before the server's start.
     failed_at: Option<Instant>,
@@ -61,6 +65,7 @@ impl Pending {
             body,
             attempts: 0,
             waited: Duration::ZERO,
+            written: Duration::ZERO,
             error: String::new(),
             failed_at: None,
             taken_before: 0,
@@ -70,7 +75,13 @@ impl Pending {
 
     /// One that waits in the file.
     pub(super) fn in_file(head: Head, attempts: u32, waited: Duration, now: Instant) -> Self {
-        Self { attempts, waited, body: None, ..Self::new(head, Bytes::new(), now) }
+        let written = waited;
+        Self { attempts, waited, written, body: None, ..Self::new(head, Bytes::new(), now) }
+    }
+
+    /// Whether the file knows too little of how long it has waited.
+    pub(super) fn is_stale(&self) -> bool {
+        self.body.is_none() && self.waited >= self.written + WRITE_AGAIN_AFTER
     }
 }
 
@@ -328,9 +339,10 @@ impl Schedule {
         self.read.iter().map(|(number, _)| *number).filter(stuck).take(room).collect()
     }
 
-    /// A message is in the file.
+    /// A message is in the file as it is now.
     pub(super) fn parked(&mut self, number: u64) {
         if let Some(message) = self.pending.get_mut(&number) {
+            message.written = message.waited;
             let body = message.body.take();
             self.forget(body.as_ref());
         }
@@ -340,6 +352,16 @@ impl Schedule {
     /// The place in the feed up to which all was taken, or is in the file.
     pub(super) fn done(&self) -> Option<&Cursor> {
         self.done.as_ref()
+    }
+
+    /// The number behind that place, under which a change was read or will be.
+    pub(super) fn done_until(&self) -> u64 {
+        self.read.front().map_or(self.next, |(number, _)| *number)
+    }
+
+    /// The number of the change that is read next.
+    pub(super) fn next_number(&self) -> u64 {
+        self.next
     }
 
     /// Goes on in the feed behind what is done.
