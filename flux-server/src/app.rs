@@ -66,6 +66,7 @@ pub struct App {
     requests: Places,
     none_left: Notify,
     bodies: Arc<Places>,
+    batches: Arc<Places>,
     streams: Arc<Places>,
     inventories: Arc<Places>,
     halls: Arc<Places>,
@@ -83,6 +84,8 @@ pub struct App {
 /// Most streams of one address: a change is written to all of them at once, and
 /// whoever orders then waits for that.
 const STREAMS_PER_PEER: usize = 256;
+/// Batches of orders at once, from before their bodies are read; the largest has 1 MiB.
+const BATCHES_MAX: usize = 64;
 /// Lists of all owners being written at once.
 const INVENTORIES_MAX: usize = 8;
 /// Seats of whole halls being written at once; the largest has 13 MB.
@@ -171,6 +174,7 @@ impl App {
             requests: places(Use::Request, config.requests_max),
             none_left: Notify::new(),
             bodies: shared(Use::Body, config.requests_max),
+            batches: shared(Use::Batch, BATCHES_MAX),
             streams: Arc::new(Places::new(
                 Use::Stream,
                 config.streams_max,
@@ -257,6 +261,11 @@ impl RequestPermit {
     /// A permit to stream.
     pub(crate) fn stream(&self) -> Result<Place, Problem> {
         self.one_of(&self.app.streams, "too many streams at once")
+    }
+
+    /// A permit to place many orders at once.
+    pub(crate) fn batch(&self) -> Result<Place, Problem> {
+        self.one_of(&self.app.batches, "too many batches at once")
     }
 
     /// A permit to list all owners.

@@ -9,6 +9,7 @@ use serde::Serialize;
 use tracing::warn;
 
 use crate::api::call::Call;
+use crate::api::orders::refuse_while_draining;
 use crate::http::problem::Problem;
 use crate::http::requests::{ArchiveBody, read};
 use crate::http::response::{self, Answer, Failure};
@@ -28,6 +29,8 @@ where
     call.app.auth.operator(&call.parts.headers)?;
     let (app, _, body) = call.body().await?;
     let ArchiveBody { items } = read(&body)?;
+    // It would hold up the stop, or be cut short by it.
+    refuse_while_draining(&app)?;
     let permit = app.archive()?;
     let (flux, dir, listed) = (app.flux.clone(), app.archive_dir.clone(), app.listed.clone());
     // Half-way, no item could be sold or read: so it is made to its end, whoever hangs up.

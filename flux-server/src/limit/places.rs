@@ -19,6 +19,8 @@ pub(crate) enum Use {
     Operations,
     /// A request whose body has not come yet.
     Body,
+    /// A batch of orders, with its body.
+    Batch,
     /// A request that is answered.
     Request,
     /// A stream.
@@ -45,6 +47,7 @@ impl Use {
             Self::TurnedAway => "turned_away",
             Self::Operations => "operations",
             Self::Body => "body",
+            Self::Batch => "batch",
             Self::Request => "request",
             Self::Stream => "stream",
             Self::Hall => "seats",

@@ -216,7 +216,11 @@ pub struct Config {
     /// Where to send every change of an order or an item, signed as Standard Webhooks
     /// says with FLUX_WEBHOOK_SECRET; https; may be repeated. (`serve` with the embedded
     /// backend.)
-    #[arg(long = "webhook", value_name = "URL", value_parser = WebhookUrl::parse)]
+    #[arg(long = "webhook", value_name = "URL")]
+    webhook_texts: Vec<String>,
+
+    /// Those, read by [`read`](Self::read): an error of clap's would show what may be a secret.
+    #[arg(skip)]
     pub webhooks: Vec<WebhookUrl>,
 
     /// Let webhooks go to loopback, link-local and private addresses too, and by http.
@@ -406,6 +410,9 @@ impl Config {
         config.operator_token = Secret::from_environment(OPERATOR_TOKEN)?;
         config.buyer_jwt_secret = Secret::from_environment(BUYER_JWT_SECRET)?;
         config.webhook_keys = SigningKeys::from_environment(WEBHOOK_SECRET)?;
+        let url = |text: &String| WebhookUrl::parse(text);
+        let webhooks = config.webhook_texts.iter().map(url).collect::<Result<_, _>>();
+        config.webhooks = webhooks.map_err(|rule| InvalidInput::new("--webhook", rule))?;
         config.check()?;
         config.check_webhooks()?;
         Ok(config)

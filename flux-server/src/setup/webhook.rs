@@ -33,7 +33,7 @@ pub struct WebhookUrl {
 
 impl WebhookUrl {
     /// Takes an address like `https://shop.example/hooks`; else says what to write.
-    pub(super) fn parse(text: &str) -> Result<Self, String> {
+    pub(crate) fn parse(text: &str) -> Result<Self, String> {
         let url = Url::parse(text)
             .map_err(|wrong| format!("must be like https://shop.example/hooks ({wrong})"))?;
         if !matches!(url.scheme(), "https" | "http") {

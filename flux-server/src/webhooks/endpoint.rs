@@ -1,6 +1,6 @@
 //! The task of one webhook: it reads the feed, sends, and keeps how far it came.
 
-use std::collections::{BTreeMap, HashMap, HashSet};
+use std::collections::{BTreeMap, BTreeSet, HashMap, HashSet};
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -47,10 +47,19 @@ pub(super) struct Endpoint {
     in_file: HashSet<String>,
     /// Those of them that were given up, by number, the oldest first.
     given_up: BTreeMap<u64, String>,
-    /// Messages in the file that were taken.
-    gone: Vec<u64>,
+    /// Messages in the file that were taken. They are in it until the cursor that is kept has
+    /// passed their changes: read again, one would come after later ones of its order.
+    gone: BTreeMap<u64, Record>,
+    /// Messages in the file that have waited for longer than it knows.
+    stale: BTreeSet<u64>,
     after: Option<Cursor>,
     kept: Option<Cursor>,
+    /// The number of the first change behind that cursor.
+    kept_until: u64,
+    /// The first number since the start.
+    begin: u64,
+    /// The number behind all changes that there were at the start, once they are read.
+    caught_up: Option<u64>,
 }
 
 type Sent = Result<(Id, (Result<(), Failure>, Duration)), JoinError>;
@@ -71,16 +80,18 @@ impl Endpoint {
         let next = records.last().map_or(0, |(number, _)| number + 1);
         let mut schedule = Schedule::new(give_up_after, next, now);
         let in_file = records.iter().map(|(_, record)| record.head.id.clone()).collect();
-        let mut given_up = BTreeMap::new();
+        let (mut given_up, mut gone) = (BTreeMap::new(), BTreeMap::new());
         for (number, record) in records {
-            if record.given_up_ms.is_some() {
+            if record.taken {
+                gone.insert(number, record);
+            } else if record.given_up_ms.is_some() {
                 given_up.insert(number, record.head.id);
             } else {
                 let waited = Duration::from_millis(record.waited_ms);
                 schedule.put(number, Pending::in_file(record.head, record.attempts, waited, now));
             }
         }
-        let (gone, kept) = (Vec::new(), Some(after.clone()));
+        let kept = Some(after.clone());
         let after = Some(after);
         Ok(Self {
             name,
@@ -92,8 +103,12 @@ impl Endpoint {
             in_file,
             given_up,
             gone,
+            stale: BTreeSet::new(),
             after,
             kept,
+            kept_until: next,
+            begin: next,
+            caught_up: None,
         })
     }
 
@@ -192,8 +207,7 @@ impl Endpoint {
             if let Some(message) = self.schedule.get(number)
                 && message.body.is_none()
             {
-                self.in_file.remove(&message.head.id);
-                self.gone.push(number);
+                self.gone.insert(number, record(message));
             }
             self.schedule.taken(number, now);
             self.status.away(self.schedule.is_away());
@@ -204,6 +218,9 @@ impl Endpoint {
         let how = Failed { answered, pause, jitter: jitter() };
         let verdict = self.schedule.failed(number, said, how, now);
         self.status.away(self.schedule.is_away());
+        if self.schedule.get(number).is_some_and(Pending::is_stale) {
+            self.stale.insert(number);
+        }
         if verdict == Verdict::GiveUp
             && let Err(error) = self.give_up(number).await
         {
@@ -244,7 +261,8 @@ impl Endpoint {
         let again = |(number, record): &(u64, Record)| {
             let head = record.head.clone();
             let error = record.error.clone();
-            (*number, Record { head, error, attempts: 0, waited_ms: 0, given_up_ms: None }, None)
+            let (attempts, waited_ms, given_up_ms, taken) = (0, 0, None, false);
+            (*number, Record { head, attempts, waited_ms, error, given_up_ms, taken }, None)
         };
         self.write(found.iter().map(again).collect(), Vec::new()).await?;
         let now = Instant::now();
@@ -270,6 +288,9 @@ impl Endpoint {
                     }
                 }
                 self.after = Some(page.next);
+                if page.changes.len() < PAGE {
+                    self.caught_up.get_or_insert(self.schedule.next_number());
+                }
                 now
             }
             Err(SeamError::ChangesGone { .. } | SeamError::UnknownCursor { .. }) => {
@@ -297,30 +318,46 @@ impl Endpoint {
 
     async fn keep_all(&mut self) -> Result<()> {
         let to_park = self.schedule.to_park();
-        if !to_park.is_empty() || !self.gone.is_empty() {
-            let messages = to_park.iter().filter_map(|number| {
-                let message = self.schedule.get(*number)?;
-                Some((*number, record(message), message.body.clone()))
-            });
-            let messages: Vec<Written> = messages.collect();
-            let gone = std::mem::take(&mut self.gone);
-            let ids: Vec<_> = messages.iter().map(|(_, m, _)| m.head.id.clone()).collect();
-            if let Err(error) = self.write(messages, gone.clone()).await {
-                self.gone = gone;
-                return Err(error);
-            }
+        let to_write: Vec<_> = to_park.iter().chain(&self.stale).copied().collect();
+        let messages = to_write.iter().filter_map(|number| {
+            let message = self.schedule.get(*number)?;
+            Some((*number, record(message), message.body.clone()))
+        });
+        let mut messages: Vec<Written> = messages.collect();
+        let ids: Vec<_> = messages.iter().map(|(_, m, _)| m.head.id.clone()).collect();
+        let (over, not_yet): (Vec<_>, Vec<_>) =
+            self.gone.iter().partition(|(number, _)| self.is_behind(**number));
+        let over: Vec<u64> = over.into_iter().map(|(number, _)| *number).collect();
+        let mark = not_yet.into_iter().filter(|(_, record)| !record.taken);
+        let mark = mark.map(|(number, record)| (*number, Record { taken: true, ..record.clone() }));
+        let mark: Vec<_> = mark.collect();
+        messages.extend(mark.iter().map(|(number, record)| (*number, record.clone(), None)));
+        if !messages.is_empty() || !over.is_empty() {
+            self.write(messages, over.clone()).await?;
             if !to_park.is_empty() {
                 info!(webhook = %self.name, messages = to_park.len(), "messages that fail wait in a file, so that others go on");
             }
             self.in_file.extend(ids);
-            to_park.iter().for_each(|number| self.schedule.parked(*number));
+            to_write.iter().for_each(|number| self.schedule.parked(*number));
+            self.gone.extend(mark);
+            for record in over.iter().filter_map(|number| self.gone.remove(number)) {
+                self.in_file.remove(&record.head.id);
+            }
         }
-        let done = self.schedule.done().cloned();
+        self.stale.clear();
+        let (done, until) = (self.schedule.done().cloned(), self.schedule.done_until());
         if let Some(done) = done.filter(|done| self.kept.as_ref() != Some(done)) {
             self.feed.keep_cursor(&Consumer::new(self.name.clone(), done.clone())).await?;
             self.kept = Some(done);
         }
+        self.kept_until = until;
         Ok(())
+    }
+
+    /// Whether the change of a message is behind the cursor that is kept.
+    fn is_behind(&self, number: u64) -> bool {
+        let end = if number < self.begin { self.caught_up } else { Some(number + 1) };
+        end.is_some_and(|end| end <= self.kept_until)
     }
 
     async fn write(&self, written: Vec<Written>, gone: Vec<u64>) -> Result<()> {
@@ -336,6 +373,7 @@ fn record(message: &Pending) -> Record {
         waited_ms: u64::try_from(message.waited.as_millis()).unwrap_or(u64::MAX),
         error: message.error.clone(),
         given_up_ms: None,
+        taken: false,
     }
 }
 
@@ -357,4 +395,131 @@ async fn body_in(file: Arc<File>, name: ConsumerName, number: u64) -> Result<Byt
 fn jitter() -> f64 {
     // Without chance all wait equally long, which is right too.
     f64::from(getrandom::u32().unwrap_or(u32::MAX)) / f64::from(u32::MAX)
+}
+
+#[cfg(test)]
+mod tests {
+    use std::path::Path;
+
+    use flux_core::seams::{Change, Changed};
+    use flux_core::{Backend, Flux, ItemSpec};
+
+    use super::*;
+    use crate::setup::webhook::{SigningKeys, WebhookUrl};
+    use crate::webhooks::connector::{Connector, Reach};
+
+    const DAY: Duration = Duration::from_secs(86_400);
+    const SECRET: &str = "whsec_C2FVsBQIhrscChlQIMV+b5sSYspob7oD";
+
+    fn endpoint(dir: &Path, flux: &Flux) -> Endpoint {
+        let url = WebhookUrl::parse("https://shop.example").expect("a URL");
+        let keys = Arc::new(SigningKeys::parse("secret", SECRET).expect("a key"));
+        let connector = Connector::new(Reach::Public).expect("roots");
+        let name = url.name();
+        Endpoint::new(
+            name.clone(),
+            flux.feed().expect("a feed"),
+            Cursor("0".to_owned()),
+            Sender::new(url, keys, connector, 1),
+            Arc::new(File::open(dir).expect("a file")),
+            Arc::new(Status::new(name.as_str())),
+            DAY,
+        )
+        .expect("taken up")
+    }
+
+    /// Changes of these items, from the first of the feed.
+    fn page(items: &[&str]) -> ChangePage {
+        let change = |(at, item): (usize, &&str)| {
+            let spec = ItemSpec::pool(*item, 5).expect("an item");
+            let (cursor, at) = (Cursor((at + 1).to_string()), Timestamp::from_millis(1));
+            Change::new(cursor, at, Changed::Item(spec))
+        };
+        let changes: Vec<_> = items.iter().enumerate().map(change).collect();
+        ChangePage::new(changes, Cursor(items.len().to_string()))
+    }
+
+    impl Endpoint {
+        /// The numbers of all that may be sent now, which then are on their way.
+        fn all(&mut self) -> Vec<u64> {
+            let next = || self.schedule.next(Instant::now()).map(|(number, _)| number);
+            std::iter::from_fn(next).collect()
+        }
+
+        async fn answered(&mut self, number: u64, result: Result<(), Failure>) {
+            let id = tokio::spawn(async {}).id();
+            let mut numbers = HashMap::from([(id, number)]);
+            self.sent(Ok((id, (result, Duration::ZERO))), &mut numbers).await;
+        }
+
+        async fn park(&mut self, numbers: &[u64]) {
+            for number in numbers {
+                let message = self.schedule.get(*number).expect("it waits");
+                let (record, body) = (record(message), message.body.clone());
+                self.in_file.insert(record.head.id.clone());
+                self.write(vec![(*number, record, body)], Vec::new()).await.expect("written");
+                self.schedule.parked(*number);
+            }
+        }
+
+        fn records(&self) -> Vec<(u64, Record)> {
+            self.file.list(self.name.as_str(), 0, usize::MAX, |_| true).expect("read")
+        }
+    }
+
+    fn refused() -> Result<(), Failure> {
+        Err(Failure { said: "answered 500".to_owned(), answered: true, retry_after: None })
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn the_time_that_a_message_in_the_file_waits_is_written_there() {
+        let dir = tempfile::tempdir().expect("a directory");
+        let flux = Flux::builder(Backend::memory()).start();
+        let mut to = endpoint(dir.path(), &flux);
+        to.take(Ok(page(&["poison"])));
+        to.park(&[0]).await;
+        let begin = Instant::now();
+        while begin.elapsed() < Duration::from_secs(3_600) {
+            for number in to.all() {
+                to.answered(number, refused()).await;
+            }
+            to.keep().await;
+            sleep_until(to.schedule.wake_at().expect("it waits")).await;
+        }
+        let (_, record) = to.records().remove(0);
+        assert!(record.waited_ms >= 600_000, "{record:?}");
+        assert!(record.attempts > 4, "{record:?}");
+        drop(to);
+        let to = endpoint(dir.path(), &flux);
+        let message = to.schedule.get(0).expect("it waits still");
+        assert_eq!(message.attempts, record.attempts);
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn what_was_taken_does_not_come_again_after_what_is_later() {
+        let dir = tempfile::tempdir().expect("a directory");
+        let flux = Flux::builder(Backend::memory()).start();
+        let mut to = endpoint(dir.path(), &flux);
+        let feed = || page(&["other", "a", "a"]);
+        to.take(Ok(feed()));
+        assert_eq!(to.all(), [0, 1]);
+        to.park(&[1, 2]).await;
+        to.answered(1, Ok(())).await;
+        // What is before it is not taken yet, so that the cursor stays; and it is killed.
+        to.keep().await;
+        drop(to);
+        let mut to = endpoint(dir.path(), &flux);
+        to.take(Ok(feed()));
+        let mut sent = to.all();
+        sent.sort_unstable();
+        assert_eq!((sent.len(), to.schedule.waiting(), sent[0]), (2, 2, 2));
+        for number in sent {
+            to.answered(number, Ok(())).await;
+        }
+        assert!(to.all().is_empty());
+        to.kept = to.schedule.done().cloned();
+        to.keep().await;
+        to.keep().await;
+        assert_eq!((to.records(), to.in_file.len()), (vec![], 0));
+    }
 }

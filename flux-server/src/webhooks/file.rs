@@ -36,6 +36,10 @@ pub(super) struct Record {
     pub(super) error: String,
     /// The time at which it was given up, in milliseconds since 1970; it waits without.
     pub(super) given_up_ms: Option<u64>,
+    /// Whether it was taken: the record is there so that its change is passed over if it is
+    /// read again.
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+    pub(super) taken: bool,
 }
 
 /// The file.
@@ -107,6 +111,9 @@ impl File {
                 if let Some(body) = body {
                     bodies.insert((webhook, *number), &**body)?;
                 }
+                if record.taken {
+                    bodies.remove((webhook, *number))?;
+                }
             }
             for number in gone {
                 records.remove((webhook, *number))?;
@@ -139,6 +146,7 @@ mod tests {
             waited_ms: 5,
             error: "answered 500".to_owned(),
             given_up_ms,
+            taken: false,
         };
         let body = |text: &'static str| Some(Bytes::from_static(text.as_bytes()));
         let file = File::open(dir.path()).expect("made");

@@ -32,6 +32,8 @@ const AWAY_AFTER: u32 = 8;
 /// The first wait of a message, and the longest: it doubles.
 const WAIT_MIN: Duration = Duration::from_secs(1);
 const WAIT_MAX: Duration = Duration::from_secs(3_600);
+/// Waiting that is written to the file anew, so that it counts after a restart.
+const WRITE_AGAIN_AFTER: Duration = Duration::from_secs(600);
 /// The longest wait between two looks at a receiver that takes nothing.
 const LOOK_MAX: Duration = Duration::from_secs(60);
 
@@ -42,9 +44,13 @@ pub(super) struct Pending {
     /// `None` if it is in the file.
     pub(super) body: Option<Bytes>,
     pub(super) attempts: u32,
-    /// The time it waited between its attempts.
+    /// The time between its attempts that failed.
     pub(super) waited: Duration,
+    /// The part of that time which the file knows of.
+    written: Duration,
     pub(super) error: String,
+    /// The last of them, but for those before the server's start.
+    failed_at: Option<Instant>,
     /// Messages that the receiver had taken when this one failed first.
     taken_before: u64,
     due: Instant,
@@ -59,7 +65,9 @@ impl Pending {
             body,
             attempts: 0,
             waited: Duration::ZERO,
+            written: Duration::ZERO,
             error: String::new(),
+            failed_at: None,
             taken_before: 0,
             due: now,
         }
@@ -67,7 +75,13 @@ impl Pending {
 
     /// One that waits in the file.
     pub(super) fn in_file(head: Head, attempts: u32, waited: Duration, now: Instant) -> Self {
-        Self { attempts, waited, body: None, ..Self::new(head, Bytes::new(), now) }
+        let written = waited;
+        Self { attempts, waited, written, body: None, ..Self::new(head, Bytes::new(), now) }
+    }
+
+    /// Whether the file knows too little of how long it has waited.
+    pub(super) fn is_stale(&self) -> bool {
+        self.body.is_none() && self.waited >= self.written + WRITE_AGAIN_AFTER
     }
 }
 
@@ -265,10 +279,11 @@ impl Schedule {
         }
         message.error = said;
         message.attempts = message.attempts.saturating_add(1);
+        // What passed, and not what was to pass: a look at a receiver may come before it is due.
+        let passed = message.failed_at.replace(now).map_or(Duration::ZERO, |last| now - last);
+        message.waited = message.waited.saturating_add(passed);
         let over = message.waited >= self.give_up_after && self.taken > message.taken_before;
-        let wait = wait_after(message.attempts, WAIT_MAX, how.jitter);
-        message.waited = message.waited.saturating_add(wait);
-        message.due = now + wait;
+        message.due = now + wait_after(message.attempts, WAIT_MAX, how.jitter);
         let subject = message.head.subject.clone();
         self.change(&subject, |line| {
             line.sending = None;
@@ -324,9 +339,10 @@ impl Schedule {
         self.read.iter().map(|(number, _)| *number).filter(stuck).take(room).collect()
     }
 
-    /// A message is in the file.
+    /// A message is in the file as it is now.
     pub(super) fn parked(&mut self, number: u64) {
         if let Some(message) = self.pending.get_mut(&number) {
+            message.written = message.waited;
             let body = message.body.take();
             self.forget(body.as_ref());
         }
@@ -336,6 +352,16 @@ impl Schedule {
     /// The place in the feed up to which all was taken, or is in the file.
     pub(super) fn done(&self) -> Option<&Cursor> {
         self.done.as_ref()
+    }
+
+    /// The number behind that place, under which a change was read or will be.
+    pub(super) fn done_until(&self) -> u64 {
+        self.read.front().map_or(self.next, |(number, _)| *number)
+    }
+
+    /// The number of the change that is read next.
+    pub(super) fn next_number(&self) -> u64 {
+        self.next
     }
 
     /// Goes on in the feed behind what is done.
@@ -524,6 +550,44 @@ mod tests {
         let after = give_up(true).expect("it is given up");
         assert!(after >= DAY && after < DAY + 2 * WAIT_MAX, "{after:?}");
         assert_eq!(give_up(false), None, "a receiver that takes nothing is waited for");
+    }
+
+    #[test]
+    fn looks_at_a_receiver_that_is_away_count_for_no_longer_than_they_took() {
+        let mut to = Receiver::new();
+        let (poison, begin) = (to.read("a"), to.now);
+        let other = to.read("b");
+        assert_eq!(to.all(), [poison, other]);
+        to.failed_with(other, false, None);
+        to.failed_with(poison, false, None);
+        // Both are asked by turns, each long before it would be due.
+        while to.now - begin < DAY / 4 {
+            to.wake();
+            for number in to.all() {
+                assert_eq!(to.failed_with(number, false, None), Verdict::Again);
+            }
+        }
+        let attempts = to.schedule.pending[&poison].attempts;
+        assert!(attempts > 100, "{attempts}");
+        // It is back, and refuses this one message for the rest of the day.
+        to.wake();
+        while to.all() != [other] {
+            to.failed(poison);
+            to.wake();
+        }
+        to.taken(other);
+        to.read("c");
+        while to.now - begin < DAY {
+            for number in to.all() {
+                match number {
+                    _ if number == poison => assert_eq!(to.failed(poison), Verdict::Again),
+                    other => to.taken(other),
+                }
+            }
+            to.wake();
+        }
+        assert_eq!(to.all(), [poison]);
+        assert_eq!(to.failed(poison), Verdict::GiveUp);
     }
 
     #[test]

@@ -2,11 +2,12 @@
 //! for nowhere.
 
 use std::process::Command;
+use std::time::Duration;
 
 use flux_core::archive::Archive;
 use serde_json::{Value, json};
 
-use crate::harness::{OPERATOR, Server, Setup};
+use crate::harness::{OPERATOR, Server, Setup, until};
 
 fn flux_server(args: &[&str]) -> (bool, String) {
     let mut command = Command::new(env!("CARGO_BIN_EXE_flux-server"));
@@ -65,6 +66,30 @@ fn what_is_archived_is_in_files_and_gone_and_said_to_be() {
 
     delete(&server, "t").is(204);
     server.put("/v1/items/t", &json!({"capacity": 9})).is(201);
+}
+
+#[test]
+fn none_is_begun_by_a_server_that_stops() {
+    let mut server = Server::start(&["--item", "t=5"]);
+    close(&server, "t");
+    let body = r#"{"items":["t"]}"#;
+    let mut connection = server.connect();
+    connection.send(format!(
+        "POST /v1/archives HTTP/1.1\r\nHost: t\r\nAuthorization: Bearer {OPERATOR}\r\n\
+         Expect: 100-continue\r\nContent-Type: application/json\r\nContent-Length: {}\r\n\r\n",
+        body.len()
+    ));
+    // Asked for its body, its head has been read.
+    assert_eq!(connection.head().expect("an interim answer").status, 100);
+    server.signal("TERM");
+    until("no new connection is accepted", Duration::from_secs(5), || {
+        std::net::TcpStream::connect(server.address()).is_err().then_some(())
+    });
+    connection.send(body);
+    connection.checked("POST", "/v1/archives").problem(503, "unavailable");
+    assert!(server.end().success(), "{}", server.log());
+    let server = server.crash().start();
+    assert_eq!(server.item("t")["capacity"], 5);
 }
 
 #[test]

@@ -1,8 +1,10 @@
 //! `POST /v1/orders/batch`: many orders, each answered as it would be alone.
 
+use std::time::Duration;
+
 use serde_json::{Value, json};
 
-use crate::harness::{Answer, Server, Setup};
+use crate::harness::{Answer, Server, Setup, until};
 use crate::new_id;
 
 fn batch(server: &Server, orders: &Value, wait: Option<u32>) -> Answer {
@@ -111,6 +113,34 @@ fn what_is_wrong_with_the_batch_itself_is_refused() {
     server.post("/v1/orders/batch", &large).problem(413, "body-too-large");
     server.get("/v1/orders/batch").problem(405, "method-not-allowed");
     assert_eq!(server.item("t")["held"], 0);
+}
+
+#[test]
+fn only_so_many_have_their_bodies_here_at_once() {
+    let server = Server::start(&["--item", "t=50"]);
+    let half = "POST /v1/orders/batch HTTP/1.1\r\nHost: t\r\nContent-Type: application/json\r\n\
+                Expect: 100-continue\r\nContent-Length: 1000000\r\n\r\n";
+    let mut begun = Vec::new();
+    let refused = loop {
+        let mut connection = server.connect_from(2);
+        connection.send(half);
+        let head = connection.head().expect("an answer");
+        if head.status != 100 {
+            break head;
+        }
+        begun.push(connection);
+        assert!(begun.len() < 64, "nobody was refused");
+    };
+    assert_eq!((refused.status, begun.len()), (503, 32), "an address has half of them");
+    assert!(refused.maybe_header("retry-after").is_some());
+    let orders = json!([{"buyer_id": "ann", "item_id": "t"}]);
+    assert_eq!(results(&batch(&server, &orders, Some(5)).is(200))[0]["status"], 201);
+    drop(begun);
+    until("there is room again", Duration::from_secs(20), || {
+        let mut connection = server.connect_from(2);
+        connection.send(half);
+        (connection.head()?.status == 100).then_some(())
+    });
 }
 
 #[test]

@@ -164,6 +164,8 @@ fn a_webhook_that_could_never_be_told_stops_the_start() {
         ("shop.example", "like https://shop.example"),
         ("ftp://shop.example", "begin with https://"),
         ("https://ann@shop.example", "no user"),
+        ("https://ann:s3cret@shop.example", "--webhook: must have no user"),
+        ("https://shop.example:s3cret/", "--webhook: must be like https://"),
         ("https://shop.example#a", "after a #"),
         ("http://shop.example/s3cret", "http://shop.example is without TLS; --webhook-private"),
         ("https://127.0.0.1:9/s3cret", "https://127.0.0.1:9 is at a private address"),
