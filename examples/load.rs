@@ -6,9 +6,9 @@
 
 use std::fs::File;
 use std::io::Write;
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::sync::Arc;
-use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::time::{Duration, Instant};
 
 use anyhow::{Result, bail};
@@ -17,6 +17,7 @@ use flux_core::backends::embedded::Embedded;
 use flux_core::{Error, Flux, ItemSpec, OrderId, OrderRequest};
 use hdrhistogram::Histogram;
 use metrics::{Counter, Gauge, HistogramFn, Key, KeyName, Metadata, Recorder, SharedString, Unit};
+use tokio::task::{JoinHandle, spawn_blocking};
 use uuid::Uuid;
 
 /// Bytes of a row as the embedded backend writes it for these orders.
@@ -64,10 +65,11 @@ enum Load {
     Gate,
     Lone,
     Together,
+    BackedUp,
 }
 
 impl Load {
-    const ALL: [Self; 7] = [
+    const ALL: [Self; 8] = [
         Self::OneItem,
         Self::ThousandItems,
         Self::RandomIds,
@@ -75,6 +77,7 @@ impl Load {
         Self::Gate,
         Self::Lone,
         Self::Together,
+        Self::BackedUp,
     ];
 
     fn name(self) -> &'static str {
@@ -86,6 +89,7 @@ impl Load {
             Self::Gate => "turned away at the gate",
             Self::Lone => "a lone order",
             Self::Together => "place_all, 8 callers, 100 each",
+            Self::BackedUp => "one hot item, being backed up",
         }
     }
 
@@ -158,6 +162,7 @@ async fn compare(dir: &Path, options: &Options) -> Result<()> {
     println!("random ids run at {:.0}% of the time-ordered rate", 100.0 * medians[2].0 / one);
     println!("the change feed leaves {:.0}% of the rate", 100.0 * one / medians[3].0);
     println!("place_all runs at {:.1} times the one-by-one rate", medians[6].0 / one);
+    println!("backups, one after the other, leave {:.0}% of the rate", 100.0 * medians[7].0 / one);
     println!(
         "a lone order takes {:.1} times one append and fdatasync (median)",
         lone.1 as f64 / 1e9 * lone.2
@@ -183,6 +188,7 @@ async fn measure(dir: &Path, load: Load, options: &Options, writes: &Writes) -> 
         Load::Together => CALLERS,
         _ => options.in_flight,
     };
+    let copies = (load == Load::BackedUp).then(|| Copies::begin(embedded, dir.join("copy")));
     writes.batch();
     let started = Instant::now();
     let until = started + Duration::from_secs_f64(options.seconds);
@@ -194,8 +200,39 @@ async fn measure(dir: &Path, load: Load, options: &Options, writes: &Writes) -> 
     }
     let per_second = latency.len() as f64 / started.elapsed().as_secs_f64();
     let batch = writes.batch();
+    if let Some(copies) = copies {
+        eprintln!("{} backups", copies.end().await?);
+    }
     flux.shutdown().await;
     Ok(Measured { per_second, latency, batch })
+}
+
+/// Backups of a store to one file, one after the other.
+struct Copies {
+    stops: Arc<AtomicBool>,
+    copying: JoinHandle<Result<u64>>,
+}
+
+impl Copies {
+    fn begin(embedded: Embedded, path: PathBuf) -> Self {
+        let stops = Arc::<AtomicBool>::default();
+        let stopped = Arc::clone(&stops);
+        let copying = spawn_blocking(move || {
+            let mut count = 0;
+            while !stopped.load(Ordering::Relaxed) {
+                embedded.backup(File::create(&path)?)?;
+                count += 1;
+            }
+            Ok(count)
+        });
+        Self { stops, copying }
+    }
+
+    /// Ends them after the one that is being made.
+    async fn end(self) -> Result<u64> {
+        self.stops.store(true, Ordering::Relaxed);
+        self.copying.await?
+    }
 }
 
 /// Counts the embedded store's writes, and the orders in them.

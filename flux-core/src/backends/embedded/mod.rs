@@ -250,9 +250,11 @@ impl Embedded {
     }
 
     /// Writes a copy of the store as it is at this moment, while it goes on: every order
-    /// that was answered before is in it. Blocks for as long as that takes; meanwhile no
-    /// page of the file is used again, so it grows by all that is written. [`restore`](Self::restore) makes a store of it, with this
-    /// version or a later one.
+    /// that was answered before is in it. It pauses for most of the time, so that the sale
+    /// has the machine, and blocks for as long as that takes: some seconds for each million
+    /// orders. Meanwhile no page of the file is used again, so it grows by all that is
+    /// written. [`restore`](Self::restore) makes a store of it, with this version or a later
+    /// one.
     ///
     /// ```
     /// # tokio::runtime::Builder::new_current_thread().build()?.block_on(async {
