@@ -6,6 +6,8 @@ use std::io::ErrorKind;
 use std::pin::pin;
 use std::task::{Context, Poll, Waker};
 
+use tokio::sync::broadcast::error::{RecvError, TryRecvError};
+
 use super::disk::{Dice, Disk, Fault};
 use super::*;
 use crate::backends::state::ledger::tests::{T0, hold, item, order, release, units};
@@ -722,6 +724,14 @@ async fn after_a_full_disk_reads_go_on_and_with_room_again_so_does_everything() 
         let error = flux.reopen().await.expect_err("the disk is full");
         assert!(matches!(error, crate::Error::Backend(SeamError::Stopped { .. })), "{error:?}");
         assert!(flux.failure().is_some());
+        // Who listens is not told of an end.
+        let heard = loop {
+            match hears.try_recv() {
+                Ok(_) | Err(TryRecvError::Lagged(_)) => {}
+                Err(heard) => break heard,
+            }
+        };
+        assert_eq!(heard, TryRecvError::Empty);
         disk.mend();
         flux.reopen().await.expect("there is room again");
         assert!(flux.failure().is_none());
@@ -746,7 +756,7 @@ async fn after_a_full_disk_reads_go_on_and_with_room_again_so_does_everything() 
                 Ok(outcomes) if outcomes.orders.iter().any(|order| order.id == last) => {
                     return true;
                 }
-                Err(tokio::sync::broadcast::error::RecvError::Closed) => return false,
+                Err(RecvError::Closed) => return false,
                 _ => {}
             }
         }
