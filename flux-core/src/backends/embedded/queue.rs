@@ -3,7 +3,7 @@
 
 use std::collections::BTreeMap;
 use std::sync::atomic::{AtomicU64, Ordering};
-use std::sync::{Arc, MutexGuard};
+use std::sync::Arc;
 use std::time::Duration;
 
 use async_trait::async_trait;
@@ -15,6 +15,7 @@ use crate::backends::state::queue::{QueueState, REDRIVEN_AT_ONCE, Waiting};
 use crate::clock::Clock;
 use crate::protocol::{Message, Order, OrderId};
 use crate::seams::{DeadLetter, Delivery, OrderQueue, QueueDepth, Receipt, SeamError};
+use crate::sync::MutexGuard;
 
 /// Most messages that share a row.
 const ROW_MESSAGES_MAX: usize = 256;
