@@ -14,9 +14,18 @@ function init(args)
   local who = path == "/buy" and "user_id" or "buyer_id"
   local headers = { ["Content-Type"] = "application/json" }
   if path ~= "/buy" then headers["Prefer"] = "wait=1" end
+  local function order(n)
+    return string.format('{"%s":"buyer-%010d","item_id":"%s"}', who, first + n, item)
+  end
   ready, turn, statuses = {}, 0, {}
-  for n = 1, 4096 do
-    local body = string.format('{"%s":"buyer-%010d","item_id":"%s"}', who, first + n, item)
+  local each = path == "/v1/orders/batch" and 100 or 1
+  for n = 1, 4096 / each do
+    local body = order(n)
+    if each > 1 then
+      local orders = {}
+      for k = 1, each do orders[k] = order(n * each + k) end
+      body = '{"orders":[' .. table.concat(orders, ",") .. "]}"
+    end
     ready[n] = wrk.format("POST", path, headers, body)
   end
   if args[3] == "count" then
