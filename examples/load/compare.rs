@@ -10,17 +10,21 @@ use crate::bare_log::bare_log;
 use crate::measuring::{Load, Measured, measure};
 use crate::writes::{Metrics, Writes};
 
+/// Turns, unless others are asked for.
+const TURNS: usize = 3;
+
 pub(crate) async fn compare(dir: &Path, options: &Options) -> Result<()> {
     let writes = Arc::new(Writes::default());
     if metrics::set_global_recorder(Metrics(Arc::clone(&writes))).is_err() {
         bail!("somebody else records the metrics");
     }
     let mut results: Vec<Vec<(Measured, f64)>> = Load::ALL.iter().map(|_| Vec::new()).collect();
-    for turn in 0..options.turns {
+    let turns = options.turns.unwrap_or(TURNS);
+    for turn in 0..turns {
         for (load, results) in
             Load::ALL.into_iter().filter(|l| l.name().contains(&options.only)).zip(&mut results)
         {
-            eprintln!("turn {} of {}: {}", turn + 1, options.turns, load.name());
+            eprintln!("turn {} of {turns}: {}", turn + 1, load.name());
             let measured = measure(&dir.join("store"), load, options, &writes).await?;
             let batch = (measured.batch.round() as usize).max(1);
             let log = bare_log(&dir.join("bare.log"), batch, options.seconds)?;

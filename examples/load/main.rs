@@ -3,17 +3,25 @@
 //! in the same batches. Medians over the turns; trust the ratios.
 //!
 //! `cargo run --release --example load` (`-- --help` for the options)
+//!
+//! With `--beside redis,postgres` in turns with what else sells one hot item.
 
 mod bare_log;
+mod beside;
 mod compare;
 mod copies;
 mod fill;
 mod measuring;
 mod writes;
 
+use std::fs::Permissions;
+use std::os::unix::fs::PermissionsExt;
+use std::path::PathBuf;
+
 use anyhow::Result;
 use clap::Parser;
 
+use self::beside::{Other, beside};
 use self::compare::compare;
 use self::fill::fill;
 
@@ -25,28 +33,34 @@ struct Options {
     /// Seconds for each measurement.
     #[arg(long, default_value_t = 2.0)]
     seconds: f64,
-    /// Turns of each measurement.
-    #[arg(long, default_value_t = 3)]
-    turns: usize,
+    /// Turns of each measurement (default: 3, beside others 5).
+    #[arg(long)]
+    turns: Option<usize>,
     /// Only the measurement whose name contains this.
     #[arg(long, default_value = "")]
     only: String,
     /// Instead: fill one store with so many orders and show rate and reopening.
     #[arg(long)]
     fill: Option<u64>,
+    /// Instead: compare with what others sell by, each on a server of our own.
+    #[arg(long, value_delimiter = ',')]
+    beside: Vec<Other>,
     /// Directory of the files (default: a fresh one that is removed).
     #[arg(long)]
-    data_dir: Option<std::path::PathBuf>,
+    data_dir: Option<PathBuf>,
 }
 
 #[tokio::main]
 async fn main() -> Result<()> {
     let options = Options::parse();
     let kept = options.data_dir.clone();
-    let fresh = tempfile::tempdir()?;
+    // PostgreSQL, as a user of its own, has to find its part of it.
+    let mut fresh = tempfile::Builder::new();
+    let fresh = fresh.permissions(Permissions::from_mode(0o711)).tempdir()?;
     let dir = kept.as_deref().unwrap_or(fresh.path());
     match options.fill {
         Some(orders) => fill(dir, orders, options.in_flight).await,
-        None => compare(dir, &options).await,
+        None if options.beside.is_empty() => compare(dir, &options).await,
+        None => beside(dir, &options.beside, &options).await,
     }
 }
