@@ -4,7 +4,8 @@
 //!
 //! `cargo run --release --example load` (`-- --help` for the options)
 //!
-//! With `--beside redis,postgres` in turns with what else sells one hot item.
+//! With `--beside redis,postgres` in turns with what else sells one hot item; with
+//! `--picture FILE.svg` the latency of an open loop.
 
 mod bare_log;
 mod beside;
@@ -12,6 +13,7 @@ mod compare;
 mod copies;
 mod fill;
 mod measuring;
+mod picture;
 mod writes;
 
 use std::fs::Permissions;
@@ -24,6 +26,7 @@ use clap::Parser;
 use self::beside::{Other, beside};
 use self::compare::compare;
 use self::fill::fill;
+use self::picture::picture;
 
 #[derive(Parser)]
 struct Options {
@@ -45,6 +48,9 @@ struct Options {
     /// Instead: compare with what others sell by, each on a server of our own.
     #[arg(long, value_delimiter = ',')]
     beside: Vec<Other>,
+    /// Instead: draw how long orders wait that come by a schedule.
+    #[arg(long, value_name = "FILE.svg")]
+    picture: Option<PathBuf>,
     /// Directory of the files (default: a fresh one that is removed).
     #[arg(long)]
     data_dir: Option<PathBuf>,
@@ -58,9 +64,10 @@ async fn main() -> Result<()> {
     let mut fresh = tempfile::Builder::new();
     let fresh = fresh.permissions(Permissions::from_mode(0o711)).tempdir()?;
     let dir = kept.as_deref().unwrap_or(fresh.path());
-    match options.fill {
-        Some(orders) => fill(dir, orders, options.in_flight).await,
-        None if options.beside.is_empty() => compare(dir, &options).await,
-        None => beside(dir, &options.beside, &options).await,
+    match (options.fill, &options.picture) {
+        (Some(orders), _) => fill(dir, orders, options.in_flight).await,
+        (None, Some(file)) => picture(dir, file, &options).await,
+        (None, None) if options.beside.is_empty() => compare(dir, &options).await,
+        (None, None) => beside(dir, &options.beside, &options).await,
     }
 }
