@@ -169,7 +169,7 @@ impl OrderRequest {
     }
 
     fn one_line(buyer: impl AsRef<str>, line: Line) -> Result<Self, InvalidInput> {
-        Ok(Self::of(BuyerId::new(buyer)?, Lines::new(vec![line])?))
+        Ok(Self::of(BuyerId::new(buyer)?, Lines::one(line)?))
     }
 }
 

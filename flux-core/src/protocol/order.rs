@@ -9,6 +9,7 @@
 //! ```
 
 use std::collections::HashSet;
+use std::sync::Arc;
 
 use serde::ser::{SerializeStruct, Serializer};
 use serde::{Deserialize, Serialize};
@@ -110,8 +111,9 @@ impl Line {
 /// # Ok::<(), flux_core::InvalidInput>(())
 /// ```
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
-#[serde(try_from = "Vec<Line>", into = "Vec<Line>")]
-pub struct Lines(Vec<Line>);
+#[serde(try_from = "Vec<Line>")]
+// Shared by all copies of an order.
+pub struct Lines(Arc<[Line]>);
 
 impl Lines {
     /// Checks the number of lines and of seats, and that no seat is named twice.
@@ -119,6 +121,15 @@ impl Lines {
     /// # Errors
     /// [`InvalidInput`] naming `lines` or `seats`.
     pub fn new(lines: Vec<Line>) -> Result<Self, InvalidInput> {
+        Self::of(lines.into())
+    }
+
+    /// As [`new`](Self::new), of one line.
+    pub(crate) fn one(line: Line) -> Result<Self, InvalidInput> {
+        Self::of(Arc::new([line]))
+    }
+
+    fn of(lines: Arc<[Line]>) -> Result<Self, InvalidInput> {
         if lines.is_empty() || lines.len() > LINES_MAX {
             return Err(InvalidInput::new(
                 "lines",
@@ -126,7 +137,7 @@ impl Lines {
             ));
         }
         let mut named = HashSet::new();
-        for line in &lines {
+        for line in &*lines {
             let Ask::Seats(seats) = &line.ask else { continue };
             if seats.is_empty() || seats.len() > SEATS_PER_LINE_MAX {
                 return Err(InvalidInput::new(
@@ -153,7 +164,7 @@ impl TryFrom<Vec<Line>> for Lines {
 
 impl From<Lines> for Vec<Line> {
     fn from(lines: Lines) -> Self {
-        lines.0
+        lines.to_vec()
     }
 }
 
