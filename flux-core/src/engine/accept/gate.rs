@@ -78,6 +78,12 @@ impl Gate {
         Ok(not_on_sale.or(sold_out))
     }
 
+    /// Whether what is known of the items lets an order pass, with nothing to read.
+    pub(crate) fn passes(&self, lines: &[Line], at: Timestamp) -> bool {
+        let passes = |line| matches!(self.glance(line, at, KNOWN_AGE_MAX), Glance::Passes);
+        lines.iter().all(passes)
+    }
+
     fn glance(&self, line: &Line, at: Timestamp, age_max: Duration) -> Glance {
         let cells = self.cells.pin();
         let Some(cell) = cells.get(&line.item) else { return Glance::Unknown };

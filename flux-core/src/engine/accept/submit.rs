@@ -12,7 +12,7 @@ use super::repeats::{Admitted, same};
 use crate::engine::core::{Core, UNSERVED_AFTER, is_decided};
 use crate::engine::error::Error;
 use crate::engine::request::OrderRequest;
-use crate::protocol::{InvalidInput, Message, Order, OrderId};
+use crate::protocol::{InvalidInput, Message, Order, OrderId, Timestamp};
 use crate::seams::SeamError;
 
 /// What is known of an order under an id of its caller's own.
@@ -98,14 +98,22 @@ impl Core {
         }
     }
 
-    pub(super) async fn admit(&self, request: OrderRequest) -> Result<Admitted, Error> {
+    async fn admit(&self, request: OrderRequest) -> Result<Admitted, Error> {
+        self.admit_at(self.clock.now(), request).await
+    }
+
+    /// Admits an order that is placed `now`: opening and closing are judged by the same
+    /// reading as in the decision.
+    pub(super) async fn admit_at(
+        &self,
+        now: Timestamp,
+        request: OrderRequest,
+    ) -> Result<Admitted, Error> {
         if self.inbox.is_closed() {
             return Err(Error::ShuttingDown);
         }
         let chosen = request.chosen_id()?;
         let OrderRequest { id, buyer, lines, metadata, .. } = request;
-        // Opening and closing are judged by the same reading as in the decision.
-        let now = self.clock.now();
         if let Some(id) = id.filter(OrderId::stands_for_a_key) {
             let order = Order::queued(id, buyer, lines, now).with_metadata(metadata);
             return Box::pin(self.admit_chosen(order, Some(a_keys_id()))).await;
