@@ -34,7 +34,7 @@ pub(crate) enum Answer {
     /// Given up for now; it may have taken effect.
     GivenUp,
     /// A backend failed for good.
-    Broken(SeamError),
+    Broken(Box<SeamError>),
     /// Nobody looked at the message: the worker was gone.
     Untouched,
 }
@@ -60,7 +60,7 @@ impl Answer {
             Self::Found(order) => Ok((**order).clone()),
             Self::NotFound(id) => Err(Error::NotFound(*id)),
             Self::GivenUp => Err(Error::OutcomePending(asked)),
-            Self::Broken(error) => Err(Error::Backend(error.clone())),
+            Self::Broken(error) => Err(Error::Backend((**error).clone())),
             Self::Untouched => Err(Error::ShuttingDown),
         }
     }

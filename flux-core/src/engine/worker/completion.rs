@@ -205,7 +205,7 @@ impl DecidedBatch {
                 true => error,
                 false => SeamError::unknown("the store").with_source(error),
             };
-            *broken = Some(Answer::Broken(error));
+            *broken = Some(Answer::Broken(Box::new(error)));
         }
         if let Some(broken) = broken {
             self.works.iter_mut().for_each(|work| work.answer = Some(broken.clone()));

@@ -149,7 +149,7 @@ impl Worker {
             // An earlier try may have written it, whatever came after.
             work.answer = Some(match work.doubtful {
                 true => Answer::GivenUp,
-                false => Answer::Broken(error.clone()),
+                false => Answer::Broken(Box::new(error.clone())),
             });
         }
     }

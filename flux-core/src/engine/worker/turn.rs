@@ -227,7 +227,7 @@ impl Turned {
                 let is_open = work.doubtful && !error.may_have_applied();
                 work.answer = Some(match is_open {
                     true => Answer::GivenUp,
-                    false => Answer::Broken(error.clone()),
+                    false => Answer::Broken(Box::new(error.clone())),
                 });
             }
         } else {
