@@ -26,8 +26,10 @@ pub(crate) const FIRST_CHANGE: u64 = 1;
 
 /// Most changes of one row.
 pub(super) const ROW_CHANGES_MAX: usize = 512;
-/// Bytes from which on a row is full.
-const ROW_BYTES_FULL: usize = 32 << 10;
+/// Most bytes of a row with more than one change: with what redb adds, two of its pages.
+const ROW_BYTES_MAX: usize = (8 << 10) - 64;
+/// Most bytes that a change takes in a row beside its own.
+const CHANGE_HEAD_MAX: usize = 6;
 /// Rows that a group removes at most, beside two for each that it adds.
 const REMOVED_MAX: usize = 4;
 /// Most changes of one read.
@@ -109,11 +111,11 @@ impl FeedWriter {
         let mut row = Row::new(self.now);
         let mut added = 0;
         for (kind, change) in changes(group) {
-            row.add(kind, change);
-            if row.is_full() {
+            if row.is_full_with(change) {
                 added += 1;
                 self.append(&mut table, &mut row)?;
             }
+            row.add(kind, change);
         }
         if row.changes > 0 {
             added += 1;
@@ -203,8 +205,10 @@ impl Row {
         self.changes += 1;
     }
 
-    fn is_full(&self) -> bool {
-        self.changes as usize >= ROW_CHANGES_MAX || self.bytes.len() >= ROW_BYTES_FULL
+    /// Whether it has no room for one more change.
+    fn is_full_with(&self, change: &[u8]) -> bool {
+        let bytes = self.bytes.len() + change.len() + CHANGE_HEAD_MAX;
+        self.changes as usize >= ROW_CHANGES_MAX || self.changes > 0 && bytes > ROW_BYTES_MAX
     }
 
     fn take(&mut self) -> (&[u8], u64) {
