@@ -14,6 +14,7 @@ mod copies;
 mod fill;
 mod measuring;
 mod picture;
+mod waiting;
 mod writes;
 
 use std::fs::Permissions;
@@ -27,6 +28,11 @@ use self::beside::{Other, beside};
 use self::compare::compare;
 use self::fill::fill;
 use self::picture::picture;
+use self::waiting::waiting;
+
+// The server's: orders are made on one thread and dropped on another.
+#[global_allocator]
+static ALLOCATOR: mimalloc::MiMalloc = mimalloc::MiMalloc;
 
 #[derive(Parser)]
 struct Options {
@@ -45,6 +51,9 @@ struct Options {
     /// Instead: fill one store with so many orders and show rate and reopening.
     #[arg(long)]
     fill: Option<u64>,
+    /// Instead: show the memory that so many callers take who wait at once.
+    #[arg(long)]
+    waiting: Option<usize>,
     /// Instead: compare with what others sell by, each on a server of our own.
     #[arg(long, value_delimiter = ',')]
     beside: Vec<Other>,
@@ -64,6 +73,9 @@ async fn main() -> Result<()> {
     let mut fresh = tempfile::Builder::new();
     let fresh = fresh.permissions(Permissions::from_mode(0o711)).tempdir()?;
     let dir = kept.as_deref().unwrap_or(fresh.path());
+    if let Some(callers) = options.waiting {
+        return waiting(dir, callers).await;
+    }
     match (options.fill, &options.picture) {
         (Some(orders), _) => fill(dir, orders, options.in_flight).await,
         (None, Some(file)) => picture(dir, file, &options).await,
