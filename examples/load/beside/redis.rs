@@ -72,7 +72,7 @@ impl Way for Scripted {
             Pack::Pipeline => "a script for each order",
             Pack::Script => "one script for the pack",
         };
-        format!("{pack}, {} multiplexed connections", self.connections)
+        format!("{pack}, multiplexed connections: {}", self.connections)
     }
 
     async fn measure(&self, rush: Rush) -> Result<Told> {

@@ -1,7 +1,6 @@
 //! A service of our own: a process that is ended with us, and its scratch directories.
 
 use std::fs::{self, File, Permissions};
-use std::io::ErrorKind;
 use std::os::unix::fs::{MetadataExt, PermissionsExt, chown};
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Stdio};
@@ -111,12 +110,9 @@ pub(super) fn are_we_root() -> Result<bool> {
 }
 
 fn ids_of(user: &str) -> Result<(u32, u32)> {
-    let users = match fs::read_to_string("/etc/passwd") {
-        Err(error) if error.kind() == ErrorKind::NotFound => String::new(),
-        read => read?,
-    };
-    let found = users.lines().map(|line| line.split(':').collect::<Vec<_>>());
-    let found = found.into_iter().find(|fields| fields.first() == Some(&user));
+    let users = fs::read_to_string("/etc/passwd")?;
+    let mut users = users.lines().map(|line| line.split(':').collect::<Vec<_>>());
+    let found = users.find(|fields| fields[0] == user);
     let Some([_, _, uid, gid, ..]) = found.as_deref() else { bail!("there is no user {user}") };
     Ok((uid.parse()?, gid.parse()?))
 }
