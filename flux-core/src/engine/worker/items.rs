@@ -285,7 +285,10 @@ pub(crate) async fn obtain(core: &Core, uncovered: Vec<ItemId>, covered: Vec<Ite
 impl Worker {
     /// Leases and claims the items that have a backlog.
     pub(super) fn obtain(&mut self) {
-        for (item, waits) in self.backlogs.take_kept() {
+        // Where one worker alone borrows for such messages, the time of a loan is enough.
+        let has_loans = !self.is_unlimited() && self.served.len() > 1;
+        let kept = self.backlogs.take_kept();
+        for (item, waits) in kept.into_iter().filter(|_| !has_loans) {
             if let Some(had) = self.items.had.get_mut(&item) {
                 let until = Instant::now() + KEPT_FOR.saturating_mul(waits).min(KEPT_FOR_MAX);
                 had.kept_until = had.kept_until.max(until);

@@ -13,8 +13,8 @@
 //!
 //! On a store that takes a write of any size, all that is ready goes into one turn. On one
 //! that does not, those about several items are [gathered](gathering), many that share their
-//! items in one turn. Those about items of several partitions all come to the worker that
-//! serves the first of these, which borrows the items from the others.
+//! items in one turn. They all come to the worker that serves the first partition, which
+//! borrows the items from the others.
 
 mod arrivals;
 mod backlogs;
