@@ -81,17 +81,29 @@ async fn an_item_is_no_slower_with_more_workers() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn orders_over_two_items_wait_for_no_whole_batch_of_another_partition() {
+async fn orders_over_two_items_are_gathered() {
     let rate = rate(Market { pairs: 0.1, ..market(1, 300) }, 60_000).await;
-    // Batch by batch, as they are received, they are some 29,000.
-    assert!(rate > 36_000.0, "one worker decided {rate:.0} orders a second");
+    // In the order of arrival they are some 42,000.
+    assert!(rate > 75_000.0, "one worker decided {rate:.0} orders a second");
 }
 
 #[tokio::test(start_paused = true)]
 async fn workers_lend_each_other_items_for_orders_over_two() {
-    let rate = rate(Market { pairs: 0.1, ..market(4, 300) }, 30_000).await;
-    // Taking them from each other they decide some 200.
-    assert!(rate > 10_000.0, "four workers decided {rate:.0} orders a second");
+    for workers in [4, 8] {
+        let rate = rate(Market { pairs: 0.1, ..market(workers, 300) }, 60_000).await;
+        // In the order of arrival they are some 25,000; taking them from each other, 200.
+        assert!(rate > 65_000.0, "{workers} workers decided {rate:.0} orders a second");
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn orders_over_two_items_and_those_they_borrow_from_wait_for_a_second_at_most() {
+    let market = Market { pairs: 0.1, ..market(4, 300) };
+    let (lasts, troubles) = (Duration::from_secs(8), Vec::new());
+    let course = course(Steady { market, rate: 15_000.0, lasts, from_item: 0, troubles }).await;
+    let waits = Waits::of(course.usual());
+    assert!(waits.p99 <= Duration::from_millis(400), "{waits:?}");
+    assert!(waits.max <= Duration::from_secs(1), "{waits:?}");
 }
 
 #[tokio::test(start_paused = true)]

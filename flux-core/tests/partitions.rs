@@ -148,7 +148,7 @@ async fn what_another_worker_serves_is_decided_there() -> Result {
     assert_eq!(left.status(), OrderStatus::Queued, "nobody there decides it as yet");
     let patience = Duration::from_millis(900);
     assert!(timeout(patience, here.release(held.id)).await.is_err());
-    let queue = backend.queue_of(&"ticket".parse()?);
+    let queue = backend.queue_of(&[Line::units("ticket", 1)?]);
     assert_eq!(queue.depth().await?.waiting, 2, "both wait for whoever serves the item");
 
     // Who does not seem to be there.

@@ -5,7 +5,7 @@ use std::time::Duration;
 
 use flux_core::clock::Clock;
 use flux_core::protocol::Message;
-use flux_core::seams::partition_of;
+use flux_core::seams::partition_of_lines;
 use flux_core::{Flux, Order, SeamError};
 use tokio::time::{Instant, sleep};
 
@@ -103,7 +103,7 @@ impl Opened {
         let queues = self.region.backend().queues();
         let mut sorted: Vec<Vec<Message>> = vec![Vec::new(); queues.len()];
         for order in orders {
-            sorted[partition_of(&order.lines[0].item, queues.len())].push(Message::Place(order));
+            sorted[partition_of_lines(&order.lines, queues.len())].push(Message::Place(order));
         }
         for (queue, messages) in queues.iter().zip(sorted) {
             if !messages.is_empty() {

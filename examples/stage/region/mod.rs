@@ -22,6 +22,7 @@ use std::time::Duration;
 
 use flux_core::clock::{Clock, TokioClock};
 use flux_core::protocol::Commit;
+use flux_core::seams::partition_of_lines;
 use flux_core::{Backend, ItemId, OrderId, Timestamp};
 use tokio::time::Instant;
 
@@ -95,6 +96,8 @@ pub struct Decided {
     pub order: OrderId,
     /// Its first item.
     pub item: ItemId,
+    /// Its partition of the queue.
+    pub partition: usize,
     /// The moment it was written.
     pub at: Instant,
     /// The time from its acceptance.
@@ -184,10 +187,12 @@ impl Region {
             return;
         }
         let (at, now) = (Instant::now(), self.clock.now());
+        let partitions = self.backend.queues().len();
         self.decided().extend(commit.writes.iter().map(|write| Decided {
             worker,
             order: write.order.id,
             item: write.order.lines[0].item.clone(),
+            partition: partition_of_lines(&write.order.lines, partitions),
             at,
             after: now.since(write.order.placed_at),
         }));

@@ -4,7 +4,6 @@
 use std::collections::{HashMap, HashSet};
 use std::time::Duration;
 
-use flux_core::seams::partition_of;
 use flux_core::{ItemId, Order, SeamError};
 use rand::rngs::StdRng;
 use rand::{RngExt, SeedableRng};
@@ -195,7 +194,7 @@ impl Course {
 
     /// How others took over from the first worker.
     pub fn takeover(&self) -> Takeover {
-        let partition = |decided: &Decided| partition_of(&decided.item, self.partitions);
+        let partition = |decided: &Decided| decided.partition;
         // Whoever decided there last before the trouble, and whether anybody else did since.
         let mut server = vec![None; self.partitions];
         let mut moved = vec![false; self.partitions];

@@ -12,10 +12,10 @@ use std::time::Duration;
 use futures_util::future::try_join_all;
 use tokio::time::Instant;
 
-use crate::protocol::{ItemId, Order, OrderId};
+use crate::protocol::{Line, Order, OrderId};
 use crate::seams::{
     DeadLetter, InventoryStore, LockManager, OrderQueue, OutcomeBus, QueueDepth, Recalled,
-    SeamError, partition_of,
+    SeamError, partition_of_lines,
 };
 
 /// One of each seam, for an engine to run on. Mix as you like; every engine that
@@ -45,11 +45,11 @@ impl Backend {
         }
     }
 
-    /// The partition of the orders whose first item this is.
+    /// The partition of the orders over these lines.
     #[must_use]
-    pub fn queue_of(&self, item: &ItemId) -> &dyn OrderQueue {
+    pub fn queue_of(&self, lines: &[Line]) -> &dyn OrderQueue {
         let queues = self.queues();
-        &*queues[partition_of(item, queues.len())]
+        &*queues[partition_of_lines(lines, queues.len())]
     }
 
     /// Counts the messages of all partitions.

@@ -23,9 +23,9 @@ use super::steady_clock::SteadyClock;
 use crate::backends::Backend;
 use crate::backoff::spread_by;
 use crate::clock::Clock;
-use crate::protocol::{ItemId, Message, Order, OrderId, OrderStatus, Timestamp};
+use crate::protocol::{Line, Message, Order, OrderId, OrderStatus, Timestamp};
 use crate::random::Random;
-use crate::seams::{Outcomes, Recalled, SeamError, Sight, partition_of};
+use crate::seams::{Outcomes, Recalled, SeamError, Sight, partition_of_lines};
 use crate::sync::timeout_at;
 
 /// Longest time that the bus gets to take outcomes.
@@ -100,13 +100,13 @@ impl Core {
         self.role == Role::Both
     }
 
-    /// Whether this engine's own worker decides the orders of an item: it has the item's
+    /// Whether this engine's own worker decides the orders over these lines: it has their
     /// partition, as far as is known.
-    pub(super) fn decides(&self, item: &ItemId) -> bool {
+    pub(super) fn decides(&self, lines: &[Line]) -> bool {
         let partitions = self.serves.len();
         self.has_worker()
             && (partitions < 2
-                || self.serves[partition_of(item, partitions)].load(Ordering::Relaxed))
+                || self.serves[partition_of_lines(lines, partitions)].load(Ordering::Relaxed))
     }
 
     /// Takes nothing more, as the engine can't go on. The first reason counts.
@@ -216,30 +216,30 @@ impl Core {
         self.until(id, &waiting, longest, is_decided).await?.ok_or(Error::NotFound(id))
     }
 
-    /// Hands a message about an order of `item`, and maybe others, to the worker that
-    /// serves its partition, here or elsewhere, and returns the order once `ruled` says
+    /// Hands a message about an order over these lines to the worker that serves its
+    /// partition, here or elsewhere, and returns the order once `ruled` says
     /// that it was ruled on. `asking` is the span of the request.
     pub(super) async fn rule(
         &self,
         message: Message,
-        item: &ItemId,
+        lines: &[Line],
         ruled: impl Fn(&Order) -> bool,
         asking: &Span,
     ) -> Result<Order, Error> {
-        if self.decides(item) {
+        if self.decides(lines) {
             return self.inbox.ask(message, None, asking).await;
         }
-        Box::pin(self.rule_elsewhere(message, item, ruled)).await
+        Box::pin(self.rule_elsewhere(message, lines, ruled)).await
     }
 
     async fn rule_elsewhere(
         &self,
         message: Message,
-        item: &ItemId,
+        lines: &[Line],
         ruled: impl Fn(&Order) -> bool,
     ) -> Result<Order, Error> {
         let waiting = self.waiters.register(message.order_id())?;
-        self.backend.queue_of(item).send(std::slice::from_ref(&message)).await?;
+        self.backend.queue_of(lines).send(std::slice::from_ref(&message)).await?;
         self.ruling(message, None, &waiting, ruled).await
     }
 

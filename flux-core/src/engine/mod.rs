@@ -14,7 +14,7 @@
 //! | the worker's loop, and the way of a message through it | `worker` |
 //! | the partitions of the queue that it serves, and their deliveries | `worker/intake`, `worker/membership`, `worker/receiving` |
 //! | the holds that ended | `worker/ended_holds` |
-//! | whose turn it is | `worker/backlogs` |
+//! | whose turn it is | `worker/backlogs`; where a write is bounded, `worker/gathering` |
 //! | the items it has: leased and claimed | `worker/items` |
 //! | a turn: decide, commit | `worker/turn` |
 //! | which orders share an atomic write | `worker/transactions` |

@@ -36,7 +36,7 @@ pub use commit_max::{CommitMax, CommitMaxBuilder, Weight};
 pub use error::{SeamError, Source};
 pub use lock::{Lease, LockManager, Member, WantedReceiver};
 pub(crate) use partition::hash;
-pub use partition::partition_of;
+pub use partition::{partition_of, partition_of_lines};
 pub use queue::{
     DeadLetter, Delivery, OrderQueue, QueueDepth, QueueDepthBuilder, Recalled, Receipt,
 };

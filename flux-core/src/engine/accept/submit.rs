@@ -65,7 +65,7 @@ impl Core {
         guard: Option<Arc<IdGuard>>,
         longest: Duration,
     ) -> Result<Order, Error> {
-        if self.decides(&order.lines[0].item) {
+        if self.decides(&order.lines) {
             let deciding = self.decided_now(order.clone(), guard.clone());
             return match timeout(longest, deciding).await {
                 Ok(decided) => decided,
@@ -148,8 +148,8 @@ impl Core {
         let deciding = async {
             match guard {
                 None => {
-                    let item = order.lines[0].item.clone();
-                    self.rule(Message::Place(order), &item, is_decided, &span).await
+                    let lines = order.lines.clone();
+                    self.rule(Message::Place(order), &lines, is_decided, &span).await
                 }
                 // Boxed, so that calls without an id of their own stay small.
                 Some(guard) => Box::pin(self.decide_chosen(order, guard, &span)).await,
@@ -173,8 +173,7 @@ impl Core {
             Chosen::New => (order.clone(), false),
         };
         let message = Message::Place(queued);
-        let item = &order.lines[0].item;
-        let decided = if self.decides(item) {
+        let decided = if self.decides(&order.lines) {
             self.inbox.ask(message, Some(guard), span).await?
         } else {
             let waiting = self.waiters.register(order.id)?;
@@ -243,11 +242,11 @@ impl Core {
     /// don't find it there.
     async fn send(&self, order: Order) -> Result<Order, SeamError> {
         let message = Message::Place(order);
-        let item = match &message {
-            Message::Place(order) => &order.lines[0].item,
+        let lines = match &message {
+            Message::Place(order) => &order.lines,
             _ => unreachable!("it was made as an order"),
         };
-        self.backend.queue_of(item).send(std::slice::from_ref(&message)).await?;
+        self.backend.queue_of(lines).send(std::slice::from_ref(&message)).await?;
         let Message::Place(order) = message else { unreachable!("it was made as an order") };
         if !self.tells_of(&order)
             && let Err(error) = self.backend.store.note_accepted(&order).await
@@ -258,7 +257,7 @@ impl Core {
     }
 
     fn tells_of(&self, order: &Order) -> bool {
-        self.backend.queue_of(&order.lines[0].item).tells_of(order.id)
+        self.backend.queue_of(&order.lines).tells_of(order.id)
     }
 
     /// Queues an order that the worker was handed and has not decided in time.

@@ -127,7 +127,7 @@ impl Core {
                     continue;
                 }
             };
-            match (self.decides(&asked.order.lines[0].item), &asked.guard) {
+            match (self.decides(&asked.order.lines), &asked.guard) {
                 (false, _) => elsewhere.push(asked),
                 (true, None) => here.push(asked),
                 (true, Some(_)) => chosen.push(asked),

@@ -53,7 +53,7 @@ impl Flux {
                     !matches!(order.status(), OrderStatus::Held | OrderStatus::Expired)
                 };
                 let message = Message::LatePayment(id, payment.clone());
-                self.core().rule(message, &late.lines[0].item, ruled, &Span::current()).await?
+                self.core().rule(message, &late.lines, ruled, &Span::current()).await?
             }
             Some(ConfirmOutcome::NotHeld(order)) => return Err(not_payable(order)),
             Some(ConfirmOutcome::NotFound) | None => {
@@ -120,8 +120,8 @@ impl Flux {
             OrderStatus::Queued => return Err(Error::OutcomePending(id)),
             OrderStatus::Held => {
                 let ruled = |order: &Order| order.status() != OrderStatus::Held;
-                let item = &order.lines[0].item;
-                self.core().rule(Message::Release(id), item, ruled, &Span::current()).await?
+                let message = Message::Release(id);
+                self.core().rule(message, &order.lines, ruled, &Span::current()).await?
             }
             _ => order,
         };
@@ -160,8 +160,8 @@ impl Flux {
         let order = match order.status() {
             OrderStatus::Confirmed => {
                 let ruled = |order: &Order| order.status() != OrderStatus::Confirmed;
-                let item = &order.lines[0].item;
-                self.core().rule(Message::Cancel(id), item, ruled, &Span::current()).await?
+                let message = Message::Cancel(id);
+                self.core().rule(message, &order.lines, ruled, &Span::current()).await?
             }
             _ => order,
         };

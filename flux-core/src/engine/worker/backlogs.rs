@@ -1,11 +1,14 @@
 //! The backlogs: for each item the messages that wait for it, in the order they came.
-//! A message about several items is in the backlog of each, and its turn comes when it
-//! heads them all, so that all backlogs agree on who comes first and nobody waits in a
-//! circle (Thomson and others, "Calvin", SIGMOD 2012).
+//! A message about several items is in the backlog of each.
+//!
+//! Where one write takes whatever there is, its turn comes when it heads them all, so that
+//! all backlogs agree on who comes first and nobody waits in a circle (Thomson and others,
+//! "Calvin", SIGMOD 2012). Where a write is bounded, messages about several items are
+//! [gathered](super::gathering) instead, and may be overtaken.
 //!
 //! An item with a write on its way waits for that write and for nothing else.
 
-use std::collections::{HashMap, HashSet, VecDeque};
+use std::collections::{BTreeMap, HashMap, HashSet, VecDeque};
 
 use foldhash::fast::RandomState;
 use slab::Slab;
@@ -15,18 +18,21 @@ use super::arrivals::Arrivals;
 use super::ready::Ready;
 use super::work::Work;
 use crate::protocol::{ItemId, Line};
-use crate::seams::{CommitMax, Weight};
-
-/// Most messages that a turn looks past for one about several items.
-const AHEAD_MAX: usize = 64;
+use crate::seams::CommitMax;
 
 /// The backlogs of a worker.
 #[derive(Debug)]
 pub(crate) struct Backlogs {
-    works: Slab<Work>,
-    by_item: HashMap<ItemId, Backlog, RandomState>,
+    pub(super) works: Slab<Work>,
+    pub(super) by_item: HashMap<ItemId, Backlog, RandomState>,
+    /// The bounds of one write.
+    pub(super) max: CommitMax,
+    /// The messages about several items by rank, where a write is bounded.
+    pub(super) several: BTreeMap<u64, usize>,
+    /// Whether the last turn was for the first of these.
+    pub(super) was_for_first: bool,
     /// Items whose turn may have come; each is marked so.
-    ready: Ready,
+    pub(super) ready: Ready,
     /// Items that must be claimed first.
     unclaimed: Vec<ItemId>,
     /// Items to keep for messages that had to wait too often, and how often.
@@ -36,20 +42,24 @@ pub(crate) struct Backlogs {
 
 /// What waits for one item.
 #[derive(Debug, Default)]
-struct Backlog {
-    /// The rank and the key of each message.
-    works: VecDeque<(u64, usize)>,
-    state: ItemState,
+pub(super) struct Backlog {
+    /// The rank and the key of each message about this item alone.
+    pub(super) alone: VecDeque<(u64, usize)>,
+    /// And of each that is about others too.
+    pub(super) several: VecDeque<(u64, usize)>,
+    pub(super) state: ItemState,
     /// Whether it is in the list of those that are ready, or of the unclaimed.
-    is_ready: bool,
+    pub(super) is_ready: bool,
     is_wanted: bool,
     /// Whether other workers have it. Then a message about it and others waits here
-    /// alone, in nobody's way.
+    /// alone, in nobody's way, unless it is gathered.
     is_elsewhere: bool,
+    /// Whether its last turn had messages about several items.
+    pub(super) was_gathered: bool,
 }
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
-enum ItemState {
+pub(super) enum ItemState {
     /// Nobody knows its stock.
     #[default]
     Unclaimed,
@@ -64,10 +74,14 @@ enum ItemState {
 }
 
 impl Backlogs {
-    pub(crate) fn new() -> Self {
+    /// The backlogs of a worker whose store takes so much in one write.
+    pub(crate) fn new(max: CommitMax) -> Self {
         Self {
             works: Slab::new(),
             by_item: HashMap::default(),
+            max,
+            several: BTreeMap::new(),
+            was_for_first: false,
             ready: Ready::default(),
             unclaimed: Vec::new(),
             kept: Vec::new(),
@@ -95,22 +109,32 @@ impl Backlogs {
         }
     }
 
+    /// Whether messages about several items are gathered.
+    fn gathers(&self) -> bool {
+        self.max != CommitMax::UNLIMITED
+    }
+
     /// Has a message wait for each of its items, or for the one that others have.
     fn enter(&mut self, key: usize) {
-        let Self { works, by_item, ready, unclaimed, kept, .. } = self;
+        let gathers = self.gathers();
+        let Self { works, by_item, ready, unclaimed, kept, several, .. } = self;
         let work = &works[key];
         let is_elsewhere = |item: &&ItemId| by_item.get(*item).is_some_and(|b| b.is_elsewhere);
-        let elsewhere = match work.lines() {
-            [_] => None,
+        let is_about_several = work.is_about_several();
+        let elsewhere = match is_about_several && !gathers {
             // They are waited for by name, so that nobody waits in a circle.
-            _ => work.items().filter(is_elsewhere).min(),
+            true => work.items().filter(is_elsewhere).min(),
+            false => None,
         };
+        if is_about_several && gathers {
+            several.insert(work.rank, key);
+        }
         let mut wait_for = |item: &ItemId| {
             let backlog = match by_item.get_mut(item) {
                 Some(backlog) => backlog,
                 None => by_item.entry(item.clone()).or_default(),
             };
-            backlog.add(work.rank, key);
+            backlog.add(is_about_several, work.rank, key);
             backlog.notice(item, ready, unclaimed);
         };
         match elsewhere.cloned() {
@@ -125,13 +149,17 @@ impl Backlogs {
     /// Notes that other workers have an item: what waits for others too lets them go
     /// first.
     pub(crate) fn set_elsewhere(&mut self, item: &ItemId) {
+        let gathers = self.gathers();
         let Self { works, by_item, ready, unclaimed, kept, .. } = self;
         let Some(backlog) = by_item.get_mut(item) else { return };
         if std::mem::replace(&mut backlog.is_elsewhere, true) {
             return;
         }
-        for (rank, key) in backlog.about_several(works) {
+        for (rank, key) in backlog.several.clone() {
             works[key].wait_for(item, kept);
+            if gathers {
+                continue;
+            }
             for other in works[key].items().filter(|other| *other != item) {
                 if let Some(backlog) = by_item.get_mut(other) {
                     backlog.remove(rank);
@@ -147,7 +175,7 @@ impl Backlogs {
         items.retain(|item| {
             let Some(backlog) = self.by_item.get_mut(item) else { return false };
             backlog.is_wanted = false;
-            let is_wanted = backlog.state == ItemState::Unclaimed && !backlog.works.is_empty();
+            let is_wanted = backlog.state == ItemState::Unclaimed && !backlog.is_empty();
             if is_wanted {
                 backlog.state = ItemState::Away;
             }
@@ -165,11 +193,12 @@ impl Backlogs {
 
     /// Lets the next turn of an item begin: it is claimed.
     pub(crate) fn set_claimed(&mut self, item: &ItemId) {
+        let gathers = self.gathers();
         if let Some(backlog) = self.by_item.get_mut(item)
             && std::mem::take(&mut backlog.is_elsewhere)
+            && !gathers
         {
-            let several = backlog.about_several(&self.works);
-            several.iter().for_each(|(rank, _)| backlog.remove(*rank));
+            let several = std::mem::take(&mut backlog.several);
             several.into_iter().for_each(|(_, key)| self.enter(key));
         }
         self.set(item, ItemState::Free);
@@ -216,7 +245,7 @@ impl Backlogs {
             return;
         }
         backlog.state = state;
-        if backlog.works.is_empty() && state == ItemState::Unclaimed {
+        if backlog.is_empty() && state == ItemState::Unclaimed {
             self.by_item.remove(item);
         } else {
             backlog.notice(item, &mut self.ready, &mut self.unclaimed);
@@ -226,7 +255,7 @@ impl Backlogs {
     /// Whether an item has neither a backlog nor a write on its way.
     pub(crate) fn is_idle(&self, item: &ItemId) -> bool {
         let backlog = self.by_item.get(item);
-        backlog.is_none_or(|backlog| backlog.works.is_empty() && backlog.state != ItemState::Busy)
+        backlog.is_none_or(|backlog| backlog.is_empty() && backlog.state != ItemState::Busy)
     }
 
     /// Whether an item has a write on its way.
@@ -246,10 +275,11 @@ impl Backlogs {
         mut is_wanted: impl FnMut(&Work) -> bool,
     ) -> Vec<Work> {
         let Some(backlog) = self.by_item.get(item) else { return Vec::new() };
-        let keys: Vec<usize> = backlog.works.iter().map(|(_, key)| *key).collect();
-        let keys = keys.into_iter().filter(|key| is_wanted(&self.works[*key]));
-        let keys: Vec<usize> = keys.collect();
-        keys.into_iter().map(|key| self.take_out(key)).collect()
+        let mut waiting: Vec<_> = backlog.alone.iter().chain(&backlog.several).copied().collect();
+        waiting.sort_unstable();
+        waiting.retain(|(_, key)| is_wanted(&self.works[*key]));
+        let keys = waiting.into_iter().map(|(_, key)| key);
+        keys.map(|key| self.take_out(key)).collect()
     }
 
     /// Takes out everything that waits and `is_wanted`.
@@ -261,9 +291,10 @@ impl Backlogs {
 
     fn take_out(&mut self, key: usize) -> Work {
         let work = self.works.remove(key);
+        self.several.remove(&work.rank);
         for item in work.items() {
             if let Some(backlog) = self.by_item.get_mut(item) {
-                backlog.works.retain(|(_, other)| *other != key);
+                backlog.remove(work.rank);
                 // Another may head it now.
                 backlog.notice(item, &mut self.ready, &mut self.unclaimed);
             }
@@ -276,25 +307,11 @@ impl Backlogs {
     ///
     /// A message delivered more often than `suspect_after` has few others with it, the
     /// fewer the more often: it may be what fails.
-    pub(crate) fn next_turn(
-        &mut self,
-        max: CommitMax,
-        suspect_after: u32,
-    ) -> Option<(Vec<Work>, Vec<ItemId>)> {
-        if max == CommitMax::UNLIMITED {
-            return self.everything(suspect_after);
+    pub(crate) fn next_turn(&mut self, suspect_after: u32) -> Option<(Vec<Work>, Vec<ItemId>)> {
+        match self.gathers() {
+            true => self.next_gathered(suspect_after),
+            false => self.everything(suspect_after),
         }
-        while let Some(item) = self.ready.pop() {
-            let Some(backlog) = self.by_item.get_mut(&item) else { continue };
-            backlog.is_ready = false;
-            if backlog.state != ItemState::Free || backlog.works.is_empty() {
-                continue;
-            }
-            if let Some(turn) = self.connected(item, max, suspect_after) {
-                return Some(turn);
-            }
-        }
-        None
     }
 
     /// All that can be decided now: the heads of all backlogs, and what is behind.
@@ -305,19 +322,16 @@ impl Backlogs {
         while let Some(item) = ready.pop() {
             let Some(backlog) = self.by_item.get_mut(&item) else { continue };
             backlog.is_ready = false;
-            if backlog.state != ItemState::Free || backlog.works.is_empty() {
+            if backlog.state != ItemState::Free || backlog.is_empty() {
                 continue;
             }
             backlog.state = ItemState::Busy;
-            let from = keys.len();
-            keys.extend(&backlog.works);
+            keys.extend(&backlog.alone);
             items.push(item);
             // Whoever is connected comes along.
-            for (_, key) in &keys[from..] {
-                let lines = self.works[*key].lines();
-                if lines.len() > 1 {
-                    ready.extend(lines.iter().map(|line| line.item.clone()));
-                }
+            keys.extend(&backlog.several);
+            for (_, key) in &backlog.several {
+                ready.extend(self.works[*key].items().cloned());
             }
         }
         keys.sort_unstable();
@@ -345,12 +359,15 @@ impl Backlogs {
         }
         for item in &items {
             let backlog = self.by_item.get_mut(item).expect("it is ready");
-            if stopped.is_empty() {
-                backlog.works.clear();
-            } else {
-                backlog
-                    .works
-                    .retain(|(rank, key)| self.works.get(*key).is_some_and(|w| w.rank == *rank));
+            for waiting in [&mut backlog.alone, &mut backlog.several] {
+                if stopped.is_empty() {
+                    waiting.clear();
+                } else {
+                    let waits = |rank, work: &Work| work.rank == rank;
+                    waiting.retain(|(rank, key)| {
+                        self.works.get(*key).is_some_and(|w| waits(*rank, w))
+                    });
+                }
             }
         }
         if taken.is_empty() {
@@ -361,79 +378,6 @@ impl Backlogs {
             return None;
         }
         Some((taken, items))
-    }
-
-    /// The messages at the head of the backlog of `seed`, and of those items that they
-    /// connect with it, as many as one commit takes.
-    fn connected(
-        &mut self,
-        seed: ItemId,
-        max: CommitMax,
-        suspect_after: u32,
-    ) -> Option<(Vec<Work>, Vec<ItemId>)> {
-        let mut items = vec![seed];
-        let mut stopped = vec![false];
-        let mut taken = Vec::new();
-        let mut weight = Weight::default();
-        let mut most = usize::MAX;
-        while taken.len() < most {
-            // Of those in front the one that came first.
-            let heads = items.iter().zip(&stopped).filter(|(_, stopped)| !**stopped);
-            let heads = heads.filter_map(|(item, _)| self.by_item[item].works.front());
-            let Some(&(rank, key)) = heads.min() else { break };
-            let lines = self.works[key].lines();
-            if lines.len() > 1 {
-                let missing = lines.iter().find(|line| !items.contains(&line.item));
-                if let Some(Line { item, .. }) = missing
-                    && self.by_item[item].state == ItemState::Free
-                    && self.is_clear(item, rank, &items)
-                    && (taken.is_empty() || max.fits(weight, items.len() + 1))
-                {
-                    items.push(item.clone());
-                    stopped.push(false);
-                    continue;
-                }
-                let heads_all =
-                    |line: &Line| self.by_item[&line.item].works.front() == Some(&(rank, key));
-                if missing.is_some() || !lines.iter().all(heads_all) {
-                    for (item, stopped) in items.iter().zip(&mut stopped) {
-                        *stopped |= lines.iter().any(|line| line.item == *item);
-                    }
-                    continue;
-                }
-            }
-            let work = &self.works[key];
-            let order = work.order().expect("it has lines");
-            let more = weight + max.weigh(order, |_| false);
-            let writes = if items.len() == 1 { max.side_by_side } else { 1 };
-            let each = CommitMax { parts: max.parts.saturating_mul(writes), ..max };
-            most = most.min(most_with(work, suspect_after));
-            if !taken.is_empty() && (!each.fits(more, items.len()) || taken.len() >= most) {
-                break;
-            }
-            weight = more;
-            for item in work.items() {
-                self.by_item.get_mut(item).expect("it is there").works.pop_front();
-            }
-            taken.push(self.works.remove(key));
-        }
-        if taken.is_empty() {
-            return None;
-        }
-        for item in &items {
-            self.by_item.get_mut(item).expect("it is there").state = ItemState::Busy;
-        }
-        Some((taken, items))
-    }
-
-    /// Whether nobody before `rank` waits for `item` and for another, but for `items`.
-    fn is_clear(&self, item: &ItemId, rank: u64, items: &[ItemId]) -> bool {
-        let before = self.by_item[item].works.iter().take_while(|(other, _)| *other < rank);
-        let is_in = |line: &Line| line.item == *item || items.contains(&line.item);
-        before
-            .take(AHEAD_MAX + 1)
-            .enumerate()
-            .all(|(n, (_, key))| n < AHEAD_MAX && self.works[*key].lines().iter().all(is_in))
     }
 }
 
@@ -447,31 +391,44 @@ pub(crate) fn most_with(work: &Work, suspect_after: u32) -> usize {
 }
 
 impl Backlog {
-    fn add(&mut self, rank: u64, key: usize) {
-        match self.works.back() {
+    pub(super) fn is_empty(&self) -> bool {
+        self.alone.is_empty() && self.several.is_empty()
+    }
+
+    /// Whether its next turn is for messages about it alone: the last had others.
+    pub(super) fn owes_alone(&self) -> bool {
+        self.was_gathered && !self.alone.is_empty()
+    }
+
+    /// The rank of the message that waits longest.
+    pub(super) fn first_rank(&self) -> Option<u64> {
+        let fronts = [self.alone.front(), self.several.front()];
+        fronts.into_iter().flatten().map(|(rank, _)| *rank).min()
+    }
+
+    fn add(&mut self, is_about_several: bool, rank: u64, key: usize) {
+        let waiting = if is_about_several { &mut self.several } else { &mut self.alone };
+        match waiting.back() {
             Some((last, _)) if *last > rank => {
                 // Usually the first place: what is behind came later.
-                let at = self.works.partition_point(|(other, _)| *other < rank);
-                self.works.insert(at, (rank, key));
+                let at = waiting.partition_point(|(other, _)| *other < rank);
+                waiting.insert(at, (rank, key));
             }
-            _ => self.works.push_back((rank, key)),
+            _ => waiting.push_back((rank, key)),
         }
     }
 
-    fn remove(&mut self, rank: u64) {
-        if let Ok(at) = self.works.binary_search_by_key(&rank, |(rank, _)| *rank) {
-            self.works.remove(at);
+    pub(super) fn remove(&mut self, rank: u64) {
+        for waiting in [&mut self.alone, &mut self.several] {
+            if let Ok(at) = waiting.binary_search_by_key(&rank, |(rank, _)| *rank) {
+                waiting.remove(at);
+            }
         }
-    }
-
-    /// The messages that wait here and are about other items too.
-    fn about_several(&self, works: &Slab<Work>) -> Vec<(u64, usize)> {
-        self.works.iter().filter(|(_, key)| works[*key].lines().len() > 1).copied().collect()
     }
 
     /// Puts it on the list where it belongs.
     fn notice(&mut self, item: &ItemId, ready: &mut Ready, unclaimed: &mut Vec<ItemId>) {
-        let Some(&(rank, _)) = self.works.front() else { return };
+        let Some(rank) = self.first_rank() else { return };
         match self.state {
             ItemState::Free if !self.is_ready => {
                 self.is_ready = true;

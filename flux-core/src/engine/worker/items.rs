@@ -29,6 +29,9 @@ const CROWDED_FOR: Duration = Duration::from_secs(10);
 /// Time for which a worker leaves items alone that it had its turn with: longer
 /// than others take to look whether they are free.
 const CEDED_FOR: Duration = Duration::from_millis(60);
+/// Time for which a worker has an item to itself, whoever else wants it, if there is work
+/// on it: one that is borrowed, or its own if it has no turn till then.
+const LOAN: Duration = Duration::from_millis(100);
 /// Time for which a worker leaves an item alone that it let others have.
 const LENT_FOR: Duration = Duration::from_millis(30);
 /// Time for which an item is kept for a message that waits for others too, for each time
@@ -59,6 +62,8 @@ struct Had {
     since: Instant,
     renewed: Instant,
     used: Instant,
+    /// Whether it had a turn.
+    had_turn: bool,
     /// Whether another worker waits for it.
     is_wanted: bool,
     /// It is nobody else's until then.
@@ -67,7 +72,15 @@ struct Had {
 
 impl Had {
     fn new(owner: Option<Arc<str>>, now: Instant) -> Self {
-        Self { owner, since: now, renewed: now, used: now, is_wanted: false, kept_until: now }
+        Self {
+            owner,
+            since: now,
+            renewed: now,
+            used: now,
+            had_turn: false,
+            is_wanted: false,
+            kept_until: now,
+        }
     }
 
     fn is_kept(&self) -> bool {
@@ -134,11 +147,6 @@ impl Items {
         self.wanted.get(item).is_some_and(|since| since.elapsed() >= SPARE_WAIT)
     }
 
-    /// Whether another worker waits for an item and may have it.
-    pub(crate) fn is_wanted(&self, item: &ItemId) -> bool {
-        self.had.get(item).is_some_and(Had::is_due)
-    }
-
     /// Of these items those that need a lease first, and those that have one or do
     /// without.
     pub(crate) fn without_lease(&self, items: Vec<ItemId>, wait: Duration) -> [Vec<ItemId>; 2] {
@@ -175,7 +183,7 @@ impl Items {
         let now = Instant::now();
         for item in items {
             if let Some(had) = self.had.get_mut(item) {
-                had.used = now;
+                (had.used, had.had_turn) = (now, true);
             }
         }
     }
@@ -277,7 +285,10 @@ pub(crate) async fn obtain(core: &Core, uncovered: Vec<ItemId>, covered: Vec<Ite
 impl Worker {
     /// Leases and claims the items that have a backlog.
     pub(super) fn obtain(&mut self) {
-        for (item, waits) in self.backlogs.take_kept() {
+        // Where one worker alone borrows for such messages, the time of a loan is enough.
+        let has_loans = !self.is_unlimited() && self.served.len() > 1;
+        let kept = self.backlogs.take_kept();
+        for (item, waits) in kept.into_iter().filter(|_| !has_loans) {
             if let Some(had) = self.items.had.get_mut(&item) {
                 let until = Instant::now() + KEPT_FOR.saturating_mul(waits).min(KEPT_FOR_MAX);
                 had.kept_until = had.kept_until.max(until);
@@ -394,9 +405,18 @@ impl Worker {
     }
 
     fn lend_wanted(&mut self) {
-        let is_free = |item: &ItemId| !self.backlogs.is_busy(item);
-        let wanted = self.items.had.iter().filter(|(item, had)| had.is_due() && is_free(item));
-        self.lend(wanted.map(|(item, _)| item.clone()).collect(), Duration::ZERO);
+        let is_free = |item: &&ItemId| !self.backlogs.is_busy(item);
+        let wanted = self.items.had.keys().filter(|item| self.is_due(item)).filter(is_free);
+        self.lend(wanted.cloned().collect(), Duration::ZERO);
+    }
+
+    /// Whether another worker waits for an item and may have it. Where a write is bounded,
+    /// and messages about several items are gathered, one that is borrowed is kept long
+    /// enough to be worth the way, and a worker's own until it had a turn.
+    pub(super) fn is_due(&self, item: &ItemId) -> bool {
+        let Some(had) = self.items.had.get(item) else { return false };
+        let is_over = had.since.elapsed() >= LOAN || had.had_turn && !self.is_others(item);
+        had.is_due() && (is_over || self.is_unlimited() || self.backlogs.is_idle(item))
     }
 
     /// Lets the workers whose partitions they are in have the items that nothing here waits

@@ -11,12 +11,16 @@
 //! 5. it is decided and committed in a turn of its items;
 //! 6. it is answered, or goes back to step 2 or 3, with what the commit's refusal told.
 //!
-//! On a store that takes a write of any size, all that is ready goes into one turn.
+//! On a store that takes a write of any size, all that is ready goes into one turn. On one
+//! that does not, those about several items are [gathered](gathering), many that share their
+//! items in one turn. They all come to the worker that serves the first partition, which
+//! borrows the items from the others.
 
 mod arrivals;
 mod backlogs;
 pub(super) mod completion;
 mod ended_holds;
+mod gathering;
 mod health;
 mod in_hand;
 mod intake;
@@ -211,7 +215,7 @@ impl Worker {
     fn new(core: Arc<Core>) -> Self {
         Self {
             max: core.backend.store.commit_max(),
-            backlogs: Backlogs::new(),
+            backlogs: Backlogs::new(core.backend.store.commit_max()),
             unread: Vec::new(),
             items: Items::default(),
             view: View::default(),
@@ -302,7 +306,7 @@ impl Worker {
         self.read();
         self.obtain();
         while self.turns < if self.is_unlimited() { 1 } else { TURNS_MAX } {
-            let next = self.backlogs.next_turn(self.max, self.suspect_after());
+            let next = self.backlogs.next_turn(self.suspect_after());
             let Some((works, items)) = next else { break };
             self.begin_turn(works, items);
         }

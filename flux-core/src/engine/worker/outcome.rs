@@ -8,14 +8,13 @@ use tracing::{debug, warn};
 
 use super::completion::{self, DecidedBatch};
 use super::health::ILL_AFTER;
-use super::membership;
 use super::receiving::InHand;
 use super::turn::{Turn, Turned, as_found};
 use super::work::{Origin, Work};
 use super::{Event, PAUSE, PAUSE_MAX, Worker};
 use crate::engine::accept::inbox::Answer;
 use crate::protocol::{ItemId, OrderStatus};
-use crate::seams::SeamError;
+use crate::seams::{SeamError, partition_of_lines};
 
 impl Worker {
     /// Takes over what came of a turn.
@@ -68,7 +67,7 @@ impl Worker {
             let is_claimed = self.view.get(&item).is_some();
             let is_done_here =
                 self.is_others(&item) && self.backlogs.is_idle(&item) && !self.items.is_kept(&item);
-            if self.items.is_wanted(&item) || is_done_here {
+            if self.is_due(&item) || is_done_here {
                 lent.push(item);
             } else if lost.contains(&item)
                 || has_failed
@@ -306,7 +305,8 @@ impl Worker {
 
 /// Whether a message is about an order that another worker serves.
 fn is_for_others(served: &[bool], work: &Work) -> bool {
-    work.lines().first().is_some_and(|line| membership::is_others(served, &line.item))
+    let lines = work.lines();
+    !lines.is_empty() && served.len() > 1 && !served[partition_of_lines(lines, served.len())]
 }
 
 /// Time to leave a message alone that failed so many times.

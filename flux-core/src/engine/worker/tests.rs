@@ -6,6 +6,7 @@ use crate::clock::SystemClock;
 use crate::engine::{Role, Settings};
 use crate::protocol::{BuyerId, ItemSpec, Line, Lines, Timestamp};
 use crate::random::Random;
+use crate::seams::partition_of;
 
 const SECOND: Duration = Duration::from_secs(1);
 
@@ -153,7 +154,7 @@ async fn what_others_want_is_lent_once_it_has_no_turn_and_is_not_kept() {
 
     worker.backlogs.push(Work::new(message(1, &["b"]), Origin::Found));
     worker.backlogs.set_claimed(&b);
-    assert!(worker.backlogs.next_turn(worker.max, 3).is_some());
+    assert!(worker.backlogs.next_turn(3).is_some());
     worker.note_wanted(std::slice::from_ref(&b));
     assert!(worker.items.has(&b), "a write of it is on its way");
 
@@ -176,6 +177,30 @@ async fn what_others_want_is_lent_once_it_has_no_turn_and_is_not_kept() {
     tokio::time::advance(SECOND).await;
     worker.look_after_items();
     assert!(!worker.items.has(&c), "for a while");
+}
+
+#[tokio::test(start_paused = true)]
+async fn where_a_write_is_bounded_what_is_wanted_is_kept_until_it_was_worth_the_way() {
+    let mut worker = worker(2, &["a", "b", "d"]).await;
+    worker.max = CommitMax::builder().parts(100).build();
+    // The one partition's item is its own, the other is borrowed.
+    let (own, borrowed) = (item("a"), item("b"));
+    let is_of = |item: &ItemId| partition_of(item, 2);
+    assert_ne!(is_of(&own), is_of(&borrowed));
+    worker.served = (0..2).map(|partition| partition == is_of(&own)).collect();
+    let wanted = [own.clone(), borrowed.clone(), item("d")];
+    for item in ["a", "b"] {
+        worker.backlogs.push(Work::new(message(1, &[item]), Origin::Found));
+    }
+    let has = |worker: &Worker| wanted.each_ref().map(|item| worker.items.has(item));
+    worker.note_wanted(&wanted);
+    assert_eq!(has(&worker), [true, true, false], "but for what nothing waits for");
+    worker.items.used([&own, &borrowed]);
+    worker.note_wanted(&wanted);
+    assert_eq!(has(&worker), [false, true, false], "its own has had a turn");
+    tokio::time::advance(SECOND / 10).await;
+    worker.note_wanted(&wanted);
+    assert_eq!(has(&worker), [false; 3]);
 }
 
 #[tokio::test]

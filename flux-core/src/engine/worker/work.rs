@@ -124,6 +124,12 @@ impl Work {
         (0..lines.len()).filter(move |n| is_new(*n)).map(|n| &lines[n].item)
     }
 
+    /// Whether its decision is about more than one item.
+    pub(crate) fn is_about_several(&self) -> bool {
+        let lines = self.lines();
+        lines.iter().any(|line| line.item != lines[0].item)
+    }
+
     /// The order that there is something to decide on, if there is one.
     pub(crate) fn order(&self) -> Option<&Order> {
         match (&self.message, &self.known) {
