@@ -11,7 +11,9 @@ const PATIENCE: Patience =
 
 /// Answers with the path that was asked for; whoever is ready to answer has a token.
 #[derive(Clone)]
-struct Echo(Arc<()>);
+struct Echo {
+    _token: Arc<()>,
+}
 
 impl Handler for Echo {
     async fn answer(self, _: Peer, request: Request<Incoming>) -> Answer {
@@ -37,7 +39,7 @@ impl Client {
         let (socket, ours) = duplex(16 * 1024);
         let (token, shutdown) = (Arc::default(), Arc::<Shutdown>::default());
         let peer = Arc::new(Peers::new(Vec::new())).of(IpAddr::from([127, 0, 0, 1]));
-        let handler = Echo(Arc::clone(&token));
+        let handler = Echo { _token: Arc::clone(&token) };
         let served = connection(handler, PATIENCE, Arc::clone(&shutdown), ours, peer);
         Self { socket, serving: tokio::spawn(served), token, shutdown }
     }
