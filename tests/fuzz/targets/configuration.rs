@@ -19,13 +19,14 @@ fn flags(text: &str) {
     let Ok(config) = Config::try_parse_from(std::iter::once("flux-server").chain(flags)) else {
         return;
     };
-    for spec in &config.items {
+    for spec in config.pools().unwrap_or_default() {
         spec.check().expect("what is read keeps the rules");
         let written = format!("{}={}", spec.id, spec.capacity());
         let again = Config::try_parse_from(["flux-server", "--item", &written]);
         // A name that begins like a flag needs an equals sign before it.
         if !written.starts_with('-') {
-            assert_eq!(&again.unwrap_or_else(|wrong| panic!("{wrong}")).items, &[spec.clone()]);
+            let again = again.unwrap_or_else(|wrong| panic!("{wrong}")).pools();
+            assert_eq!(again.unwrap_or_else(|wrong| panic!("{wrong}")), [spec]);
         }
     }
     let times = [config.head_timeout, config.body_timeout, config.idle_timeout, config.drain];
