@@ -13,8 +13,11 @@ use super::turn::{Turn, Turned, as_found};
 use super::work::{Origin, Work};
 use super::{Event, PAUSE, PAUSE_MAX, Worker};
 use crate::engine::accept::inbox::Answer;
-use crate::protocol::{ItemId, OrderStatus};
-use crate::seams::{SeamError, partition_of_lines};
+use crate::protocol::{ItemId, Order, OrderStatus, Timestamp};
+use crate::seams::{SeamError, partition_of, partition_of_lines};
+
+/// Time after which the end of a hold was left undone by whoever serves it.
+const LATE: Duration = Duration::from_secs(1);
 
 impl Worker {
     /// Takes over what came of a turn.
@@ -110,6 +113,7 @@ impl Worker {
     pub(super) async fn sort(&mut self, works: Vec<Work>, error: Option<SeamError>) {
         self.reads -= 1;
         self.in_work -= works.len();
+        let now = self.core.clock.now();
         let mut answered = Vec::new();
         for mut work in works {
             let is_held = |work: &Work| {
@@ -118,7 +122,7 @@ impl Worker {
             match &error {
                 None if work.lines().is_empty()
                     || work.is_spare()
-                        && (!is_held(&work) || is_for_others(&self.served, &work)) =>
+                        && (!is_held(&work) || is_for_others(&self.served, &work, now)) =>
                 {
                     work.answer = Some(as_found(&work));
                     answered.push(work);
@@ -179,10 +183,12 @@ impl Worker {
     /// order is some worker's, that one waits for its other items, but not for long.
     pub(super) async fn leave_spare_work(&mut self, items: &[ItemId]) {
         let mut left = Vec::new();
+        let now = self.core.clock.now();
         for item in items {
             let served = &self.served;
             let all = served.len() < 2 || self.items.is_wanted_for_long(item);
-            let is_left = |work: &Work| work.is_spare() && (all || is_for_others(served, work));
+            let is_left =
+                |work: &Work| work.is_spare() && (all || is_for_others(served, work, now));
             left.extend(self.backlogs.take_where(item, is_left));
         }
         for work in &mut left {
@@ -303,10 +309,17 @@ impl Worker {
     }
 }
 
-/// Whether a message is about an order that another worker serves.
-fn is_for_others(served: &[bool], work: &Work) -> bool {
-    let lines = work.lines();
-    !lines.is_empty() && served.len() > 1 && !served[partition_of_lines(lines, served.len())]
+/// Whether a message is about an order that another worker serves. Workers of an earlier
+/// version serve one over several items by its first, so one whose hold is over for long
+/// is anybody's who serves either.
+pub(super) fn is_for_others(served: &[bool], work: &Work, now: Timestamp) -> bool {
+    let (lines, partitions) = (work.lines(), served.len());
+    if lines.is_empty() || partitions < 2 || served[partition_of_lines(lines, partitions)] {
+        return false;
+    }
+    let hold = work.known.as_deref().and_then(Order::hold);
+    let is_late = hold.is_some_and(|hold| hold.expires_at + LATE <= now);
+    !(is_late && served[partition_of(&lines[0].item, partitions)])
 }
 
 /// Time to leave a message alone that failed so many times.

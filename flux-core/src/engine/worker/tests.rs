@@ -4,7 +4,7 @@ use super::*;
 use crate::backends::Backend;
 use crate::clock::SystemClock;
 use crate::engine::{Role, Settings};
-use crate::protocol::{BuyerId, ItemSpec, Line, Lines, Timestamp};
+use crate::protocol::{BuyerId, Hold, ItemSpec, Line, Lines, OrderState, Timestamp};
 use crate::random::Random;
 use crate::seams::partition_of;
 
@@ -215,4 +215,20 @@ async fn what_was_told_of_buyers_is_so_until_their_item_is_written() {
     let turned = turn.run(&worker.core).await;
     assert!(turned.turn.works[0].answer.is_some(), "it was written");
     assert_eq!(turned.turn.over_cap, [over("b")]);
+}
+
+#[test]
+fn the_end_of_a_hold_on_several_items_is_left_to_the_first_partition_for_a_while() {
+    let Message::Place(order) = message(1, &["a", "b"]) else { unreachable!("it was made so") };
+    let ended = Timestamp::from_millis(1_000_000);
+    let hold = Hold { decided_at: Timestamp::default(), expires_at: ended };
+    let mut work = Work::new(Message::Expire(order.id), Origin::Found);
+    work.knows(Some(order.with_state(OrderState::Held(hold))));
+    let serving = |partition: usize| (0..16).map(|n| n == partition).collect::<Vec<bool>>();
+    let is_for_others = |partition, now| outcome::is_for_others(&serving(partition), &work, now);
+    // Whoever has an earlier version serves it by its first item, and who has this one not.
+    let of_first_item = partition_of(&item("a"), 16);
+    let (soon, late) = (ended + SECOND / 2, ended + SECOND);
+    assert_eq!([0, of_first_item, 5].map(|n| is_for_others(n, soon)), [false, true, true]);
+    assert_eq!([0, of_first_item, 5].map(|n| is_for_others(n, late)), [false, false, true]);
 }
