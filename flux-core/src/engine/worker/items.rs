@@ -31,7 +31,7 @@ const CROWDED_FOR: Duration = Duration::from_secs(10);
 const CEDED_FOR: Duration = Duration::from_millis(60);
 /// Time for which a worker has an item to itself, whoever else wants it, if there is work
 /// on it: one that is borrowed, or its own if it has no turn till then.
-const LOAN: Duration = Duration::from_millis(100);
+const LOAN: Duration = Duration::from_millis(400);
 /// Time for which a worker leaves an item alone that it let others have.
 const LENT_FOR: Duration = Duration::from_millis(30);
 /// Time for which an item is kept for a message that waits for others too, for each time
