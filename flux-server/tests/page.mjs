@@ -289,6 +289,8 @@ async function aLostConnection() {
   const first = await serve("lost");
   await first.put("pass", { name: "Day pass", capacity: 50 });
   const { page, item, newest, idOf, close, faults } = await visit(first);
+  // The list may come after the events have begun.
+  await item("Day pass").waitFor();
   assert.equal(await first.stop(), 0);
   await page.getByText("Connection lost").waitFor();
   await item("Day pass").getByRole("button", { name: "Buy 1" }).click();

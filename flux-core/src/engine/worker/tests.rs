@@ -198,7 +198,7 @@ async fn where_a_write_is_bounded_what_is_wanted_is_kept_until_it_was_worth_the_
     worker.items.used([&own, &borrowed]);
     worker.note_wanted(&wanted);
     assert_eq!(has(&worker), [false, true, false], "its own has had a turn");
-    tokio::time::advance(SECOND / 10).await;
+    tokio::time::advance(SECOND / 2).await;
     worker.note_wanted(&wanted);
     assert_eq!(has(&worker), [false; 3]);
 }
