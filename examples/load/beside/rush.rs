@@ -78,8 +78,11 @@ impl Rush {
             seller.place(&buyer, &ids).await?;
             latency.record_n(asked.elapsed().as_nanos() as u64, self.pack as u64)?;
         }
-        // A repeat has the same answer, and takes nothing: the books will tell.
-        seller.place(&buyer, &ids).await.context("of a repeat")?;
+        // A repeat has the same answer, and takes nothing: the books will tell. Who came too
+        // late to place anything has nothing to repeat.
+        if !ids.is_empty() {
+            seller.place(&buyer, &ids).await.context("of a repeat")?;
+        }
         Ok(latency)
     }
 }
