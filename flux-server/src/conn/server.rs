@@ -3,25 +3,22 @@
 use std::future::poll_fn;
 use std::io::{self, Write};
 use std::net::IpAddr;
-use std::pin::Pin;
 use std::sync::Arc;
-use std::task::{Context, Poll};
 use std::time::Duration;
 
 use http::Request;
 use http_body_util::Either;
 use hyper::body::Incoming;
-use hyper::server::conn::http1::{self, Parts};
+use hyper::server::conn::http1;
 use hyper::service::service_fn;
 use hyper_util::rt::TokioIo;
 use socket2::SockRef;
-use tokio::io::{AsyncRead, AsyncWrite, AsyncWriteExt};
+use tokio::io::{AsyncRead, AsyncWrite};
 use tokio::net::{TcpListener, TcpSocket, TcpStream};
 use tokio::task::JoinSet;
-use tokio::time::{Instant, Sleep, sleep};
 use tracing::{debug, warn};
 
-use crate::conn::watched_socket::{Activity, FULL, Late, Patience, WatchedSocket};
+use crate::conn::watched_socket::{Busy, FULL, Late, Patience, WatchedSocket};
 use crate::http::response::Answer;
 use crate::limit::{Peer, Peers, Places};
 use crate::shutdown::Shutdown;
@@ -29,8 +26,6 @@ use crate::shutdown::Shutdown;
 /// Bytes hyper keeps of one connection. More than a head may have, so that one
 /// that is too large is mostly answered as the contract says.
 const BUFFER_MAX: usize = 64 * 1024;
-/// Time between two looks whether a connection is idle.
-const RESTS_AFTER: Duration = Duration::from_secs(1);
 /// Connections that wait to be taken.
 const BACKLOG: u32 = 4_096;
 /// Time that a connection beyond the limits has to ask for what is answered all the same.
@@ -163,104 +158,45 @@ pub(crate) async fn connection<H, S>(
     S: AsyncRead + AsyncWrite + Unpin,
 {
     let _open = handler.open();
-    let activity = Activity::default();
-    let mut socket = WatchedSocket::new(socket, patience, activity.clone());
+    let busy = Busy::default();
+    let socket = WatchedSocket::new(socket, patience, busy.clone());
     let closing = shutdown.closing();
     let address = peer.address();
+    let service = handler.clone();
+    let answer = service_fn(move |request| {
+        let (handler, peer, answering) = (service.clone(), peer.clone(), busy.start());
+        async move {
+            let mut answer = handler.answer(peer, request).await;
+            if let Either::Right(stream) = answer.body_mut() {
+                stream.keep(answering);
+            }
+            Ok::<_, std::convert::Infallible>(answer)
+        }
+    });
     let mut http = http1::Builder::new();
     // The socket has times of its own. Who sends no more may still listen; that
     // nobody does shows a write or two later, and a stream writes every 15 s.
     // In one buffer, as hyper would put its answer to a garbled request before
     // a body that waits in its list of buffers.
     http.header_read_timeout(None).max_buf_size(BUFFER_MAX).half_close(true).writev(false);
-    tokio::pin!(closing);
-    let served = loop {
-        let (service, peer, answering) = (handler.clone(), peer.clone(), activity.clone());
-        let answer = service_fn(move |request| {
-            let (handler, peer, answering) = (service.clone(), peer.clone(), answering.start());
-            async move {
-                let mut answer = handler.answer(peer, request).await;
-                if let Either::Right(stream) = answer.body_mut() {
-                    stream.keep(answering);
-                }
-                Ok::<_, std::convert::Infallible>(answer)
+    let serving = http.serve_connection(TokioIo::new(socket), answer);
+    tokio::pin!(serving, closing);
+    let (mut looked, mut told) = (false, false);
+    let served = poll_fn(|context| {
+        // Polled once, it wakes this task; each poll takes a lock that all
+        // connections share.
+        if !told && (!looked || shutdown.is_closing()) {
+            looked = true;
+            if closing.as_mut().poll(context).is_ready() {
+                told = true;
+                serving.as_mut().graceful_shutdown();
             }
-        });
-        // Boxed, as it is gone while the connection is idle.
-        let mut serving = Box::pin(http.serve_connection(TokioIo::new(socket), answer));
-        let mut idleness = Idleness::new(activity.clone());
-        let (mut looked, mut told) = (false, false);
-        let ended = poll_fn(|context| {
-            // Polled once, it wakes this task; each poll takes a lock that all
-            // connections share.
-            if !told && (!looked || shutdown.is_closing()) {
-                looked = true;
-                if closing.as_mut().poll(context).is_ready() {
-                    told = true;
-                    serving.as_mut().graceful_shutdown();
-                }
-            }
-            match serving.as_mut().poll(context) {
-                Poll::Pending if !told && idleness.is_long(context) => Poll::Ready(None),
-                Poll::Pending => Poll::Pending,
-                Poll::Ready(served) => Poll::Ready(Some(served)),
-            }
-        })
-        .await;
-        if let Some(served) = ended {
-            break served.map_err(|error| Chain(&error).to_string());
         }
-        let Parts { io, read_buf, .. } = Pin::into_inner(serving).into_parts();
-        // Empty lines between requests count for nothing. Anything else is no request's.
-        if read_buf.iter().any(|byte| !matches!(byte, b'\r' | b'\n')) {
-            break Err("bytes that belong to no request".to_owned());
-        }
-        socket = io.into_inner();
-        tokio::select! {
-            rested = socket.rest() => match rested {
-                Ok(true) => {}
-                Ok(false) => break Ok(()),
-                Err(error) => break Err(error.to_string()),
-            },
-            () = &mut closing => break socket.shutdown().await.map_err(|error| error.to_string()),
-        }
-    };
+        serving.as_mut().poll(context)
+    })
+    .await;
     if let Err(error) = served {
-        debug!(peer = %address, %error, "a connection broke off");
-    }
-}
-
-/// Finds out when a connection is idle for so long that what is kept for its next request
-/// takes more than it saves.
-struct Idleness {
-    activity: Activity,
-    arrivals: u32,
-    /// Not moved with each request, which would cost more than all else here.
-    alarm: Pin<Box<Sleep>>,
-    is_armed: bool,
-}
-
-impl Idleness {
-    fn new(activity: Activity) -> Self {
-        let (arrivals, alarm) = (activity.arrivals(), Box::pin(sleep(RESTS_AFTER)));
-        Self { activity, arrivals, alarm, is_armed: false }
-    }
-
-    /// Whether nothing came for some seconds, and all that came was answered. Wakes the task
-    /// of its first call.
-    fn is_long(&mut self, context: &mut Context<'_>) -> bool {
-        if self.is_armed && !self.alarm.is_elapsed() {
-            return false;
-        }
-        self.is_armed = true;
-        while self.alarm.as_mut().poll(context).is_ready() {
-            let arrivals = std::mem::replace(&mut self.arrivals, self.activity.arrivals());
-            if arrivals == self.arrivals && self.activity.is_idle() {
-                return true;
-            }
-            self.alarm.as_mut().reset(Instant::now() + RESTS_AFTER);
-        }
-        false
+        debug!(peer = %address, error = %Chain(&error), "a connection broke off");
     }
 }
 
@@ -322,7 +258,3 @@ impl std::fmt::Display for Chain<'_> {
         Ok(())
     }
 }
-
-#[cfg(test)]
-#[path = "server_tests.rs"]
-mod tests;

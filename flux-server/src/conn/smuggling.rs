@@ -60,12 +60,6 @@ impl Boundaries {
         self.is_within_a_head() && self.said.lines == 0
     }
 
-    /// Whether the last request has ended and no other has begun.
-    #[must_use]
-    pub(crate) fn is_between_requests(&self) -> bool {
-        self.next == Next::Head && !self.is_within_a_head()
-    }
-
     /// Looks at the bytes that came next, and overwrites those of a request
     /// that is refused.
     pub(crate) fn pass(&mut self, bytes: &mut [u8]) {

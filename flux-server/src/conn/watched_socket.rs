@@ -1,12 +1,11 @@
 //! The socket under hyper: it ends what takes too long, and passes on no
 //! request whose end is in doubt.
 
-use std::future::poll_fn;
 use std::io;
 use std::mem::MaybeUninit;
 use std::pin::Pin;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, AtomicU32, Ordering};
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::task::{Context, Poll, ready};
 use std::time::Duration;
 
@@ -28,9 +27,6 @@ const LATE: &[u8] = b"HTTP/1.1 408 Request Timeout\r\n\
     content-type: application/problem+json\r\ncontent-length: 118\r\nconnection: close\r\n\r\n\
     {\"type\":\"/problems/request-timeout\",\"title\":\"Request timeout\",\"status\":408,\
     \"detail\":\"the head did not arrive in time\"}";
-
-/// Bytes that are taken of a request before there is memory for it.
-const AHEAD_MAX: usize = 1024;
 
 /// The answer to a connection that is one too many.
 pub(super) const FULL: &[u8] = b"HTTP/1.1 503 Service Unavailable\r\n\
@@ -59,50 +55,26 @@ pub(crate) enum Late {
     TurnedAway,
 }
 
-/// What is going on in a connection, for those who don't have its socket.
+/// A flag that a request is being answered: then nothing is late.
 #[derive(Debug, Clone, Default)]
-pub(crate) struct Activity(Arc<State>);
-
-#[derive(Debug, Default)]
-struct State {
-    /// A request is being answered: then nothing is late.
-    is_busy: AtomicBool,
-    /// All was written, and no request has begun.
-    is_idle: AtomicBool,
-    /// The number of times that something came.
-    arrivals: AtomicU32,
-}
+pub(crate) struct Busy(Arc<AtomicBool>);
 
 /// A mark that the connection is busy, until it is dropped.
 #[derive(Debug)]
-pub(crate) struct Answering(Activity);
+pub(crate) struct Answering(Arc<AtomicBool>);
 
-impl Activity {
+impl Busy {
     /// Marks the connection as busy until the result is dropped.
     #[must_use]
     pub(crate) fn start(&self) -> Answering {
-        self.0.is_busy.store(true, Ordering::Release);
-        Answering(self.clone())
-    }
-
-    fn is_busy(&self) -> bool {
-        self.0.is_busy.load(Ordering::Acquire)
-    }
-
-    /// Whether the last request was answered and no other has begun.
-    pub(crate) fn is_idle(&self) -> bool {
-        self.0.is_idle.load(Ordering::Acquire) && !self.is_busy()
-    }
-
-    /// The number of times that something came.
-    pub(crate) fn arrivals(&self) -> u32 {
-        self.0.arrivals.load(Ordering::Acquire)
+        self.0.store(true, Ordering::Release);
+        Answering(Arc::clone(&self.0))
     }
 }
 
 impl Drop for Answering {
     fn drop(&mut self) {
-        self.0.0.is_busy.store(false, Ordering::Release);
+        self.0.store(false, Ordering::Release);
     }
 }
 
@@ -111,10 +83,8 @@ impl Drop for Answering {
 pub(crate) struct WatchedSocket<S> {
     socket: S,
     patience: Patience,
-    activity: Activity,
+    busy: Busy,
     boundaries: Boundaries,
-    /// Bytes that came while nobody read, which are read next.
-    ahead: Vec<u8>,
     /// Bytes that go out instead of what was to be written, and how many went.
     instead: Option<(Vec<u8>, usize)>,
     head_since: Option<Instant>,
@@ -138,14 +108,13 @@ struct Behind {
 
 impl<S: AsyncRead + AsyncWrite + Unpin> WatchedSocket<S> {
     /// Watches `socket`.
-    pub(crate) fn new(socket: S, patience: Patience, activity: Activity) -> Self {
+    pub(crate) fn new(socket: S, patience: Patience, busy: Busy) -> Self {
         let now = Instant::now();
         Self {
             socket,
             patience,
-            activity,
+            busy,
             boundaries: Boundaries::new(),
-            ahead: Vec::new(),
             instead: None,
             // A connection is made to send something.
             head_since: Some(now),
@@ -162,23 +131,10 @@ impl<S: AsyncRead + AsyncWrite + Unpin> WatchedSocket<S> {
     /// The moment from which the peer is late; none while it waits for us.
     fn deadline(&self) -> Option<Instant> {
         match self.head_since {
-            _ if self.activity.is_busy() => None,
+            _ if self.busy.0.load(Ordering::Acquire) => None,
             Some(since) => Some(since + self.patience.head),
             None => Some(self.wrote_at + self.patience.idle),
         }
-    }
-
-    /// Waits until the next request begins, with no memory for it: what came is read next.
-    /// `false` if the peer sends no more. Cancel-safe.
-    pub(super) async fn rest(&mut self) -> io::Result<bool> {
-        poll_fn(|context| {
-            let mut came = [MaybeUninit::uninit(); AHEAD_MAX];
-            let mut came = ReadBuf::uninit(&mut came);
-            ready!(Pin::new(&mut *self).poll_read(context, &mut came))?;
-            self.ahead.extend_from_slice(came.filled());
-            Poll::Ready(Ok(!came.filled().is_empty()))
-        })
-        .await
     }
 
     /// Polls for the deadline to pass. Moving the alarm with each request
@@ -216,19 +172,11 @@ impl<S: AsyncRead + AsyncWrite + Unpin> AsyncRead for WatchedSocket<S> {
         context: &mut Context<'_>,
         buffer: &mut ReadBuf<'_>,
     ) -> Poll<io::Result<()>> {
-        if !self.ahead.is_empty() {
-            let here = self.ahead.len().min(buffer.remaining());
-            buffer.put_slice(&self.ahead[..here]);
-            self.ahead = self.ahead.split_off(here);
-            return Poll::Ready(Ok(()));
-        }
         let before = buffer.filled().len();
         match Pin::new(&mut self.socket).poll_read(context, buffer) {
             Poll::Ready(Ok(())) => {
                 let new = &mut buffer.filled_mut()[before..];
                 self.ended = new.is_empty();
-                self.activity.0.is_idle.store(false, Ordering::Release);
-                self.activity.0.arrivals.fetch_add(1, Ordering::AcqRel);
                 self.boundaries.pass(new);
                 if !self.boundaries.is_within_a_head() {
                     self.head_since = None;
@@ -349,8 +297,6 @@ impl<S: AsyncRead + AsyncWrite + Unpin> AsyncWrite for WatchedSocket<S> {
     fn poll_flush(mut self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<io::Result<()>> {
         // All there is to write was written.
         self.behind = None;
-        let is_idle = self.boundaries.is_between_requests() && self.ahead.is_empty();
-        self.activity.0.is_idle.store(is_idle, Ordering::Release);
         Pin::new(&mut self.socket).poll_flush(context)
     }
 
@@ -385,7 +331,7 @@ mod tests {
     /// bytes, where so many were to be written before.
     async fn told_when_late(before: usize) -> Vec<u8> {
         let (ours, mut peer) = duplex(1_000);
-        let mut watched = WatchedSocket::new(ours, PATIENCE, Activity::default());
+        let mut watched = WatchedSocket::new(ours, PATIENCE, Busy::default());
         peer.write_all(b"GET / HT").await.expect("room");
         let written = vec![b'x'; before];
         let writing = tokio::time::timeout(Duration::from_millis(1), watched.write_all(&written));
@@ -410,7 +356,7 @@ mod tests {
     /// and after how many seconds.
     async fn answered(read_in_a_second: usize) -> (Result<(), io::ErrorKind>, u64) {
         let (ours, mut peer) = duplex(16 * 1024);
-        let mut watched = WatchedSocket::new(ours, PATIENCE, Activity::default());
+        let mut watched = WatchedSocket::new(ours, PATIENCE, Busy::default());
         let started = Instant::now();
         let writing = async {
             for _ in 0..16 {
@@ -446,7 +392,7 @@ mod tests {
         for said in ["", "GET / HT"] {
             let (ours, mut peer) = duplex(1_000);
             let patience = Patience { late: Late::TurnedAway, ..PATIENCE };
-            let mut watched = WatchedSocket::new(ours, patience, Activity::default());
+            let mut watched = WatchedSocket::new(ours, patience, Busy::default());
             peer.write_all(said.as_bytes()).await.expect("room");
             let late = watched.read_to_end(&mut Vec::new()).await.expect_err("it never ends");
             assert_eq!(late.kind(), io::ErrorKind::TimedOut);
