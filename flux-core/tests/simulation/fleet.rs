@@ -30,6 +30,8 @@ pub(crate) struct Fleet {
     backend: Backend,
     clock: Arc<TokioClock>,
     engines: Mutex<Vec<Engine>>,
+    /// The power of those that were told to stop.
+    stopping: Mutex<Vec<Power>>,
     faults: Mutex<Vec<Faults>>,
     /// Why engines could not go on that nobody stopped.
     failures: Mutex<Vec<String>>,
@@ -43,12 +45,16 @@ impl Fleet {
         clock: Arc<TokioClock>,
         volatile: Option<Volatile>,
     ) -> Arc<Self> {
-        let (engines, faults, failures) = Default::default();
-        Arc::new(Self { backend, clock, engines, faults, failures, volatile })
+        let (engines, stopping, faults, failures) = Default::default();
+        Arc::new(Self { backend, clock, engines, stopping, faults, failures, volatile })
     }
 
     fn engines(&self) -> MutexGuard<'_, Vec<Engine>> {
         self.engines.lock().expect("nothing panics under this lock")
+    }
+
+    fn stopping(&self) -> MutexGuard<'_, Vec<Power>> {
+        self.stopping.lock().expect("nothing panics under this lock")
     }
 
     fn faults(&self) -> MutexGuard<'_, Vec<Faults>> {
@@ -109,6 +115,7 @@ impl Fleet {
                 0 | 1 if count < ENGINES_MAX => self.start(Faults::harsh(seed + more)),
                 2 => {
                     let engine = self.take(one);
+                    self.stopping().push(engine.power.clone());
                     tokio::spawn(async move { engine.flux.shutdown().await });
                 }
                 3 | 4 => self.take(one).power.cut(),
@@ -123,7 +130,9 @@ impl Fleet {
                 }
                 6 => {
                     if let Some(volatile) = &self.volatile {
+                        // Nobody works on what the store forgets.
                         (0..count).for_each(|_| self.take(0).power.cut());
+                        self.stopping().drain(..).for_each(|power| power.cut());
                         volatile.fail();
                     }
                 }

@@ -19,8 +19,10 @@ mod volatile;
 use std::ops::Range;
 use std::panic::{AssertUnwindSafe, catch_unwind, resume_unwind};
 use std::sync::Arc;
+use std::time::Duration;
 
 use flux_core::layers::{Fault, Faults, Operation};
+use tokio::time::{Instant, timeout_at};
 
 use dice::Dice;
 use sale::{Sale, Terms};
@@ -29,6 +31,8 @@ type Failure = Box<dyn std::error::Error + Send + Sync>;
 type Result<T = (), E = Failure> = std::result::Result<T, E>;
 
 const BUYERS: u64 = 240;
+/// Time in which every buyer has an answer, whatever happens meanwhile.
+const ANSWERED_WITHIN: Duration = Duration::from_secs(3_600);
 
 fn number(name: &str) -> Option<u64> {
     std::env::var(name).ok()?.parse().ok()
@@ -55,8 +59,11 @@ fn simulate(terms: Terms, faults: Vec<Faults>, life: Option<u64>, seed: u64) -> 
             buyers.spawn(Arc::clone(&sale).buy(seed * 1_000 + n));
         }
         let living = life.map(|seed| tokio::spawn(Arc::clone(&sale.fleet).live(seed)));
-        while let Some(bought) = buyers.join_next().await {
-            bought.expect("no panic").unwrap_or_else(|error| panic!("{error}"));
+        let end = Instant::now() + ANSWERED_WITHIN;
+        while !buyers.is_empty() {
+            let bought = timeout_at(end, buyers.join_next()).await;
+            let bought = bought.unwrap_or_else(|_| panic!("{} wait for ever", buyers.len()));
+            bought.expect("one").expect("no panic").unwrap_or_else(|error| panic!("{error}"));
         }
         if let Some(living) = living {
             living.abort();
