@@ -1,9 +1,12 @@
 //! Connections: taken, bounded, served, and ended in order.
 
+use std::error::Error;
 use std::future::poll_fn;
 use std::io::{self, Write};
 use std::net::IpAddr;
+use std::pin::Pin;
 use std::sync::Arc;
+use std::task::Poll;
 use std::time::Duration;
 
 use http::Request;
@@ -18,7 +21,7 @@ use tokio::net::{TcpListener, TcpSocket, TcpStream};
 use tokio::task::JoinSet;
 use tracing::{debug, warn};
 
-use crate::conn::watched_socket::{Busy, FULL, Late, Patience, WatchedSocket};
+use crate::conn::watched_socket::{Busy, FULL, Late, Patience, Quiet, WatchedSocket};
 use crate::http::response::Answer;
 use crate::limit::{Peer, Peers, Places};
 use crate::shutdown::Shutdown;
@@ -158,45 +161,62 @@ pub(crate) async fn connection<H, S>(
     S: AsyncRead + AsyncWrite + Unpin,
 {
     let _open = handler.open();
-    let busy = Busy::default();
-    let socket = WatchedSocket::new(socket, patience, busy.clone());
+    let (busy, quiet) = (Busy::default(), Quiet::default());
+    let mut socket = WatchedSocket::new(socket, patience, busy.clone(), quiet.clone());
     let closing = shutdown.closing();
+    tokio::pin!(closing);
     let address = peer.address();
-    let service = handler.clone();
-    let answer = service_fn(move |request| {
-        let (handler, peer, answering) = (service.clone(), peer.clone(), busy.start());
-        async move {
-            let mut answer = handler.answer(peer, request).await;
-            if let Either::Right(stream) = answer.body_mut() {
-                stream.keep(answering);
-            }
-            Ok::<_, std::convert::Infallible>(answer)
+    // hyper keeps some 20 KB for each connection. So it has those that are not quiet.
+    let ended: Result<(), Box<dyn Error>> = loop {
+        let stirs = poll_fn(|context| match closing.as_mut().poll(context) {
+            Poll::Ready(()) => Poll::Ready(Ok(())),
+            Poll::Pending => socket.poll_stir(context),
+        });
+        if let Err(error) = stirs.await {
+            break Err(error.into());
         }
-    });
-    let mut http = http1::Builder::new();
-    // The socket has times of its own. Who sends no more may still listen; that
-    // nobody does shows a write or two later, and a stream writes every 15 s.
-    // In one buffer, as hyper would put its answer to a garbled request before
-    // a body that waits in its list of buffers.
-    http.header_read_timeout(None).max_buf_size(BUFFER_MAX).half_close(true).writev(false);
-    let serving = http.serve_connection(TokioIo::new(socket), answer);
-    tokio::pin!(serving, closing);
-    let (mut looked, mut told) = (false, false);
-    let served = poll_fn(|context| {
-        // Polled once, it wakes this task; each poll takes a lock that all
-        // connections share.
-        if !told && (!looked || shutdown.is_closing()) {
-            looked = true;
-            if closing.as_mut().poll(context).is_ready() {
+        let (service, peer, busy) = (handler.clone(), peer.clone(), busy.clone());
+        let answer = service_fn(move |request| {
+            let (handler, peer, answering) = (service.clone(), peer.clone(), busy.start());
+            async move {
+                let mut answer = handler.answer(peer, request).await;
+                if let Either::Right(stream) = answer.body_mut() {
+                    stream.keep(answering);
+                }
+                Ok::<_, std::convert::Infallible>(answer)
+            }
+        });
+        let mut http = http1::Builder::new();
+        // The socket has times of its own. Who sends no more may still listen; that
+        // nobody does shows a write or two later, and a stream writes every 15 s.
+        // In one buffer, as hyper would put its answer to a garbled request before
+        // a body that waits in its list of buffers.
+        http.header_read_timeout(None).max_buf_size(BUFFER_MAX).half_close(true).writev(false);
+        let mut serving = http.serve_connection(TokioIo::new(socket), answer);
+        let mut told = false;
+        let served = poll_fn(|context| {
+            // It was polled above, and so wakes this task; each poll takes a lock that all
+            // connections share.
+            if !told && shutdown.is_closing() {
                 told = true;
-                serving.as_mut().graceful_shutdown();
+                Pin::new(&mut serving).graceful_shutdown();
+            }
+            match Pin::new(&mut serving).poll(context) {
+                Poll::Pending if quiet.is() && !told => Poll::Ready(None),
+                served => served.map(Some),
+            }
+        });
+        match served.await {
+            Some(served) => break served.map_err(Into::into),
+            None => {
+                let parts = serving.into_parts();
+                socket = parts.io.into_inner();
+                socket.put_back(&parts.read_buf);
             }
         }
-        serving.as_mut().poll(context)
-    })
-    .await;
-    if let Err(error) = served {
-        debug!(peer = %address, error = %Chain(&error), "a connection broke off");
+    };
+    if let Err(error) = ended {
+        debug!(peer = %address, error = %Chain(&*error), "a connection broke off");
     }
 }
 
@@ -245,7 +265,7 @@ fn stop_listening(listener: TcpListener) -> io::Result<Vec<(TcpStream, IpAddr)>>
 }
 
 /// An error with its causes.
-struct Chain<'e>(&'e dyn std::error::Error);
+struct Chain<'e>(&'e dyn Error);
 
 impl std::fmt::Display for Chain<'_> {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {

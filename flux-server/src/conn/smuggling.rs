@@ -54,6 +54,12 @@ impl Boundaries {
         self.next == Next::Head && (self.said.lines > 0 || !self.line.is_empty())
     }
 
+    /// Whether the last request has ended, and no other has begun.
+    #[must_use]
+    pub(crate) fn is_between_requests(&self) -> bool {
+        self.next == Next::Head && !self.is_within_a_head()
+    }
+
     /// Whether a head has begun and not got past its first line.
     #[must_use]
     pub(crate) fn is_within_a_request_line(&self) -> bool {

@@ -18,6 +18,11 @@ use crate::conn::smuggling::Boundaries;
 /// Time a peer may go on sending after its connection was ended.
 const LINGER: Duration = Duration::from_secs(1);
 
+/// Time without a request after which a connection is quiet.
+const QUIET_AFTER: Duration = Duration::from_millis(500);
+/// Bytes that a quiet connection is heard by.
+const FIRST_BYTES: usize = 512;
+
 /// Time that a peer may take over a part of an answer, however slowly it reads.
 const READS_WITHIN: Duration = Duration::from_secs(10);
 /// Bytes a second that a peer must read beyond that.
@@ -78,17 +83,47 @@ impl Drop for Answering {
     }
 }
 
+/// A flag that a connection has had no request for a while, and nothing of an answer is
+/// left to write: who reads and writes for it may give up its buffers.
+#[derive(Debug, Clone)]
+pub(crate) struct Quiet(Arc<AtomicBool>);
+
+impl Default for Quiet {
+    /// A connection before its first request.
+    fn default() -> Self {
+        Self(Arc::new(AtomicBool::new(true)))
+    }
+}
+
+impl Quiet {
+    /// Whether it is quiet.
+    pub(crate) fn is(&self) -> bool {
+        self.0.load(Ordering::Acquire)
+    }
+
+    fn set(&self, is_quiet: bool) {
+        self.0.store(is_quiet, Ordering::Release);
+    }
+}
+
 /// A socket that ends what takes too long.
 #[derive(Debug)]
 pub(crate) struct WatchedSocket<S> {
     socket: S,
     patience: Patience,
     busy: Busy,
+    quiet: Quiet,
     boundaries: Boundaries,
+    /// Bytes that were read, and whoever reads has not had.
+    ahead: Vec<u8>,
     /// Bytes that go out instead of what was to be written, and how many went.
     instead: Option<(Vec<u8>, usize)>,
     head_since: Option<Instant>,
     wrote_at: Instant,
+    /// Whether all of an answer was written since the connection was quiet, and nothing
+    /// is left to flush.
+    answered: bool,
+    unflushed: bool,
     /// The part of an answer that the peer has not taken all of.
     behind: Option<Behind>,
     alarm: Pin<Box<Sleep>>,
@@ -108,17 +143,21 @@ struct Behind {
 
 impl<S: AsyncRead + AsyncWrite + Unpin> WatchedSocket<S> {
     /// Watches `socket`.
-    pub(crate) fn new(socket: S, patience: Patience, busy: Busy) -> Self {
+    pub(crate) fn new(socket: S, patience: Patience, busy: Busy, quiet: Quiet) -> Self {
         let now = Instant::now();
         Self {
             socket,
             patience,
             busy,
+            quiet,
             boundaries: Boundaries::new(),
+            ahead: Vec::new(),
             instead: None,
             // A connection is made to send something.
             head_since: Some(now),
             wrote_at: now,
+            answered: false,
+            unflushed: false,
             behind: None,
             // Never later than the next deadline there may be.
             alarm: Box::pin(sleep_until(now + patience.head.min(patience.idle))),
@@ -137,18 +176,34 @@ impl<S: AsyncRead + AsyncWrite + Unpin> WatchedSocket<S> {
         }
     }
 
-    /// Polls for the deadline to pass. Moving the alarm with each request
+    /// The moment from which the connection is quiet; none while it is not to be, or is.
+    fn quiet_at(&self) -> Option<Instant> {
+        let may_be = self.answered
+            && self.boundaries.is_between_requests()
+            && !self.busy.0.load(Ordering::Acquire);
+        may_be.then(|| self.wrote_at + QUIET_AFTER)
+    }
+
+    /// Polls while there is nothing to read: for the peer to be late, or quiet.
+    fn poll_idle(&mut self, context: &mut Context<'_>) -> Poll<io::Error> {
+        if let Some(at) = self.quiet_at()
+            && self.poll_alarm(context, Some(at)).is_ready()
+        {
+            self.answered = false;
+            self.quiet.set(true);
+        }
+        let deadline = self.deadline();
+        self.poll_alarm(context, deadline).map(|()| io::ErrorKind::TimedOut.into())
+    }
+
+    /// Polls for a moment to come. Moving the alarm with each request
     /// would cost more than all else here, so one that is set too early rings
     /// in vain, and is then moved.
-    fn poll_late(
-        &mut self,
-        context: &mut Context<'_>,
-        deadline: Option<Instant>,
-    ) -> Poll<io::Error> {
-        if let Some(deadline) = deadline
-            && self.alarm.deadline() > deadline
+    fn poll_alarm(&mut self, context: &mut Context<'_>, until: Option<Instant>) -> Poll<()> {
+        if let Some(until) = until
+            && self.alarm.deadline() > until
         {
-            self.alarm.as_mut().reset(deadline);
+            self.alarm.as_mut().reset(until);
             self.armed = false;
         }
         if self.armed && !self.alarm.is_elapsed() {
@@ -156,13 +211,31 @@ impl<S: AsyncRead + AsyncWrite + Unpin> WatchedSocket<S> {
         }
         while self.alarm.as_mut().poll(context).is_ready() {
             let now = Instant::now();
-            if deadline.is_some_and(|deadline| deadline <= now) {
-                return Poll::Ready(io::ErrorKind::TimedOut.into());
+            if until.is_some_and(|until| until <= now) {
+                return Poll::Ready(());
             }
-            self.alarm.as_mut().reset(deadline.unwrap_or(now + self.patience.idle));
+            self.alarm.as_mut().reset(until.unwrap_or(now + self.patience.idle));
         }
         self.armed = true;
         Poll::Pending
+    }
+
+    /// Waits for the peer to send something, in little memory: whoever reads gets it
+    /// then. At the end of what it sends too. Cancel-safe.
+    pub(crate) fn poll_stir(&mut self, context: &mut Context<'_>) -> Poll<io::Result<()>> {
+        if self.ahead.is_empty() {
+            let mut first = [MaybeUninit::uninit(); FIRST_BYTES];
+            let mut first = ReadBuf::uninit(&mut first);
+            ready!(Pin::new(&mut *self).poll_read(context, &mut first))?;
+            self.ahead.extend_from_slice(first.filled());
+        }
+        self.quiet.set(false);
+        Poll::Ready(Ok(()))
+    }
+
+    /// Takes back what was read and not used.
+    pub(crate) fn put_back(&mut self, bytes: &[u8]) {
+        self.ahead.splice(..0, bytes.iter().copied());
     }
 }
 
@@ -172,6 +245,12 @@ impl<S: AsyncRead + AsyncWrite + Unpin> AsyncRead for WatchedSocket<S> {
         context: &mut Context<'_>,
         buffer: &mut ReadBuf<'_>,
     ) -> Poll<io::Result<()>> {
+        if !self.ahead.is_empty() {
+            let here = self.ahead.len().min(buffer.remaining());
+            buffer.put_slice(&self.ahead[..here]);
+            self.ahead = self.ahead.split_off(here);
+            return Poll::Ready(Ok(()));
+        }
         let before = buffer.filled().len();
         match Pin::new(&mut self.socket).poll_read(context, buffer) {
             Poll::Ready(Ok(())) => {
@@ -190,8 +269,7 @@ impl<S: AsyncRead + AsyncWrite + Unpin> AsyncRead for WatchedSocket<S> {
                 Poll::Ready(Err(error))
             }
             Poll::Pending => {
-                let deadline = self.deadline();
-                let late = self.poll_late(context, deadline);
+                let late = self.poll_idle(context);
                 if late.is_ready()
                     && self.behind.is_none()
                     && let Some(told) = self.told_when_late()
@@ -212,6 +290,7 @@ impl<S: AsyncRead + AsyncWrite + Unpin> WatchedSocket<S> {
         wrote: Poll<io::Result<usize>>,
     ) -> Poll<io::Result<usize>> {
         let now = Instant::now();
+        (self.answered, self.unflushed) = (false, true);
         match wrote {
             Poll::Ready(wrote) => {
                 self.wrote_at = now;
@@ -224,7 +303,8 @@ impl<S: AsyncRead + AsyncWrite + Unpin> WatchedSocket<S> {
                 let behind = *self.behind.get_or_insert(Behind { since: now, taken: 0 });
                 let read_in = Duration::from_secs(behind.taken) / READS_AT_LEAST as u32;
                 let deadline = behind.since + READS_WITHIN.min(self.patience.idle) + read_in;
-                self.poll_late(context, Some(deadline)).map(Err)
+                self.poll_alarm(context, Some(deadline))
+                    .map(|()| Err(io::ErrorKind::TimedOut.into()))
             }
         }
     }
@@ -297,7 +377,9 @@ impl<S: AsyncRead + AsyncWrite + Unpin> AsyncWrite for WatchedSocket<S> {
     fn poll_flush(mut self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<io::Result<()>> {
         // All there is to write was written.
         self.behind = None;
-        Pin::new(&mut self.socket).poll_flush(context)
+        ready!(Pin::new(&mut self.socket).poll_flush(context))?;
+        self.answered |= std::mem::take(&mut self.unflushed);
+        Poll::Ready(Ok(()))
     }
 
     /// Ends the connection in a way that lets the peer read its last answer: a
@@ -321,6 +403,7 @@ impl<S: AsyncRead + AsyncWrite + Unpin> AsyncWrite for WatchedSocket<S> {
 #[cfg(test)]
 mod tests {
     use tokio::io::{AsyncReadExt, AsyncWriteExt, duplex};
+    use tokio::time::timeout;
 
     use super::*;
 
@@ -331,7 +414,7 @@ mod tests {
     /// bytes, where so many were to be written before.
     async fn told_when_late(before: usize) -> Vec<u8> {
         let (ours, mut peer) = duplex(1_000);
-        let mut watched = WatchedSocket::new(ours, PATIENCE, Busy::default());
+        let mut watched = WatchedSocket::new(ours, PATIENCE, Busy::default(), Quiet::default());
         peer.write_all(b"GET / HT").await.expect("room");
         let written = vec![b'x'; before];
         let writing = tokio::time::timeout(Duration::from_millis(1), watched.write_all(&written));
@@ -356,7 +439,7 @@ mod tests {
     /// and after how many seconds.
     async fn answered(read_in_a_second: usize) -> (Result<(), io::ErrorKind>, u64) {
         let (ours, mut peer) = duplex(16 * 1024);
-        let mut watched = WatchedSocket::new(ours, PATIENCE, Busy::default());
+        let mut watched = WatchedSocket::new(ours, PATIENCE, Busy::default(), Quiet::default());
         let started = Instant::now();
         let writing = async {
             for _ in 0..16 {
@@ -388,11 +471,42 @@ mod tests {
     }
 
     #[tokio::test(start_paused = true)]
+    async fn who_has_its_answer_and_asks_no_more_is_quiet_till_it_stirs() {
+        let (ours, mut peer) = duplex(1_000);
+        let (busy, quiet) = (Busy::default(), Quiet::default());
+        let mut watched = WatchedSocket::new(ours, PATIENCE, busy.clone(), quiet.clone());
+        let mut read = [0; 100];
+        for request in
+            [&b"GET / HTTP/1.1\r\n\r\n"[..], b"POST / HTTP/1.1\r\ncontent-length: 2\r\n\r\n"]
+        {
+            let stirs = std::future::poll_fn(|context| watched.poll_stir(context));
+            assert!(timeout(Duration::from_millis(900), stirs).await.is_err(), "nobody sends");
+            peer.write_all(request).await.expect("room");
+            std::future::poll_fn(|context| watched.poll_stir(context)).await.expect("it stirs");
+            assert!(!quiet.is());
+            let answering = busy.start();
+            let len = watched.read(&mut read).await.expect("what it sent");
+            assert_eq!(&read[..len], request);
+            watched.write_all(b"HTTP/1.1 200 OK\r\n\r\n").await.expect("room");
+            watched.flush().await.expect("written");
+            // It may be more than this.
+            let goes_on = timeout(Duration::from_secs(5), watched.read(&mut read)).await;
+            assert!(goes_on.is_err() && !quiet.is());
+            drop(answering);
+            peer.read_exact(&mut [0; 19]).await.expect("the answer");
+            let goes_on = timeout(Duration::from_millis(499), watched.read(&mut read)).await;
+            assert!(goes_on.is_err());
+            let has_ended = request.starts_with(b"GET");
+            assert_eq!(quiet.is(), has_ended, "the other's body is to come");
+        }
+    }
+
+    #[tokio::test(start_paused = true)]
     async fn who_is_one_too_many_is_told_so_without_a_word() {
         for said in ["", "GET / HT"] {
             let (ours, mut peer) = duplex(1_000);
             let patience = Patience { late: Late::TurnedAway, ..PATIENCE };
-            let mut watched = WatchedSocket::new(ours, patience, Busy::default());
+            let mut watched = WatchedSocket::new(ours, patience, Busy::default(), Quiet::default());
             peer.write_all(said.as_bytes()).await.expect("room");
             let late = watched.read_to_end(&mut Vec::new()).await.expect_err("it never ends");
             assert_eq!(late.kind(), io::ErrorKind::TimedOut);

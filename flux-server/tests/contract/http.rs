@@ -1,6 +1,8 @@
 //! The demands of HTTP itself on every answer: paths, methods, request ids, HEAD,
 //! length, CORS.
 
+use std::time::Duration;
+
 use serde_json::json;
 
 use crate::harness::{DOCUMENT, Server};
@@ -210,6 +212,48 @@ fn a_head_that_is_not_http_is_400_and_the_connection_closed() {
         assert!(connection.is_closed(), "{shown:?}: still open");
     }
     server.get("/v1/items/t").is(200);
+}
+
+/// A connection gives up its buffers half a second after an answer.
+#[test]
+fn who_was_quiet_for_a_while_is_heard_as_before() {
+    let server = Server::start(&["--item", "t=50"]);
+    let quiet = || std::thread::sleep(Duration::from_millis(700));
+    let mut connection = server.connect();
+    quiet();
+    let body = r#"{"buyer_id":"ann","item_id":"t"}"#;
+    let place = format!(
+        "POST /v1/orders HTTP/1.1\r\nHost: t\r\nPrefer: wait=10\r\n\
+         Content-Type: application/json\r\nContent-Length: {}\r\n\r\n",
+        body.len()
+    );
+    let whole = format!("{place}{body}");
+    let get = "GET /healthz HTTP/1.1\r\nHost: t\r\n\r\n";
+    for pieces in [
+        vec![get],
+        // Longer than what a quiet connection is heard by.
+        vec![&whole, &whole, &whole, &whole],
+        vec!["G", "ET /healthz HTTP/1.1\r\nHo", "st: t\r\n\r\n"],
+        vec!["\r\n", "\r", "\n", get, "\r\n", get],
+        vec![&place, body, get],
+    ] {
+        let requests = pieces.concat().matches(" HTTP/1.1").count();
+        for piece in pieces {
+            connection.send(piece);
+            quiet();
+        }
+        for _ in 0..requests {
+            let answer = connection.answer("GET").expect("an answer");
+            assert!(matches!(answer.status, 200 | 201), "{answer:?}");
+        }
+    }
+    connection.send([&whole[..], &whole, get].concat());
+    for status in [201, 201, 200] {
+        connection.answer("POST").expect("an answer").is(status);
+    }
+    quiet();
+    connection.finish();
+    assert!(connection.is_closed());
 }
 
 #[test]
