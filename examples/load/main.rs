@@ -68,6 +68,9 @@ struct Options {
 #[tokio::main]
 async fn main() -> Result<()> {
     let options = Options::parse();
+    // As the server, and for its reason.
+    #[cfg(target_os = "linux")]
+    rustix::thread::disable_transparent_huge_pages(true)?;
     let kept = options.data_dir.clone();
     // PostgreSQL, as a user of its own, has to find its part of it.
     let mut fresh = tempfile::Builder::new();

@@ -184,6 +184,16 @@ fn logs_are_json_where_asked() {
     }
 }
 
+/// Clearing a huge page holds up whoever asked for memory.
+#[test]
+#[cfg(target_os = "linux")]
+fn its_memory_comes_in_small_pages() {
+    let server = Server::start(&[]);
+    let status = std::fs::read_to_string(format!("/proc/{}/status", server.pid()));
+    let status = status.expect("it runs");
+    assert!(status.lines().any(|line| line == "THP_enabled:\t0"), "{status}");
+}
+
 #[test]
 fn each_signal_stops_it_with_exit_code_0() {
     for signal in ["TERM", "INT"] {

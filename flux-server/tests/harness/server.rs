@@ -320,9 +320,14 @@ impl Server {
         Setup { home: Arc::clone(&self.home), operator: self.operator, ..Setup::new() }
     }
 
+    /// The number of its process.
+    pub(crate) fn pid(&self) -> u32 {
+        self.child.id()
+    }
+
     /// Sends a signal by name, `TERM` or `INT`.
     pub(crate) fn signal(&self, name: &str) {
-        let pid = self.child.id().to_string();
+        let pid = self.pid().to_string();
         let sent = Command::new("kill").args([&format!("-{name}"), &pid]).status();
         assert!(sent.expect("kill runs").success(), "signal {name}");
     }
