@@ -23,6 +23,7 @@ fn the_short_benchmark_tells_all_and_no_order_is_dear() {
         "call by call, one worker",
         "one worker, one item",
         "three workers, one item",
+        "the table alone, 300 items",
         "one worker, 300 items",
         "three workers, 300 items",
         "an idle worker",

@@ -6,6 +6,7 @@
 //! `tests/services cargo run --release --features aws --example aws_load` (`-- --help`)
 
 mod baseline;
+mod ceiling;
 mod costs;
 mod services;
 mod slow;
@@ -51,6 +52,7 @@ struct Options {
 #[derive(Debug, Clone, Copy)]
 enum Measured {
     Baseline { orders: u32 },
+    Ceiling { items: u32, orders: u32 },
     Workers(Load),
 }
 
@@ -66,6 +68,7 @@ struct Line {
 
 const BASELINE: &str = "call by call, one worker";
 const ONE_HOT: &str = "one worker, one item";
+const CEILING: &str = "the table alone, 300 items";
 const ONE_MANY: &str = "one worker, 300 items";
 
 fn lines(quick: bool) -> Vec<Line> {
@@ -83,6 +86,7 @@ fn lines(quick: bool) -> Vec<Line> {
             at_least: Some((ONE_HOT, [1.0, 1.0])),
             ..line("three workers, one item", load(standard, 3, 1))
         },
+        line(CEILING, Measured::Ceiling { items: 300, orders: if quick { 600 } else { 10_000 } }),
         line(ONE_MANY, load(standard, 1, 300)),
         Line {
             at_least: Some((ONE_MANY, [1.0, 1.0])),
@@ -146,6 +150,9 @@ async fn speeds(near: &Services, far: &Services, options: &Options) -> Result<()
                 let per_second = match line.measured {
                     Measured::Baseline { orders } => {
                         baseline::decisions(near, services, orders).await?
+                    }
+                    Measured::Ceiling { items, orders } => {
+                        ceiling::decisions(near, services, items, orders).await?
                     }
                     Measured::Workers(load) => {
                         workers::decisions(near, services, load, options.bills).await?
