@@ -128,7 +128,7 @@ mod tests {
     /// Entries that grow are copied, which takes as long as the work of as many orders.
     #[test]
     fn as_the_map_doubles_its_shards_grow_one_after_the_other() {
-        const EVERY: u64 = 2_000;
+        const EVERY: u64 = 8_000;
         let mut map = Sharded::default();
         let mut copied = 0;
         for key in 0..400_000_u64 {
@@ -139,8 +139,8 @@ mod tests {
                 copied += len;
             }
             if key % EVERY == 0 {
-                // All at once would copy some 400,000 within 2% of that.
-                assert!(copied < 30_000, "{copied} of {key} in a stretch of {EVERY}");
+                // All at once would copy 229,000 where there are so many; one by one 18,000.
+                assert!(copied < 100_000, "{copied} of {key} in a stretch of {EVERY}");
                 copied = 0;
             }
         }
