@@ -34,6 +34,9 @@ struct Options {
     /// Milliseconds added to every call, as in a real region
     #[arg(long, default_value_t = 5)]
     delay_ms: u64,
+    /// Orders that wait when the workers start
+    #[arg(long, default_value_t = 10_000)]
+    orders: u32,
     /// Only the measurements whose name contains this
     #[arg(long, default_value = "")]
     only: String,
@@ -71,11 +74,9 @@ const ONE_HOT: &str = "one worker, one item";
 const CEILING: &str = "the table alone, 300 items";
 const ONE_MANY: &str = "one worker, 300 items";
 
-fn lines(quick: bool) -> Vec<Line> {
-    let load = |kind, workers, items| {
-        let orders = if quick { 600 } else { 10_000 };
-        Measured::Workers(Load { kind, workers, items, orders })
-    };
+fn lines(quick: bool, orders: u32) -> Vec<Line> {
+    let orders = if quick { 600 } else { orders };
+    let load = |kind, workers, items| Measured::Workers(Load { kind, workers, items, orders });
     let line = |name, measured| Line { name, measured, at_least: None, long: false };
     let (standard, fifo) = (Kind::Standard, Kind::Fifo);
     let baseline = Measured::Baseline { orders: if quick { 10 } else { 100 } };
@@ -86,7 +87,7 @@ fn lines(quick: bool) -> Vec<Line> {
             at_least: Some((ONE_HOT, [1.0, 1.0])),
             ..line("three workers, one item", load(standard, 3, 1))
         },
-        line(CEILING, Measured::Ceiling { items: 300, orders: if quick { 600 } else { 10_000 } }),
+        line(CEILING, Measured::Ceiling { items: 300, orders }),
         line(ONE_MANY, load(standard, 1, 300)),
         Line {
             at_least: Some((ONE_MANY, [1.0, 1.0])),
@@ -136,7 +137,7 @@ async fn main() -> Result<()> {
 }
 
 async fn speeds(near: &Services, far: &Services, options: &Options) -> Result<()> {
-    let lines: Vec<Line> = lines(options.quick)
+    let lines: Vec<Line> = lines(options.quick, options.orders)
         .into_iter()
         .filter(|line| !(options.quick && line.long) && line.name.contains(&options.only))
         .collect();
