@@ -5,7 +5,7 @@ use std::time::Instant;
 
 use anyhow::{Result, bail, ensure};
 use flux_core::protocol::{Commit, CommitOutcome, Message, Verdict, View};
-use flux_core::seams::InventoryStore;
+use flux_core::seams::{InventoryStore, Weight};
 use flux_core::{ItemId, ItemSpec, Line, Lines, Order, OrderId, Timestamp};
 use futures_util::{StreamExt, TryStreamExt, stream};
 
@@ -13,8 +13,6 @@ use crate::services::{Kind, Sale, Services};
 
 /// Writes at once, as many as a worker has.
 const AT_ONCE: usize = 32;
-/// Orders in a write: their parts and those of its item are what a transaction may have.
-const IN_A_WRITE: u32 = 48;
 
 /// Decisions a second.
 pub(crate) async fn decisions(
@@ -49,7 +47,7 @@ pub(crate) async fn decisions(
     Ok(f64::from(each * items) / took.as_secs_f64())
 }
 
-/// What is to be written when so many orders get a unit each.
+/// What is to be written when so many orders get a unit each, as many in a write as it takes.
 async fn writes_of(store: &dyn InventoryStore, item: &ItemId, orders: u32) -> Result<Vec<Commit>> {
     let Some(Some(claim)) = store.claim(std::slice::from_ref(item)).await?.pop() else {
         bail!("{item} was put just now");
@@ -58,15 +56,23 @@ async fn writes_of(store: &dyn InventoryStore, item: &ItemId, orders: u32) -> Re
     let mut view = View::default();
     view.insert(claim);
     let now = Timestamp::now();
-    let mut writes = Vec::new();
+    let max = store.commit_max();
+    let (mut commits, mut load) = (Vec::<Commit>::new(), Weight::default());
     for n in 0..orders {
         let lines = Lines::new(vec![Line::units(item.as_str(), 1)?])?;
         let order = Order::queued(OrderId::new(), format!("buyer-{n}").parse()?, lines, now);
-        match view.decide(&Message::Place(order), None, now) {
-            Verdict::Write(write) => writes.push(write),
-            Verdict::Nothing => bail!("an order of {item} came to nothing"),
+        let weight = max.weigh(&order, |_| false);
+        let Verdict::Write(write) = view.decide(&Message::Place(order), None, now) else {
+            bail!("an order of {item} came to nothing");
+        };
+        match commits.last_mut() {
+            Some(commit) if max.fits(load + weight, 1) => commit.writes.push(write),
+            _ => {
+                commits.push(Commit { claims: claims.clone(), writes: vec![write] });
+                load = Weight::default();
+            }
         }
+        load = load + weight;
     }
-    let parts = writes.chunks(IN_A_WRITE as usize);
-    Ok(parts.map(|part| Commit { claims: claims.clone(), writes: part.to_vec() }).collect())
+    Ok(commits)
 }
